@@ -1,0 +1,27 @@
+//! Indexes into the per-CPU counter map. The kernel side counts what it could not deliver; nobody else can.
+
+/// One per-CPU counter, by its index in the `COUNTERS` map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// State transitions that found the ring buffer full (newest dropped, oldest kept).
+    TransitionRingFull = 0,
+    /// `TIME_WAIT` starts and ends that found the ring buffer full.
+    TimeWaitRingFull = 1,
+    /// Failed calls, binds and accepts that found the ring buffer full.
+    CallRingFull = 2,
+    /// Process and namespace facts that found the ring buffer full; each is retried at the next connect.
+    FactRingFull = 3,
+    /// Transitions written by a later link of the chain because the first was skipped by the kernel's
+    /// recursion guard (duplicates included, see `flags::RESCUED`).
+    Rescued = 4,
+    /// Syscalls whose arguments could not be remembered because the map of calls in flight was full.
+    CallMapFull = 5,
+    /// All transitions that the chain delivered, rescued ones included.
+    Transitions = 6,
+}
+
+/// Number of counters, the size of the map.
+pub const COUNTERS: u32 = 7;
+
+const _: () = assert!(Counter::Transitions as u32 + 1 == COUNTERS, "COUNTERS lags behind the enum");

@@ -1,0 +1,101 @@
+//! Settings that user space patches into the BPF object's read-only data before load.
+
+/// Calls `$callback!` with the list of kernel struct members that the programs read: the field of [`Offsets`], which is
+/// also the name of the BPF global, then struct and path in the kernel's BTF, newest spelling first. Both sides expand the
+/// same list, so an offset cannot exist on one of them only.
+#[macro_export]
+macro_rules! with_offsets {
+    ($callback:ident) => {
+        $callback! {
+            /// Remote IPv4 address.
+            SKC_DADDR = "sock"."__sk_common.skc_daddr",
+            /// Local IPv4 address.
+            SKC_RCV_SADDR = "sock"."__sk_common.skc_rcv_saddr",
+            /// Remote port, big-endian.
+            SKC_DPORT = "sock"."__sk_common.skc_dport",
+            /// Local port, host order; 0 when the socket holds none.
+            SKC_NUM = "sock"."__sk_common.skc_num",
+            SKC_FAMILY = "sock"."__sk_common.skc_family",
+            SKC_STATE = "sock"."__sk_common.skc_state",
+            SKC_V6_DADDR = "sock"."__sk_common.skc_v6_daddr",
+            SKC_V6_RCV_SADDR = "sock"."__sk_common.skc_v6_rcv_saddr",
+            SKC_NET = "sock"."__sk_common.skc_net.net",
+            SKC_COOKIE = "sock"."__sk_common.skc_cookie",
+            SK_PROTOCOL = "sock"."sk_protocol",
+            SK_ERR = "sock"."sk_err",
+            SK_SHUTDOWN = "sock"."sk_shutdown",
+            /// Local port, big-endian; survives the release of the port and is stale on a re-used socket.
+            INET_SPORT = "inet_sock"."inet_sport",
+            NS_INUM = "net"."ns.inum",
+            NET_COOKIE = "net"."net_cookie",
+            NET_PORT_RANGE = "net"."ipv4.ip_local_ports.range",
+            NET_RESERVED_PORTS = "net"."ipv4.sysctl_local_reserved_ports",
+            NET_TW_REUSE = "net"."ipv4.sysctl_tcp_tw_reuse",
+            NET_TW_REUSE_DELAY = "net"."ipv4.sysctl_tcp_tw_reuse_delay",
+            NET_FIN_TIMEOUT = "net"."ipv4.sysctl_tcp_fin_timeout",
+            NET_MAX_TW = "net"."ipv4.tcp_death_row.sysctl_max_tw_buckets",
+            NET_TW_REFCOUNT = "net"."ipv4.tcp_death_row.tw_refcount",
+            /// 5.10 only: a plain count where later kernels keep a reference count (which starts at one).
+            NET_TW_COUNT = "net"."ipv4.tcp_death_row.tw_count",
+            NET_TIMESTAMPS = "net"."ipv4.sysctl_tcp_timestamps",
+            TW_TIMER = "inet_timewait_sock"."tw_timer",
+            TW_SUBSTATE = "inet_timewait_sock"."tw_substate",
+            TIMER_EXPIRES = "timer_list"."expires",
+            TIMER_FUNCTION = "timer_list"."function",
+            TASK_TGID = "task_struct"."tgid",
+            TASK_LEADER = "task_struct"."group_leader",
+            TASK_PARENT = "task_struct"."real_parent",
+            TASK_COMM = "task_struct"."comm",
+            TASK_MM = "task_struct"."mm",
+            TASK_START = "task_struct"."start_boottime",
+            TASK_FILES = "task_struct"."files",
+            TASK_CGROUPS = "task_struct"."cgroups",
+            TASK_NSPROXY = "task_struct"."nsproxy",
+            NSPROXY_NET = "nsproxy"."net_ns",
+            MM_ARG_START = "mm_struct"."arg_start",
+            MM_ARG_END = "mm_struct"."arg_end",
+            FILES_FDT = "files_struct"."fdt",
+            FDT_FD = "fdtable"."fd",
+            FDT_MAX_FDS = "fdtable"."max_fds",
+            FILE_PRIVATE = "file"."private_data",
+            FILE_INODE = "file"."f_inode",
+            INODE_MODE = "inode"."i_mode",
+            SOCKET_SK = "socket"."sk",
+            CSS_SET_DFL = "css_set"."dfl_cgrp",
+            CSS_SET_SUBSYS = "css_set"."subsys",
+            CSS_CGROUP = "cgroup_subsys_state"."cgroup",
+            CGROUP_KN = "cgroup"."kn",
+            KN_PARENT = "kernfs_node"."__parent" | "parent",
+            KN_NAME = "kernfs_node"."name",
+            KN_ID = "kernfs_node"."id",
+        }
+    };
+}
+
+macro_rules! define {
+    ($($(#[$meta:meta])* $name:ident = $type_name:literal . $path:literal $(| $alt:literal)*,)+) => {
+        /// Byte offsets of kernel struct members, from the running kernel's BTF. [`Offsets::MISSING`] marks a
+        /// member that this kernel does not have.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(non_snake_case, reason = "named as the BPF globals that carry them")]
+        pub struct Offsets { $($(#[$meta])* pub $name: u32,)+ }
+
+        impl Offsets {
+            /// No such member in this kernel.
+            pub const MISSING: u32 = u32::MAX;
+            /// Number of members.
+            pub const COUNT: usize = [$(stringify!($name)),+].len();
+
+            /// Builds the table: `lookup` gets a struct and a member path and answers its offset in bytes.
+            pub fn from_lookup(mut lookup: impl FnMut(&str, &str) -> Option<u32>) -> Self {
+                Self { $($name: lookup($type_name, $path)$(.or_else(|| lookup($type_name, $alt)))*.unwrap_or(Self::MISSING),)+ }
+            }
+
+            /// Each member: the name of the BPF global that carries it, its kernel spelling, its offset.
+            pub fn entries(&self) -> [(&'static str, &'static str, u32); Self::COUNT] {
+                [$((stringify!($name), concat!($type_name, ".", $path), self.$name),)+]
+            }
+        }
+    };
+}
+with_offsets!(define);

@@ -1,0 +1,571 @@
+//! The vocabulary: what happened, in values that are valid by construction.
+//!
+//! Records (bytes from the kernel, `tracer_common`) become [`Event`]s here, once; everything behind this
+//! module works with events and never sees a wire type. Facts that user space gathers (sockets that existed before, names of
+//! processes, limits of namespaces, loss counts) are events too, so that a recording of events is the whole story.
+//!
+//! Not for: conclusions. Nothing here remembers anything.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use tracer_common::{
+    CallRecord, DecodeError, Header, NetnsRecord, Record, SocketRecord, TaskRecord, TimeWaitRecord, TransitionRecord,
+    call, flags,
+};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`: the order of events. It stops in suspend; wall time comes from `clock`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ktime(pub u64);
+
+impl Ktime {
+    /// Nanoseconds from `earlier` to here; 0 if `earlier` is later (records of two CPUs may arrive out of order).
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Seconds from `earlier` to here.
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.since(earlier) as f64 / 1e9
+    }
+
+    /// This instant plus `nanos`.
+    #[must_use]
+    pub fn plus(self, nanos: u64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
+/// The kernel's identity of a socket (net/core/sock_diag.c `__sock_gen_cookie`): never re-used while the host is up, kept by
+/// the socket's minisocket in `TIME_WAIT`, and shared by successive connections of one socket. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketCookie(std::num::NonZeroU64);
+
+impl SocketCookie {
+    /// `None` for 0, which the kernel uses for "no cookie yet".
+    pub fn new(raw: u64) -> Option<Self> {
+        std::num::NonZeroU64::new(raw).map(Self)
+    }
+
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Inode number of a network namespace, as in `/proc/PID/ns/net`; 0 = unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Netns(pub u32);
+
+/// cgroup v2 id: the inode number of its directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct CgroupId(pub u64);
+
+/// An IP address; IPv4 and v4-mapped IPv6 are one (they share the 4-tuple space) and print as IPv4.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    pub const UNSPECIFIED: Self = Self([0; 16]);
+
+    /// The address as the standard library has it, mapped addresses as IPv4.
+    pub fn ip(self) -> IpAddr {
+        Ipv6Addr::from(self.0).to_canonical()
+    }
+
+    /// Unspecified in either family (`0.0.0.0`, `::`).
+    pub fn is_unspecified(self) -> bool {
+        self.ip().is_unspecified()
+    }
+
+    /// Loopback in either family.
+    pub fn is_loopback(self) -> bool {
+        self.ip().is_loopback()
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ip().fmt(f)
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ip().fmt(f)
+    }
+}
+
+impl Serialize for Addr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Address and port; prints as `10.0.0.1:80` or `[2001:db8::1]:80`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    pub addr: Addr,
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::net::SocketAddr::new(self.addr.ip(), self.port).fmt(f)
+    }
+}
+
+/// The 4-tuple plus its network namespace, from the socket's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    pub netns: Netns,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+}
+
+/// TCP states, include/net/tcp_states.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynRecv = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Close = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynRecv = 12,
+}
+
+impl TcpState {
+    /// All states, by number - 1.
+    pub const ALL: [Self; 12] = [
+        Self::Established,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::TimeWait,
+        Self::Close,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::Closing,
+        Self::NewSynRecv,
+    ];
+
+    /// The state of that number; `None` if the kernel has grown one that we do not know.
+    pub fn from_raw(raw: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(raw).checked_sub(1)?).copied()
+    }
+
+    /// The kernel's spelling without its `TCP_` prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait1 => "FIN_WAIT1",
+            Self::FinWait2 => "FIN_WAIT2",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+            Self::NewSynRecv => "NEW_SYN_RECV",
+        }
+    }
+}
+
+impl fmt::Display for TcpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Serialize for TcpState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Which socket a record speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// `None` on kernels or hooks that cannot give one.
+    pub cookie: Option<SocketCookie>,
+    /// Opaque, valid while the socket lives; re-used at once afterwards. 0 = unknown (baseline).
+    pub sock: u64,
+}
+
+/// The thread in whose context something happened, where that context can be trusted to be the socket's user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub pid: u32,
+    pub tid: u32,
+    pub cgroup: CgroupId,
+}
+
+/// A state transition of a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub ktime: Ktime,
+    pub id: SocketId,
+    /// `key.local.port` is the port held now (`skc_num`): 0 before connect() chose one and after the kernel released it.
+    pub key: FlowKey,
+    /// `inet_sport`: the last port held; stale when a socket is used for a second connect().
+    pub last_port: u16,
+    pub old: TcpState,
+    pub new: TcpState,
+    /// Positive errno that the kernel had noted on the socket at this instant, 0 if none.
+    pub sk_err: u16,
+    /// The application had called shutdown() or close() (`sk_shutdown`).
+    pub shutdown: bool,
+    pub caller: Option<Caller>,
+    /// The thread that was current even where it is not the caller: two records of one thread belong to one call.
+    pub current_tid: u32,
+    /// Written by a later link of the program chain; may repeat the flow's last transition.
+    pub rescued: bool,
+    /// From the classic tracepoint: no netns, no cookie, the port may be stale.
+    pub classic: bool,
+}
+
+/// A `TIME_WAIT` minisocket began or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeWaitEvent {
+    pub ktime: Ktime,
+    pub id: SocketId,
+    pub key: FlowKey,
+    /// The peer's FIN has not arrived yet (`tw_substate` = `FIN_WAIT2`).
+    pub fin_wait2: bool,
+    /// At an end: its time was up. Otherwise it was killed early (reuse, RST, `ss -K`, namespace exit).
+    pub expired: bool,
+    pub current_pid: u32,
+    pub current_tid: u32,
+}
+
+/// Which call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Connect,
+    Bind,
+}
+
+/// A system call on a TCP socket that returned an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallFailed {
+    pub ktime: Ktime,
+    /// Syscall entry.
+    pub entered: Ktime,
+    pub id: SocketId,
+    pub netns: Netns,
+    pub caller: Caller,
+    /// Name of the calling thread.
+    pub comm: Arc<str>,
+    pub call: Call,
+    /// Positive errno.
+    pub errno: u16,
+    /// What was asked for: the destination of connect(), the local address of bind(); `None` if it could not be read.
+    pub target: Option<Endpoint>,
+    /// The socket's own address and port after the call.
+    pub local: Endpoint,
+}
+
+/// accept(), bind(), or the destruction of a bound socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketEvent {
+    pub ktime: Ktime,
+    pub id: SocketId,
+    pub key: FlowKey,
+    pub pid: u32,
+    pub tid: u32,
+}
+
+/// Who a process is. Taken in its own context, so that a process of 20 ms has a name too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// When this was learnt.
+    pub ktime: Ktime,
+    pub pid: u32,
+    /// Nanoseconds since boot (`start_boottime`); with `pid` it names a process for good. 0 = unknown.
+    pub start: u64,
+    pub ppid: u32,
+    pub uid: u32,
+    pub netns: Netns,
+    pub cgroup: CgroupId,
+    pub comm: Arc<str>,
+    pub parent_comm: Arc<str>,
+    /// Arguments joined by spaces; `None` if they could not be read.
+    pub cmdline: Option<Arc<str>>,
+    /// Path of the executable; `None` if the process was gone.
+    pub exe: Option<Arc<str>>,
+    /// cgroup path from the root, or its last components; v1 where that is the one in use.
+    pub cgroup_path: Option<Arc<str>>,
+    /// systemd unit (`nginx.service`).
+    pub unit: Option<Arc<str>>,
+    /// Container id, 12 hex digits, with the runtime in front where known (`docker:0123456789ab`).
+    pub container: Option<Arc<str>>,
+    /// Application pool (`www` of php-fpm).
+    pub pool: Option<Arc<str>>,
+}
+
+/// Limits of a network namespace. `None` = unknown, never 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetnsFacts {
+    pub ktime: Ktime,
+    pub netns: Netns,
+    /// Name under `/run/netns`, where it has one.
+    pub name: Option<Arc<str>>,
+    /// Never re-used, unlike the inode number.
+    pub cookie: Option<u64>,
+    /// `ip_local_port_range`, both ends inclusive.
+    pub port_range: Option<(u16, u16)>,
+    pub tw_reuse: Option<u8>,
+    pub tw_reuse_delay_ms: Option<u32>,
+    pub timestamps: Option<bool>,
+    pub max_tw_buckets: Option<u32>,
+    pub fin_timeout_ms: Option<u32>,
+    /// Minisockets in this namespace, as the kernel counts them.
+    pub time_wait: Option<u32>,
+    /// `nf_conntrack_count`, `nf_conntrack_max`.
+    pub conntrack: Option<(u32, u32)>,
+}
+
+/// A socket as `sock_diag` lists it (net/ipv4/inet_diag.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    pub cookie: Option<SocketCookie>,
+    pub key: FlowKey,
+    pub state: TcpState,
+    /// A minisocket: `TIME_WAIT`, or its sub-state `FIN_WAIT2`.
+    pub minisocket: bool,
+    /// Of a minisocket: nanoseconds until its timer is due.
+    pub remaining: Option<u64>,
+    /// Process that has the socket open; `None` if unknown.
+    pub owner: Option<u32>,
+}
+
+/// One complete pass of `sock_diag` over one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Baseline {
+    pub netns: Netns,
+    /// Before the first and after the last row was read. Events in between may or may not be in the rows.
+    pub began: Ktime,
+    pub ended: Ktime,
+    /// The pass at start, as opposed to a reconciling one.
+    pub initial: bool,
+    pub rows: Arc<[SocketRow]>,
+}
+
+/// What was lost so far, as absolute counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossCounts {
+    pub ktime: Ktime,
+    /// Records that found the ring buffer full: transitions, `TIME_WAIT` starts and ends, failed calls, names.
+    pub ring_transitions: u64,
+    pub ring_time_wait: u64,
+    pub ring_calls: u64,
+    pub ring_facts: u64,
+    /// Runs of the chain's first link that the kernel's recursion guard skipped (`recursion_misses`).
+    pub chain_missed: u64,
+    /// Transitions that a later link wrote instead, duplicates included.
+    pub chain_rescued: u64,
+    /// Runs of the other programs that the guard skipped; an upper bound of what they lost.
+    pub other_missed: u64,
+    /// Calls whose arguments could not be kept because the map of calls in flight was full.
+    pub call_map_full: u64,
+    /// Events that the recorder could not write.
+    pub recorder: u64,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Transition(Transition),
+    TimeWaitStart(TimeWaitEvent),
+    TimeWaitEnd(TimeWaitEvent),
+    CallFailed(Box<CallFailed>),
+    Accepted(SocketEvent),
+    Bound(SocketEvent),
+    Released(SocketEvent),
+    Process(Box<ProcessFacts>),
+    Netns(Box<NetnsFacts>),
+    /// Ports of a namespace that connect() never chooses, ascending.
+    ReservedPorts(Ktime, Netns, Arc<[u16]>),
+    Baseline(Baseline),
+    Loss(LossCounts),
+}
+
+fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> FlowKey {
+    FlowKey {
+        netns: Netns(netns),
+        local: Endpoint { addr: Addr(laddr), port: lport },
+        remote: Endpoint { addr: Addr(raddr), port: rport },
+    }
+}
+
+fn socket_id(header: &Header, cookie: u64, sock: u64) -> SocketId {
+    let has_cookie = header.flags & flags::COOKIE != 0;
+    SocketId { cookie: if has_cookie { SocketCookie::new(cookie) } else { None }, sock }
+}
+
+/// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a terminal).
+pub fn text(bytes: &[u8]) -> Arc<str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect::<String>()
+        .into()
+}
+
+fn transition(record: &TransitionRecord) -> Option<Transition> {
+    let caller = record.header.flags & flags::CALLER != 0;
+    Some(Transition {
+        ktime: Ktime(record.header.ktime),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        last_port: record.sport,
+        old: TcpState::from_raw(record.old_state)?,
+        new: TcpState::from_raw(record.new_state)?,
+        sk_err: record.sk_err,
+        shutdown: record.shutdown != 0,
+        caller: caller.then_some(Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) }),
+        current_tid: record.tid,
+        rescued: record.header.flags & flags::RESCUED != 0,
+        classic: record.header.flags & flags::CLASSIC != 0,
+    })
+}
+
+fn time_wait(record: &TimeWaitRecord) -> TimeWaitEvent {
+    TimeWaitEvent {
+        ktime: Ktime(record.header.ktime),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        fin_wait2: record.substate == TcpState::FinWait2 as u8,
+        expired: record.header.flags & flags::EXPIRED != 0,
+        current_pid: record.tgid,
+        current_tid: record.tid,
+    }
+}
+
+fn call_failed(record: &CallRecord) -> Option<CallFailed> {
+    Some(CallFailed {
+        ktime: Ktime(record.header.ktime),
+        entered: Ktime(record.entered),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        netns: Netns(record.netns),
+        caller: Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) },
+        comm: text(&record.comm),
+        call: match record.call {
+            call::CONNECT => Call::Connect,
+            call::BIND => Call::Bind,
+            _ => return None,
+        },
+        errno: record.errno,
+        target: (record.has_addr != 0).then_some(Endpoint { addr: Addr(record.addr), port: record.port }),
+        local: Endpoint { addr: Addr(record.laddr), port: record.lport },
+    })
+}
+
+fn socket_event(record: &SocketRecord) -> SocketEvent {
+    SocketEvent {
+        ktime: Ktime(record.header.ktime),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        pid: record.tgid,
+        tid: record.tid,
+    }
+}
+
+fn netns_facts(record: &NetnsRecord) -> NetnsFacts {
+    let hz = hz(record.jiffies, record.header.ktime);
+    let known = |value: u32| (value != u32::MAX).then_some(value);
+    let millis = |jiffies: u32| u32::try_from(u64::from(jiffies) * 1000 / hz).ok();
+    NetnsFacts {
+        ktime: Ktime(record.header.ktime),
+        netns: Netns(record.netns),
+        name: None,
+        cookie: (record.net_cookie != 0).then_some(record.net_cookie),
+        port_range: (record.range_hi != 0).then_some((record.range_lo, record.range_hi)),
+        tw_reuse: (record.tw_reuse != u8::MAX).then_some(record.tw_reuse),
+        tw_reuse_delay_ms: known(record.tw_reuse_delay),
+        timestamps: (record.timestamps != u8::MAX).then_some(record.timestamps != 0),
+        max_tw_buckets: known(record.max_tw_buckets),
+        fin_timeout_ms: known(record.fin_timeout).and_then(millis),
+        time_wait: known(record.time_wait),
+        conntrack: None,
+    }
+}
+
+/// The kernel's `HZ`: `jiffies_64` starts 300 s before its low half wraps (include/linux/jiffies.h `INITIAL_JIFFIES`) and
+/// advances `HZ` a second; of the values that Linux can be built with, the one that explains both clocks best.
+fn hz(jiffies: u64, ktime: u64) -> u64 {
+    let seconds = i128::from(ktime / 1_000_000_000);
+    let expected = |hz: u64| (1_i128 << 32) + i128::from(hz) * (seconds - 300);
+    [100, 250, 300, 1000].into_iter().min_by_key(|&hz| (expected(hz) - i128::from(jiffies)).abs()).unwrap_or(250)
+}
+
+fn reserved(bitmap: &[u8]) -> Arc<[u16]> {
+    // The kernel's bitmap is an array of native longs; on little-endian that is byte order too (portchurn supports no other).
+    (0..=u16::MAX)
+        .filter(|&port| bitmap.get(usize::from(port / 8)).is_some_and(|byte| byte & (1 << (port % 8)) != 0))
+        .collect()
+}
+
+/// What turns a [`TaskRecord`] into names. `names::Names` is the one implementation; the trait keeps this layer free of I/O.
+pub trait Namer {
+    /// Facts about the process of `record`.
+    fn process(&mut self, record: &TaskRecord) -> ProcessFacts;
+}
+
+/// Decodes ring-buffer bytes into events, in order.
+///
+/// Returns the number of records that were skipped because they could not be decoded; with an unknown layout the rest of
+/// the bytes is one skip, because lengths can no longer be trusted.
+pub fn decode(mut bytes: &[u8], namer: &mut impl Namer, mut each: impl FnMut(Event)) -> u64 {
+    let mut skipped = 0;
+    while !bytes.is_empty() {
+        let (record, rest) = match Record::split_first(bytes) {
+            Ok(split) => split,
+            Err(DecodeError::NoHeader { .. } | DecodeError::UnknownKind { .. } | DecodeError::WrongSize { .. }) => {
+                return skipped + 1;
+            }
+        };
+        bytes = rest;
+        let event = match record {
+            Record::Transition(record) => transition(&record).map(Event::Transition),
+            Record::TimeWaitStart(record) => Some(Event::TimeWaitStart(time_wait(&record))),
+            Record::TimeWaitEnd(record) => Some(Event::TimeWaitEnd(time_wait(&record))),
+            Record::CallFailed(record) => call_failed(&record).map(|call| Event::CallFailed(Box::new(call))),
+            Record::Accepted(record) => Some(Event::Accepted(socket_event(&record))),
+            Record::Bound(record) => Some(Event::Bound(socket_event(&record))),
+            Record::Released(record) => Some(Event::Released(socket_event(&record))),
+            Record::Task(own) => Record::task(own).ok().map(|record| Event::Process(Box::new(namer.process(&record)))),
+            Record::Netns(record) => Some(Event::Netns(Box::new(netns_facts(&record)))),
+            Record::ReservedPorts { ktime, netns, bitmap } => {
+                Some(Event::ReservedPorts(Ktime(ktime), Netns(netns), reserved(bitmap)))
+            }
+        };
+        match event {
+            Some(event) => each(event),
+            None => skipped += 1,
+        }
+    }
+    skipped
+}

@@ -1,0 +1,6 @@
+//! portchurn as a library: event sources, the tracker, and what reads its snapshots.
+//!
+//! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
+
+pub mod event;
+pub mod tracker;
