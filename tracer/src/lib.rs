@@ -3,4 +3,6 @@
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
 pub mod event;
+#[cfg(feature = "live")]
+pub mod probe;
 pub mod tracker;

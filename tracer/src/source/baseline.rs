@@ -1,0 +1,197 @@
+//! What existed before us, and what we may have missed since: one pass of `sock_diag` and sysctls over every network namespace.
+//!
+//! A pass runs on a thread of its own that enters the namespaces one after the other and ends; no descriptor of ours stays
+//! behind in a foreign namespace, where it would keep the namespace alive. The first pass happens after the programs are attached:
+//! a socket that changes meanwhile is in the rows, in the records, or in both, and the tracker merges by cookie.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+use rustc_hash::FxHashMap;
+
+use super::sock_diag;
+use crate::clock;
+use crate::event::{Baseline, Event, Netns, NetnsFacts};
+use crate::names::proc_fs;
+use crate::probe::Degradation;
+
+/// The outcome of a pass.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// Facts in the order in which the tracker wants them: processes, limits, sockets.
+    pub facts: Vec<Event>,
+    /// Namespaces that could not be entered or listed, and why.
+    pub failed: Vec<(Netns, String)>,
+    pub namespaces: usize,
+    pub sockets: usize,
+    /// What the pass took, for the pacing of the next.
+    pub nanos: u64,
+}
+
+impl Pass {
+    /// The namespaces that this pass could not see, as one statement.
+    pub fn degradation(&self) -> Option<Degradation> {
+        let (netns, why) = self.failed.first()?;
+        Some(Degradation::new(
+            format!("sockets of {} network namespace(s)", self.failed.len()),
+            format!("netns {}: {why}", netns.0),
+            "connections there that existed before the start, and repairs after lost events",
+        ))
+    }
+}
+
+/// Runs one pass. `owners` asks for the processes behind the sockets, which costs a scan of every /proc/PID/fd.
+pub fn pass(initial: bool, owners: bool) -> Pass {
+    // A thread that has entered a namespace must not go on to do anything else.
+    std::thread::Builder::new()
+        .name("baseline".into())
+        .spawn(move || run(initial, owners))
+        .ok()
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_default()
+}
+
+fn run(initial: bool, with_owners: bool) -> Pass {
+    let started = clock::monotonic();
+    let proc = Path::new("/proc");
+    let mut pass = Pass::default();
+    let own = proc_fs::own_netns(proc);
+    let mut sockets = Vec::new();
+    let mut limits = Vec::new();
+    // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
+    let mut namespaces = proc_fs::namespaces(proc);
+    namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
+    for namespace in namespaces {
+        if Some(namespace.netns) != own
+            && let Err(why) = enter(&namespace.path)
+        {
+            pass.failed.push((namespace.netns, why));
+            continue;
+        }
+        pass.namespaces += 1;
+        limits.extend(sysctls(namespace.netns, namespace.name.clone()));
+        let began = clock::monotonic();
+        match sock_diag::dump(namespace.netns) {
+            Ok(rows) => {
+                pass.sockets += rows.len();
+                sockets.push((namespace.netns, began, clock::monotonic(), rows));
+            }
+            Err(error) => pass.failed.push((namespace.netns, format!("sock_diag: {error}"))),
+        }
+    }
+    let owners = if with_owners { proc_fs::socket_owners(proc) } else { FxHashMap::default() };
+    if with_owners {
+        let mut pids: Vec<u32> = sockets
+            .iter()
+            .flat_map(|(_, _, _, rows)| rows.iter().filter_map(|row| owners.get(&u64::from(row.inode)).copied()))
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let now = clock::monotonic();
+        pass.facts.extend(pids.into_iter().filter_map(|pid| {
+            let mut facts = proc_fs::process(proc, pid)?;
+            facts.ktime = now;
+            Some(Event::Process(Box::new(facts)))
+        }));
+    }
+    pass.facts.append(&mut limits);
+    for (netns, began, ended, rows) in sockets {
+        let rows: Arc<[_]> = rows
+            .into_iter()
+            .map(|mut row| {
+                row.row.owner = owners.get(&u64::from(row.inode)).copied();
+                row.row
+            })
+            .collect();
+        pass.facts.push(Event::Baseline(Baseline { netns, began, ended, initial, rows }));
+    }
+    pass.nanos = clock::monotonic().since(started);
+    pass
+}
+
+fn enter(path: &Path) -> Result<(), String> {
+    let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|error| format!("entering {}: {error} (needs CAP_SYS_ADMIN)", path.display()))
+}
+
+/// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
+fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
+    let ktime = clock::monotonic();
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
+    let port_range = read("ipv4/ip_local_port_range").and_then(|text| {
+        let mut ends = text.split_whitespace().map(str::parse::<u16>);
+        Some((ends.next()?.ok()?, ends.next()?.ok()?))
+    });
+    let facts = NetnsFacts {
+        ktime,
+        netns,
+        name,
+        cookie: None,
+        port_range,
+        tw_reuse: number("ipv4/tcp_tw_reuse").and_then(|value| u8::try_from(value).ok()),
+        tw_reuse_delay_ms: number("ipv4/tcp_tw_reuse_delay"),
+        timestamps: number("ipv4/tcp_timestamps").map(|value| value != 0),
+        max_tw_buckets: number("ipv4/tcp_max_tw_buckets"),
+        fin_timeout_ms: number("ipv4/tcp_fin_timeout").map(|seconds| seconds.saturating_mul(1000)),
+        time_wait: fs::read_to_string("/proc/thread-self/net/sockstat").ok().and_then(|text| sockstat_time_wait(&text)),
+        conntrack: number("netfilter/nf_conntrack_count").zip(number("netfilter/nf_conntrack_max")),
+    };
+    let reserved = read("ipv4/ip_local_reserved_ports").map(|text| port_list(&text));
+    let mut events = vec![Event::Netns(Box::new(facts))];
+    events.extend(reserved.map(|ports| Event::ReservedPorts(ktime, netns, ports.into())));
+    events
+}
+
+/// `TCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1`.
+fn sockstat_time_wait(text: &str) -> Option<u32> {
+    let line = text.lines().find(|line| line.starts_with("TCP:"))?;
+    let mut words = line.split(' ').skip_while(|&word| word != "tw");
+    words.nth(1)?.parse().ok()
+}
+
+/// `8080,9000-9010` as single ports.
+fn port_list(text: &str) -> Vec<u16> {
+    text.trim()
+        .split(',')
+        .filter_map(|item| {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+/// How long to wait until the next reconciling pass so that passes stay below 1 % of one CPU, within bounds that keep a repair
+/// timely on an idle host and rare on a host with a million sockets.
+pub fn pause_after(pass_nanos: u64) -> std::time::Duration {
+    const SHARE: u64 = 100;
+    const SHORTEST: u64 = 10_000_000_000;
+    const LONGEST: u64 = 120_000_000_000;
+    std::time::Duration::from_nanos(pass_nanos.saturating_mul(SHARE).clamp(SHORTEST, LONGEST))
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_lists_and_sockstat_lines_are_read_as_the_kernel_writes_them() {
+        assert_eq!(port_list("8080,9000-9002\n"), [8080, 9000, 9001, 9002]);
+        assert_eq!(port_list("\n"), Vec::<u16>::new());
+        assert_eq!(sockstat_time_wait("sockets: used 9\nTCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1\n"), Some(12));
+        assert_eq!(sockstat_time_wait("UDP: inuse 1\n"), None);
+    }
+
+    #[test]
+    fn passes_stay_below_one_percent_within_bounds() {
+        assert_eq!(pause_after(1_000_000).as_secs(), 10);
+        assert_eq!(pause_after(300_000_000).as_secs(), 30);
+        assert_eq!(pause_after(60_000_000_000).as_secs(), 120);
+    }
+}
