@@ -3,4 +3,5 @@
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
 pub mod event;
+pub mod names;
 pub mod tracker;
