@@ -1,2 +1,3 @@
+pub mod findings;
 pub mod snapshot;
 pub mod workload;
