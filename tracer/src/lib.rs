@@ -3,6 +3,7 @@
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
 pub mod event;
+pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;
 pub mod tracker;

@@ -330,8 +330,10 @@ pub struct Listener {
     pub workload: Option<Arc<str>>,
     pub pid: Option<u32>,
     pub accepted: u64,
-    /// Inside the namespace's ephemeral range.
+    /// Inside the namespace's ephemeral range and not reserved: connect() may take the port while nobody listens.
     pub in_ephemeral_range: bool,
+    /// Half-open connections at the last pass of `sock_diag`, which alone sees them; `None` = not looked yet.
+    pub syn_recv: Option<u32>,
 }
 
 /// One network namespace.
@@ -345,6 +347,8 @@ pub struct Namespace {
     pub blocked: u32,
     pub capacity: Option<u32>,
     pub tw_reuse: Option<u8>,
+    pub tw_reuse_delay_ms: Option<u32>,
+    pub timestamps: Option<bool>,
     pub max_tw_buckets: Option<u32>,
     pub fin_timeout_ms: Option<u32>,
     /// The kernel's own count, where it could be read.
