@@ -6,16 +6,15 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
-use rustc_hash::FxHashMap;
 
 use super::sock_diag;
 use crate::clock;
 use crate::event::{Baseline, Event, Netns, NetnsFacts};
-use crate::names::proc_fs;
+use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::Degradation;
 
 /// The outcome of a pass.
@@ -43,79 +42,87 @@ impl Pass {
     }
 }
 
-/// Runs one pass. `owners` asks for the processes behind the sockets, which costs a scan of every /proc/PID/fd.
-pub fn pass(initial: bool, owners: bool) -> Pass {
-    // A thread that has entered a namespace must not go on to do anything else.
-    std::thread::Builder::new()
-        .name("baseline".into())
-        .spawn(move || run(initial, owners))
-        .ok()
-        .and_then(|thread| thread.join().ok())
-        .unwrap_or_default()
+/// What a pass is to cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The pass at start.
+    pub initial: bool,
+    /// Find the processes behind the sockets, which costs a scan of every /proc/PID/fd.
+    pub owners: bool,
+    /// Only our own namespace, reported as the unknown one: records without namespaces cannot be told apart by them.
+    pub merged: bool,
 }
 
-fn run(initial: bool, with_owners: bool) -> Pass {
+/// Runs one pass, on a thread of its own: one that has entered a namespace must not go on to do anything else.
+pub fn pass(scope: Scope) -> Pass {
+    let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || run(scope));
+    thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
+}
+
+fn run(scope: Scope) -> Pass {
     let started = clock::monotonic();
-    let proc = Path::new("/proc");
+    let proc = ProcFs::default();
     let mut pass = Pass::default();
-    let own = proc_fs::own_netns(proc);
+    let own = fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns);
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
     // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
-    let mut namespaces = proc_fs::namespaces(proc);
+    let (mut namespaces, _) = proc.network_namespaces();
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
     for namespace in namespaces {
-        if Some(namespace.netns) != own
-            && let Err(why) = enter(&namespace.path)
-        {
+        let is_own = Some(namespace.netns) == own;
+        if scope.merged && !is_own {
+            continue;
+        }
+        if !is_own && let Err(why) = enter(&namespace) {
             pass.failed.push((namespace.netns, why));
             continue;
         }
+        let netns = if scope.merged { Netns(0) } else { namespace.netns };
         pass.namespaces += 1;
-        limits.extend(sysctls(namespace.netns, namespace.name.clone()));
+        limits.extend(sysctls(netns, namespace.name.clone()));
         let began = clock::monotonic();
-        match sock_diag::dump(namespace.netns) {
+        match sock_diag::dump(netns) {
             Ok(rows) => {
                 pass.sockets += rows.len();
-                sockets.push((namespace.netns, began, clock::monotonic(), rows));
+                sockets.push((netns, began, clock::monotonic(), rows));
             }
-            Err(error) => pass.failed.push((namespace.netns, format!("sock_diag: {error}"))),
+            Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
         }
     }
-    let owners = if with_owners { proc_fs::socket_owners(proc) } else { FxHashMap::default() };
-    if with_owners {
-        let mut pids: Vec<u32> = sockets
-            .iter()
-            .flat_map(|(_, _, _, rows)| rows.iter().filter_map(|row| owners.get(&u64::from(row.inode)).copied()))
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        let now = clock::monotonic();
-        pass.facts.extend(pids.into_iter().filter_map(|pid| {
-            let mut facts = proc_fs::process(proc, pid)?;
-            facts.ktime = now;
-            Some(Event::Process(Box::new(facts)))
-        }));
-    }
-    pass.facts.append(&mut limits);
+    let owners = if scope.owners { proc.socket_owners() } else { SocketOwners::default() };
+    let mut pids = Vec::new();
+    let mut lists = Vec::new();
     for (netns, began, ended, rows) in sockets {
         let rows: Arc<[_]> = rows
             .into_iter()
             .map(|mut row| {
-                row.row.owner = owners.get(&u64::from(row.inode)).copied();
+                row.row.owner = owners.owner(u64::from(row.inode)).filter(|_| row.inode != 0);
+                pids.extend(row.row.owner);
                 row.row
             })
             .collect();
-        pass.facts.push(Event::Baseline(Baseline { netns, began, ended, initial, rows }));
+        lists.push(Event::Baseline(Baseline { netns, began, ended, initial: scope.initial, rows }));
     }
+    pids.sort_unstable();
+    pids.dedup();
+    let now = clock::monotonic();
+    pass.facts.extend(pids.into_iter().filter_map(|pid| Some(Event::Process(Box::new(proc.facts_of(pid, now)?)))));
+    pass.facts.append(&mut limits);
+    pass.facts.append(&mut lists);
     pass.nanos = clock::monotonic().since(started);
     pass
 }
 
-fn enter(path: &Path) -> Result<(), String> {
-    let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
-        .map_err(|error| format!("entering {}: {error} (needs CAP_SYS_ADMIN)", path.display()))
+fn enter(namespace: &OpenNetns) -> Result<(), String> {
+    let path = namespace.path.display();
+    let file = fs::File::open(&namespace.path).map_err(|error| format!("{path}: {error}"))?;
+    // The process behind the path may have gone, and another have taken its pid.
+    let inode = file.metadata().map_err(|error| format!("{path}: {error}"))?.ino();
+    if inode != u64::from(namespace.netns.0) {
+        return Err(format!("{path} has become another namespace"));
+    }
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| format!("entering {path}: {error} (needs CAP_SYS_ADMIN)"))
 }
 
 /// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.

@@ -19,7 +19,8 @@ pub struct Bound {
     pub listening: bool,
     pub owner: Option<ProcId>,
     pub accepted: u64,
-    pub since: Ktime,
+    /// Half-open connections at the last pass of `sock_diag`.
+    pub syn_recv: Option<u32>,
     pub last: Ktime,
     pub pass: u32,
 }
@@ -139,6 +140,23 @@ impl BoundSockets {
             list.iter().copied().find(|&at| self.slab.get(at).is_some_and(|bound| wanted(bound.addr)))
         };
         bound_to(&|bound| bound == addr).or_else(|| bound_to(&|bound| bound.is_unspecified()))
+    }
+
+    /// A pass of `sock_diag` begins to count half-open connections anew.
+    pub fn recount(&mut self, netns: Netns) {
+        let places: Vec<Ref> = self.slab.iter().filter(|(_, bound)| bound.netns == netns).map(|(at, _)| at).collect();
+        for at in places {
+            if let Some(bound) = self.slab.get_mut(at) {
+                bound.syn_recv = bound.listening.then_some(0);
+            }
+        }
+    }
+
+    /// One more half-open connection of this listener.
+    pub fn half_open(&mut self, at: Ref) {
+        if let Some(bound) = self.slab.get_mut(at) {
+            bound.syn_recv = Some(bound.syn_recv.unwrap_or(0) + 1);
+        }
     }
 
     /// Counts a connection that this listener took.

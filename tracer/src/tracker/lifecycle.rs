@@ -528,7 +528,7 @@ impl Tracker {
             listening: true,
             owner,
             accepted: 0,
-            since: t.ktime,
+            syn_recv: None,
             last: t.ktime,
             pass: self.pass,
         });
@@ -553,7 +553,7 @@ impl Tracker {
             listening: false,
             owner: Some(owner),
             accepted: 0,
-            since: e.ktime,
+            syn_recv: None,
             last: e.ktime,
             pass: self.pass,
         });

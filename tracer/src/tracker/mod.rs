@@ -115,6 +115,12 @@ impl Tracker {
         }
     }
 
+    /// Observation begins: rates and the window count from here.
+    pub fn begin(&mut self, at: Ktime) {
+        self.start = Some(at);
+        self.now = self.now.max(at);
+    }
+
     /// Takes one event.
     pub fn ingest(&mut self, event: &Event) {
         self.read += 1;

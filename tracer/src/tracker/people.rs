@@ -16,6 +16,8 @@ const MAX_PROCESSES: usize = 16_384;
 const MAX_ATTRIBUTIONS: usize = 4_096;
 /// Pairs folded at a time when the bound is hit, so that the search for idle ones is paid once per so many.
 const FOLD_AT_ONCE: usize = 512;
+/// /proc tells a process's start in ticks of 10 ms, the kernel's records in nanoseconds.
+const START_GRANULARITY: u64 = 10_000_000;
 /// Name of what cannot be attributed: sockets from before the start that no process has open, processes whose facts were lost.
 pub const UNKNOWN: &str = "unknown";
 
@@ -126,7 +128,8 @@ impl People {
         if let Some(&known) = self.by_pid.get(&facts.pid)
             && let Some(proc) = self.proc_mut(known)
         {
-            let same_start = proc.facts.start == 0 || facts.start == 0 || proc.facts.start == facts.start;
+            let same_start =
+                proc.facts.start == 0 || facts.start == 0 || proc.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
             let workload = proc.workload;
             let stranger = &*proc.facts.comm == UNKNOWN && proc.facts.start == 0;
             if same_start && self.workloads.get(workload.index()).is_some_and(|entry| entry.name == name) {

@@ -183,6 +183,11 @@ impl Namespace {
         self.facts.port_range.is_some_and(|(low, high)| (low..=high).contains(&port))
     }
 
+    /// Never chosen by connect().
+    pub fn is_reserved(&self, port: u16) -> bool {
+        self.reserved.binary_search(&port).is_ok()
+    }
+
     /// Reserved ports inside the range.
     pub fn reserved(&self) -> u32 {
         count(self.reserved.iter().filter(|&&port| self.in_range(port)).count())
@@ -190,7 +195,7 @@ impl Namespace {
 
     /// Ports inside the range that bind() or listen() keeps from connect(), reserved ones not counted twice.
     pub fn blocked(&self) -> u32 {
-        count(self.holders.keys().filter(|&&port| self.in_range(port) && self.reserved.binary_search(&port).is_err()).count())
+        count(self.holders.keys().filter(|&&port| self.in_range(port) && !self.is_reserved(port)).count())
     }
 
     /// Ports that connect() can get towards any one destination; `None` if the range is unknown. An odd range loses one: the

@@ -28,6 +28,7 @@ impl Tracker {
         for row in baseline.rows.iter().filter(|row| row.state == TcpState::Listen) {
             self.list_listener(row, baseline.began);
         }
+        self.bound.recount(baseline.netns);
         for row in baseline.rows.iter().filter(|row| row.state != TcpState::Listen) {
             if row.minisocket || row.state == TcpState::TimeWait {
                 self.list_minisocket(row, baseline, first);
@@ -48,7 +49,7 @@ impl Tracker {
             listening: true,
             owner,
             accepted: 0,
-            since: began,
+            syn_recv: None,
             last: began,
             pass: self.pass,
         });
@@ -117,9 +118,10 @@ impl Tracker {
             return;
         }
         let listener = self.bound.listener(row.key.netns, row.key.local.addr, row.key.local.port);
-        let passive = listener.is_some() || row.state == TcpState::SynRecv;
-        if row.state == TcpState::SynRecv && row.cookie.is_none_or(|_| listener.is_some()) {
+        let passive = listener.is_some();
+        if let (TcpState::SynRecv, Some(at)) = (row.state, listener) {
             // A half-open request is no socket yet; the flow begins when it is established.
+            self.bound.half_open(at);
             return;
         }
         let dest = if !passive && self.looks_ephemeral(&row.key) { self.dest(&row.key, baseline.ended) } else { None };
