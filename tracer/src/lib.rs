@@ -2,8 +2,10 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
+pub mod clock;
 pub mod event;
 pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;
+pub mod source;
 pub mod tracker;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, setns};
 
 use super::sock_diag;
-use crate::clock;
 use crate::event::{Baseline, Event, Netns, NetnsFacts};
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::Degradation;
@@ -60,7 +59,7 @@ pub fn pass(scope: Scope) -> Pass {
 }
 
 fn run(scope: Scope) -> Pass {
-    let started = clock::monotonic();
+    let started = super::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
     let own = fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns);
@@ -81,11 +80,11 @@ fn run(scope: Scope) -> Pass {
         let netns = if scope.merged { Netns(0) } else { namespace.netns };
         pass.namespaces += 1;
         limits.extend(sysctls(netns, namespace.name.clone()));
-        let began = clock::monotonic();
+        let began = super::now();
         match sock_diag::dump(netns) {
             Ok(rows) => {
                 pass.sockets += rows.len();
-                sockets.push((netns, began, clock::monotonic(), rows));
+                sockets.push((netns, began, super::now(), rows));
             }
             Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
         }
@@ -106,11 +105,11 @@ fn run(scope: Scope) -> Pass {
     }
     pids.sort_unstable();
     pids.dedup();
-    let now = clock::monotonic();
+    let now = super::now();
     pass.facts.extend(pids.into_iter().filter_map(|pid| Some(Event::Process(Box::new(proc.facts_of(pid, now)?)))));
     pass.facts.append(&mut limits);
     pass.facts.append(&mut lists);
-    pass.nanos = clock::monotonic().since(started);
+    pass.nanos = super::now().since(started);
     pass
 }
 
@@ -127,7 +126,7 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
 
 /// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
 fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
-    let ktime = clock::monotonic();
+    let ktime = super::now();
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
     let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
     let port_range = read("ipv4/ip_local_port_range").and_then(|text| {

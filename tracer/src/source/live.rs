@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use tracer_common::Counter;
 
 use super::Batch;
-use crate::clock;
 use crate::event::{Event, Ktime, LossCounts};
 use crate::probe::Session;
 
@@ -59,7 +58,7 @@ impl Live {
         loop {
             match commands.recv_timeout(self.poll_max) {
                 Ok(Command::Facts(facts)) => {
-                    if !self.drain(out, false) || out.send(Batch { now: clock::monotonic(), records: Bytes::new(), facts }).is_err() {
+                    if !self.drain(out, false) || out.send(Batch { now: super::now(), records: Bytes::new(), facts }).is_err() {
                         return;
                     }
                 }
@@ -78,7 +77,7 @@ impl Live {
 
     /// Hands on everything that is in the ring now. False if nobody listens.
     fn drain(&mut self, out: &SyncSender<Batch>, last: bool) -> bool {
-        let now = clock::monotonic();
+        let now = super::now();
         while let Some(item) = self.session.ring.next() {
             self.buffer.extend_from_slice(&item);
             drop(item);

@@ -11,6 +11,13 @@ use bytes::Bytes;
 
 use crate::event::{Event, Ktime};
 
+/// `CLOCK_MONOTONIC`, the clock of records. It cannot fail on Linux; were it to, time would stand still, which every reader of a
+/// batch survives.
+#[cfg(feature = "live")]
+pub fn now() -> Ktime {
+    crate::clock::Clock::ktime_now().unwrap_or_default()
+}
+
 /// What one read of a source yields.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {

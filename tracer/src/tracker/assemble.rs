@@ -126,16 +126,16 @@ impl Tracker {
         let mut list: Vec<Workload> = self
             .people
             .workloads()
-            .filter(|(id, _)| processes.contains_key(id))
-            .map(|(id, entry)| {
+            .filter_map(|(id, entry)| {
                 let cell = &entry.cell;
-                let mut pids: Vec<Process> = processes.remove(&id).unwrap_or_default().into_values().collect();
+                // A workload without attributions has done nothing yet.
+                let mut pids: Vec<Process> = processes.remove(&id)?.into_values().collect();
                 pids.sort_by_key(|process| (std::cmp::Reverse(process.connects), process.pid));
                 pids.truncate(MAX_PIDS);
                 let facts = &entry.facts;
                 let close_wait = oldest_close_wait.get(&id).copied().flatten();
                 let unknown = &*entry.name == UNKNOWN;
-                Workload {
+                Some(Workload {
                     name: Arc::clone(&entry.name),
                     comm: (!unknown).then(|| Arc::clone(&facts.comm)),
                     exe: facts.exe.clone(),
@@ -158,7 +158,7 @@ impl Tracker {
                     connect_ms: cell.connect.summary(),
                     ports_held: cell.ports.now,
                     connects_per_second: entry.rate.per_second(self.now, start),
-                }
+                })
             })
             .collect();
         list.sort_by(|a, b| (b.connects, b.accepted, &a.name).cmp(&(a.connects, a.accepted, &b.name)));
