@@ -3,5 +3,6 @@
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
 pub mod event;
+pub mod filter;
 pub mod names;
 pub mod tracker;
