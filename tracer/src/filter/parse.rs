@@ -12,7 +12,7 @@ use crate::tracker::snapshot::Failure;
 pub const MAX_DEPTH: usize = 64;
 /// Characters of a filter; a list of a few hundred pids fits.
 pub const MAX_FILTER_CHARS: usize = 8_192;
-/// Largest errno that connect(2) and bind(2) return (`EHWPOISON`).
+/// Largest errno of Linux (`EHWPOISON`).
 const MAX_ERRNO: u16 = 133;
 /// `EADDRNOTAVAIL`, which stands for several reasons here.
 const EADDRNOTAVAIL: u16 = 99;

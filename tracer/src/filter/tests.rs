@@ -190,6 +190,7 @@ fn errors_point_at_the_column_and_say_what_was_expected() {
         assert_eq!(error.column, column, "{filter}: {error}");
         assert!(error.expected.contains(expected), "{filter}: {error}");
     }
+    assert_eq!(Filter::parse("!pid=1").expect_err("use `not`").found, "`!pid`");
     let error = Filter::parse("pid=1 and dst=nowhere").expect_err("no address");
     assert_eq!(error.marked("pid=1 and dst=nowhere"), "pid=1 and dst=nowhere\n              ^");
     assert!(error.to_string().starts_with("filter, column 15: expected an address"), "{error}");
