@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod filter;
 pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Appended to what was cut at the number of bytes kept.
 const CUT: char = '…';
-/// `fpm_children.c` titles its workers so; the master is `php-fpm: master process (...)`.
+/// php-fpm titles its workers so; its master is `php-fpm: master process (...)`.
 const FPM_TITLE: &str = "php-fpm: pool ";
 
 /// The command line in `bytes`, the first bytes from `mm->arg_start` on, of which the arguments are `argv_len`.

@@ -1,7 +1,7 @@
 //! Who a process is, in the words of its operators: command line, systemd unit, container, application pool.
 //!
 //! A process of 20 ms is gone before anybody can read `/proc`, so [`Names`] makes do with what the kernel recorded in the process's
-//! own context. Only what existed before the start is asked of `/proc` ([`proc_fs`], with the feature `live`).
+//! own context. Only what existed before the start is asked of `/proc` (`proc_fs`, with the feature `live`).
 //!
 //! Not for: grouping processes into workloads (`tracker::workload`), and not for caching: a [`tracer_common::TaskRecord`] is written
 //! once per process and exec, so nothing is asked twice.

@@ -22,7 +22,7 @@ pub enum By {
     /// - The *container* comes before the unit because units around it are the runtime's. It stands without the comm:
     ///   what a container's processes start belongs to it.
     /// - The *unit* comes before the comm so that the helpers of a service (`curl`, `sh`) fall together with it.
-    /// - The *comm* of the group leader is what is left: cron-less scripts and shells of users.
+    /// - The *comm* of the group leader is what is left: what users run from their shells.
     #[default]
     Auto,
     Pool,

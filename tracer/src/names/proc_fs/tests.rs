@@ -185,6 +185,7 @@ fn namespaces_are_found_in_all_three_places() {
     let lived_in = if own == Netns(4_026_531_840) { "mine" } else { "10" };
     assert!(find(4_026_531_840).is_some_and(|namespace| namespace.path.to_string_lossy().contains(lived_in)));
     assert!(!coverage.truncated);
+    assert!(found.iter().all(|namespace| namespace.name.as_deref() != Some("stale")), "a name without a namespace");
 }
 
 #[test]

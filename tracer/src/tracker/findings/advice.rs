@@ -13,7 +13,7 @@ const WIDE: (u16, u16) = (1024, 65535);
 const WORTHWHILE: f64 = 1.1;
 /// Requests that a kept connection carries, for the estimate: the default of nginx's `keepalive_requests` is ten times that.
 const REQUESTS_PER_CONNECTION: f64 = 100.0;
-/// Kernels without `tcp_tw_reuse_delay` wait for the next tick of the peer's timestamps in whole seconds.
+/// Kernels without `tcp_tw_reuse_delay` wait for the full second after the last segment: at most this.
 const REUSE_DELAY_SECONDS: f64 = 1.0;
 /// A delay to fall back to where reuse is on and still too slow; far above any round trip inside a data centre.
 const SHORT_REUSE_DELAY_MS: u32 = 250;

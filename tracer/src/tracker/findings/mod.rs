@@ -78,7 +78,7 @@ pub struct Thresholds {
     pub syn_recv_count: u32,
     /// A tenth of the range taken away from every destination at once.
     pub blocked_share: f64,
-    /// Where connection tracking begins to look for entries to throw out early under bursts.
+    /// A fifth left is one burst of new connections.
     pub conntrack_warning: f64,
     /// The next burst drops packets.
     pub conntrack_critical: f64,

@@ -439,7 +439,13 @@ fn findings_are_bounded_and_the_worst_come_first() {
     assert_eq!(ids[..MAX_PER_ID], ["port-exhaustion"; MAX_PER_ID]);
     assert_eq!(ids[MAX_PER_ID..], ["port-exhaustion-soon", "listener-in-ephemeral-range"]);
     says(&all[MAX_PER_ID - 1].summary, &["7 more like this"]);
-    assert!(all.is_sorted_by_key(|finding| finding.severity));
+    // A doubtful forecast comes before a leak by rule, and after it by severity.
+    let doubtful =
+        Destination { seconds_to_exhaustion: Some(600.0), forecast_confidence: Some(Confidence::Low), ..destination() };
+    let close_wait = CloseWaitStats { now: 40, peak: 40, oldest_seconds: Some(90.0) };
+    let leaking = Workload { name: "a".into(), close_wait, ..Workload::default() };
+    let all = of(&Snapshot { destinations: vec![doubtful], workloads: vec![leaking], ..snapshot() });
+    assert_eq!(all.iter().map(|finding| finding.id).collect::<Vec<_>>(), ["close-wait-leak", "port-exhaustion-soon"]);
 }
 
 #[test]
