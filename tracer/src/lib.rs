@@ -2,7 +2,6 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
-pub mod clock;
 pub mod event;
 pub mod filter;
 pub mod names;
