@@ -2,5 +2,7 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
+pub mod clock;
 pub mod event;
+pub mod report;
 pub mod tracker;
