@@ -492,12 +492,11 @@ fn repeated_records_of_the_rescue_chain_are_recognised_everywhere() {
 #[test]
 fn lost_runs_are_what_no_link_of_the_chain_recorded() {
     let mut lab = Lab::new();
-    let mut sock = Lab::socket(1);
+    let sock = Lab::socket(1);
     lab.now += 1000;
     let opened = lab.raw(&sock, SynSent, 0);
     lab.ingest(&Event::Transition(opened));
     lab.ingest(&Event::Transition(Transition { rescued: true, ..opened }));
-    sock.state = SynSent;
     // Ten runs missed, eight rescued of which one repeats: three are gone.
     lab.ingest(&Event::Loss(LossCounts { chain_missed: 10, chain_rescued: 8, ring_transitions: 4, ..LossCounts::default() }));
     let lost = lab.tracker.snapshot().events.lost;
