@@ -10,6 +10,7 @@ pub mod names;
 pub mod probe;
 pub mod report;
 pub mod source;
+pub mod stream;
 #[cfg(feature = "live")]
 mod sys;
 pub mod tracker;

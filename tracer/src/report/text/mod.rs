@@ -6,8 +6,8 @@
 mod bar;
 mod destination;
 mod headline;
-mod human;
-mod page;
+pub(crate) mod human;
+pub(crate) mod page;
 mod tables;
 
 use jiff::tz::TimeZone;
@@ -139,4 +139,4 @@ fn findings(page: &mut Page, context: &Context<'_>, troubled: bool) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
