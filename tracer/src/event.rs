@@ -55,8 +55,14 @@ impl SocketCookie {
 }
 
 /// Inode number of a network namespace, as in `/proc/PID/ns/net`; 0 = unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Netns(pub u32);
+
+impl Serialize for Netns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.0 != 0).then_some(self.0).serialize(serializer)
+    }
+}
 
 /// cgroup v2 id: the inode number of its directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]

@@ -2,5 +2,14 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
+pub mod clock;
 pub mod event;
+pub mod filter;
+pub mod names;
+#[cfg(feature = "live")]
+pub mod probe;
+pub mod report;
+pub mod source;
+#[cfg(feature = "live")]
+mod sys;
 pub mod tracker;

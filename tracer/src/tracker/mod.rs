@@ -1,1 +1,307 @@
+//! The heart: events in, conclusions out.
+//!
+//! A plain type with one owner. It reads no clock ([`Tracker::advance`] tells it the time), does no I/O, holds no lock, and is
+//! bounded everywhere, so that live and replayed events mean the same and a flood makes the answer less complete instead
+//! of the host worse. What it concluded is read as an immutable [`Snapshot`]; what happens just now as [`Notice`]s.
+//!
+//! `flow` holds the lives of sockets, `time_wait` the minisockets, `bound` the sockets that block ports, `ports` the
+//! destinations and namespaces, `people` the processes and workloads; `lifecycle`, `failures` and `reconcile` are the rules by
+//! which events change them, `assemble` builds the snapshot, `findings` judges it.
+
+mod assemble;
+mod bound;
+mod cell;
+mod failures;
+pub mod findings;
+mod flow;
+mod lifecycle;
+mod people;
+mod ports;
+mod reconcile;
+mod slab;
 pub mod snapshot;
+mod time_wait;
+pub mod workload;
+
+use std::collections::VecDeque;
+
+use bound::BoundSockets;
+use failures::Pending;
+use findings::{Knobs, Thresholds};
+use flow::Flows;
+use people::{AttrId, People};
+use ports::{DestId, DestKey, Places};
+use slab::Ref;
+use snapshot::{EventCounts, Notice, Owner, Snapshot};
+use time_wait::Ledger;
+use workload::By;
+
+use crate::event::{Event, FlowKey, Ktime, LossCounts, Netns};
+
+/// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
+/// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
+const SETTLE_NANOS: u64 = 20_000_000;
+
+/// What the tracker needs to know beside events.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub by: By,
+    pub thresholds: Thresholds,
+    pub knobs: Knobs,
+    /// `TIME_WAIT` begins and ends come as events; otherwise they are inferred.
+    pub time_wait_observed: bool,
+    /// Failed system calls come as events and confirm or correct what transitions say.
+    pub calls_observed: bool,
+    /// Which notices to produce.
+    pub notices: Wanted,
+}
+
+/// Notices cost time; only what somebody reads is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub transitions: bool,
+    pub flows: bool,
+    pub failures: bool,
+}
+
+/// The tracker.
+#[derive(Debug)]
+pub struct Tracker {
+    config: Config,
+    start: Option<Ktime>,
+    now: Ktime,
+    generation: u64,
+    flows: Flows,
+    ledger: Ledger,
+    bound: BoundSockets,
+    places: Places,
+    people: People,
+    pending: Pending,
+    /// Flows in `SYN_SENT` that may still fail for lack of a port.
+    unsettled: VecDeque<(Ktime, Ref)>,
+    notices: Vec<Notice>,
+    read: u64,
+    skipped: u64,
+    evicted: u64,
+    repaired: u64,
+    duplicates: u64,
+    loss: LossCounts,
+    /// Number of the latest pass of `sock_diag`.
+    pass: u32,
+}
+
+impl Tracker {
+    pub fn new(config: Config) -> Self {
+        Self {
+            start: None,
+            now: Ktime(0),
+            generation: 0,
+            flows: Flows::default(),
+            ledger: Ledger::new(config.time_wait_observed),
+            bound: BoundSockets::default(),
+            places: Places::default(),
+            people: People::new(config.by),
+            pending: Pending::default(),
+            unsettled: VecDeque::new(),
+            notices: Vec::new(),
+            read: 0,
+            skipped: 0,
+            evicted: 0,
+            repaired: 0,
+            duplicates: 0,
+            loss: LossCounts::default(),
+            pass: 0,
+            config,
+        }
+    }
+
+    /// Observation begins: rates and the window count from here.
+    pub fn begin(&mut self, at: Ktime) {
+        self.start = Some(at);
+        self.now = self.now.max(at);
+    }
+
+    /// Takes one event.
+    pub fn ingest(&mut self, event: &Event) {
+        self.read += 1;
+        match event {
+            Event::Transition(transition) => {
+                self.observe(transition.ktime);
+                self.transition(transition);
+            }
+            Event::TimeWaitStart(begin) => {
+                self.observe(begin.ktime);
+                self.time_wait_begins(begin);
+            }
+            Event::TimeWaitEnd(end) => {
+                self.observe(end.ktime);
+                self.time_wait_ends(end);
+            }
+            Event::CallFailed(call) => {
+                self.observe(call.ktime);
+                self.call_failed(call);
+            }
+            Event::Accepted(accepted) => {
+                self.observe(accepted.ktime);
+                self.accepted(accepted);
+            }
+            Event::Bound(bound) => {
+                self.observe(bound.ktime);
+                self.port_bound(bound);
+            }
+            Event::Released(released) => {
+                self.observe(released.ktime);
+                self.port_released(released.id);
+            }
+            Event::Process(facts) => {
+                self.people.introduce(facts);
+            }
+            Event::Netns(facts) => match self.places.namespace(facts.netns) {
+                Some(namespace) => namespace.learn(facts),
+                None => self.evicted += 1,
+            },
+            Event::ReservedPorts(_, netns, ports) => {
+                if let Some(namespace) = self.places.namespace(*netns) {
+                    namespace.reserve(ports);
+                }
+            }
+            Event::Baseline(baseline) => self.reconcile(baseline),
+            Event::Loss(loss) => self.loss = *loss,
+        }
+        self.generation += 1;
+    }
+
+    /// Counts records that could not be decoded.
+    pub fn skipped(&mut self, records: u64) {
+        self.skipped += records;
+    }
+
+    /// Moves the clock to `now`: what is due by the rules happens, what was pending is settled.
+    pub fn advance(&mut self, now: Ktime) {
+        if now <= self.now && self.start.is_some() {
+            return;
+        }
+        self.observe(now);
+        self.settle(now);
+        self.settle_failures(now);
+        while let Some(at) = self.ledger.overdue(now) {
+            if self.config.time_wait_observed {
+                self.repaired += 1;
+            }
+            self.end_time_wait(at, now);
+        }
+        self.generation += 1;
+    }
+
+    /// Everything concluded so far.
+    pub fn snapshot(&self) -> Snapshot {
+        self.assemble()
+    }
+
+    /// What happened since the last call, in order.
+    pub fn drain_notices(&mut self) -> std::vec::Drain<'_, Notice> {
+        self.notices.drain(..)
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn observe(&mut self, at: Ktime) {
+        if self.start.is_none() {
+            self.start = Some(at);
+        }
+        self.now = self.now.max(at);
+        if self.unsettled.front().is_some_and(|&(began, _)| self.now.since(began) > SETTLE_NANOS) {
+            self.settle(self.now);
+        }
+    }
+
+    /// Flows that have been in `SYN_SENT` long enough hold a port.
+    fn settle(&mut self, now: Ktime) {
+        while let Some(&(began, at)) = self.unsettled.front() {
+            if now.since(began) <= SETTLE_NANOS {
+                break;
+            }
+            self.unsettled.pop_front();
+            self.occupy(at);
+        }
+    }
+
+    /// How complete the picture is.
+    fn event_counts(&self) -> EventCounts {
+        let loss = &self.loss;
+        EventCounts {
+            read: self.read,
+            lost: snapshot::Lost {
+                ring_full: loss.ring_transitions + loss.ring_time_wait + loss.ring_calls + loss.ring_facts,
+                missed_runs: loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(self.duplicates)),
+                recorder: loss.recorder,
+            },
+            skipped: self.skipped,
+            evicted: self.evicted,
+            repaired: self.repaired,
+            duplicates: self.duplicates,
+        }
+    }
+
+    fn dest(&mut self, key: &FlowKey, at: Ktime) -> Option<DestId> {
+        let (id, forgotten) = self.places.dest(&DestKey::from(key), at);
+        if let Some(forgotten) = forgotten {
+            self.people.forget_destination(forgotten);
+            self.evicted += 1;
+        }
+        if id.is_none() {
+            self.evicted += 1;
+        }
+        id
+    }
+
+    /// Applies `change` to the counters of who does it (process and workload) and of where it goes.
+    fn count(&mut self, attr: Option<AttrId>, dest: Option<DestId>, change: impl Fn(&mut cell::Cell)) {
+        if let Some(attr) = attr {
+            self.people.count(attr, &change);
+        }
+        if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
+            change(&mut dest.cell);
+        }
+    }
+
+    fn owner(&self, attr: Option<AttrId>, inferred: bool) -> Option<Owner> {
+        let attr = self.people.attr(attr?)?;
+        if attr.proc == self.people.unknown() {
+            return None;
+        }
+        let proc = self.people.proc(attr.proc)?;
+        Some(Owner {
+            pid: proc.facts.pid,
+            comm: std::sync::Arc::clone(&proc.facts.comm),
+            workload: std::sync::Arc::clone(&self.people.workload_entry(proc.workload)?.name),
+            inferred,
+        })
+    }
+
+    /// Is this local port one that connect() could have chosen and that nobody listens on?
+    fn looks_ephemeral(&self, key: &FlowKey) -> bool {
+        let listening = self.bound.listener(key.netns, key.local.addr, key.local.port).is_some();
+        let in_range = self.places.known_namespace(key.netns).is_none_or(|namespace| {
+            namespace.facts.port_range.is_none() || namespace.in_range(key.local.port)
+        });
+        !listening && in_range
+    }
+
+    fn hold_port(&mut self, netns: Netns, port: u16) {
+        if let Some(namespace) = self.places.namespace(netns) {
+            namespace.hold(port);
+        }
+    }
+
+    fn free_port(&mut self, netns: Netns, port: u16) {
+        if let Some(namespace) = self.places.namespace(netns) {
+            namespace.release(port);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

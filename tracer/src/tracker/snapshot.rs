@@ -183,10 +183,17 @@ pub struct CloseWaitStats {
     pub oldest_seconds: Option<f64>,
 }
 
+/// What is not known is `null`, and no process has the pid 0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn known_pid<S: Serializer>(pid: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    (*pid != 0).then_some(*pid).serialize(serializer)
+}
+
 /// One process of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Process {
-    /// 0 stands for processes that have ended and were folded together to bound memory.
+    /// 0 (null in JSON) stands for processes that have ended and were folded together to bound memory.
+    #[serde(serialize_with = "known_pid")]
     pub pid: u32,
     pub cmdline: Option<Arc<str>>,
     pub connects: u64,
@@ -298,6 +305,8 @@ pub struct Destination {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attribution {
     pub workload: Arc<str>,
+    /// 0 (null in JSON) = unknown.
+    #[serde(serialize_with = "known_pid")]
     pub pid: u32,
     pub comm: Arc<str>,
     #[serde(skip)]
@@ -330,8 +339,10 @@ pub struct Listener {
     pub workload: Option<Arc<str>>,
     pub pid: Option<u32>,
     pub accepted: u64,
-    /// Inside the namespace's ephemeral range.
+    /// Inside the namespace's ephemeral range and not reserved: connect() may take the port while nobody listens.
     pub in_ephemeral_range: bool,
+    /// Half-open connections at the last pass of `sock_diag`, which alone sees them; `None` = not looked yet.
+    pub syn_recv: Option<u32>,
 }
 
 /// One network namespace.
@@ -345,6 +356,8 @@ pub struct Namespace {
     pub blocked: u32,
     pub capacity: Option<u32>,
     pub tw_reuse: Option<u8>,
+    pub tw_reuse_delay_ms: Option<u32>,
+    pub timestamps: Option<bool>,
     pub max_tw_buckets: Option<u32>,
     pub fin_timeout_ms: Option<u32>,
     /// The kernel's own count, where it could be read.

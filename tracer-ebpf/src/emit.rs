@@ -1,0 +1,47 @@
+//! The only place that reserves ring-buffer space, and the only one that counts loss.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use tracer_common::{Counter, Header, RecordKind};
+
+use crate::maps::{COUNTERS, EVENTS};
+
+/// User space polls on a timer: a wake-up per record costs ten times the record.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Adds one to this CPU's counter.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the slot is this CPU's own; a program that interrupts this one on the same CPU may lose one increment
+        // only if it runs between the load and the store of the same counter, which the counters of different
+        // programs never share but for rescue links, whose increments are single.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments, no memory.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Header of a record of `size` bytes.
+#[inline(always)]
+pub fn header(kind: RecordKind, family: u8, flags: u16, size: usize, ktime: u64) -> Header {
+    Header { kind: kind as u8, family, flags, size: size as u32, ktime }
+}
+
+/// Reserves a record, lets `fill` initialise it, and submits it. A full ring counts as `lost` and returns false.
+///
+/// `fill` gets a pointer to uninitialised memory and must write every field.
+#[inline(always)]
+pub fn record<T: 'static>(lost: Counter, fill: impl FnOnce(*mut T)) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<T>(0) else {
+        count(lost);
+        return false;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(BPF_RB_NO_WAKEUP);
+    true
+}

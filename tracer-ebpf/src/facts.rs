@@ -1,0 +1,220 @@
+//! Who a process is and what its namespace allows: sent once, when it first matters, in the process's own context.
+//!
+//! Taken here and not from /proc because a process of 20 ms is gone before user space can look, and a namespace may have
+//! neither process nor name by then.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_jiffies64,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+};
+use aya_log_ebpf::warn;
+use tracer_common::{
+    ARGV_BYTES, CGROUP_DEPTH, CGROUP_NAME_BYTES, Counter, NetnsRecord, RESERVED_BITMAP_BYTES, RecordKind,
+    ReservedPortsRecord, TaskRecord,
+};
+
+use crate::emit::{header, now, record};
+use crate::maps::{CGROUP_V1_SUBSYS, KnownNetns, KnownTask, NAMESPACES, TASKS, offset};
+use crate::sock::peek;
+
+/// Limits change rarely, the `TIME_WAIT` count always: once a second is what a forecast needs.
+const LIMITS_EVERY_NS: u64 = 1_000_000_000;
+/// The bitmap is 8 KiB and changes by hand only.
+const RESERVED_EVERY_NS: u64 = 30_000_000_000;
+
+/// Thread group and thread of the current task.
+#[inline(always)]
+pub fn current() -> (u32, u32) {
+    // SAFETY: no arguments.
+    let id = unsafe { bpf_get_current_pid_tgid() };
+    ((id >> 32) as u32, id as u32)
+}
+
+/// cgroup v2 id of the current task.
+#[inline(always)]
+pub fn current_cgroup() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Describes the current process if user space does not know it yet, or if it has exec'ed since.
+#[inline(always)]
+pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let (tgid, tid) = current();
+    let leader: u64 = peek(task, offset::TASK_LEADER.load()).unwrap_or(0);
+    let start: u64 = peek(leader, offset::TASK_START.load()).unwrap_or(0);
+    let mm: u64 = peek(task, offset::TASK_MM.load()).unwrap_or(0);
+    // SAFETY: the value is copied out before anything else runs; an element recycled meanwhile yields another process's
+    // start time, and the worst outcome is that a process is described twice.
+    if let Some(known) = unsafe { TASKS.get(&tgid) } {
+        if known.start == start && known.mm == mm {
+            return;
+        }
+    }
+    if leader == 0 {
+        warn!(ctx, "task {} has no readable group leader: unknown layout, its processes stay unnamed", tid);
+        return;
+    }
+    let sent = record::<TaskRecord>(Counter::FactRingFull, |out| {
+        // SAFETY: `out` is ring-buffer memory of this size; every field is written below.
+        unsafe { describe_task(out, task, leader, start, mm, tgid, tid, netns) };
+    });
+    // A record that did not fit is tried again at the next connect.
+    if sent && TASKS.insert(&tgid, &KnownTask { start, mm }, 0).is_err() {
+        warn!(ctx, "table of known tasks is full: process {} will be described again", tgid);
+    }
+}
+
+/// # Safety
+/// `out` must point to writable memory of a whole `TaskRecord`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "facts that the caller has read already")]
+unsafe fn describe_task(
+    out: *mut TaskRecord,
+    task: u64,
+    leader: u64,
+    start: u64,
+    mm: u64,
+    tgid: u32,
+    tid: u32,
+    netns: u32,
+) {
+    let parent: u64 = peek(leader, offset::TASK_PARENT.load()).unwrap_or(0);
+    let parent_leader: u64 = peek(parent, offset::TASK_LEADER.load()).unwrap_or(0);
+    let arg_start: u64 = peek(mm, offset::MM_ARG_START.load()).unwrap_or(0);
+    let arg_end: u64 = peek(mm, offset::MM_ARG_END.load()).unwrap_or(0);
+    let css_set: u64 = peek(task, offset::TASK_CGROUPS.load()).unwrap_or(0);
+    // SAFETY: `out` is valid by contract; helpers write inside the array they are given and zero it on failure.
+    unsafe {
+        (*out).header = header(RecordKind::Task, 0, 0, TaskRecord::SIZE, now());
+        (*out).start_boottime = start;
+        (*out).cgroup = current_cgroup();
+        (*out).tgid = tgid;
+        (*out).tid = tid;
+        (*out).ppid = peek(parent, offset::TASK_TGID.load()).unwrap_or(0);
+        (*out).uid = bpf_get_current_uid_gid() as u32;
+        (*out).netns = netns;
+        (*out).argv_len = arg_end.wrapping_sub(arg_start) as u32;
+        (*out).comm = peek(leader, offset::TASK_COMM.load()).unwrap_or([0; 16]);
+        (*out).thread_comm = peek(task, offset::TASK_COMM.load()).unwrap_or([0; 16]);
+        (*out).parent_comm = peek(parent_leader, offset::TASK_COMM.load()).unwrap_or([0; 16]);
+        read_argv(&raw mut (*out).argv, arg_start, arg_end.wrapping_sub(arg_start));
+        cgroup_path(&raw mut (*out).cgroup_v2, peek(css_set, offset::CSS_SET_DFL.load()).unwrap_or(0));
+        let v1 = CGROUP_V1_SUBSYS.load();
+        let css: u64 =
+            if v1 == u32::MAX { 0 } else { peek(css_set, offset::CSS_SET_SUBSYS.load().wrapping_add(v1)).unwrap_or(0) };
+        cgroup_path(&raw mut (*out).cgroup_v1, peek(css, offset::CSS_CGROUP.load()).unwrap_or(0));
+    }
+}
+
+/// The command line, never the environment behind it: only a process that has overwritten the last byte of its arguments (the
+/// mark of setproctitle, fs/proc/base.c `get_mm_cmdline`) is read past their end, where its title goes on.
+///
+/// # Safety
+/// `out` must be writable.
+#[inline(always)]
+unsafe fn read_argv(out: *mut [u8; ARGV_BYTES], arg_start: u64, len: u64) {
+    let within = len as u32 & (ARGV_BYTES as u32 - 1);
+    // SAFETY: `out` is writable by contract; the helper writes at most the length it is given and zeroes it on failure.
+    unsafe {
+        let whole = bpf_probe_read_user(out.cast(), ARGV_BYTES as u32, arg_start as *const _) == 0;
+        if whole && (len >= ARGV_BYTES as u64 || (within != 0 && *out.cast::<u8>().add(within as usize - 1) != 0)) {
+            return;
+        }
+        core::ptr::write_bytes(out.cast::<u64>(), 0, ARGV_BYTES / 8);
+        bpf_probe_read_user(out.cast(), within, arg_start as *const _);
+    }
+}
+
+/// Names from the cgroup's directory upwards.
+///
+/// # Safety
+/// `out` must be writable.
+#[inline(always)]
+unsafe fn cgroup_path(out: *mut [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH], cgroup: u64) {
+    let mut node: u64 = peek(cgroup, offset::CGROUP_KN.load()).unwrap_or(0);
+    for level in 0..CGROUP_DEPTH {
+        let name: u64 = peek(node, offset::KN_NAME.load()).unwrap_or(0);
+        let parent: u64 = peek(node, offset::KN_PARENT.load()).unwrap_or(0);
+        // SAFETY: `out` is writable by contract and `level` below its length; a failing helper zeroes its destination.
+        unsafe {
+            let slot = out.cast::<u8>().add(level * CGROUP_NAME_BYTES);
+            core::ptr::write_bytes(slot.cast::<u64>(), 0, CGROUP_NAME_BYTES / 8);
+            // The root's own name is empty; below it, so is everything after a missing link.
+            bpf_probe_read_kernel_str(slot.cast(), CGROUP_NAME_BYTES as u32, name as *const _);
+        }
+        node = parent;
+    }
+}
+
+/// Sends the limits of a namespace if user space has not heard of them for a while. `net` is its `struct net`.
+#[inline(always)]
+pub fn introduce_netns(net: u64, netns: u32) {
+    let ktime = now();
+    // SAFETY: copied out at once; a recycled element costs one record more or less.
+    let known = unsafe { NAMESPACES.get(&netns) }.copied().unwrap_or(KnownNetns { limits_at: 0, reserved_at: 0 });
+    if known.limits_at != 0 && ktime.wrapping_sub(known.limits_at) < LIMITS_EVERY_NS {
+        return;
+    }
+    let (range_lo, range_hi) = port_range(net);
+    let unknown = u32::MAX;
+    let time_wait = match peek::<u32>(net, offset::NET_TW_REFCOUNT.load()) {
+        Some(count) => count.wrapping_sub(1),
+        None => peek::<u32>(net, offset::NET_TW_COUNT.load()).unwrap_or(unknown),
+    };
+    let sent = record::<NetnsRecord>(Counter::FactRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            *out = NetnsRecord {
+                header: header(RecordKind::Netns, 0, 0, NetnsRecord::SIZE, ktime),
+                net_cookie: peek(net, offset::NET_COOKIE.load()).unwrap_or(0),
+                jiffies: bpf_jiffies64(),
+                netns,
+                range_lo,
+                range_hi,
+                time_wait,
+                max_tw_buckets: peek(net, offset::NET_MAX_TW.load()).unwrap_or(unknown),
+                fin_timeout: peek(net, offset::NET_FIN_TIMEOUT.load()).unwrap_or(unknown),
+                tw_reuse_delay: peek(net, offset::NET_TW_REUSE_DELAY.load()).unwrap_or(unknown),
+                tw_reuse: peek(net, offset::NET_TW_REUSE.load()).unwrap_or(u8::MAX),
+                timestamps: peek(net, offset::NET_TIMESTAMPS.load()).unwrap_or(u8::MAX),
+                pad: [0; 6],
+            };
+        }
+    });
+    if !sent {
+        return;
+    }
+    let mut next = KnownNetns { limits_at: ktime, reserved_at: known.reserved_at };
+    if (known.reserved_at == 0 || ktime.wrapping_sub(known.reserved_at) >= RESERVED_EVERY_NS)
+        && reserved_ports(net, netns, ktime)
+    {
+        next.reserved_at = ktime;
+    }
+    // An LRU map has room for every key; were the insert to fail, the next connect would send the limits again.
+    let _ = NAMESPACES.insert(&netns, &next, 0);
+}
+
+/// `ip_local_port_range`: two ints before 6.8, one `u32` of high << 16 | low since (the second word is then a lock or padding).
+#[inline(always)]
+fn port_range(net: u64) -> (u16, u16) {
+    let [first, second]: [u32; 2] = peek(net, offset::NET_PORT_RANGE.load()).unwrap_or([0; 2]);
+    if first > 0xffff { (first as u16, (first >> 16) as u16) } else { (first as u16, second as u16) }
+}
+
+#[inline(always)]
+fn reserved_ports(net: u64, netns: u32, ktime: u64) -> bool {
+    let Some(bitmap) = peek::<u64>(net, offset::NET_RESERVED_PORTS.load()) else { return false };
+    record::<ReservedPortsRecord>(Counter::FactRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size; the helper fills or zeroes the bitmap.
+        unsafe {
+            (*out).header = header(RecordKind::ReservedPorts, 0, 0, ReservedPortsRecord::SIZE, ktime);
+            (*out).netns = netns;
+            (*out).pad = 0;
+            bpf_probe_read_kernel((&raw mut (*out).bitmap).cast(), RESERVED_BITMAP_BYTES as u32, bitmap as *const _);
+        }
+    })
+}

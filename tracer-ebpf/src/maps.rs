@@ -1,0 +1,87 @@
+//! Tables shared by the programs, and the settings that user space patches in before load.
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{LruHashMap, PerCpuArray, RingBuf};
+use tracer_common::COUNTERS as COUNTER_SLOTS;
+
+/// Every record goes through here. The size is user space's choice at load (`--ring-size`).
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+
+/// `tracer_common::Counter`, per CPU so that no increment is lost to another CPU.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+/// The transition that the first link of the chain handled last on this CPU.
+#[map]
+pub static LAST: PerCpuArray<LastTransition> = PerCpuArray::with_max_entries(1, 0);
+
+/// connect() and bind() calls that have been entered and not left, by thread. One entry per thread inside such a call; LRU, so
+/// that threads killed inside a blocking connect cannot fill it.
+#[map]
+pub static CALLS: LruHashMap<u32, PendingCall> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Processes whose facts user space has, by thread group. LRU: a forgotten process is merely described again.
+#[map]
+pub static TASKS: LruHashMap<u32, KnownTask> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Namespaces whose limits user space has, by inode number: when they were last sent.
+#[map]
+pub static NAMESPACES: LruHashMap<u32, KnownNetns> = LruHashMap::with_max_entries(4_096, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LastTransition {
+    pub sock: u64,
+    pub old: u32,
+    pub new: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingCall {
+    pub entered: u64,
+    /// User-space address of the `sockaddr`.
+    pub sockaddr: u64,
+    pub fd: u32,
+    pub call: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KnownTask {
+    pub start: u64,
+    /// exec replaces the mm, which is how a new program under the same pid is noticed.
+    pub mm: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KnownNetns {
+    pub limits_at: u64,
+    pub reserved_at: u64,
+}
+
+/// Address of `tw_timer_handler`, which tells a minisocket's timer from all others.
+#[unsafe(no_mangle)]
+pub static TW_TIMER_HANDLER: Global<u64> = Global::new(0);
+
+/// 1 if `bpf_get_socket_cookie` may be called from `tp_btf` programs (not on 5.10).
+#[unsafe(no_mangle)]
+pub static HAVE_COOKIE: Global<u8> = Global::new(0);
+
+/// Byte offset into `css_set.subsys` of the cgroup v1 hierarchy to describe processes by; `u32::MAX` = none.
+#[unsafe(no_mangle)]
+pub static CGROUP_V1_SUBSYS: Global<u32> = Global::new(u32::MAX);
+
+macro_rules! offset_globals {
+    ($($(#[$meta:meta])* $name:ident = $type_name:literal . $path:literal $(| $alt:literal)*,)+) => {
+        /// Kernel struct offsets, one global each.
+        pub mod offset {
+            use aya_ebpf::Global;
+            $($(#[$meta])* #[unsafe(no_mangle)] pub static $name: Global<u32> = Global::new(u32::MAX);)+
+        }
+    };
+}
+tracer_common::with_offsets!(offset_globals);

@@ -1,0 +1,200 @@
+//! connect(), bind() and accept() at the system call boundary: errors that no state transition shows, and who accepted.
+//!
+//! Classic tracepoints: they alone fire for one system call instead of all of them. The socket is found through the caller's
+//! file descriptor table.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
+use tracer_common::{CallRecord, Counter, RecordKind, SocketRecord, call};
+
+use crate::emit::{count, header, now, record};
+use crate::facts::{current, current_cgroup, introduce_task};
+use crate::maps::{CALLS, PendingCall};
+use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, tcp_socket_of_fd};
+
+/// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after the
+/// 8 common bytes and the 4-byte number with its padding.
+const FIRST_ARG: usize = 16;
+const SECOND_ARG: usize = 24;
+const RETURN: usize = 16;
+
+const EINTR: i64 = 4;
+const EISCONN: i64 = 106;
+const EALREADY: i64 = 114;
+const EINPROGRESS: i64 = 115;
+/// Internal restart codes (include/linux/errno.h): a signal interrupted the call, which goes on or is repeated.
+const ERESTARTSYS: i64 = 512;
+
+// long sys_connect(int fd, struct sockaddr *uservaddr, int addrlen)
+#[tracepoint(category = "syscalls", name = "sys_enter_connect")]
+pub fn connect_enter(ctx: TracePointContext) -> u32 {
+    enter(&ctx, call::CONNECT);
+    0
+}
+
+#[tracepoint(category = "syscalls", name = "sys_exit_connect")]
+pub fn connect_exit(ctx: TracePointContext) -> u32 {
+    if let Some((pending, ret)) = leave(&ctx)
+        && ret < 0
+        && !matches!(-ret, EINTR | EISCONN | EALREADY | EINPROGRESS | ERESTARTSYS..)
+        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+    {
+        introduce_task(&ctx, sk.netns());
+        failed(&pending, sk, -ret);
+    }
+    0
+}
+
+// long sys_bind(int fd, struct sockaddr *umyaddr, int addrlen)
+#[tracepoint(category = "syscalls", name = "sys_enter_bind")]
+pub fn bind_enter(ctx: TracePointContext) -> u32 {
+    enter(&ctx, call::BIND);
+    0
+}
+
+#[tracepoint(category = "syscalls", name = "sys_exit_bind")]
+pub fn bind_exit(ctx: TracePointContext) -> u32 {
+    if let Some((pending, ret)) = leave(&ctx)
+        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+    {
+        if ret < 0 {
+            introduce_task(&ctx, sk.netns());
+            failed(&pending, sk, -ret);
+        } else if sk.tuple().lport != 0 {
+            introduce_task(&ctx, sk.netns());
+            socket(RecordKind::Bound, sk);
+        }
+    }
+    0
+}
+
+// long sys_accept(int fd, struct sockaddr *upeer_sockaddr, int *upeer_addrlen)
+#[tracepoint(category = "syscalls", name = "sys_exit_accept")]
+pub fn accept_exit(ctx: TracePointContext) -> u32 {
+    accepted(&ctx);
+    0
+}
+
+// long sys_accept4(int fd, struct sockaddr *upeer_sockaddr, int *upeer_addrlen, int flags)
+#[tracepoint(category = "syscalls", name = "sys_exit_accept4")]
+pub fn accept4_exit(ctx: TracePointContext) -> u32 {
+    accepted(&ctx);
+    0
+}
+
+#[inline(always)]
+fn accepted(ctx: &TracePointContext) {
+    // SAFETY: reads inside the tracepoint's context.
+    if let Ok(fd) = unsafe { ctx.read_at::<i64>(RETURN) }
+        && fd >= 0
+        && let Some(sk) = tcp_socket_of_fd(fd as u32)
+    {
+        introduce_task(ctx, sk.netns());
+        socket(RecordKind::Accepted, sk);
+    }
+}
+
+#[inline(always)]
+fn enter(ctx: &TracePointContext, call: u8) {
+    // SAFETY: reads inside the tracepoint's context.
+    let (Ok(fd), Ok(sockaddr)) = (unsafe { ctx.read_at::<u64>(FIRST_ARG) }, unsafe { ctx.read_at::<u64>(SECOND_ARG) })
+    else {
+        return;
+    };
+    let (_, tid) = current();
+    let pending = PendingCall { entered: now(), sockaddr, fd: fd as u32, call: u32::from(call) };
+    if CALLS.insert(&tid, &pending, 0).is_err() {
+        count(Counter::CallMapFull);
+    }
+}
+
+/// The call that this thread is leaving, and its return value.
+#[inline(always)]
+fn leave(ctx: &TracePointContext) -> Option<(PendingCall, i64)> {
+    let (_, tid) = current();
+    // SAFETY: the entry is this thread's own, and copied before it is removed.
+    let pending = unsafe { CALLS.get(&tid) }.copied()?;
+    let _ = CALLS.remove(&tid);
+    // SAFETY: reads inside the tracepoint's context.
+    Some((pending, unsafe { ctx.read_at::<i64>(RETURN) }.ok()?))
+}
+
+/// `struct sockaddr_in` and `sockaddr_in6`, as far as they matter: family, port (big-endian), address.
+fn sockaddr(address: u64) -> Option<(u16, [u64; 2])> {
+    let mut raw = [0_u32; 7];
+    // SAFETY: copies at most the size of `raw` from the caller's memory.
+    let read = |raw: &mut [u32; 7], len: u32| unsafe {
+        bpf_probe_read_user(raw.as_mut_ptr().cast(), len, address as *const _)
+    };
+    // An IPv4 caller may own only 16 bytes.
+    if read(&mut raw, 28) != 0 && read(&mut raw, 16) != 0 {
+        return None;
+    }
+    let family = raw[0] as u16;
+    let port = u16::from_be((raw[0] >> 16) as u16);
+    match family {
+        AF_INET => Some((port, mapped(raw[1]))),
+        AF_INET6 => {
+            Some((port, [u64::from(raw[2]) | (u64::from(raw[3]) << 32), u64::from(raw[4]) | (u64::from(raw[5]) << 32)]))
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn failed(pending: &PendingCall, sk: Untrusted, errno: i64) {
+    let (cookie, flag) = sk.cookie();
+    let tuple = sk.tuple();
+    let (tgid, tid) = current();
+    let netns = sk.netns();
+    let target = sockaddr(pending.sockaddr);
+    let (port, addr) = target.unwrap_or((0, [0; 2]));
+    // SAFETY: copies the current task's name into a local.
+    let comm = aya_ebpf::helpers::bpf_get_current_comm().unwrap_or([0; 16]);
+    record::<CallRecord>(Counter::CallRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(RecordKind::CallFailed, tuple.family, flag, CallRecord::SIZE, now());
+            (*out).cookie = cookie;
+            (*out).sock = sk.0;
+            (*out).entered = pending.entered;
+            (*out).cgroup = current_cgroup();
+            (*out).netns = netns;
+            (*out).tgid = tgid;
+            (*out).tid = tid;
+            (*out).errno = errno as u16;
+            (*out).port = port;
+            (*out).lport = tuple.lport;
+            (*out).call = pending.call as u8;
+            (*out).has_addr = u8::from(target.is_some());
+            (*out).pad = [0; 4];
+            (*out).addr = bytes(addr);
+            (*out).laddr = bytes(tuple.laddr);
+            (*out).comm = comm;
+        }
+    });
+}
+
+#[inline(always)]
+fn socket(kind: RecordKind, sk: Untrusted) {
+    let (cookie, flag) = sk.cookie();
+    let tuple = sk.tuple();
+    let (tgid, tid) = current();
+    let netns = sk.netns();
+    record::<SocketRecord>(Counter::CallRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(kind, tuple.family, flag, SocketRecord::SIZE, now());
+            (*out).cookie = cookie;
+            (*out).sock = sk.0;
+            (*out).netns = netns;
+            (*out).tgid = tgid;
+            (*out).tid = tid;
+            (*out).lport = tuple.lport;
+            (*out).rport = tuple.rport;
+            (*out).laddr = bytes(tuple.laddr);
+            (*out).raddr = bytes(tuple.raddr);
+        }
+    });
+}

@@ -1,0 +1,5 @@
+//! The programs, one file per hook family.
+
+mod calls;
+mod state;
+mod time_wait;

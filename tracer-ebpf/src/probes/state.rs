@@ -1,0 +1,219 @@
+//! `inet_sock_set_state`: the spine. Fires before `sk_state` is written, for ->CLOSE after the port was released.
+//!
+//! The kernel skips a program that is already running on this CPU (kernel/trace/bpf_trace.c `__bpf_trace_run`, recursion
+//! guard): a softirq that lands inside the program runs its transitions unseen. Three programs therefore hang on the hook in a
+//! chain. The first always notes in `LAST` which transition it handles, then records it. A later one that finds this very
+//! transition noted returns; otherwise the earlier links were skipped and it records in their place, marked. An interrupt
+//! between two links can make a marked repetition, which user space recognises. What the guard still swallowed is
+//! `recursion_misses(first) - (marked - repeated)`, exactly.
+
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::macros::{btf_tracepoint, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
+use tracer_common::{Counter, PROTOCOL_TCP, RecordKind, SocketRecord, TransitionRecord, flags};
+
+use crate::emit::{count, header, now, record};
+use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
+use crate::maps::LAST;
+use crate::sock::{Trusted, bytes, mapped};
+
+const SYN_SENT: i32 = 2;
+const FIN_WAIT1: i32 = 4;
+const CLOSE: i32 = 7;
+const LAST_ACK: i32 = 9;
+const LISTEN: i32 = 10;
+
+/// Links of the chain; the last one clears the note.
+const FIRST: u8 = 0;
+const LAST_LINK: u8 = 2;
+
+/// Transitions that only happen in a system call of the socket's user (KERNEL facts: measured, never seen in softirq).
+#[inline(always)]
+fn in_callers_context(old: i32, new: i32) -> bool {
+    (old == CLOSE && (new == SYN_SENT || new == LISTEN))
+        || new == FIN_WAIT1
+        || new == LAST_ACK
+        || old == LISTEN && new == CLOSE
+}
+
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_first(ctx: BtfTracePointContext) -> i32 {
+    transition::<FIRST>(&ctx);
+    0
+}
+
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_second(ctx: BtfTracePointContext) -> i32 {
+    transition::<1>(&ctx);
+    0
+}
+
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_third(ctx: BtfTracePointContext) -> i32 {
+    transition::<LAST_LINK>(&ctx);
+    0
+}
+
+/// Notes the transition in `LAST`; true if this link has to record it.
+#[inline(always)]
+fn mine<const LINK: u8>(sock: u64, old: i32, new: i32) -> bool {
+    let Some(last) = LAST.get_ptr_mut(0) else { return LINK == FIRST };
+    // SAFETY: this CPU's own slot. An interrupt between these accesses runs other links of the chain, which may leave the slot
+    // naming another transition: then a later link repeats this one, marked, and user space drops the repetition.
+    unsafe {
+        if LINK != FIRST && (*last).sock == sock && (*last).old == old as u32 && (*last).new == new as u32 {
+            if LINK == LAST_LINK {
+                // Forget it: the same socket may make the same transition again here after others elsewhere.
+                (*last).sock = 0;
+            }
+            return false;
+        }
+        (*last).sock = sock;
+        (*last).old = old as u32;
+        (*last).new = new as u32;
+    }
+    true
+}
+
+#[inline(always)]
+fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
+    let sk = Trusted::new(ctx.arg::<*const c_void>(0));
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if !sk.is_tcp() || !mine::<LINK>(sk.address(), old, new) {
+        return;
+    }
+    let netns = sk.netns();
+    if LINK == FIRST && old == CLOSE {
+        introduce_task(ctx, netns);
+        introduce_netns(sk.net() as u64, netns);
+    }
+    let (cookie, cookie_flag) = sk.cookie();
+    let (tgid, tid) = current();
+    let caller = in_callers_context(old, new);
+    let tuple = sk.tuple();
+    // Only these need the last port: elsewhere the port held now says the same.
+    let sport = if new == CLOSE || new == SYN_SENT { sk.last_port() } else { tuple.lport };
+    let mut flag = cookie_flag;
+    if caller {
+        flag |= flags::CALLER;
+    }
+    if LINK != FIRST {
+        flag |= flags::RESCUED;
+        count(Counter::Rescued);
+    }
+    count(Counter::Transitions);
+    record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, now());
+            (*out).cookie = cookie;
+            (*out).sock = sk.address();
+            (*out).netns = netns;
+            (*out).tgid = tgid;
+            (*out).tid = tid;
+            (*out).lport = tuple.lport;
+            (*out).rport = tuple.rport;
+            (*out).sport = sport;
+            (*out).sk_err = sk.sk_err();
+            (*out).shutdown = sk.shutdown();
+            (*out).old_state = old as u8;
+            (*out).new_state = new as u8;
+            (*out).pad = 0;
+            (*out).cgroup = if caller { current_cgroup() } else { 0 };
+            (*out).laddr = bytes(tuple.laddr);
+            (*out).raddr = bytes(tuple.raddr);
+        }
+    });
+}
+
+/// A socket that still holds a port here got it by bind() or listen(): everybody else's was released at ->CLOSE.
+// void tcp_destroy_sock(struct sock *sk)
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
+    let sk = Trusted::new(ctx.arg::<*const c_void>(0));
+    if sk.port() == 0 {
+        return 0;
+    }
+    let (cookie, flag) = sk.cookie();
+    let (tgid, tid) = current();
+    let tuple = sk.tuple();
+    let netns = sk.netns();
+    record::<SocketRecord>(Counter::CallRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(RecordKind::Released, tuple.family, flag, SocketRecord::SIZE, now());
+            (*out).cookie = cookie;
+            (*out).sock = sk.address();
+            (*out).netns = netns;
+            (*out).tgid = tgid;
+            (*out).tid = tid;
+            (*out).lport = tuple.lport;
+            (*out).rport = tuple.rport;
+            (*out).laddr = bytes(tuple.laddr);
+            (*out).raddr = bytes(tuple.raddr);
+        }
+    });
+    0
+}
+
+/// For kernels without BTF: the same record without cookie, netns, errno and a trustworthy port.
+///
+/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; user space compares
+/// before it attaches.
+#[tracepoint(category = "sock", name = "inet_sock_set_state")]
+pub fn state_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: reads inside the tracepoint's context, checked by the helper.
+    let read = || unsafe {
+        let family: u16 = ctx.read_at(28).ok()?;
+        let v6 = family == crate::sock::AF_INET6;
+        Some((
+            ctx.read_at::<u64>(8).ok()?,
+            ctx.read_at::<[i32; 2]>(16).ok()?,
+            ctx.read_at::<[u16; 4]>(24).ok()?,
+            if v6 { ctx.read_at::<[u64; 2]>(40).ok()? } else { mapped(ctx.read_at(32).ok()?) },
+            if v6 { ctx.read_at::<[u64; 2]>(56).ok()? } else { mapped(ctx.read_at(36).ok()?) },
+        ))
+    };
+    let Some((sock, [old, new], [sport, dport, family, protocol], laddr, raddr)) = read() else { return 0 };
+    if protocol != PROTOCOL_TCP {
+        return 0;
+    }
+    let (tgid, tid) = current();
+    let caller = in_callers_context(old, new);
+    if old == CLOSE {
+        introduce_task(&ctx, 0);
+    }
+    count(Counter::Transitions);
+    record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
+        let flag = flags::CLASSIC | if caller { flags::CALLER } else { 0 };
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(RecordKind::Transition, family as u8, flag, TransitionRecord::SIZE, now());
+            (*out).cookie = 0;
+            (*out).sock = sock;
+            (*out).netns = 0;
+            (*out).tgid = tgid;
+            (*out).tid = tid;
+            // What this hook calls sport is `inet_sport`: not yet chosen or stale at ->SYN_SENT, already released at ->CLOSE.
+            (*out).lport = if new == SYN_SENT || new == CLOSE { 0 } else { sport };
+            (*out).rport = dport;
+            (*out).sport = sport;
+            (*out).sk_err = 0;
+            (*out).shutdown = 0;
+            (*out).old_state = old as u8;
+            (*out).new_state = new as u8;
+            (*out).pad = 0;
+            (*out).cgroup = if caller { current_cgroup() } else { 0 };
+            (*out).laddr = bytes(laddr);
+            (*out).raddr = bytes(raddr);
+        }
+    });
+    let _ = ctx.as_ptr();
+    0
+}

@@ -1,0 +1,223 @@
+//! The only reader of kernel structs. Offsets come from the running kernel's BTF through `maps::offset`.
+//!
+//! Two ways to read: `Trusted` dereferences a pointer that the verifier knows by type (tp_btf arguments and what hangs off
+//! them), which costs one load; `peek` copies through `bpf_probe_read_kernel` for everything else.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
+use tracer_common::{Offsets, PROTOCOL_TCP, flags};
+
+use crate::maps::{HAVE_COOKIE, offset};
+
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+
+/// Reads a `T` at `base + offset` through `bpf_probe_read_kernel`; `None` on a fault or where this kernel has no such member.
+#[inline(always)]
+pub fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 || offset == Offsets::MISSING {
+        return None;
+    }
+    // SAFETY: the helper copies into a local and reports a fault as an error.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
+}
+
+/// What identifies a connection, from a socket of either family.
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    pub family: u8,
+    pub laddr: [u64; 2],
+    pub raddr: [u64; 2],
+    pub lport: u16,
+    pub rport: u16,
+}
+
+/// `::ffff:a.b.c.d` as two native words.
+#[inline(always)]
+pub fn mapped(v4: u32) -> [u64; 2] {
+    [0, (u64::from(v4) << 32) | 0xffff_0000]
+}
+
+/// The bytes of an address held as two native words.
+#[inline(always)]
+pub fn bytes(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: both are 16 plain bytes.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// A `struct sock` that the verifier knows by type.
+#[derive(Clone, Copy)]
+pub struct Trusted(*const c_void);
+
+impl Trusted {
+    /// `sk` must be an argument of a `tp_btf` program whose BTF type is `struct sock *`.
+    #[inline(always)]
+    pub fn new(sk: *const c_void) -> Self {
+        Self(sk)
+    }
+
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier checks that `offset` (a constant to it) lies inside the type behind the pointer and turns a fault
+        // into zero.
+        unsafe { core::ptr::read_volatile(self.0.cast::<u8>().add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        self.load::<u16>(offset::SK_PROTOCOL.load()) == PROTOCOL_TCP
+    }
+
+    /// `skc_num`: the local port held now, host order.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        self.load(offset::SKC_NUM.load())
+    }
+
+    /// `inet_sport`, host order. It lies behind `struct sock`, where typed loads do not reach.
+    #[inline(always)]
+    pub fn last_port(self) -> u16 {
+        peek::<u16>(self.address(), offset::INET_SPORT.load()).map_or(0, u16::from_be)
+    }
+
+    #[inline(always)]
+    pub fn sk_err(self) -> u16 {
+        self.load::<u32>(offset::SK_ERR.load()) as u16
+    }
+
+    #[inline(always)]
+    pub fn shutdown(self) -> u8 {
+        self.load(offset::SK_SHUTDOWN.load())
+    }
+
+    #[inline(always)]
+    pub fn net(self) -> *const c_void {
+        self.load(offset::SKC_NET.load())
+    }
+
+    /// Inode number of the socket's network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        Self(self.net()).load(offset::NS_INUM.load())
+    }
+
+    /// The socket cookie, generated if it has none yet (which is what makes it survive into `TIME_WAIT`), and the record flag
+    /// that says whether it is one.
+    #[inline(always)]
+    pub fn cookie(self) -> (u64, u16) {
+        let cookie = if HAVE_COOKIE.load() != 0 {
+            // SAFETY: the pointer is a BTF `struct sock`; kernels where the helper is missing never see this branch (dead code to
+            // the verifier, because the global is read-only).
+            unsafe { generated::bpf_get_socket_cookie(self.0.cast_mut()) }
+        } else {
+            self.load(offset::SKC_COOKIE.load())
+        };
+        (cookie, if cookie == 0 { 0 } else { flags::COOKIE })
+    }
+
+    #[inline(always)]
+    pub fn tuple(self) -> Tuple {
+        let family: u16 = self.load(offset::SKC_FAMILY.load());
+        let (laddr, raddr) = if family == AF_INET6 {
+            (self.load_v6(offset::SKC_V6_RCV_SADDR.load()), self.load_v6(offset::SKC_V6_DADDR.load()))
+        } else {
+            (mapped(self.load(offset::SKC_RCV_SADDR.load())), mapped(self.load(offset::SKC_DADDR.load())))
+        };
+        Tuple {
+            family: family as u8,
+            laddr,
+            raddr,
+            lport: self.port(),
+            rport: u16::from_be(self.load(offset::SKC_DPORT.load())),
+        }
+    }
+
+    #[inline(always)]
+    fn load_v6(self, offset: u32) -> [u64; 2] {
+        [self.load(offset), self.load(offset + 8)]
+    }
+}
+
+/// Any `sock_common` (a full socket found through a file descriptor, or a minisocket), read by copies.
+#[derive(Clone, Copy)]
+pub struct Untrusted(pub u64);
+
+impl Untrusted {
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        peek(self.0, offset::SKC_FAMILY.load()).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        peek(self.0, offset::SK_PROTOCOL.load()).unwrap_or(0)
+    }
+
+    /// The cookie if somebody has generated one, and its record flag.
+    #[inline(always)]
+    pub fn cookie(self) -> (u64, u16) {
+        let cookie = peek(self.0, offset::SKC_COOKIE.load()).unwrap_or(0);
+        (cookie, if cookie == 0 { 0 } else { flags::COOKIE })
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net: u64 = peek(self.0, offset::SKC_NET.load()).unwrap_or(0);
+        peek(net, offset::NS_INUM.load()).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn tuple(self) -> Tuple {
+        let family = self.family();
+        let (laddr, raddr) = if family == AF_INET6 {
+            (
+                peek(self.0, offset::SKC_V6_RCV_SADDR.load()).unwrap_or([0; 2]),
+                peek(self.0, offset::SKC_V6_DADDR.load()).unwrap_or([0; 2]),
+            )
+        } else {
+            (
+                mapped(peek(self.0, offset::SKC_RCV_SADDR.load()).unwrap_or(0)),
+                mapped(peek(self.0, offset::SKC_DADDR.load()).unwrap_or(0)),
+            )
+        };
+        Tuple {
+            family: family as u8,
+            laddr,
+            raddr,
+            lport: peek(self.0, offset::SKC_NUM.load()).unwrap_or(0),
+            rport: peek::<u16>(self.0, offset::SKC_DPORT.load()).map_or(0, u16::from_be),
+        }
+    }
+}
+
+/// The TCP socket behind a file descriptor of the current task; `None` if it is none.
+#[inline(always)]
+pub fn tcp_socket_of_fd(fd: u32) -> Option<Untrusted> {
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFSOCK: u16 = 0o140_000;
+    // SAFETY: no arguments.
+    let task = unsafe { generated::bpf_get_current_task() };
+    let files: u64 = peek(task, offset::TASK_FILES.load())?;
+    let fdt: u64 = peek(files, offset::FILES_FDT.load())?;
+    let max: u32 = peek(fdt, offset::FDT_MAX_FDS.load())?;
+    if fd >= max {
+        return None;
+    }
+    let array: u64 = peek(fdt, offset::FDT_FD.load())?;
+    let file: u64 = peek(array + u64::from(fd) * 8, 0)?;
+    let inode: u64 = peek(file, offset::FILE_INODE.load())?;
+    // Only a socket's private_data is a `struct socket`.
+    if peek::<u16>(inode, offset::INODE_MODE.load())? & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let socket: u64 = peek(file, offset::FILE_PRIVATE.load())?;
+    let sk = Untrusted(peek(socket, offset::SOCKET_SK.load())?);
+    let family = sk.family();
+    (sk.protocol() == PROTOCOL_TCP && (family == AF_INET || family == AF_INET6)).then_some(sk)
+}

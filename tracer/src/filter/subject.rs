@@ -1,0 +1,119 @@
+//! What a filter is applied to.
+
+use crate::event::{Addr, FlowKey, Netns, TcpState};
+use crate::tracker::snapshot::{
+    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, Workload,
+};
+
+/// One thing that may be shown. `None` = not known, or the thing has no such field.
+///
+/// The conversions below fill what the thing itself knows; [`Subject::with_workload`] and the fields take it from there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    pub comm: Option<&'a str>,
+    pub pid: Option<u32>,
+    pub unit: Option<&'a str>,
+    pub container: Option<&'a str>,
+    pub workload: Option<&'a str>,
+    pub netns: Option<Netns>,
+    pub netns_name: Option<&'a str>,
+    pub src_addr: Option<Addr>,
+    pub src_port: Option<u16>,
+    pub dst_addr: Option<Addr>,
+    pub dst_port: Option<u16>,
+    pub state: Option<TcpState>,
+    /// The one failure that this is about.
+    pub failure: Option<Failure>,
+    /// All failures that this sums up; one that matches is enough.
+    pub failed: Option<&'a Failed>,
+}
+
+impl<'a> Subject<'a> {
+    /// With what is known about the workload that it belongs to.
+    #[must_use]
+    pub fn with_workload(mut self, workload: &'a Workload) -> Self {
+        self.unit = self.unit.or(workload.unit.as_deref());
+        self.container = self.container.or(workload.container.as_deref());
+        self.workload = Some(&workload.name);
+        self.comm = self.comm.or(workload.comm.as_deref());
+        self
+    }
+
+    /// `None` if this has nothing to do with failures.
+    pub(super) fn failures(&self) -> Option<impl Iterator<Item = Failure> + use<'a>> {
+        if self.failure.is_none() && self.failed.is_none() {
+            return None;
+        }
+        Some(self.failure.into_iter().chain(self.failed.into_iter().flat_map(|failed| failed.keys().copied())))
+    }
+
+    fn of_flow(key: &FlowKey, owner: Option<&'a Owner>) -> Self {
+        // Port 0 is "none yet" or "none any more".
+        let port = |port: u16| (port != 0).then_some(port);
+        Self {
+            comm: owner.map(|owner| &*owner.comm),
+            pid: owner.map(|owner| owner.pid),
+            workload: owner.map(|owner| &*owner.workload),
+            netns: known(key.netns),
+            src_addr: Some(key.local.addr),
+            src_port: port(key.local.port),
+            dst_addr: Some(key.remote.addr),
+            dst_port: port(key.remote.port),
+            ..Self::default()
+        }
+    }
+}
+
+fn known(netns: Netns) -> Option<Netns> {
+    (netns != Netns::default()).then_some(netns)
+}
+
+impl<'a> From<&'a Attribution> for Subject<'a> {
+    fn from(from: &'a Attribution) -> Self {
+        Self {
+            comm: Some(&from.comm),
+            pid: Some(from.pid),
+            workload: Some(&from.workload),
+            netns: known(from.netns),
+            src_addr: Some(from.local_addr),
+            dst_addr: Some(from.remote_addr),
+            dst_port: Some(from.remote_port),
+            failed: Some(&from.failed),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'a> From<&'a Destination> for Subject<'a> {
+    fn from(from: &'a Destination) -> Self {
+        Self {
+            netns: known(from.netns),
+            netns_name: from.netns_name.as_deref(),
+            src_addr: Some(from.local_addr),
+            dst_addr: Some(from.remote_addr),
+            dst_port: Some(from.remote_port),
+            failed: Some(&from.failed),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'a> From<&'a FlowEnd> for Subject<'a> {
+    fn from(from: &'a FlowEnd) -> Self {
+        let state = if from.time_wait { TcpState::TimeWait } else { TcpState::Close };
+        Self { state: Some(state), ..Self::of_flow(&from.key, from.owner.as_ref()) }
+    }
+}
+
+impl<'a> From<&'a FailedConnect> for Subject<'a> {
+    fn from(from: &'a FailedConnect) -> Self {
+        Self { failure: Some(from.failure), ..Self::of_flow(&from.key, from.owner.as_ref()) }
+    }
+}
+
+/// The state is the new one.
+impl<'a> From<&'a StateChange> for Subject<'a> {
+    fn from(from: &'a StateChange) -> Self {
+        Self { state: Some(from.new), ..Self::of_flow(&from.key, from.owner.as_ref()) }
+    }
+}

@@ -1,0 +1,196 @@
+//! What `/proc` says about processes and sockets that existed before the start, and which network namespaces there are.
+//!
+//! Everything here is best effort: processes end while they are being read, and without privileges most of `/proc/PID` is closed.
+//! What could not be read is counted ([`Coverage`]), never an error of the whole. Every path root is a parameter, so that tests
+//! need neither root nor a real `/proc`.
+//!
+//! Not for: processes that show up later; the kernel records those in their own context.
+
+pub mod netns;
+mod sockets;
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use procfs::process::Process;
+use tracer_common::ARGV_BYTES;
+
+pub use self::netns::OpenNetns;
+pub use self::sockets::SocketOwners;
+use super::{cgroup, cmdline};
+use crate::event::{CgroupId, Ktime, Netns, ProcessFacts, text};
+
+/// Processes looked at in one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
+const MAX_PROCESSES: usize = 65_536;
+/// Bytes read of one `/proc` file of text; cgroup v1 with all its hierarchies stays far below.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// v1 hierarchies in order of trust: the first two are those that runtimes always use, the third is systemd's own.
+const V1_PREFERRED: [&str; 3] = ["memory", "pids", "name=systemd"];
+
+/// How much of a scan succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Processes looked at.
+    pub processes: usize,
+    /// Processes that were closed to us or gone.
+    pub unreadable: usize,
+    /// A bound was reached; the rest was not looked at.
+    pub truncated: bool,
+}
+
+/// A `/proc` and what belongs to it.
+#[derive(Clone, Debug)]
+pub struct ProcFs {
+    proc: PathBuf,
+    run_netns: PathBuf,
+    /// Nanoseconds per unit of field 22 of `/proc/PID/stat`.
+    tick: u64,
+}
+
+impl Default for ProcFs {
+    fn default() -> Self {
+        Self::at("/proc", "/run/netns")
+    }
+}
+
+impl ProcFs {
+    /// With other roots; `run_netns` is where iproute2 names namespaces.
+    pub fn at(proc: impl Into<PathBuf>, run_netns: impl Into<PathBuf>) -> Self {
+        let tick = 1_000_000_000 / procfs::ticks_per_second().max(1);
+        Self { proc: proc.into(), run_netns: run_netns.into(), tick }
+    }
+
+    /// Nanoseconds by which [`ProcessFacts::start`] from `/proc` may be earlier than the same process's from a record: `/proc` counts
+    /// in ticks. Two starts of one pid within a tick are the same process.
+    pub fn start_granularity(&self) -> u64 {
+        self.tick
+    }
+
+    fn dir(&self, pid: u32) -> PathBuf {
+        self.proc.join(pid.to_string())
+    }
+
+    /// The executable of the process `pid` that began at `start` (nanoseconds since boot, 0 = whichever has the pid now); `None` if
+    /// it is gone, its pid belongs to another process by now, or it is closed to us.
+    pub fn exe_of(&self, pid: u32, start: u64) -> Option<Arc<str>> {
+        let dir = self.dir(pid);
+        let exe = exe(&dir)?;
+        // Checked after reading: the pid cannot have changed hands in between without the start changing too.
+        if start != 0 {
+            let found = Process::new_with_root(dir).ok()?.stat().ok()?.starttime.saturating_mul(self.tick);
+            if start.checked_sub(found)? >= self.tick {
+                return None;
+            }
+        }
+        Some(exe)
+    }
+
+    /// Facts about a process as it is at `now`; `None` if there is no such process. What is closed to us is unknown in them.
+    pub fn facts_of(&self, pid: u32, now: Ktime) -> Option<ProcessFacts> {
+        let dir = self.dir(pid);
+        let process = Process::new_with_root(dir.clone()).ok()?;
+        let stat = process.stat().ok()?;
+        let parent_pid = u32::try_from(stat.ppid).unwrap_or(0);
+        let parent = Process::new_with_root(self.dir(parent_pid)).and_then(|parent| parent.stat());
+        let cmdline = read(&dir.join("cmdline")).and_then(|bytes| cmdline::from_proc(&bytes, ARGV_BYTES));
+        let place = place(&dir);
+        Some(ProcessFacts {
+            ktime: now,
+            pid,
+            start: stat.starttime.saturating_mul(self.tick),
+            ppid: parent_pid,
+            uid: process.status().map(|status| status.ruid).or_else(|_| process.uid()).unwrap_or(0),
+            netns: netns::inode_of_link(&dir.join("ns/net")).unwrap_or_default(),
+            // Its number is that of a directory which may not be mounted where we can see it; the path says the same.
+            cgroup: CgroupId::default(),
+            comm: text(stat.comm.as_bytes()),
+            parent_comm: parent.map_or_else(|_| Arc::default(), |parent| text(parent.comm.as_bytes())),
+            pool: cmdline.as_deref().and_then(cmdline::pool),
+            cmdline,
+            exe: exe(&dir),
+            cgroup_path: place.path,
+            unit: place.unit,
+            container: place.container,
+        })
+    }
+
+    /// Pids in ascending order, so that scans decide alike whatever the directory's order is.
+    fn pids(&self, coverage: &mut Coverage) -> Vec<u32> {
+        let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
+        let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        pids.sort_unstable();
+        if pids.len() > MAX_PROCESSES {
+            pids.truncate(MAX_PROCESSES);
+            coverage.truncated = true;
+        }
+        coverage.processes = pids.len();
+        pids
+    }
+
+    /// Which process has which socket open, by one scan of `/proc/*/fd`.
+    pub fn socket_owners(&self) -> SocketOwners {
+        sockets::scan(self)
+    }
+
+    /// Every network namespace that can be found from here, with a way to open it.
+    pub fn network_namespaces(&self) -> (Vec<OpenNetns>, Coverage) {
+        netns::discover(self)
+    }
+}
+
+/// v2 unless it is at its root while a v1 hierarchy is not: the same choice as for records.
+fn place(dir: &Path) -> cgroup::Place {
+    let bytes = read(&dir.join("cgroup")).unwrap_or_default();
+    let contents = String::from_utf8_lossy(&bytes);
+    let mut v2 = None;
+    let mut v1 = None;
+    for line in contents.lines() {
+        // hierarchy:controllers:path; the path may hold colons.
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        if path == "/" {
+            continue;
+        }
+        if controllers.is_empty() {
+            v2 = Some(path);
+            continue;
+        }
+        let rank = V1_PREFERRED
+            .iter()
+            .position(|preferred| controllers.split(',').any(|name| name == *preferred))
+            .unwrap_or(V1_PREFERRED.len());
+        if v1.is_none_or(|(best, _)| rank < best) {
+            v1 = Some((rank, path));
+        }
+    }
+    v2.or(v1.map(|(_, path)| path)).map(cgroup::from_path).unwrap_or_default()
+}
+
+fn exe(dir: &Path) -> Option<Arc<str>> {
+    let target = fs::read_link(dir.join("exe")).ok()?;
+    let path = target.to_string_lossy();
+    // An upgraded package leaves the old binary running; it is still the same program.
+    Some(text(path.strip_suffix(" (deleted)").unwrap_or(&path).as_bytes()))
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The number in `socket:[4711]` or `net:[4026531840]`.
+fn bracketed(target: &str, kind: &str) -> Option<u64> {
+    target.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn inode_to_netns(inode: u64) -> Option<Netns> {
+    u32::try_from(inode).ok().filter(|&inode| inode != 0).map(Netns)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,353 @@
+//! Loads the plan and hands back what runs. What cannot be loaded is tried, found out and stated, never guessed.
+
+use std::os::fd::{AsRawFd as _, RawFd};
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, Program, ProgramError, TracePoint};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use thiserror::Error;
+use tracer_common::Counter;
+
+use super::plan::{StateHook, no_calls, no_time_wait};
+use super::{Degradation, Host, Plan};
+
+/// The BPF object, built by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portchurn-ebpf"));
+
+/// One hook and its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// BPF program.
+    pub program: &'static str,
+    /// Kernel hook.
+    pub hook: &'static str,
+    /// For classic tracepoints their category; `None` = BTF tracepoint.
+    category: Option<&'static str>,
+}
+
+const fn btf(program: &'static str, hook: &'static str) -> Hook {
+    Hook { program, hook, category: None }
+}
+
+const fn syscall(program: &'static str, hook: &'static str) -> Hook {
+    Hook { program, hook, category: Some("syscalls") }
+}
+
+/// Programs of one tracepoint run in the order of their attachment: the first link must come first.
+const CHAIN: [Hook; 3] = [
+    btf("state_first", "inet_sock_set_state"),
+    btf("state_second", "inet_sock_set_state"),
+    btf("state_third", "inet_sock_set_state"),
+];
+const CLASSIC: Hook = Hook { program: "state_classic", hook: "inet_sock_set_state", category: Some("sock") };
+const DESTROYED: Hook = btf("socket_destroyed", "tcp_destroy_sock");
+const TIME_WAIT: [Hook; 2] = [btf("time_wait_start", "timer_start"), btf("time_wait_end", "timer_cancel")];
+const CALLS: [Hook; 6] = [
+    syscall("connect_enter", "sys_enter_connect"),
+    syscall("connect_exit", "sys_exit_connect"),
+    syscall("bind_enter", "sys_enter_bind"),
+    syscall("bind_exit", "sys_exit_bind"),
+    syscall("accept_exit", "sys_exit_accept"),
+    syscall("accept4_exit", "sys_exit_accept4"),
+];
+
+/// Why nothing can be traced.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    #[error("the kernel refuses BPF to this process: missing {missing}")]
+    NotPermitted { missing: String },
+    #[error("loading the BPF object failed")]
+    Load(#[source] Box<EbpfError>),
+    #[error("program {program} could not be loaded or attached to {hook}")]
+    Program {
+        program: &'static str,
+        hook: &'static str,
+        #[source]
+        source: Box<ProgramError>,
+    },
+    #[error("the BPF object has no {name}; it does not match this binary")]
+    Mismatch { name: &'static str },
+    #[error("BPF map {name}")]
+    Map {
+        name: &'static str,
+        #[source]
+        source: Box<MapError>,
+    },
+    #[error("tracefs is needed and could not be mounted privately")]
+    Tracefs(#[source] nix::Error),
+    #[error("the thread that attaches programs died")]
+    Thread,
+}
+
+/// A hook that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct HookState {
+    pub hook: Hook,
+    fd: RawFd,
+}
+
+/// A program's counters as the kernel keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// With `kernel.bpf_stats_enabled` only.
+    pub run_count: u64,
+    pub run_nanos: u64,
+    /// Runs that the recursion guard skipped.
+    pub recursion_misses: u64,
+}
+
+impl HookState {
+    /// Reads the program's own fdinfo; aya does not expose `recursion_misses`.
+    pub fn stats(&self) -> ProgramStats {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd)).unwrap_or_default();
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+                .unwrap_or_default()
+        };
+        ProgramStats {
+            run_count: field("run_cnt"),
+            run_nanos: field("run_time_ns"),
+            recursion_misses: field("recursion_misses"),
+        }
+    }
+}
+
+/// Everything loaded and attached. Dropping it detaches.
+pub struct Session {
+    pub ring: RingBuf<MapData>,
+    pub hooks: Vec<HookState>,
+    pub degraded: Vec<Degradation>,
+    /// Which state hook it got.
+    pub state: StateHook,
+    /// Things done to the host that the user should hear of.
+    pub notes: Vec<String>,
+    pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    counters: PerCpuArray<MapData, u64>,
+    _ebpf: Ebpf,
+}
+
+impl Session {
+    /// Sum of a counter over all CPUs.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(&(counter as u32), 0).map(|values| values.iter().sum()).unwrap_or_default()
+    }
+
+    /// `recursion_misses` of the chain's first link, and of all programs outside the chain together.
+    pub fn missed(&self) -> (u64, u64) {
+        let mut missed = (0, 0);
+        for hook in &self.hooks {
+            let count = hook.stats().recursion_misses;
+            if hook.hook == CHAIN[0] {
+                missed.0 = count;
+            } else if !CHAIN.contains(&hook.hook) {
+                missed.1 += count;
+            }
+        }
+        missed
+    }
+}
+
+/// Loads and attaches. Blocks for about 50 ms.
+///
+/// # Errors
+/// [`ProbeError`] if not even state transitions can be traced.
+pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
+    require(host, &["CAP_BPF", "CAP_PERFMON"])?;
+    if plan.mount_tracefs {
+        // In a mount namespace of a thread of its own, so that nothing of it is left in the host's.
+        return std::thread::scope(|scope| {
+            scope.spawn(|| attach_with_tracefs(host, plan)).join().map_err(|_| ProbeError::Thread)?
+        });
+    }
+    load(host, plan, Vec::new())
+}
+
+/// Errors unless the process has `needed` (`CAP_SYS_ADMIN` stands in for both BPF capabilities).
+pub fn require(host: &Host, needed: &[&str]) -> Result<(), ProbeError> {
+    let missing: Vec<_> = needed.iter().filter(|name| !host.has(name) && !host.has("CAP_SYS_ADMIN")).copied().collect();
+    if missing.is_empty() { Ok(()) } else { Err(ProbeError::NotPermitted { missing: missing.join(" and ") }) }
+}
+
+fn attach_with_tracefs(host: &Host, mut plan: Plan) -> Result<Session, ProbeError> {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    let mounted = unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))
+        .and_then(|()| mount(Some("tracefs"), "/sys/kernel/tracing", Some("tracefs"), MsFlags::empty(), None::<&str>));
+    match mounted {
+        Ok(()) => load(
+            host,
+            plan,
+            vec![
+                "tracefs was not mounted: portchurn mounted it for itself alone, invisible to the rest of the host"
+                    .into(),
+            ],
+        ),
+        Err(error) if plan.state == StateHook::Chain => {
+            plan.calls = false;
+            plan.degraded.push(no_calls(format!(
+                "tracefs is not mounted and mounting it failed ({error}); mount -t tracefs tracefs /sys/kernel/tracing"
+            )));
+            load(host, plan, Vec::new())
+        }
+        Err(error) => Err(ProbeError::Tracefs(error)),
+    }
+}
+
+fn load(host: &Host, plan: Plan, notes: Vec<String>) -> Result<Session, ProbeError> {
+    raise_memlock(host);
+    let btf = (plan.state == StateHook::Chain)
+        .then(Btf::from_sys_fs)
+        .transpose()
+        .map_err(|error| ProbeError::Load(Box::new(error.into())))?;
+    // 5.10 has no bpf_get_socket_cookie in tracing programs: the verifier is the one to ask.
+    match load_with(&plan, btf.as_ref(), true, notes.clone()) {
+        Err(ProbeError::Program { program, .. }) if program == CHAIN[0].program => {
+            let mut session = load_with(&plan, btf.as_ref(), false, notes)?;
+            session.degraded.push(Degradation::new(
+                "bpf_get_socket_cookie in tracing programs",
+                "this kernel (before 5.12) does not offer it",
+                "nothing certain: sockets are told apart by cookies that sock_diag gave them, else by 4-tuple and address",
+            ));
+            Ok(session)
+        }
+        result => result,
+    }
+}
+
+fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -> Result<Session, ProbeError> {
+    let handler = plan.time_wait.unwrap_or(0);
+    let have_cookie = u8::from(cookie);
+    let entries = plan.offsets.entries();
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(btf)
+        .map_max_entries("EVENTS", plan.ring_size)
+        .override_global("TW_TIMER_HANDLER", &handler, true)
+        .override_global("HAVE_COOKIE", &have_cookie, true)
+        .override_global("CGROUP_V1_SUBSYS", &plan.cgroup_v1_subsys, true);
+    for (global, _, offset) in &entries {
+        // A global that no program reads is not in the object.
+        loader.override_global(global, offset, false);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| ProbeError::Load(Box::new(error)))?;
+    let mut hooks = Vec::new();
+    let mut degraded = plan.degraded.clone();
+    // TIME_WAIT and names first: when the first transition arrives, all that explains it is in place.
+    if plan.time_wait.is_some() {
+        try_group(&mut ebpf, btf, &TIME_WAIT, &mut hooks)
+            .unwrap_or_else(|error| degraded.push(no_time_wait(chain(&error))));
+    }
+    if plan.calls {
+        try_group(&mut ebpf, btf, &CALLS, &mut hooks).unwrap_or_else(|error| degraded.push(no_calls(chain(&error))));
+    }
+    match plan.state {
+        StateHook::Chain => {
+            for hook in CHAIN {
+                hooks.push(start(&mut ebpf, btf, hook)?);
+            }
+            if let Err(error) = try_group(&mut ebpf, btf, &[DESTROYED], &mut hooks) {
+                degraded.push(Degradation::new(
+                    "tcp_destroy_sock tracepoint",
+                    chain(&error),
+                    "the moment at which a bound socket gives its port back; reconciled with sock_diag",
+                ));
+            }
+        }
+        StateHook::Classic => hooks.push(start(&mut ebpf, btf, CLASSIC)?),
+    }
+    let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
+        .map_err(|source| ProbeError::Map { name: "EVENTS", source: Box::new(source) })?;
+    let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
+        .map_err(|source| ProbeError::Map { name: "COUNTERS", source: Box::new(source) })?;
+    let logger = aya_log::EbpfLogger::init(&mut ebpf).ok();
+    Ok(Session { ring, hooks, degraded, state: plan.state, notes, logger, counters, _ebpf: ebpf })
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
+    ebpf.take_map(name).ok_or(ProbeError::Mismatch { name })
+}
+
+/// All hooks of a group or none.
+fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec<HookState>) -> Result<(), ProbeError> {
+    let before = hooks.len();
+    for &hook in group {
+        match start(ebpf, btf, hook) {
+            Ok(state) => hooks.push(state),
+            Err(error) => {
+                for started in hooks.drain(before..) {
+                    // Unloading closes the links; a failure here would mean it was not loaded, which is the aim.
+                    let _ = match ebpf.program_mut(started.hook.program) {
+                        Some(Program::TracePoint(program)) => program.unload(),
+                        Some(Program::BtfTracePoint(program)) => program.unload(),
+                        _ => Ok(()),
+                    };
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<HookState, ProbeError> {
+    let program = ebpf.program_mut(hook.program).ok_or(ProbeError::Mismatch { name: hook.program })?;
+    let attached = match (hook.category, btf) {
+        (None, Some(btf)) => start_btf(program, hook, btf),
+        (Some(category), _) => start_classic(program, hook, category),
+        (None, None) => return Err(ProbeError::Mismatch { name: hook.program }),
+    };
+    attached.map(|fd| HookState { hook, fd }).map_err(|source| ProbeError::Program {
+        program: hook.program,
+        hook: hook.hook,
+        source: Box::new(source),
+    })
+}
+
+fn start_btf(program: &mut Program, hook: Hook, btf: &Btf) -> Result<RawFd, ProgramError> {
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(hook.hook, btf)?;
+    program.attach()?;
+    Ok(program.fd()?.as_fd_raw())
+}
+
+fn start_classic(program: &mut Program, hook: Hook, category: &str) -> Result<RawFd, ProgramError> {
+    let program: &mut TracePoint = program.try_into()?;
+    program.load()?;
+    program.attach(category, hook.hook)?;
+    Ok(program.fd()?.as_fd_raw())
+}
+
+trait AsFdRaw {
+    fn as_fd_raw(&self) -> RawFd;
+}
+
+impl AsFdRaw for aya::programs::ProgramFd {
+    fn as_fd_raw(&self) -> RawFd {
+        use std::os::fd::AsFd as _;
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.lines().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Before 5.11 BPF memory counts against `RLIMIT_MEMLOCK`. May fail without `CAP_SYS_RESOURCE`; then the load says so.
+fn raise_memlock(host: &Host) {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if host.memlock.is_some() {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    }
+}

@@ -1,0 +1,249 @@
+//! Facts in, decision out: which programs to load with which settings, and what is lost without the others. Pure.
+
+use tracer_common::Offsets;
+
+use super::{Degradation, Host};
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of the ring buffer: a power of two, at least a page.
+    pub ring_size: u32,
+    pub time_wait: bool,
+    pub calls: bool,
+}
+
+impl Default for Options {
+    /// 16 MiB hold 150,000 transitions: half a second of the fastest loopback churn that two CPUs can make.
+    fn default() -> Self {
+        Self { ring_size: 16 << 20, time_wait: true, calls: true }
+    }
+}
+
+/// How state transitions are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateHook {
+    /// The chain of BTF tracepoint programs.
+    Chain,
+    /// The classic tracepoint: no BTF.
+    Classic,
+}
+
+/// The decision.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub state: StateHook,
+    pub offsets: Offsets,
+    /// Address of the timer handler, if `TIME_WAIT` is to be traced.
+    pub time_wait: Option<u64>,
+    /// connect, bind and accept at the syscall boundary.
+    pub calls: bool,
+    /// tracefs has to be mounted for the classic tracepoints.
+    pub mount_tracefs: bool,
+    /// Offset into `css_set.subsys`, `u32::MAX` = no v1 hierarchy worth reading.
+    pub cgroup_v1_subsys: u32,
+    pub ring_size: u32,
+    pub degraded: Vec<Degradation>,
+}
+
+/// Without these the BTF programs cannot tell one socket from another.
+const NEEDED: [&str; 14] = [
+    "SKC_DADDR",
+    "SKC_RCV_SADDR",
+    "SKC_DPORT",
+    "SKC_NUM",
+    "SKC_FAMILY",
+    "SKC_V6_DADDR",
+    "SKC_V6_RCV_SADDR",
+    "SKC_NET",
+    "SKC_COOKIE",
+    "SK_PROTOCOL",
+    "SK_ERR",
+    "SK_SHUTDOWN",
+    "INET_SPORT",
+    "NS_INUM",
+];
+const FOR_TIME_WAIT: [&str; 4] = ["TW_TIMER", "TW_SUBSTATE", "TIMER_EXPIRES", "TIMER_FUNCTION"];
+const FOR_CALLS: [&str; 7] =
+    ["TASK_FILES", "FILES_FDT", "FDT_FD", "FDT_MAX_FDS", "FILE_PRIVATE", "FILE_INODE", "SOCKET_SK"];
+const FOR_LIMITS: [&str; 2] = ["NET_PORT_RANGE", "NET_RESERVED_PORTS"];
+const FOR_NAMES: [&str; 4] = ["TASK_LEADER", "TASK_COMM", "TASK_MM", "TASK_START"];
+
+/// Decides.
+pub fn plan(host: &Host, options: &Options) -> Plan {
+    let mut degraded = Vec::new();
+    let (offsets, no_btf) = match &host.btf {
+        Ok(facts) => (facts.offsets, None),
+        Err(why) => (Offsets::from_lookup(|_, _| None), Some(why.clone())),
+    };
+    let missing = |names: &[&str]| {
+        let lacking: Vec<_> = offsets
+            .entries()
+            .iter()
+            .filter(|(global, _, offset)| names.contains(global) && *offset == Offsets::MISSING)
+            .map(|&(_, kernel, _)| kernel)
+            .collect();
+        (!lacking.is_empty()).then(|| format!("this kernel's BTF does not describe {}", lacking.join(", ")))
+    };
+    let state = match no_btf.or_else(|| missing(&NEEDED)) {
+        None => StateHook::Chain,
+        Some(why) => {
+            degraded.push(Degradation::new(
+                "BTF tracepoint inet_sock_set_state",
+                why,
+                "network namespaces, socket cookies and errno of failed connects; a socket that is used for a second connect \
+                 may show its old port; TIME_WAIT is inferred",
+            ));
+            StateHook::Classic
+        }
+    };
+    let time_wait = if state == StateHook::Classic || !options.time_wait {
+        None
+    } else {
+        match missing(&FOR_TIME_WAIT).map_or_else(|| host.tw_timer_handler.clone(), Err) {
+            Ok(address) => Some(address),
+            Err(why) => {
+                degraded.push(no_time_wait(why));
+                None
+            }
+        }
+    };
+    let calls = options.calls
+        && match if state == StateHook::Classic { Some("needs BTF".to_owned()) } else { missing(&FOR_CALLS) } {
+            None => true,
+            Some(why) => {
+                degraded.push(no_calls(why));
+                false
+            }
+        };
+    if state == StateHook::Chain {
+        if let Some(why) = missing(&FOR_LIMITS) {
+            degraded.push(Degradation::new(
+                "port range of every namespace",
+                why,
+                "capacity of namespaces that have no process",
+            ));
+        }
+        if let Some(why) = missing(&FOR_NAMES) {
+            degraded.push(Degradation::new(
+                "process facts from the kernel",
+                why,
+                "names of processes that are gone quickly",
+            ));
+        }
+    }
+    Plan {
+        state,
+        offsets,
+        time_wait,
+        calls,
+        mount_tracefs: !host.tracefs && (calls || state == StateHook::Classic),
+        cgroup_v1_subsys: v1_subsystem(host),
+        ring_size: options.ring_size,
+        degraded,
+    }
+}
+
+/// `TIME_WAIT` cannot be traced, because of `why`.
+pub fn no_time_wait(why: impl Into<String>) -> Degradation {
+    Degradation::new(
+        "TIME_WAIT timer tracepoints",
+        why,
+        "exact begin and end of TIME_WAIT: both are inferred by the kernel's rules and reconciled with sock_diag",
+    )
+}
+
+/// System calls cannot be traced, because of `why`.
+pub fn no_calls(why: impl Into<String>) -> Degradation {
+    Degradation::new(
+        "syscall tracepoints connect, bind, accept",
+        why,
+        "failures that change no TCP state (no route, no local address, bind without a free port), confirmation of errnos, and \
+         which process accepted a connection",
+    )
+}
+
+/// Every v1 controller is a tree of its own; the first of these that is mounted names containers and services alike.
+fn v1_subsystem(host: &Host) -> u32 {
+    let Ok(btf) = &host.btf else { return u32::MAX };
+    ["pids", "memory", "devices", "cpu"]
+        .into_iter()
+        .filter(|name| host.cgroup_v1.iter().any(|mounted| mounted == name))
+        .find_map(|name| {
+            let wanted = format!("{name}_cgrp_id");
+            btf.cgroup_subsystems.iter().find(|(found, _)| *found == wanted).map(|(_, id)| id * 8)
+        })
+        .unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::BtfFacts;
+    use super::*;
+
+    fn host() -> Host {
+        Host {
+            hostname: "h".into(),
+            kernel: "6.1.0".into(),
+            boot_id: None,
+            btf: Ok(BtfFacts {
+                offsets: Offsets::from_lookup(|_, _| Some(8)),
+                cgroup_subsystems: vec![("cpu_cgrp_id".into(), 1), ("pids_cgrp_id".into(), 11)],
+            }),
+            tw_timer_handler: Ok(1),
+            tracefs: true,
+            capabilities: std::collections::BTreeSet::new(),
+            lockdown: None,
+            memlock: None,
+            cgroup_v1: vec![],
+        }
+    }
+
+    #[test]
+    fn a_whole_kernel_gives_every_hook_and_no_degradation() {
+        let plan = plan(&host(), &Options::default());
+        assert_eq!(
+            (plan.state, plan.time_wait, plan.calls, plan.mount_tracefs),
+            (StateHook::Chain, Some(1), true, false)
+        );
+        assert_eq!(plan.degraded, []);
+    }
+
+    #[test]
+    fn without_btf_the_classic_tracepoint_is_left_and_each_loss_is_stated() {
+        let plan = plan(&Host { btf: Err("no such file".into()), tracefs: false, ..host() }, &Options::default());
+        assert_eq!((plan.state, plan.time_wait, plan.calls), (StateHook::Classic, None, false));
+        assert!(plan.mount_tracefs);
+        assert_eq!(plan.degraded.len(), 2, "{:?}", plan.degraded);
+    }
+
+    #[test]
+    fn each_missing_member_costs_only_its_own_hook() {
+        for (absent, chain, time_wait, calls) in [
+            ("tw_timer", StateHook::Chain, false, true),
+            ("fd", StateHook::Chain, true, false),
+            ("sk_err", StateHook::Classic, false, false),
+            ("ipv4.ip_local_ports.range", StateHook::Chain, true, true),
+        ] {
+            let offsets = Offsets::from_lookup(|_, member| (member != absent).then_some(8));
+            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![] });
+            let plan = plan(&Host { btf, ..host() }, &Options::default());
+            assert_eq!((plan.state, plan.time_wait.is_some(), plan.calls), (chain, time_wait, calls), "{absent}");
+            assert!(!plan.degraded.is_empty(), "{absent}");
+        }
+    }
+
+    #[test]
+    fn hidden_symbols_cost_the_timers_and_say_what_gives_them_back() {
+        let plan = plan(&Host { tw_timer_handler: Err("needs CAP_SYSLOG".into()), ..host() }, &Options::default());
+        assert_eq!(plan.time_wait, None);
+        assert!(plan.degraded[0].why.contains("CAP_SYSLOG"));
+    }
+
+    #[test]
+    fn a_v1_hierarchy_is_read_only_where_it_is_mounted() {
+        assert_eq!(plan(&host(), &Options::default()).cgroup_v1_subsys, u32::MAX);
+        let hybrid = Host { cgroup_v1: vec!["cpu".into(), "pids".into()], ..host() };
+        assert_eq!(plan(&hybrid, &Options::default()).cgroup_v1_subsys, 88);
+    }
+}

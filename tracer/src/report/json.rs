@@ -1,0 +1,107 @@
+//! The contract `portchurn.report/1`, for scripts and dashboards that must survive our upgrades.
+//!
+//! `schema/report.schema.json` is its written form; the tests hold every report against it. The types of the snapshot
+//! serialise themselves; only what they cannot know is added here: wall times, the window, the host. Fields may be added,
+//! none renamed or removed without a new [`SCHEMA_NAME`]. Not for: layout or rounding; numbers are as the tracker has them.
+
+use serde::Serialize;
+
+use super::host::HostFacts;
+use crate::clock::Clock;
+use crate::event::Ktime;
+use crate::tracker::snapshot::{
+    Attribution, Destination, EventCounts, Finding, Listener, Namespace, Snapshot, Workload,
+};
+
+/// Value of the field `schema`.
+pub const SCHEMA_NAME: &str = "portchurn.report/1";
+
+/// JSON Schema (2020-12) of a report.
+pub const SCHEMA: &str = include_str!("../../schema/report.schema.json");
+
+/// A report, ready to be serialised.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    schema: &'static str,
+    window: Window,
+    host: &'a HostFacts,
+    events: &'a EventCounts,
+    /// Full sockets and minisockets alive at the end of the window.
+    flows: u64,
+    time_wait: u64,
+    workloads: &'a [Workload],
+    destinations: Vec<TimedDestination<'a>>,
+    attributions: &'a [Attribution],
+    listeners: &'a [Listener],
+    namespaces: &'a [Namespace],
+    findings: Vec<TimedFinding<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Window {
+    start: String,
+    end: String,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct TimedDestination<'a> {
+    #[serde(flatten)]
+    destination: &'a Destination,
+    first_failure: Option<String>,
+    last_failure: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TimedFinding<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    since: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    /// Puts a snapshot, its host and its clock together. Lists keep the snapshot's order, which is a defined one.
+    pub fn new(snapshot: &'a Snapshot, host: &'a HostFacts, clock: &Clock) -> Self {
+        let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
+        Self {
+            schema: SCHEMA_NAME,
+            window: Window {
+                start: clock.rfc3339(snapshot.start),
+                end: clock.rfc3339(snapshot.now),
+                seconds: snapshot.now.seconds_since(snapshot.start),
+            },
+            host,
+            events: &snapshot.events,
+            flows: snapshot.flows,
+            time_wait: snapshot.time_wait,
+            workloads: &snapshot.workloads,
+            destinations: snapshot
+                .destinations
+                .iter()
+                .map(|destination| TimedDestination {
+                    destination,
+                    first_failure: wall(destination.first_failure),
+                    last_failure: wall(destination.last_failure),
+                })
+                .collect(),
+            attributions: &snapshot.attributions,
+            listeners: &snapshot.listeners,
+            namespaces: &snapshot.namespaces,
+            findings: snapshot
+                .findings
+                .iter()
+                .map(|finding| TimedFinding { finding, since: wall(finding.since) })
+                .collect(),
+        }
+    }
+
+    /// The report as an indented document that ends in a newline.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! `portchurn doctor`: every fact the plan stands on, then the proof by trying.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::privileges;
+use crate::probe::host::CAPABILITIES;
+use crate::probe::{self, Degradation, Host, Options, attach};
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    /// Works, with a loss.
+    Degraded,
+    /// Cannot trace.
+    Failed,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub verdict: Verdict,
+    pub found: String,
+}
+
+/// All that `doctor` has to say.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnosis {
+    pub kernel: String,
+    pub tier: Option<&'static str>,
+    pub checks: Vec<Check>,
+    pub hooks: Vec<String>,
+    pub degraded: Vec<Loss>,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Loss {
+    pub what: String,
+    pub why: String,
+    pub lost: String,
+}
+
+impl From<&Degradation> for Loss {
+    fn from(from: &Degradation) -> Self {
+        Self { what: from.what.clone(), why: from.why.clone(), lost: from.lost.clone() }
+    }
+}
+
+impl Diagnosis {
+    /// 0 everything, 1 with losses, 2 cannot trace.
+    pub fn exit_code(&self) -> u8 {
+        if self.error.is_some() {
+            2
+        } else {
+            u8::from(!self.degraded.is_empty() || self.checks.iter().any(|check| check.verdict != Verdict::Ok))
+        }
+    }
+
+    /// For people, at most 80 columns where the facts allow it.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "portchurn doctor on kernel {}\n", self.kernel);
+        for check in &self.checks {
+            let mark = match check.verdict {
+                Verdict::Ok => "ok  ",
+                Verdict::Degraded => "loss",
+                Verdict::Failed => "FAIL",
+            };
+            let _ = writeln!(out, "[{mark}] {:<20} {}", check.name, check.found);
+        }
+        if !self.hooks.is_empty() {
+            let _ = writeln!(out, "\nAttached and detached again: {}", self.hooks.join(", "));
+        }
+        for loss in &self.degraded {
+            let _ = writeln!(out, "\nWithout {}\n  because {}\n  lost:   {}", loss.what, loss.why, loss.lost);
+        }
+        let verdict = match (&self.error, self.exit_code()) {
+            (Some(error), _) => format!("This host cannot be traced: {error}"),
+            (None, 0) => format!("Everything works: tier {}.", self.tier.unwrap_or("none")),
+            (None, _) => format!("portchurn works here with the losses above: tier {}.", self.tier.unwrap_or("none")),
+        };
+        let _ = writeln!(out, "\n{verdict}");
+        out
+    }
+}
+
+/// Looks at the host and tries.
+pub fn diagnose() -> Diagnosis {
+    let host = Host::collect();
+    let mut plan = probe::plan(&host, &Options::default());
+    for (name, purpose) in privileges::gaps(&host) {
+        plan.degraded.push(Degradation::new(format!("capability {name}"), "not held by this process", format!("to {purpose}")));
+    }
+    let mut checks = checks(&host);
+    let mut diagnosis = Diagnosis {
+        kernel: host.kernel.clone(),
+        tier: None,
+        checks: Vec::new(),
+        hooks: Vec::new(),
+        degraded: Vec::new(),
+        error: None,
+    };
+    match attach::attach(&host, plan) {
+        Ok(session) => {
+            diagnosis.tier = Some(if session.state == probe::plan::StateHook::Chain { "tracepoint" } else { "classic" });
+            diagnosis.hooks = session.hooks.iter().map(|state| state.hook.hook.to_owned()).collect();
+            diagnosis.hooks.dedup();
+            diagnosis.degraded = session.degraded.iter().map(Loss::from).collect();
+            for note in &session.notes {
+                checks.push(Check { name: "note".into(), verdict: Verdict::Ok, found: note.clone() });
+            }
+        }
+        Err(error) => {
+            let text = match &error {
+                probe::ProbeError::NotPermitted { missing } => privileges::advice(missing),
+                other => format!("{:#}", anyhow::Error::msg(other.to_string())),
+            };
+            diagnosis.error = Some(text);
+        }
+    }
+    diagnosis.checks = checks;
+    diagnosis
+}
+
+fn checks(host: &Host) -> Vec<Check> {
+    let check = |name: &str, verdict, found: String| Check { name: name.into(), verdict, found };
+    let result = |name: &str, result: &Result<String, String>| match result {
+        Ok(found) => check(name, Verdict::Ok, found.clone()),
+        Err(why) => check(name, Verdict::Degraded, why.clone()),
+    };
+    let missing: Vec<_> = privileges::gaps(host).into_iter().map(|(name, _)| name).collect();
+    vec![
+        check("kernel", Verdict::Ok, host.kernel.clone()),
+        result("BTF", &host.btf.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned()).map_err(Clone::clone)),
+        check(
+            "capabilities",
+            if missing.is_empty() { Verdict::Ok } else { Verdict::Degraded },
+            if missing.is_empty() {
+                format!("all {} that portchurn can use", CAPABILITIES.len())
+            } else {
+                format!("missing {}", missing.join(", "))
+            },
+        ),
+        check(
+            "lockdown",
+            // integrity forbids kprobes and fentry, neither of which this tier uses; confidentiality forbids reading kernel memory.
+            if host.lockdown.as_deref() == Some("confidentiality") { Verdict::Failed } else { Verdict::Ok },
+            host.lockdown.clone().unwrap_or_else(|| "unknown (securityfs is not mounted or has no lockdown)".into()),
+        ),
+        check(
+            "tracefs",
+            Verdict::Ok,
+            if host.tracefs { "mounted".into() } else { "not mounted; portchurn mounts it for itself alone".into() },
+        ),
+        check(
+            "memlock",
+            Verdict::Ok,
+            host.memlock.map_or_else(
+                || "unlimited".into(),
+                |bytes| format!("{} KiB (matters before kernel 5.11 only; raised there)", bytes / 1024),
+            ),
+        ),
+        result("kernel symbols", &host.tw_timer_handler.as_ref().map(|_| "tw_timer_handler found".to_owned()).map_err(Clone::clone)),
+        check(
+            "cgroups",
+            Verdict::Ok,
+            if host.cgroup_v1.is_empty() { "v2".into() } else { format!("v1 controllers mounted: {}", host.cgroup_v1.join(", ")) },
+        ),
+    ]
+}

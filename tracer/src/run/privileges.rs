@@ -1,0 +1,48 @@
+//! What we need, what we keep, what we say when it is missing.
+
+use anyhow::{Context as _, Result};
+use caps::{CapSet, Capability};
+
+use crate::probe::Host;
+
+/// Kept after the programs are attached, each for what still has to happen:
+/// - `CAP_BPF`: reading the counter map, where unprivileged BPF is switched off;
+/// - `CAP_SYS_ADMIN`: entering network namespaces for the reconciling pass;
+/// - `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH`: looking at other users' /proc entries and at /run/netns.
+const KEPT: [Capability; 4] =
+    [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Drops every capability that is not needed any more. Must run before threads are made: capabilities belong to threads, and new
+/// ones inherit from their maker.
+///
+/// # Errors
+/// The kernel refused, which leaves more rights than needed.
+pub fn drop_unneeded() -> Result<()> {
+    let held = caps::read(None, CapSet::Permitted).context("reading the process's capabilities")?;
+    let keep = held.iter().filter(|capability| KEPT.contains(capability)).copied().collect();
+    caps::clear(None, CapSet::Ambient).context("clearing ambient capabilities")?;
+    caps::set(None, CapSet::Effective, &keep).context("dropping effective capabilities")?;
+    caps::set(None, CapSet::Permitted, &keep).context("dropping permitted capabilities")?;
+    caps::clear(None, CapSet::Inheritable).context("clearing inheritable capabilities")
+}
+
+/// What to say when BPF is refused: what is missing, and the command that gives it.
+pub fn advice(missing: &str) -> String {
+    let program = std::env::current_exe().map_or_else(|_| "portchurn".into(), |path| path.display().to_string());
+    format!(
+        "portchurn needs {missing} to trace this host. Run it as root (sudo portchurn ...), or give the binary what it needs once:\n  \
+         sudo setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_admin,cap_syslog,cap_dac_read_search+ep {program}\n\
+         `portchurn doctor` shows what each is for."
+    )
+}
+
+/// What this process may not do, beyond what stops it altogether: (capability, what is lost).
+pub fn gaps(host: &Host) -> Vec<(&'static str, &'static str)> {
+    crate::probe::host::CAPABILITIES
+        .iter()
+        .filter(|(_, name, _)| !host.has(name))
+        // Either stands in for the other two.
+        .filter(|(_, name, _)| !(matches!(*name, "CAP_BPF" | "CAP_PERFMON") && host.has("CAP_SYS_ADMIN")))
+        .map(|&(_, name, purpose)| (name, purpose))
+        .collect()
+}

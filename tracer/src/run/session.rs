@@ -1,0 +1,219 @@
+//! A live trace from start to its last event.
+//!
+//! Order matters and is this: rights are checked, programs attached, capabilities dropped, then threads made; the reader runs before
+//! the first list of sockets is taken, so that nothing falls between the two.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::{privileges, signals};
+use crate::clock::Clock;
+use crate::cli::TraceArgs;
+use crate::event::{self, Ktime};
+use crate::names::Names;
+use crate::names::proc_fs::ProcFs;
+use crate::probe::plan::StateHook;
+use crate::probe::{self, Degradation, Host, Options, ProbeError, attach};
+use crate::report::host::{Degradation as Degraded, HostFacts};
+use crate::source::baseline::{self, Pass, Scope};
+use crate::source::live::{Command, Live as Reader};
+use crate::source::{self, Batch};
+use crate::tracker::findings::{Knobs, Thresholds};
+use crate::tracker::{Config, Tracker, Wanted};
+
+/// Batches of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
+/// the reader waits, the ring fills, and the kernel side counts what does not fit.
+const BATCHES: usize = 64;
+/// Commands to the reader: facts of a pass, or the stop.
+const COMMANDS: usize = 4;
+
+/// Why a trace cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("{0}")]
+    NotPermitted(String),
+    #[error("this kernel cannot be traced: {0}")]
+    Unsupported(#[source] ProbeError),
+}
+
+/// A running trace.
+pub struct Live {
+    pub clock: Clock,
+    host: HostFacts,
+    tracker: Tracker,
+    batches: Receiver<Batch>,
+    commands: SyncSender<Command>,
+    reader: JoinHandle<()>,
+    baseline: JoinHandle<()>,
+    stop_baseline: mpsc::Sender<()>,
+    first: Pass,
+}
+
+/// A trace that has ended.
+pub struct Finished {
+    pub tracker: Tracker,
+    pub host: HostFacts,
+}
+
+impl Live {
+    /// Attaches, lists what exists, and goes on reading in the background.
+    ///
+    /// # Errors
+    /// [`StartError`] if rights or kernel features are missing, else what went wrong on the way.
+    pub fn start(args: &TraceArgs, notices: Wanted) -> Result<Self> {
+        let host = Host::collect();
+        attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
+        let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, ..Options::default() });
+        for (name, purpose) in privileges::gaps(&host) {
+            plan.degraded.push(Degradation::new(format!("capability {name}"), "not held by this process", format!("to {purpose}")));
+        }
+        let session = attach::attach(&host, plan).map_err(refused)?;
+        let clock = Clock::sample().context("reading the clocks")?;
+        privileges::drop_unneeded()?;
+        for note in &session.notes {
+            eprintln!("portchurn: {note}");
+        }
+        let classic = session.state == StateHook::Classic;
+        let attached = |hook: &str| session.hooks.iter().any(|state| state.hook.program == hook);
+        let config = Config {
+            by: args.by,
+            thresholds: Thresholds::default(),
+            knobs: knobs(&host),
+            time_wait_observed: attached("time_wait_end"),
+            calls_observed: attached("connect_exit"),
+            notices,
+        };
+        let mut tracker = Tracker::new(config);
+        tracker.begin(source::now());
+        let mut facts = HostFacts {
+            hostname: host.hostname.clone(),
+            kernel: host.kernel.clone(),
+            boot_id: host.boot_id.clone(),
+            tier: if classic { "classic" } else { "tracepoint" }.into(),
+            degraded: session.degraded.iter().map(degraded).collect(),
+        };
+        let (batch_sender, batches) = mpsc::sync_channel(BATCHES);
+        let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
+        let reader = Reader::new(session, args.ring_size);
+        let reader = std::thread::Builder::new()
+            .name("reader".into())
+            .spawn(move || reader.run(&command_receiver, &batch_sender))
+            .context("starting the reader thread")?;
+        let scope = Scope { initial: true, owners: true, merged: classic };
+        let mut first = baseline::pass(scope);
+        facts.degraded.extend(first.degradation().as_ref().map(degraded));
+        let pause = baseline::pause_after(first.nanos);
+        commands.send(Command::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
+        let (stop_baseline, stopped) = mpsc::channel();
+        let baseline = reconcile_in_background(commands.clone(), stopped, pause, Scope { initial: false, owners: false, ..scope })?;
+        Ok(Self { clock, host: facts, tracker, batches, commands, reader, baseline, stop_baseline, first })
+    }
+
+    /// Says on stderr that tracing has begun. One line that scripts can wait for.
+    pub fn ready(&self) {
+        eprintln!(
+            "portchurn: ready: tier {}, {} network namespaces, {} sockets",
+            self.host.tier, self.first.namespaces, self.first.sockets
+        );
+        for degradation in &self.host.degraded {
+            eprintln!("portchurn: without {}: {}. Lost: {}", degradation.what, degradation.why, degradation.lost);
+        }
+    }
+
+    /// Feeds the tracker until `limit`, a signal, or until `each` (called after every batch) breaks; then drains what the kernel
+    /// has left and returns the tracker.
+    ///
+    /// # Errors
+    /// A thread died.
+    pub fn run(self, limit: Option<Duration>, mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send) -> Result<Finished> {
+        let Self { host, mut tracker, batches, commands, reader, baseline, stop_baseline, .. } = self;
+        let (done, over) = oneshot::channel();
+        let tracker = std::thread::scope(|scope| -> Result<Tracker> {
+            let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
+                let mut names = Names::with_executables(ProcFs::default());
+                for batch in &batches {
+                    feed(&mut tracker, &batch, &mut names);
+                    if each(&mut tracker).is_break() {
+                        break;
+                    }
+                }
+                tracker.finish();
+                // Notices of what the end settled.
+                let _ = each(&mut tracker);
+                // Nobody waiting for it any more is fine.
+                let _ = done.send(());
+                tracker
+            });
+            let waited = signals::wait(limit, over);
+            // Either may be gone already, which is what is asked for.
+            let _ = stop_baseline.send(());
+            let _ = commands.send(Command::Stop);
+            let pump = pump.context("starting the tracker thread")?;
+            let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;
+            waited?;
+            Ok(tracker)
+        })?;
+        drop(commands);
+        reader.join().map_err(|_| anyhow::anyhow!("the reader thread panicked"))?;
+        baseline.join().map_err(|_| anyhow::anyhow!("the baseline thread panicked"))?;
+        Ok(Finished { tracker, host })
+    }
+}
+
+/// Puts a batch into the tracker: records first, then facts, then the clock.
+pub fn feed(tracker: &mut Tracker, batch: &Batch, names: &mut Names) {
+    let skipped = event::decode(&batch.records, names, |event| tracker.ingest(&event));
+    tracker.skipped(skipped);
+    for fact in &batch.facts {
+        tracker.ingest(fact);
+    }
+    // A batch read by pieces carries the time of its first piece: the clock never outruns the records.
+    if batch.now > Ktime(0) {
+        tracker.advance(batch.now);
+    }
+}
+
+fn refused(error: ProbeError) -> StartError {
+    match error {
+        ProbeError::NotPermitted { missing } => StartError::NotPermitted(privileges::advice(&missing)),
+        error => StartError::Unsupported(error),
+    }
+}
+
+fn degraded(degradation: &Degradation) -> Degraded {
+    Degraded { what: degradation.what.clone(), why: degradation.why.clone(), lost: degradation.lost.clone() }
+}
+
+/// Which remedies this kernel has.
+fn knobs(host: &Host) -> Knobs {
+    let sysctl = |name: &str| std::fs::exists(format!("/proc/sys/net/ipv4/{name}")).unwrap_or(false);
+    Knobs {
+        tw_reuse_delay: sysctl("tcp_tw_reuse_delay"),
+        ip_local_port_range_sockopt: crate::sys::has_local_port_range().unwrap_or(false),
+        port_step_width: sysctl("ip_local_port_step_width"),
+        kernel: host.kernel.clone(),
+    }
+}
+
+/// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost.
+fn reconcile_in_background(commands: SyncSender<Command>, stop: Receiver<()>, first_pause: Duration, scope: Scope) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("reconcile".into())
+        .spawn(move || {
+            let mut pause = first_pause;
+            while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(pause) {
+                let pass = baseline::pass(scope);
+                pause = baseline::pause_after(pass.nanos);
+                if commands.send(Command::Facts(pass.facts)).is_err() {
+                    return;
+                }
+            }
+        })
+        .context("starting the reconcile thread")
+}

@@ -1,0 +1,203 @@
+//! What existed before us, and what we may have missed since: one pass of `sock_diag` and sysctls over every network namespace.
+//!
+//! A pass runs on a thread of its own that enters the namespaces one after the other and ends; no descriptor of ours stays
+//! behind in a foreign namespace, where it would keep the namespace alive. The first pass happens after the programs are attached:
+//! a socket that changes meanwhile is in the rows, in the records, or in both, and the tracker merges by cookie.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::sock_diag;
+use crate::event::{Baseline, Event, Netns, NetnsFacts};
+use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
+use crate::probe::Degradation;
+
+/// The outcome of a pass.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// Facts in the order in which the tracker wants them: processes, limits, sockets.
+    pub facts: Vec<Event>,
+    /// Namespaces that could not be entered or listed, and why.
+    pub failed: Vec<(Netns, String)>,
+    pub namespaces: usize,
+    pub sockets: usize,
+    /// What the pass took, for the pacing of the next.
+    pub nanos: u64,
+}
+
+impl Pass {
+    /// The namespaces that this pass could not see, as one statement.
+    pub fn degradation(&self) -> Option<Degradation> {
+        let (netns, why) = self.failed.first()?;
+        Some(Degradation::new(
+            format!("sockets of {} network namespace(s)", self.failed.len()),
+            format!("netns {}: {why}", netns.0),
+            "connections there that existed before the start, and repairs after lost events",
+        ))
+    }
+}
+
+/// What a pass is to cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The pass at start.
+    pub initial: bool,
+    /// Find the processes behind the sockets, which costs a scan of every /proc/PID/fd.
+    pub owners: bool,
+    /// Only our own namespace, reported as the unknown one: records without namespaces cannot be told apart by them.
+    pub merged: bool,
+}
+
+/// Runs one pass, on a thread of its own: one that has entered a namespace must not go on to do anything else.
+pub fn pass(scope: Scope) -> Pass {
+    let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || run(scope));
+    thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
+}
+
+fn run(scope: Scope) -> Pass {
+    let started = super::now();
+    let proc = ProcFs::default();
+    let mut pass = Pass::default();
+    let own = fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns);
+    let mut sockets = Vec::new();
+    let mut limits = Vec::new();
+    // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
+    let (mut namespaces, _) = proc.network_namespaces();
+    namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
+    for namespace in namespaces {
+        let is_own = Some(namespace.netns) == own;
+        if scope.merged && !is_own {
+            continue;
+        }
+        if !is_own && let Err(why) = enter(&namespace) {
+            pass.failed.push((namespace.netns, why));
+            continue;
+        }
+        let netns = if scope.merged { Netns(0) } else { namespace.netns };
+        pass.namespaces += 1;
+        limits.extend(sysctls(netns, namespace.name.clone()));
+        let began = super::now();
+        match sock_diag::dump(netns) {
+            Ok(rows) => {
+                pass.sockets += rows.len();
+                sockets.push((netns, began, super::now(), rows));
+            }
+            Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
+        }
+    }
+    let owners = if scope.owners { proc.socket_owners() } else { SocketOwners::default() };
+    let mut pids = Vec::new();
+    let mut lists = Vec::new();
+    for (netns, began, ended, rows) in sockets {
+        let rows: Arc<[_]> = rows
+            .into_iter()
+            .map(|mut row| {
+                row.row.owner = owners.owner(u64::from(row.inode)).filter(|_| row.inode != 0);
+                pids.extend(row.row.owner);
+                row.row
+            })
+            .collect();
+        lists.push(Event::Baseline(Baseline { netns, began, ended, initial: scope.initial, rows }));
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    let now = super::now();
+    pass.facts.extend(pids.into_iter().filter_map(|pid| Some(Event::Process(Box::new(proc.facts_of(pid, now)?)))));
+    pass.facts.append(&mut limits);
+    pass.facts.append(&mut lists);
+    pass.nanos = super::now().since(started);
+    pass
+}
+
+fn enter(namespace: &OpenNetns) -> Result<(), String> {
+    let path = namespace.path.display();
+    let file = fs::File::open(&namespace.path).map_err(|error| format!("{path}: {error}"))?;
+    // The process behind the path may have gone, and another have taken its pid.
+    let inode = file.metadata().map_err(|error| format!("{path}: {error}"))?.ino();
+    if inode != u64::from(namespace.netns.0) {
+        return Err(format!("{path} has become another namespace"));
+    }
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| format!("entering {path}: {error} (needs CAP_SYS_ADMIN)"))
+}
+
+/// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
+fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
+    let ktime = super::now();
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
+    let port_range = read("ipv4/ip_local_port_range").and_then(|text| {
+        let mut ends = text.split_whitespace().map(str::parse::<u16>);
+        Some((ends.next()?.ok()?, ends.next()?.ok()?))
+    });
+    let facts = NetnsFacts {
+        ktime,
+        netns,
+        name,
+        cookie: None,
+        port_range,
+        tw_reuse: number("ipv4/tcp_tw_reuse").and_then(|value| u8::try_from(value).ok()),
+        tw_reuse_delay_ms: number("ipv4/tcp_tw_reuse_delay"),
+        timestamps: number("ipv4/tcp_timestamps").map(|value| value != 0),
+        max_tw_buckets: number("ipv4/tcp_max_tw_buckets"),
+        fin_timeout_ms: number("ipv4/tcp_fin_timeout").map(|seconds| seconds.saturating_mul(1000)),
+        time_wait: fs::read_to_string("/proc/thread-self/net/sockstat").ok().and_then(|text| sockstat_time_wait(&text)),
+        conntrack: number("netfilter/nf_conntrack_count").zip(number("netfilter/nf_conntrack_max")),
+    };
+    let reserved = read("ipv4/ip_local_reserved_ports").map(|text| port_list(&text));
+    let mut events = vec![Event::Netns(Box::new(facts))];
+    events.extend(reserved.map(|ports| Event::ReservedPorts(ktime, netns, ports.into())));
+    events
+}
+
+/// `TCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1`.
+fn sockstat_time_wait(text: &str) -> Option<u32> {
+    let line = text.lines().find(|line| line.starts_with("TCP:"))?;
+    let mut words = line.split(' ').skip_while(|&word| word != "tw");
+    words.nth(1)?.parse().ok()
+}
+
+/// `8080,9000-9010` as single ports.
+fn port_list(text: &str) -> Vec<u16> {
+    text.trim()
+        .split(',')
+        .filter_map(|item| {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+/// How long to wait until the next reconciling pass so that passes stay below 1 % of one CPU, within bounds that keep a repair
+/// timely on an idle host and rare on a host with a million sockets.
+pub fn pause_after(pass_nanos: u64) -> std::time::Duration {
+    const SHARE: u64 = 100;
+    const SHORTEST: u64 = 10_000_000_000;
+    const LONGEST: u64 = 120_000_000_000;
+    std::time::Duration::from_nanos(pass_nanos.saturating_mul(SHARE).clamp(SHORTEST, LONGEST))
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_lists_and_sockstat_lines_are_read_as_the_kernel_writes_them() {
+        assert_eq!(port_list("8080,9000-9002\n"), [8080, 9000, 9001, 9002]);
+        assert_eq!(port_list("\n"), Vec::<u16>::new());
+        assert_eq!(sockstat_time_wait("sockets: used 9\nTCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1\n"), Some(12));
+        assert_eq!(sockstat_time_wait("UDP: inuse 1\n"), None);
+    }
+
+    #[test]
+    fn passes_stay_below_one_percent_within_bounds() {
+        assert_eq!(pause_after(1_000_000).as_secs(), 10);
+        assert_eq!(pause_after(300_000_000).as_secs(), 30);
+        assert_eq!(pause_after(60_000_000_000).as_secs(), 120);
+    }
+}

@@ -1,0 +1,278 @@
+//! What is counted about anything that has flows: a process towards a destination, a workload, a destination.
+
+use hdrhistogram::Histogram;
+
+use super::snapshot::{CloseWaitStats, Durations, Failed, Failure, TimeWaitStats};
+use crate::event::Ktime;
+
+/// Two significant digits: percentiles within 1 %, about 9 KiB for durations up to ten seconds. Minimum, mean and maximum are exact.
+const SIGNIFICANT_DIGITS: u8 = 2;
+
+/// A count that goes up and down, and the most it ever was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauge {
+    pub now: u64,
+    pub peak: u64,
+}
+
+impl Gauge {
+    pub fn up(&mut self) {
+        self.now += 1;
+        self.peak = self.peak.max(self.now);
+    }
+
+    pub fn down(&mut self) {
+        self.now = self.now.saturating_sub(1);
+    }
+}
+
+/// A distribution of durations.
+#[derive(Clone, Debug, Default)]
+pub struct Distribution {
+    /// Microseconds; allocated with the first value.
+    histogram: Option<Box<Histogram<u32>>>,
+    count: u64,
+    sum_nanos: u128,
+    min_nanos: u64,
+    max_nanos: u64,
+}
+
+impl Distribution {
+    pub fn record(&mut self, nanos: u64) {
+        self.min_nanos = if self.count == 0 { nanos } else { self.min_nanos.min(nanos) };
+        self.max_nanos = self.max_nanos.max(nanos);
+        self.count += 1;
+        self.sum_nanos += u128::from(nanos);
+        if self.histogram.is_none() {
+            self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok().map(Box::new);
+        }
+        if let Some(histogram) = &mut self.histogram {
+            histogram.saturating_record((nanos / 1000).max(1));
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.min_nanos = if self.count == 0 { other.min_nanos } else { self.min_nanos.min(other.min_nanos) };
+        self.max_nanos = self.max_nanos.max(other.max_nanos);
+        self.count += other.count;
+        self.sum_nanos += other.sum_nanos;
+        match (&mut self.histogram, &other.histogram) {
+            // Both have the same precision and grow on demand: adding cannot fail.
+            (Some(own), Some(others)) => drop(own.add(others.as_ref())),
+            (own @ None, Some(others)) => *own = Some(others.clone()),
+            (_, None) => {}
+        }
+    }
+
+    pub fn mean_seconds(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum_nanos as f64 / self.count as f64 / 1e9)
+    }
+
+    pub fn summary(&self) -> Durations {
+        if self.count == 0 {
+            return Durations::default();
+        }
+        let millis = |nanos: f64| Some(nanos / 1e6);
+        // The exact ends bound what the histogram rounds.
+        let quantile = |q: f64| {
+            let micros = self.histogram.as_ref().map(|histogram| histogram.value_at_quantile(q))?;
+            millis((micros as f64 * 1e3).clamp(self.min_nanos as f64, self.max_nanos as f64))
+        };
+        Durations {
+            count: self.count,
+            min: millis(self.min_nanos as f64),
+            mean: millis(self.sum_nanos as f64 / self.count as f64),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            max: millis(self.max_nanos as f64),
+        }
+    }
+}
+
+/// Attempts in each of the last seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Rate {
+    /// The second that `buckets[second % len]` counts.
+    second: u64,
+    buckets: [u32; Self::SECONDS + 2],
+}
+
+impl Rate {
+    /// Long enough to smooth a batch job's beat, short enough to follow a deploy.
+    pub const SECONDS: usize = 10;
+
+    fn roll(&mut self, second: u64) {
+        let gap = second.saturating_sub(self.second).min(self.buckets.len() as u64);
+        for step in 0..gap {
+            let index = self.index(second - step);
+            self.buckets[index] = 0;
+        }
+        self.second = self.second.max(second);
+    }
+
+    fn index(&self, second: u64) -> usize {
+        usize::try_from(second % self.buckets.len() as u64).unwrap_or(0)
+    }
+
+    pub fn count(&mut self, at: Ktime) {
+        let second = at.0 / 1_000_000_000;
+        self.roll(second);
+        if self.second - second < self.buckets.len() as u64 {
+            let index = self.index(second);
+            self.buckets[index] += 1;
+        }
+    }
+
+    /// Counts of the last whole seconds before `now`, newest first, no further back than `since`.
+    pub fn seconds(&self, now: Ktime, since: Ktime) -> Vec<u32> {
+        let (current, first) = (now.0 / 1_000_000_000, since.0 / 1_000_000_000);
+        (1..=Self::SECONDS as u64)
+            .map_while(|back| current.checked_sub(back).filter(|&second| second >= first))
+            .map(|second| {
+                let kept = second <= self.second && self.second - second < self.buckets.len() as u64;
+                if kept { self.buckets[self.index(second)] } else { 0 }
+            })
+            .collect()
+    }
+
+    /// Events per second over the last whole seconds.
+    pub fn per_second(&self, now: Ktime, since: Ktime) -> f64 {
+        let seconds = self.seconds(now, since);
+        if seconds.is_empty() {
+            return 0.0;
+        }
+        f64::from(seconds.iter().sum::<u32>()) / seconds.len() as f64
+    }
+}
+
+/// The counters.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    pub connects: u64,
+    pub established: u64,
+    pub failed: Failed,
+    pub accepted: u64,
+    pub closed: u64,
+    pub active_closes: u64,
+    pub passive_closes: u64,
+    pub resets: u64,
+    pub tw_entered: u64,
+    pub tw_reused: u64,
+    pub time_wait: Gauge,
+    pub close_wait: Gauge,
+    /// Local ports held towards destinations: flows and minisockets.
+    pub ports: Gauge,
+    pub lifetime: Distribution,
+    pub connect: Distribution,
+}
+
+impl Cell {
+    pub fn fail(&mut self, failure: Failure) {
+        *self.failed.entry(failure).or_default() += 1;
+    }
+
+    /// Nothing is going on here now, so that the cell may be folded into another.
+    pub fn idle(&self) -> bool {
+        self.time_wait.now == 0 && self.close_wait.now == 0 && self.ports.now == 0
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.connects += other.connects;
+        self.established += other.established;
+        for (&failure, count) in &other.failed {
+            *self.failed.entry(failure).or_default() += count;
+        }
+        self.accepted += other.accepted;
+        self.closed += other.closed;
+        self.active_closes += other.active_closes;
+        self.passive_closes += other.passive_closes;
+        self.resets += other.resets;
+        self.tw_entered += other.tw_entered;
+        self.tw_reused += other.tw_reused;
+        for (own, others) in [
+            (&mut self.time_wait, other.time_wait),
+            (&mut self.close_wait, other.close_wait),
+            (&mut self.ports, other.ports),
+        ] {
+            own.now += others.now;
+            // The peaks of two need not have coincided: the larger one is what is certain.
+            own.peak = own.peak.max(others.peak).max(own.now);
+        }
+        self.lifetime.merge(&other.lifetime);
+        self.connect.merge(&other.connect);
+    }
+
+    pub fn time_wait_stats(&self, window_seconds: f64) -> TimeWaitStats {
+        TimeWaitStats {
+            entered: self.tw_entered,
+            now: self.time_wait.now,
+            peak: self.time_wait.peak,
+            per_second: if window_seconds > 0.0 { self.tw_entered as f64 / window_seconds } else { 0.0 },
+            reused: self.tw_reused,
+        }
+    }
+
+    pub fn close_wait_stats(&self, oldest_seconds: Option<f64>) -> CloseWaitStats {
+        CloseWaitStats { now: self.close_wait.now, peak: self.close_wait.peak, oldest_seconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn rates_count_whole_seconds_only_and_forget_old_ones() {
+        let mut rate = Rate::default();
+        for second in 0..5 {
+            for _ in 0..10 {
+                rate.count(Ktime(second * SECOND + 5));
+            }
+        }
+        assert_eq!(rate.seconds(Ktime(5 * SECOND), Ktime(0)), [10, 10, 10, 10, 10]);
+        assert!((rate.per_second(Ktime(5 * SECOND), Ktime(0)) - 10.0).abs() < 1e-9);
+        // Ten seconds of silence later everything is forgotten, without an event to roll the buckets.
+        assert!(rate.per_second(Ktime(16 * SECOND), Ktime(0)).abs() < 1e-9);
+        rate.count(Ktime(40 * SECOND));
+        assert_eq!(rate.seconds(Ktime(41 * SECOND), Ktime(0)), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_rate_is_not_diluted_by_the_time_before_the_start() {
+        let mut rate = Rate::default();
+        for _ in 0..20 {
+            rate.count(Ktime(100 * SECOND));
+            rate.count(Ktime(101 * SECOND));
+        }
+        assert!((rate.per_second(Ktime(102 * SECOND), Ktime(100 * SECOND)) - 20.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn distributions_keep_exact_ends_and_merge() {
+        let mut a = Distribution::default();
+        let mut b = Distribution::default();
+        a.record(1_234_567);
+        b.record(9_876_543);
+        a.merge(&b);
+        let summary = a.summary();
+        assert_eq!((summary.count, summary.min, summary.max), (2, Some(1.234_567), Some(9.876_543)));
+        assert!((summary.p99.expect("two values") - 9.876_543).abs() < 0.1);
+        assert_eq!(Distribution::default().summary(), Durations::default());
+    }
+
+    #[test]
+    fn gauges_never_go_below_zero() {
+        let mut gauge = Gauge::default();
+        gauge.down();
+        gauge.up();
+        gauge.up();
+        gauge.down();
+        assert_eq!((gauge.now, gauge.peak), (1, 2));
+    }
+}

@@ -1,0 +1,281 @@
+//! What can be done about a destination that runs out of ports, with what it will bring.
+//!
+//! Two settings that the web recommends are missing on purpose. `tcp_tw_recycle` is gone since Linux 4.12 and broke clients behind NAT
+//! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s whatever it says.
+
+use super::{Context, TIME_WAIT_SECONDS, endpoint, human_seconds, rate};
+use crate::event::{Netns, TcpState};
+use crate::tracker::snapshot::{Advice, Destination, Namespace};
+
+/// The widest range that leaves the well-known ports alone.
+const WIDE: (u16, u16) = (1024, 65535);
+/// Less gain than this is not worth a change to a production host.
+const WORTHWHILE: f64 = 1.1;
+/// Requests that a kept connection carries, for the estimate: the default of nginx's `keepalive_requests` is ten times that.
+const REQUESTS_PER_CONNECTION: f64 = 100.0;
+/// Kernels without `tcp_tw_reuse_delay` wait for the full second after the last segment: at most this.
+const REUSE_DELAY_SECONDS: f64 = 1.0;
+/// A delay to fall back to where reuse is on and still too slow; far above any round trip inside a data centre.
+const SHORT_REUSE_DELAY_MS: u32 = 250;
+/// Listening ports named in a sentence.
+const MAX_PORTS_NAMED: usize = 8;
+
+/// Advice for a destination that is out of ports or will be, best first.
+pub(super) fn for_destination(context: Context<'_>, destination: &Destination) -> Vec<Advice> {
+    let state = |state| destination.ports.by_state.get(&state).copied().unwrap_or(0);
+    let half = destination.ports.in_use / 2;
+    let mut advice = Vec::new();
+    if state(TcpState::CloseWait) > half {
+        advice.push(close_leaked(destination));
+    } else if state(TcpState::Established) > half {
+        advice.push(bound_pool(destination));
+    } else {
+        advice.push(keep_connections(destination));
+    }
+    if state(TcpState::TimeWait) > half {
+        advice.extend(reuse_time_wait(context, destination));
+    }
+    advice.extend(widen(context, destination));
+    advice.extend(separate(context, destination));
+    advice.extend(more_addresses(destination));
+    advice
+}
+
+/// How long a port is held per connect, as far as the numbers tell.
+fn hold_seconds(destination: &Destination) -> f64 {
+    match (destination.ports.capacity, destination.sustainable_per_second) {
+        (Some(capacity), Some(sustainable)) if sustainable > 0.0 => f64::from(capacity) / sustainable,
+        _ => TIME_WAIT_SECONDS,
+    }
+}
+
+fn holder(destination: &Destination) -> &str {
+    destination.holders.first().map_or("the application", |holder| &*holder.workload)
+}
+
+fn remote(destination: &Destination) -> String {
+    endpoint(destination.remote_addr, destination.remote_port).to_string()
+}
+
+pub(super) fn keep_connections(destination: &Destination) -> Advice {
+    let holder = holder(destination);
+    let how = if holder.starts_with("php-fpm: pool") {
+        "persistent connections (PDO::ATTR_PERSISTENT, mysqli host `p:`, pconnect, cURL with one shared handle) or a local proxy"
+    } else {
+        "HTTP keep-alive or a connection pool"
+    };
+    let now = destination.connects_per_second;
+    let kept = now / REQUESTS_PER_CONNECTION;
+    let expected = if now > 0.0 {
+        format!(
+            "At {REQUESTS_PER_CONNECTION:.0} requests per connection: {} connects instead of {}, about {:.0} ports held instead of {}",
+            rate(kept),
+            rate(now),
+            (kept * hold_seconds(destination)).ceil().max(1.0),
+            destination.ports.in_use,
+        )
+    } else {
+        format!("One port per connection kept open instead of {} held now", destination.ports.in_use)
+    };
+    Advice {
+        action: format!("Let {holder} re-use its connections to {}: {how}", remote(destination)),
+        why: "Each connection that this side closes first holds its port for 60 s in TIME_WAIT; one that stays open holds one port for all \
+              its requests."
+            .into(),
+        expected,
+    }
+}
+
+fn bound_pool(destination: &Destination) -> Advice {
+    let established = destination.ports.by_state.get(&TcpState::Established).copied().unwrap_or(0);
+    Advice {
+        action: format!(
+            "Bound the number of connections that {} keeps to {}",
+            holder(destination),
+            remote(destination)
+        ),
+        why: "The ports are held by open connections, not by TIME_WAIT: no setting of the kernel frees them.".into(),
+        expected: format!("Each of the {established} open connections that goes frees one port"),
+    }
+}
+
+fn close_leaked(destination: &Destination) -> Advice {
+    let leaked = destination.ports.by_state.get(&TcpState::CloseWait).copied().unwrap_or(0);
+    Advice {
+        action: format!("Make {} close the connections that {} has closed", holder(destination), remote(destination)),
+        why: "CLOSE_WAIT lasts until the program closes its socket: no setting of the kernel ends it.".into(),
+        expected: format!("{leaked} ports are free at once; until the program is fixed, a restart does the same"),
+    }
+}
+
+/// `tcp_tw_reuse`, its timestamps, its delay: whichever is not set yet. Silent where the present setting is unknown.
+fn reuse_time_wait(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+    let namespace = context.namespace(destination.netns)?;
+    let loopback = destination.local_addr.is_loopback() && destination.remote_addr.is_loopback();
+    let on = match namespace.tw_reuse? {
+        1 => true,
+        2 => loopback,
+        _ => false,
+    };
+    let capacity = f64::from(destination.ports.capacity?);
+    let delay = namespace.tw_reuse_delay_ms.map_or(REUSE_DELAY_SECONDS, |ms| f64::from(ms) / 1e3);
+    let without_time_wait = (hold_seconds(destination) - TIME_WAIT_SECONDS).max(0.0);
+    let expected = |delay: f64| {
+        let after = capacity / (without_time_wait + delay).max(0.001);
+        format!(
+            "A 4-tuple can be used again after about {} instead of 60 s: up to {} connects instead of {}; only for outgoing connections, \
+             only while both ends use TCP timestamps",
+            human_seconds(delay),
+            rate(after),
+            rate(capacity / hold_seconds(destination)),
+        )
+    };
+    let timestamps_off = namespace.timestamps == Some(false);
+    let (setting, why) = match (on, timestamps_off) {
+        (false, timestamps_off) => {
+            let value = if loopback { 2 } else { 1 };
+            let both = if timestamps_off { "net.ipv4.tcp_timestamps=1 " } else { "" };
+            let scope = match (namespace.tw_reuse, loopback) {
+                (Some(2), _) => "The present value 2 covers loopback addresses only. ",
+                (_, true) => "The value 2 covers loopback addresses and nothing else. ",
+                _ => "",
+            };
+            let why = format!(
+                "{scope}connect() may then take over a TIME_WAIT entry of its own, safely, because timestamps tell old segments from new ones."
+            );
+            (format!("{both}net.ipv4.tcp_tw_reuse={value}"), why)
+        }
+        (true, true) => (
+            "net.ipv4.tcp_timestamps=1".into(),
+            "tcp_tw_reuse is on but does nothing without TCP timestamps. New connections only.".into(),
+        ),
+        (true, false) => {
+            let present = namespace.tw_reuse_delay_ms.filter(|_| context.knobs.tw_reuse_delay)?;
+            if present <= SHORT_REUSE_DELAY_MS {
+                return None;
+            }
+            return Some(Advice {
+                action: sysctl(
+                    context,
+                    destination.netns,
+                    &format!("net.ipv4.tcp_tw_reuse_delay={SHORT_REUSE_DELAY_MS}"),
+                ),
+                why: format!("tcp_tw_reuse is on and waits {present} ms before it uses a 4-tuple again."),
+                expected: expected(f64::from(SHORT_REUSE_DELAY_MS) / 1e3),
+            });
+        }
+    };
+    Some(Advice { action: sysctl(context, destination.netns, &setting), why, expected: expected(delay) })
+}
+
+fn widen(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+    let (lo, hi) = destination.ports.range?;
+    let capacity = f64::from(destination.ports.capacity.filter(|&capacity| capacity > 0)?);
+    let taken = context.namespace(destination.netns).map_or(0, |namespace| namespace.reserved + namespace.blocked);
+    let wide = u32::from(WIDE.1 - WIDE.0) + 1;
+    let ports = f64::from(wide.saturating_sub(taken));
+    if ports < capacity * WORTHWHILE {
+        return None;
+    }
+    let mut listening: Vec<u16> = context
+        .snapshot
+        .listeners
+        .iter()
+        .filter(|listener| listener.netns == destination.netns)
+        .map(|listener| listener.port)
+        .filter(|port| (WIDE.0..=WIDE.1).contains(port) && !(lo..=hi).contains(port))
+        .collect();
+    listening.sort_unstable();
+    listening.dedup();
+    let reserve = if listening.is_empty() {
+        "Ports that services listen on go into net.ipv4.ip_local_reserved_ports first.".into()
+    } else {
+        let more = listening.len().saturating_sub(MAX_PORTS_NAMED);
+        let mut named: Vec<String> = listening.iter().take(MAX_PORTS_NAMED).map(ToString::to_string).collect();
+        if more > 0 {
+            named.push(format!("{more} more"));
+        }
+        format!(
+            "Add the ports that services listen on there ({}) to net.ipv4.ip_local_reserved_ports first, keeping what it holds.",
+            named.join(", ")
+        )
+    };
+    let setting = format!("net.ipv4.ip_local_port_range=\"{} {}\"", WIDE.0, WIDE.1);
+    Some(Advice {
+        action: sysctl(context, destination.netns, &setting),
+        why: format!("The range is {lo}-{hi}. {reserve}"),
+        expected: format!(
+            "About {ports:.0} ports towards each destination instead of {capacity:.0}: {} connects instead of {}",
+            rate(ports / hold_seconds(destination)),
+            rate(capacity / hold_seconds(destination)),
+        ),
+    })
+}
+
+/// A range of its own for the holder, where somebody else suffers.
+fn separate(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+    if !context.knobs.ip_local_port_range_sockopt {
+        return None;
+    }
+    let holder = destination.holders.first()?;
+    let victim = destination.victims.iter().find(|victim| victim.workload != holder.workload)?;
+    let (lo, hi) = destination.ports.range?;
+    let middle = lo + (hi - lo) / 2;
+    let half = destination.ports.capacity? / 2;
+    Some(Advice {
+        action: format!(
+            "Confine {} to the ports {lo}-{middle} with setsockopt(IPPROTO_IP, IP_LOCAL_PORT_RANGE) before connect()",
+            holder.workload
+        ),
+        why: format!(
+            "{} suffers from ports that {} holds; Linux {} has this option.",
+            victim.workload, holder.workload, context.knobs.kernel
+        ),
+        expected: format!("About {half} ports stay free for {} whatever {} does", victim.workload, holder.workload),
+    })
+}
+
+fn more_addresses(destination: &Destination) -> Option<Advice> {
+    let capacity = destination.ports.capacity?;
+    Some(Advice {
+        action: format!(
+            "Spread the connections over a second source address (bind() to it with IP_BIND_ADDRESS_NO_PORT) or over a second address or port \
+             of {}",
+            remote(destination)
+        ),
+        why: "Ports run out per (source address, destination address, destination port).".into(),
+        expected: format!(
+            "Each further address brings {capacity} ports: {} more connects",
+            rate(f64::from(capacity) / hold_seconds(destination))
+        ),
+    })
+}
+
+/// The command for one namespace. Its name is used only where a shell takes it as one word.
+pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> String {
+    let plain =
+        |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('-');
+    match context.namespace(netns).and_then(|namespace| namespace.name.as_deref()).filter(plain) {
+        Some(name) => format!("ip netns exec {name} sysctl -w {setting}"),
+        None if context.snapshot.namespaces.len() > 1 => {
+            format!("sysctl -w {setting} (in network namespace {})", netns.0)
+        }
+        None => format!("sysctl -w {setting}"),
+    }
+}
+
+/// `None` where reserving ports is no different on this kernel.
+pub(super) fn step_width(context: Context<'_>, namespace: &Namespace) -> Option<Advice> {
+    (context.knobs.port_step_width && namespace.reserved > 0).then(|| Advice {
+        action: sysctl(
+            context,
+            namespace.netns,
+            &format!("net.ipv4.ip_local_port_step_width={}", namespace.reserved.saturating_mul(3)),
+        ),
+        why: format!(
+            "{} ports are reserved: without it, ports right behind a reserved block are chosen more often than others.",
+            namespace.reserved
+        ),
+        expected: "The same number of ports, used evenly".into(),
+    })
+}

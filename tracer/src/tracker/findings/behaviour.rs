@@ -1,0 +1,276 @@
+//! What programs do with their connections.
+
+use std::collections::BTreeMap;
+
+use super::{Context, TIME_WAIT_SECONDS, advice, endpoint, evidence, finding, human_seconds, plural, rate};
+use crate::event::{Addr, Endpoint, Netns, TcpState};
+use crate::tracker::snapshot::{Advice, Attribution, Destination, Durations, Finding, Severity};
+
+/// Capacity assumed where the range is unknown: the compiled default 32768-60999.
+const DEFAULT_CAPACITY: u32 = 28_232;
+/// Processes named in evidence.
+const MAX_PIDS: usize = 5;
+/// Fewer finished flows than this say nothing about how long flows live.
+const MIN_FLOWS: u64 = 20;
+/// Below this, lowering `tcp_fin_timeout` further begins to cut off peers that are merely slow.
+const SHORT_FIN_TIMEOUT_MS: u32 = 15_000;
+
+/// One workload towards one destination: all its processes together.
+struct Relation<'a> {
+    workload: &'a str,
+    remote: Endpoint,
+    destination: Option<&'a Destination>,
+    members: Vec<&'a Attribution>,
+}
+
+impl Relation<'_> {
+    fn sum(&self, of: impl Fn(&Attribution) -> u64) -> u64 {
+        self.members.iter().map(|member| of(member)).sum()
+    }
+
+    /// Median lifetime of the members' flows, weighted by how many they had; `None` if too few ended to tell.
+    fn lifetime_ms(&self) -> Option<f64> {
+        let known = self.members.iter().map(|member| &member.lifetime_ms);
+        let known: Vec<(&Durations, f64)> =
+            known.filter_map(|lifetime| lifetime.p50.map(|median| (lifetime, median))).collect();
+        let flows: u64 = known.iter().map(|(lifetime, _)| lifetime.count).sum();
+        let weighted: f64 = known.iter().map(|(lifetime, median)| median * lifetime.count as f64).sum();
+        (flows >= MIN_FLOWS).then(|| weighted / flows as f64)
+    }
+
+    fn capacity(&self) -> u32 {
+        self.destination.and_then(|destination| destination.ports.capacity).unwrap_or(DEFAULT_CAPACITY)
+    }
+
+    /// Who connects most, for evidence.
+    fn busiest(&self) -> Vec<serde_json::Value> {
+        let mut members = self.members.clone();
+        members.sort_by_key(|member| std::cmp::Reverse(member.connects));
+        let shown = members.iter().take(MAX_PIDS);
+        shown.map(|m| serde_json::json!({"pid": m.pid, "cmdline": m.cmdline, "connects": m.connects})).collect()
+    }
+
+    fn facts(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        evidence! {
+            "workload": self.workload,
+            "netns": self.members.first().map(|member| member.netns.0),
+            "local_addr": self.members.first().map(|member| member.local_addr),
+            "remote_addr": self.remote.addr,
+            "remote_port": self.remote.port,
+            "connects": self.sum(|member| member.connects),
+            "lifetime_ms_p50": self.lifetime_ms(),
+            "processes": self.busiest(),
+        }
+    }
+}
+
+/// Outgoing relations, in a fixed order.
+fn relations<'a>(context: Context<'a>) -> Vec<Relation<'a>> {
+    type Key<'a> = (&'a str, Netns, Addr, Endpoint);
+    let mut groups: BTreeMap<Key<'a>, Vec<&'a Attribution>> = BTreeMap::new();
+    for member in context.snapshot.attributions.iter().filter(|member| member.connects > 0) {
+        let remote = endpoint(member.remote_addr, member.remote_port);
+        groups.entry((&member.workload, member.netns, member.local_addr, remote)).or_default().push(member);
+    }
+    let destination = |netns: Netns, local: Addr, remote: Endpoint| {
+        context.snapshot.destinations.iter().find(|destination| {
+            (destination.netns, destination.local_addr) == (netns, local)
+                && endpoint(destination.remote_addr, destination.remote_port) == remote
+        })
+    };
+    groups
+        .into_iter()
+        .map(|((workload, netns, local, remote), members)| Relation {
+            workload,
+            remote,
+            destination: destination(netns, local, remote),
+            members,
+        })
+        .collect()
+}
+
+/// Who fills the range with `TIME_WAIT`.
+pub(super) fn time_wait_churn(context: Context<'_>) -> Vec<Finding> {
+    let mut found: Vec<(f64, Finding)> = Vec::new();
+    for relation in relations(context) {
+        let per_second: f64 = relation.members.iter().map(|member| member.time_wait.per_second).sum();
+        // Where this rate settles: entries begun during one TIME_WAIT.
+        let settles = per_second * TIME_WAIT_SECONDS;
+        let share = settles / f64::from(relation.capacity().max(1));
+        let Some(lifetime) = relation.lifetime_ms() else { continue };
+        if share < context.thresholds.churn_share || lifetime > context.thresholds.short_lifetime_ms {
+            continue;
+        }
+        let severity = if share >= context.thresholds.churn_warning_share { Severity::Warning } else { Severity::Info };
+        let now = relation.sum(|member| member.time_wait.now);
+        let summary = format!(
+            "{} leaves {} connections in TIME_WAIT towards {} ({now} now, median lifetime {}): at 60 s each that is {:.0} ports, {:.0} % of {}.",
+            relation.workload,
+            rate(per_second),
+            relation.remote,
+            human_seconds(lifetime / 1e3),
+            settles,
+            share * 100.0,
+            relation.capacity(),
+        );
+        let mut finding = finding("time-wait-churn", severity, summary);
+        finding.evidence = relation.facts();
+        finding.evidence.insert("time_wait_per_second", per_second.into());
+        finding.evidence.insert("time_wait_now", now.into());
+        finding.evidence.insert("active_closes", relation.sum(|member| member.active_closes).into());
+        finding.advice = relation.destination.map(advice::keep_connections).into_iter().collect();
+        found.push((share, finding));
+    }
+    found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    found.into_iter().map(|(_, finding)| finding).collect()
+}
+
+/// Connections that stay open and connections that do not, from one workload to one place.
+pub(super) fn pool_bypass(context: Context<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for relation in relations(context) {
+        let oldest = relation.members.iter().filter_map(|member| member.oldest_established_seconds).fold(0.0, f64::max);
+        let Some(lifetime) = relation.lifetime_ms() else { continue };
+        let per_second = relation.sum(|member| member.connects) as f64 / context.window();
+        let thresholds = context.thresholds;
+        if oldest < thresholds.long_lived_seconds
+            || lifetime > thresholds.short_lifetime_ms
+            || per_second < thresholds.bypass_per_second
+        {
+            continue;
+        }
+        let is_long = |member: &&&Attribution| {
+            member.oldest_established_seconds.is_some_and(|age| age >= thresholds.long_lived_seconds)
+        };
+        let pooling = relation.members.iter().filter(is_long).count();
+        let summary = format!(
+            "{} keeps connections to {} open (the oldest for {}, in {pooling} {}) and still opens {} short ones (median {}): part of it goes past its pool.",
+            relation.workload,
+            relation.remote,
+            human_seconds(oldest),
+            if pooling == 1 { "process" } else { "processes" },
+            rate(per_second),
+            human_seconds(lifetime / 1e3),
+        );
+        let mut finding = finding("pool-bypass", Severity::Warning, summary);
+        finding.evidence = relation.facts();
+        finding.evidence.insert("oldest_established_seconds", oldest.into());
+        finding.evidence.insert("processes_with_long_flows", pooling.into());
+        finding.evidence.insert("connects_per_second", per_second.into());
+        finding.advice = vec![Advice {
+            action: format!("Find the code of {} that does not use the pool for {}", relation.workload, relation.remote),
+            why: "Usual causes: a client object made per request, a pool whose idle limit is below the concurrency (Go's http.Transport keeps 2 \
+                  per host unless MaxIdleConnsPerHost says more), a second library with a connection of its own."
+                .into(),
+            expected: format!(
+                "Up to {} connects fewer, which frees about {:.0} ports",
+                rate(per_second),
+                per_second * TIME_WAIT_SECONDS
+            ),
+        }];
+        found.push(finding);
+    }
+    found
+}
+
+/// Programs that do not close.
+pub(super) fn close_wait_leak(context: Context<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for workload in &context.snapshot.workloads {
+        let Some(oldest) = workload.close_wait.oldest_seconds else { continue };
+        let now = workload.close_wait.now;
+        if now < context.thresholds.close_wait_count || oldest < context.thresholds.close_wait_seconds {
+            continue;
+        }
+        let mut leaking: Vec<_> = context
+            .snapshot
+            .attributions
+            .iter()
+            .filter(|member| member.workload == workload.name && member.close_wait.now > 0)
+            .collect();
+        leaking.sort_by_key(|member| std::cmp::Reverse(member.close_wait.now));
+        let most = leaking.first().map_or_else(String::new, |member| {
+            let remote = endpoint(member.remote_addr, member.remote_port);
+            format!(", most with {remote} (pid {}, {})", member.pid, member.close_wait.now)
+        });
+        let summary = format!(
+            "{} does not close {} that its peers closed, the oldest {} ago{most}: they hold ports and descriptors until it does.",
+            workload.name,
+            plural(now, "connection"),
+            human_seconds(oldest),
+        );
+        let mut finding = finding("close-wait-leak", Severity::Warning, summary);
+        finding.since = Some(context.ago(oldest));
+        finding.evidence = evidence! {
+            "workload": &*workload.name,
+            "close_wait_now": now,
+            "close_wait_peak": workload.close_wait.peak,
+            "oldest_seconds": oldest,
+            "with": leaking.iter().take(MAX_PIDS).map(|member| serde_json::json!({
+                "pid": member.pid,
+                "remote_addr": member.remote_addr,
+                "remote_port": member.remote_port,
+                "close_wait": member.close_wait.now,
+            })).collect::<Vec<_>>(),
+        };
+        finding.advice = vec![Advice {
+            action: format!("Make {} close a connection when reading from it returns 0 or an error", workload.name),
+            why: "CLOSE_WAIT lasts until the program closes its socket: no setting of the kernel ends it.".into(),
+            expected: format!("{} freed; until then a restart frees them once", plural(now, "port")),
+        }];
+        found.push(finding);
+    }
+    found
+}
+
+/// Peers that do not close.
+pub(super) fn fin_wait2_orphans(context: Context<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for destination in &context.snapshot.destinations {
+        let waiting = destination.ports.by_state.get(&TcpState::FinWait2).copied().unwrap_or(0);
+        let share = f64::from(waiting) / f64::from(destination.ports.in_use.max(1));
+        if waiting < context.thresholds.fin_wait2_count || share < context.thresholds.fin_wait2_share {
+            continue;
+        }
+        let remote = endpoint(destination.remote_addr, destination.remote_port);
+        let summary = format!(
+            "{remote} does not close its side of {}: {waiting} of the {} ports towards it wait in FIN_WAIT2.",
+            plural(u64::from(waiting), "connection"),
+            destination.ports.in_use,
+        );
+        let mut finding = finding("fin-wait2-orphans", Severity::Warning, summary);
+        finding.evidence = evidence! {
+            "netns": destination.netns.0,
+            "local_addr": destination.local_addr,
+            "remote_addr": destination.remote_addr,
+            "remote_port": destination.remote_port,
+            "fin_wait2": waiting,
+            "in_use": destination.ports.in_use,
+            "holders": destination.holders,
+        };
+        finding.advice.push(Advice {
+            action: format!(
+                "Make the service at {remote} close its connections when the client has closed (CLOSE_WAIT over there)"
+            ),
+            why: "This side has closed and waits for the peer's FIN.".into(),
+            expected: "FIN_WAIT2 lasts one round trip; TIME_WAIT follows as usual".into(),
+        });
+        let timeout = context.namespace(destination.netns).and_then(|namespace| namespace.fin_timeout_ms);
+        if let Some(timeout) = timeout.filter(|&timeout| timeout > SHORT_FIN_TIMEOUT_MS) {
+            let setting = format!("net.ipv4.tcp_fin_timeout={}", SHORT_FIN_TIMEOUT_MS / 1000);
+            finding.advice.push(Advice {
+                action: advice::sysctl(context, destination.netns, &setting),
+                why: "It bounds how long a closed socket waits in FIN_WAIT2 for a peer that never closes, and nothing else: TIME_WAIT stays \
+                      at 60 s."
+                    .into(),
+                expected: format!(
+                    "Such a port is free after {} s instead of {} s",
+                    SHORT_FIN_TIMEOUT_MS / 1000,
+                    timeout / 1000
+                ),
+            });
+        }
+        found.push(finding);
+    }
+    found
+}

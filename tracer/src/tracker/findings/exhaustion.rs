@@ -1,0 +1,141 @@
+//! Out of ports, now or soon.
+
+use super::{Context, advice, count, endpoint, evidence, finding, human_seconds, plural, rate};
+use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, Severity};
+
+/// States named in a sentence.
+const STATES_NAMED: usize = 2;
+
+/// `connect()` found no free port.
+pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
+    let failing = context.snapshot.destinations.iter().filter_map(|destination| {
+        let failed = count(&destination.failed, Failure::PortsExhausted);
+        (failed > 0).then_some((destination, failed))
+    });
+    failing
+        .map(|(destination, failed)| {
+            let victims = match destination.victims.as_slice() {
+                [] => String::new(),
+                [only] => format!(" of {}", only.workload),
+                [first, rest @ ..] => format!(" of {} and {}", first.workload, plural(rest.len() as u64, "other")),
+            };
+            let summary = format!(
+                "{}{victims} to {} failed with EADDRNOTAVAIL: {}{}.",
+                plural(failed, "connect"),
+                endpoint(destination.remote_addr, destination.remote_port),
+                occupancy(destination),
+                holders(destination),
+            );
+            let mut finding = finding("port-exhaustion", Severity::Critical, summary);
+            finding.since = destination.first_failure;
+            finding.evidence = facts(destination);
+            finding.evidence.insert("failed", failed.into());
+            finding.advice = advice::for_destination(context, destination);
+            finding
+        })
+        .collect()
+}
+
+/// bind(port 0) found no free port: a failure without a destination.
+pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
+    let failing = context.snapshot.workloads.iter().filter_map(|workload| {
+        let failed = count(&workload.failed, Failure::BindExhausted);
+        (failed > 0).then_some((workload, failed))
+    });
+    failing
+        .map(|(workload, failed)| {
+            let summary = format!(
+                "{} of {} to port 0 failed with EADDRINUSE: no port of the range was free on its source address, whatever the destination.",
+                plural(failed, "bind"),
+                workload.name
+            );
+            let mut finding = finding("port-exhaustion", Severity::Critical, summary);
+            finding.evidence = evidence! {
+                "workload": &*workload.name,
+                "bind_failed": failed,
+                "ports_held": workload.ports_held,
+                "netns": workload.netns.iter().map(|netns| netns.0).collect::<Vec<_>>(),
+            };
+            finding.advice = vec![super::limits::bind_no_port(&workload.name)];
+            finding
+        })
+        .collect()
+}
+
+/// Not yet, but soon.
+pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
+    let coming = context.snapshot.destinations.iter().filter_map(|destination| {
+        let seconds = destination.seconds_to_exhaustion?;
+        let quiet = count(&destination.failed, Failure::PortsExhausted) == 0;
+        (quiet && seconds <= context.thresholds.soon_seconds).then_some((destination, seconds))
+    });
+    coming
+        .map(|(destination, seconds)| {
+            let severity = match destination.forecast_confidence {
+                None | Some(Confidence::Low) => Severity::Info,
+                Some(_) if seconds <= context.thresholds.soon_critical_seconds => Severity::Critical,
+                Some(_) => Severity::Warning,
+            };
+            let bears = destination
+                .sustainable_per_second
+                .map_or_else(String::new, |sustainable| format!(", where {} can be sustained", rate(sustainable)));
+            let when = if seconds > 0.0 {
+                format!("run out in about {}", human_seconds(seconds))
+            } else {
+                "have run out (no connect has failed yet)".into()
+            };
+            let summary = format!(
+                "Local ports towards {} {when} at {} connects{bears}: {}{}.",
+                endpoint(destination.remote_addr, destination.remote_port),
+                rate(destination.connects_per_second),
+                occupancy(destination),
+                holders(destination),
+            );
+            let mut finding = finding("port-exhaustion-soon", severity, summary);
+            finding.evidence = facts(destination);
+            finding.evidence.insert("seconds_to_exhaustion", seconds.into());
+            finding.evidence.insert("confidence", serde_json::json!(destination.forecast_confidence));
+            finding.advice = advice::for_destination(context, destination);
+            finding
+        })
+        .collect()
+}
+
+/// `28231 of 28232 ports of 10.0.0.2 in use (27390 TIME_WAIT, 841 ESTABLISHED)`.
+fn occupancy(destination: &Destination) -> String {
+    let ports = &destination.ports;
+    let mut states: Vec<_> = ports.by_state.iter().filter(|(_, count)| **count > 0).collect();
+    states.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let named: Vec<String> =
+        states.into_iter().take(STATES_NAMED).map(|(state, count)| format!("{count} {state}")).collect();
+    let states = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
+    match ports.capacity {
+        Some(capacity) => format!("{} of {capacity} ports of {} in use{states}", ports.in_use, destination.local_addr),
+        None => format!("{} ports of {} in use{states}", ports.in_use, destination.local_addr),
+    }
+}
+
+fn holders(destination: &Destination) -> String {
+    destination
+        .holders
+        .first()
+        .map_or_else(String::new, |first| format!(", {} held by {}", first.ports, first.workload))
+}
+
+fn facts(destination: &Destination) -> std::collections::BTreeMap<&'static str, serde_json::Value> {
+    let ports = &destination.ports;
+    evidence! {
+        "netns": destination.netns.0,
+        "local_addr": destination.local_addr,
+        "remote_addr": destination.remote_addr,
+        "remote_port": destination.remote_port,
+        "in_use": ports.in_use,
+        "capacity": ports.capacity,
+        "peak": ports.peak,
+        "by_state": ports.by_state.iter().map(|(state, count)| (state.name(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
+        "holders": destination.holders,
+        "victims": destination.victims,
+        "connects_per_second": destination.connects_per_second,
+        "sustainable_per_second": destination.sustainable_per_second,
+    }
+}

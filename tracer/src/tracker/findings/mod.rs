@@ -1,0 +1,211 @@
+//! What the numbers mean, and what would help: conclusions for somebody who was woken up.
+//!
+//! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the numbers in it, the
+//! facts behind it for machines, and advice that names only what this kernel has and what is not yet set.
+//!
+//! Not for: measuring. What a [`Snapshot`] does not know, no finding claims; a missing number makes a finding silent.
+//!
+//! | id | says |
+//! | --- | --- |
+//! | `port-exhaustion` | connects fail for lack of a local port |
+//! | `port-exhaustion-soon` | they will, at this rate |
+//! | `time-wait-churn` | who makes the `TIME_WAIT` entries, towards whom |
+//! | `pool-bypass` | a workload keeps connections open and opens short ones to the same place |
+//! | `close-wait-leak` | a program does not close what its peers closed |
+//! | `fin-wait2-orphans` | peers do not close what we closed |
+//! | `syn-recv-pile-up` | half-open connections queue up at a listener |
+//! | `bind-before-connect` | bind() takes ports from everybody |
+//! | `listener-in-ephemeral-range` | a service's port can be taken while it restarts |
+//! | `conntrack-pressure` | the connection-tracking table is nearly full |
+
+mod advice;
+mod behaviour;
+mod exhaustion;
+mod limits;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::snapshot::{Failed, Failure, Finding, Namespace, Severity, Snapshot};
+use crate::event::{Addr, Endpoint, Ktime, Netns};
+
+/// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand; the
+/// worst come first and the last one says how many there are besides.
+const MAX_PER_ID: usize = 5;
+/// `TCP_TIMEWAIT_LEN` of `include/net/tcp.h`. Not tunable.
+const TIME_WAIT_SECONDS: f64 = 60.0;
+
+/// What this kernel offers. Advice never names a knob that is absent here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knobs {
+    /// `net.ipv4.tcp_tw_reuse_delay`.
+    pub tw_reuse_delay: bool,
+    /// The socket option `IP_LOCAL_PORT_RANGE`.
+    pub ip_local_port_range_sockopt: bool,
+    /// `net.ipv4.ip_local_port_step_width`.
+    pub port_step_width: bool,
+    /// Release (`6.18.44`), for the reader of advice that depends on it.
+    pub kernel: String,
+}
+
+/// When numbers become findings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// A quarter of an hour: time to be woken up, look, and act.
+    pub soon_seconds: f64,
+    /// Below a minute there is no time left to look first; also the length of `TIME_WAIT`, so nothing frees ports sooner.
+    pub soon_critical_seconds: f64,
+    /// A quarter of the capacity in `TIME_WAIT` by one workload: twice two such workloads would fill it.
+    pub churn_share: f64,
+    /// From half of the range on every `connect()` searches all even ports first and costs ten times as much.
+    pub churn_warning_share: f64,
+    /// A second: connections that carry one request are shorter, pooled ones are not.
+    pub short_lifetime_ms: f64,
+    /// Half a minute: nobody holds a single request open that long.
+    pub long_lived_seconds: f64,
+    /// Below one short connection a second, a pool that renews its connections looks the same.
+    pub bypass_per_second: f64,
+    /// A few sockets in `CLOSE_WAIT` are normal while programs react to the end of a connection.
+    pub close_wait_count: u64,
+    /// No program takes a minute to react.
+    pub close_wait_seconds: f64,
+    /// Fewer ports than this do not matter to anybody.
+    pub fin_wait2_count: u32,
+    /// Share of the ports in use towards that destination.
+    pub fin_wait2_share: f64,
+    /// The accept backlog that most programs ask for.
+    pub syn_recv_count: u32,
+    /// A tenth of the range taken away from every destination at once.
+    pub blocked_share: f64,
+    /// A fifth left is one burst of new connections.
+    pub conntrack_warning: f64,
+    /// The next burst drops packets.
+    pub conntrack_critical: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            soon_seconds: 900.0,
+            soon_critical_seconds: 60.0,
+            churn_share: 0.25,
+            churn_warning_share: 0.5,
+            short_lifetime_ms: 1_000.0,
+            long_lived_seconds: 30.0,
+            bypass_per_second: 1.0,
+            close_wait_count: 16,
+            close_wait_seconds: 60.0,
+            fin_wait2_count: 100,
+            fin_wait2_share: 0.2,
+            syn_recv_count: 128,
+            blocked_share: 0.1,
+            conntrack_warning: 0.8,
+            conntrack_critical: 0.95,
+        }
+    }
+}
+
+/// What every rule looks at.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    snapshot: &'a Snapshot,
+    knobs: &'a Knobs,
+    thresholds: &'a Thresholds,
+}
+
+impl Context<'_> {
+    /// Seconds observed; never 0, so that rates are finite.
+    fn window(&self) -> f64 {
+        self.snapshot.now.seconds_since(self.snapshot.start).max(1.0)
+    }
+
+    fn namespace(&self, netns: Netns) -> Option<&Namespace> {
+        self.snapshot.namespaces.iter().find(|namespace| namespace.netns == netns)
+    }
+
+    /// The instant `seconds` ago, not before the first one observed.
+    fn ago(&self, seconds: f64) -> Ktime {
+        let age = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        Ktime(self.snapshot.now.0.saturating_sub(nanos))
+    }
+}
+
+/// Everything worth a sentence in `snapshot`, most severe first.
+pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
+    let context = Context { snapshot, knobs, thresholds };
+    let rules: [fn(Context<'_>) -> Vec<Finding>; 11] = [
+        exhaustion::exhausted,
+        exhaustion::bind_exhausted,
+        exhaustion::soon,
+        behaviour::time_wait_churn,
+        behaviour::pool_bypass,
+        behaviour::close_wait_leak,
+        behaviour::fin_wait2_orphans,
+        limits::bind_before_connect,
+        limits::syn_recv_pile_up,
+        limits::conntrack_pressure,
+        limits::listener_in_ephemeral_range,
+    ];
+    let mut all: Vec<Finding> = rules.into_iter().flat_map(|rule| bounded(rule(context))).collect();
+    // Stable: within one severity the order above, which goes from what hurts to what might.
+    all.sort_by_key(|finding| finding.severity);
+    all
+}
+
+fn bounded(mut found: Vec<Finding>) -> Vec<Finding> {
+    let others = found.len().saturating_sub(MAX_PER_ID);
+    if others > 0 {
+        found.sort_by_key(|finding| finding.severity);
+        found.truncate(MAX_PER_ID);
+        if let Some(last) = found.last_mut() {
+            last.summary = format!("{} {others} more like this.", last.summary);
+            last.evidence.insert("others", others.into());
+        }
+    }
+    found
+}
+
+fn finding(id: &'static str, severity: Severity, summary: String) -> Finding {
+    Finding { id, severity, summary, since: None, evidence: BTreeMap::new(), advice: Vec::new() }
+}
+
+/// Fills `evidence`, one line per fact.
+macro_rules! evidence {
+    ($($name:literal: $value:expr),+ $(,)?) => {
+        std::collections::BTreeMap::from([$(($name, serde_json::json!($value))),+])
+    };
+}
+use evidence;
+
+fn count(failed: &Failed, failure: Failure) -> u64 {
+    failed.get(&failure).copied().unwrap_or(0)
+}
+
+fn endpoint(addr: Addr, port: u16) -> Endpoint {
+    Endpoint { addr, port }
+}
+
+/// `1 connect`, `3 connects`.
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { format!("{count} {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// A duration for a sentence, at a precision that a reader can use.
+fn human_seconds(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 7_200.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3_600.0)
+    }
+}
+
+/// A rate for a sentence.
+fn rate(per_second: f64) -> String {
+    if per_second < 10.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
+}

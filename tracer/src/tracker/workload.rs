@@ -1,0 +1,217 @@
+//! Which processes an SRE thinks of as one.
+//!
+//! What makes `connect` fail is never one process but the whole of a service: fifty php-fpm children, or the `curl` that a unit's
+//! script starts a hundred times a second, each with a pid of its own that nobody will ever look up. So the name is taken from
+//! what such processes share, and never from what changes with every start (pid, arguments, scope names), unless asked for.
+//!
+//! Not for: finding these facts out (`names`).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::event::ProcessFacts;
+
+/// What to group processes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The first that is known of: pool, container, unit, comm.
+    ///
+    /// - The *pool* comes first because several pools of one php-fpm share container, unit and comm, and each has its own limits,
+    ///   its own code and its own owner.
+    /// - The *container* comes before the unit because units around it are the runtime's. It stands without the comm:
+    ///   what a container's processes start belongs to it.
+    /// - The *unit* comes before the comm so that the helpers of a service (`curl`, `sh`) fall together with it.
+    /// - The *comm* of the group leader is what is left: what users run from their shells.
+    #[default]
+    Auto,
+    Pool,
+    Unit,
+    Container,
+    Comm,
+    Exe,
+    Cmdline,
+    Pid,
+    Cgroup,
+}
+
+impl By {
+    /// Every choice, in the order in which help shows them.
+    pub const ALL: [Self; 9] = [
+        Self::Auto,
+        Self::Pool,
+        Self::Unit,
+        Self::Container,
+        Self::Comm,
+        Self::Exe,
+        Self::Cmdline,
+        Self::Pid,
+        Self::Cgroup,
+    ];
+
+    /// As typed after `--by`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Pool => "pool",
+            Self::Unit => "unit",
+            Self::Container => "container",
+            Self::Comm => "comm",
+            Self::Exe => "exe",
+            Self::Cmdline => "cmdline",
+            Self::Pid => "pid",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// `--by` was given something else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot group by `{found}`: expected one of {}", By::ALL.map(By::name).join(", "))]
+pub struct UnknownBy {
+    found: String,
+}
+
+impl FromStr for By {
+    type Err = UnknownBy;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        By::ALL.into_iter().find(|by| by.name() == text).ok_or_else(|| UnknownBy { found: text.into() })
+    }
+}
+
+/// The name of the workload that a process belongs to. Never empty.
+///
+/// Where the fact asked for is unknown, the name is that of [`By::Auto`] among the others, so that processes outside of any
+/// container, say, are told apart by their units and not lumped together as "none".
+pub fn workload_name(facts: &ProcessFacts, by: By) -> Arc<str> {
+    let chosen = match by {
+        By::Auto => None,
+        By::Pool => pool(facts),
+        By::Unit => facts.unit.clone(),
+        By::Container => facts.container.clone(),
+        By::Comm => Some(comm(facts)),
+        By::Exe => facts.exe.clone(),
+        By::Cmdline => facts.cmdline.clone(),
+        By::Pid => Some(format!("{}[{}]", comm(facts), facts.pid).into()),
+        By::Cgroup => facts.cgroup_path.clone(),
+    };
+    chosen
+        .or_else(|| pool(facts))
+        .or_else(|| facts.container.clone())
+        .or_else(|| facts.unit.clone())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| comm(facts))
+}
+
+/// As the worker's own title has it, and where: two containers may both have a pool `www`.
+fn pool(facts: &ProcessFacts) -> Option<Arc<str>> {
+    let pool = facts.pool.as_ref()?;
+    Some(match &facts.container {
+        Some(container) => format!("php-fpm: pool {pool} ({container})").into(),
+        None => format!("php-fpm: pool {pool}").into(),
+    })
+}
+
+/// The group leader's: threads rename themselves, and `io_uring`'s workers are called `iou-wrk-PID`.
+fn comm(facts: &ProcessFacts) -> Arc<str> {
+    if !facts.comm.is_empty() {
+        return facts.comm.clone();
+    }
+    if facts.pid == 0 { "unknown".into() } else { format!("pid {}", facts.pid).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, comm: &str) -> ProcessFacts {
+        ProcessFacts { pid, comm: comm.into(), ..ProcessFacts::default() }
+    }
+
+    fn name(facts: &ProcessFacts, by: By) -> String {
+        workload_name(facts, by).to_string()
+    }
+
+    #[test]
+    fn auto_prefers_pool_then_container_then_unit_then_comm() {
+        let mut facts = process(7, "php-fpm8.2");
+        assert_eq!(name(&facts, By::Auto), "php-fpm8.2");
+        facts.unit = Some("php8.2-fpm.service".into());
+        assert_eq!(name(&facts, By::Auto), "php8.2-fpm.service");
+        facts.container = Some("docker:0123456789ab".into());
+        assert_eq!(name(&facts, By::Auto), "docker:0123456789ab");
+        facts.pool = Some("www".into());
+        assert_eq!(name(&facts, By::Auto), "php-fpm: pool www (docker:0123456789ab)");
+        facts.container = None;
+        assert_eq!(name(&facts, By::Auto), "php-fpm: pool www");
+    }
+
+    #[test]
+    fn short_lived_children_of_one_service_fall_together() {
+        let parent = ProcessFacts { unit: Some("sync.service".into()), ..process(10, "sync.sh") };
+        let names: std::collections::BTreeSet<_> = (11..40)
+            .map(|pid| ProcessFacts {
+                unit: Some("sync.service".into()),
+                cmdline: Some(format!("curl http://backend/{pid}").into()),
+                ..process(pid, "curl")
+            })
+            .chain([parent])
+            .map(|facts| name(&facts, By::Auto))
+            .collect();
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn every_choice_is_honoured_where_its_fact_is_known() {
+        let facts = ProcessFacts {
+            pool: Some("www".into()),
+            unit: Some("a.service".into()),
+            container: Some("docker:0123456789ab".into()),
+            exe: Some("/usr/bin/x".into()),
+            cmdline: Some("x -y".into()),
+            cgroup_path: Some("/system.slice/a.service".into()),
+            ..process(7, "x")
+        };
+        let names = By::ALL.map(|by| name(&facts, by));
+        let pool = "php-fpm: pool www (docker:0123456789ab)";
+        let expected = [
+            pool,
+            pool,
+            "a.service",
+            "docker:0123456789ab",
+            "x",
+            "/usr/bin/x",
+            "x -y",
+            "x[7]",
+            "/system.slice/a.service",
+        ];
+        assert_eq!(names.each_ref().map(String::as_str), expected);
+    }
+
+    #[test]
+    fn an_unknown_fact_falls_back_and_no_name_is_empty() {
+        let facts = ProcessFacts { unit: Some("a.service".into()), ..process(7, "x") };
+        assert_eq!(name(&facts, By::Container), "a.service");
+        for by in By::ALL {
+            assert!(!name(&ProcessFacts::default(), by).is_empty(), "{by}");
+        }
+        assert_eq!(name(&ProcessFacts::default(), By::Auto), "unknown");
+        assert_eq!(name(&process(9, ""), By::Auto), "pid 9");
+    }
+
+    #[test]
+    fn names_parse_back_and_errors_list_what_there_is() {
+        for by in By::ALL {
+            assert_eq!(by.to_string().parse(), Ok(by));
+        }
+        let error = "service".parse::<By>().expect_err("no such choice").to_string();
+        assert!(error.contains("`service`") && error.contains("auto, pool, unit"), "{error}");
+    }
+}
