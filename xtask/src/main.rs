@@ -1,1 +1,87 @@
-fn main() {}
+//! The errands of this repository, as `cargo xtask <errand>`: one place that knows how portchurn is built, tested and checked,
+//! for people and for CI alike.
+//!
+//! Not for: anything that users of portchurn need at run time.
+#![expect(clippy::print_stdout, reason = "a command-line tool: its results go to stdout, its progress to stderr")]
+
+mod ci;
+mod e2e;
+mod layers;
+mod readme;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::setup::Needs;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "portchurn's own errands")]
+struct Cli {
+    #[command(subcommand)]
+    errand: Errand,
+}
+
+#[derive(Subcommand)]
+enum Errand {
+    /// Install what is missing to build and test: nightly with rust-src, bpf-linker, Debian packages.
+    Setup,
+    /// Build a release and let it make, watch and explain an incident in network namespaces of its own.
+    Demo,
+    /// Unit and property tests, then the end-to-end tests.
+    Test,
+    /// Everything that must hold before a merge, with a summary.
+    Ci,
+    /// The end-to-end tests: real sockets in network namespaces, as root.
+    E2e(e2e::Options),
+    /// Check that modules only use the modules that the design lets them use.
+    Layers,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.errand {
+        Errand::Setup => setup::setup(Needs::Everything),
+        Errand::Demo => demo(),
+        Errand::Test => test(),
+        Errand::Ci => ci::ci(),
+        Errand::E2e(options) => {
+            setup::setup(Needs::Everything)?;
+            e2e::e2e(options)
+        }
+        Errand::Layers => layers::check_workspace(),
+    }
+}
+
+fn demo() -> Result<()> {
+    setup::setup(Needs::Build)?;
+    let portchurn = shell::build_release()?;
+    if !shell::is_root() {
+        shell::say("the demo makes network namespaces and loads BPF programs, so it runs as root (through sudo)");
+    }
+    shell::run(shell::as_root(portchurn.as_os_str(), &[])?.arg("demo"))
+}
+
+fn test() -> Result<()> {
+    setup::setup(Needs::Everything)?;
+    unit_tests()?;
+    e2e::e2e(&e2e::Options::default())
+}
+
+/// Unit and property tests, with the kernel side and without.
+fn unit_tests() -> Result<()> {
+    shell::run(shell::cargo().arg("test"))?;
+    shell::run(shell::cargo().args(["test", "-p", "tracer", "--no-default-features", "--lib"]))
+}

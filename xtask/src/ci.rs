@@ -1,0 +1,151 @@
+//! `cargo xtask ci`: everything that must hold before a merge, in one place, the same on every machine.
+//!
+//! All steps run even when one fails, so that one run tells everything; a step whose prerequisite failed is not run and counts as
+//! failed. The closing line is for machines: `N passed, N failed`.
+
+use std::env;
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, run, say, target_dir};
+use crate::{e2e, layers, readme};
+
+struct Step {
+    name: &'static str,
+    /// The step that must have passed first.
+    after: Option<&'static str>,
+    work: fn() -> Result<()>,
+}
+
+const BUILD: &str = "build";
+
+const STEPS: [Step; 12] = [
+    Step { name: "format", after: None, work: format },
+    Step { name: "layers", after: None, work: layers::check_workspace },
+    Step { name: "clippy, host", after: None, work: clippy_host },
+    Step { name: "clippy, BPF target", after: None, work: clippy_bpf },
+    Step { name: "clippy, without live", after: None, work: clippy_without_live },
+    Step { name: "unit and property tests", after: None, work: unit_tests },
+    Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
+    Step { name: "rustdoc", after: None, work: rustdoc },
+    Step { name: BUILD, after: None, work: || build_release().map(drop) },
+    Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
+    Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
+    // Last: it sees what the others left behind.
+    Step { name: "clean tree", after: None, work: clean_tree },
+];
+
+enum Outcome {
+    Passed(Duration),
+    Failed(Duration, String),
+    NotRun(&'static str),
+}
+
+pub fn ci() -> Result<()> {
+    let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
+    for step in &STEPS {
+        say(&format!("---- {} ----", step.name));
+        let outcome = match step.after.filter(|after| !passed(&outcomes, after)) {
+            Some(after) => Outcome::NotRun(after),
+            None => measured(step.work),
+        };
+        if let Outcome::Failed(_, why) = &outcome {
+            say(&format!("{}: {why}", step.name));
+        }
+        outcomes.push((step.name, outcome));
+    }
+    summary(&outcomes)
+}
+
+fn passed(outcomes: &[(&str, Outcome)], name: &str) -> bool {
+    outcomes.iter().any(|(other, outcome)| *other == name && matches!(outcome, Outcome::Passed(_)))
+}
+
+fn measured(work: fn() -> Result<()>) -> Outcome {
+    let start = Instant::now();
+    match work() {
+        Ok(()) => Outcome::Passed(start.elapsed()),
+        Err(error) => Outcome::Failed(start.elapsed(), format!("{error:#}")),
+    }
+}
+
+fn summary(outcomes: &[(&str, Outcome)]) -> Result<()> {
+    println!();
+    for (name, outcome) in outcomes {
+        match outcome {
+            Outcome::Passed(took) => println!("passed   {:>7.1} s  {name}", took.as_secs_f64()),
+            Outcome::Failed(took, why) => println!("FAILED   {:>7.1} s  {name}: {why}", took.as_secs_f64()),
+            Outcome::NotRun(after) => println!("NOT RUN            {name}: needs the step {after}"),
+        }
+    }
+    let passed = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Passed(_))).count();
+    let failed = outcomes.len() - passed;
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 {
+        bail!("{failed} steps failed");
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy_host() -> Result<()> {
+    run(cargo().args(["clippy", "--workspace", "--exclude", "tracer-ebpf", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn clippy_without_live() -> Result<()> {
+    run(cargo().args(["clippy", "-p", "tracer", "--no-default-features", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// As aya-build compiles it, in a directory of its own: the flags differ from those of the host.
+fn clippy_bpf() -> Result<()> {
+    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+    let mut command = nightly("cargo");
+    command
+        .args(["clippy", "-p", "tracer-ebpf", "--bins", "--release", "--target", target, "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(target_dir().join("clippy-bpf"))
+        .args(["--", "-D", "warnings"])
+        .env("CARGO_ENCODED_RUSTFLAGS", bpf_flags());
+    run(&mut command)
+}
+
+fn bpf_flags() -> OsString {
+    format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH).into()
+}
+
+fn unit_tests() -> Result<()> {
+    run(cargo().arg("test"))
+}
+
+fn unit_tests_without_live() -> Result<()> {
+    run(cargo().args(["test", "-p", "tracer", "--no-default-features"]))
+}
+
+fn rustdoc() -> Result<()> {
+    run(cargo()
+        .args(["doc", "--workspace", "--exclude", "tracer-ebpf", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// In CI nothing may be left behind; elsewhere somebody may be at work, and then nothing can be told.
+fn clean_tree() -> Result<()> {
+    let status = git_status()?;
+    if env::var("CI").is_ok_and(|ci| ci == "true") {
+        ensure!(status.is_empty(), "these files were changed or left behind:\n{status}");
+    } else if !status.is_empty() {
+        say(&format!("not committed:\n{status}"));
+    }
+    Ok(())
+}
+
+fn git_status() -> Result<String> {
+    let mut git: Command = command("git");
+    answer(git.args(["status", "--porcelain"]))
+        .context("`git status` does not work here: is this a git clone, owned by who runs this?")
+}

@@ -1,0 +1,210 @@
+//! `cargo xtask e2e`: the end-to-end tests against this machine's kernel.
+//!
+//! They are built as whoever calls, and only the finished test binaries run as root. One test at a time: they share the kernel,
+//! its BPF programs and its tracepoints. A test that cannot run says so in a line that starts with `SKIPPED`; those lines are counted here, because
+//! libtest calls such a test passed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::shell::{as_root, build_release, cargo, line_of, say};
+
+#[derive(Args, Default)]
+pub struct Options {
+    /// Where the kernel under test is.
+    #[arg(value_enum, default_value_t)]
+    place: Place,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+    /// A skipped test fails the run (always so when CI=true).
+    #[arg(long)]
+    no_skip: bool,
+}
+
+impl Options {
+    /// All tests, none of them skipped.
+    pub fn strict() -> Self {
+        Self { no_skip: true, ..Self::default() }
+    }
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Place {
+    /// This machine.
+    #[default]
+    Local,
+}
+
+/// A test binary and the directory that cargo would run it in.
+struct Suite {
+    name: String,
+    executable: PathBuf,
+    package: PathBuf,
+}
+
+/// What the lines of a test run add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skips: Vec<String>,
+}
+
+pub fn e2e(options: &Options) -> Result<()> {
+    let Place::Local = options.place;
+    let portchurn = build_release()?;
+    let suites = build_suites()?;
+    let mut tally = Tally::default();
+    let mut broken = Vec::new();
+    for suite in &suites {
+        if !run_suite(suite, options, &portchurn, &mut tally)? {
+            broken.push(suite.name.as_str());
+        }
+    }
+    let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
+    verdict(&tally, &broken, options.filter.as_deref(), strict)
+}
+
+fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -> Result<()> {
+    say(&format!("e2e: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skips.len()));
+    for skip in &tally.skips {
+        say(&format!("e2e: {skip}"));
+    }
+    ensure!(broken.is_empty(), "end-to-end tests failed in: {}", broken.join(", "));
+    if let Some(filter) = filter {
+        ensure!(tally.passed > 0, "no end-to-end test has {filter:?} in its name");
+    }
+    ensure!(
+        !strict || tally.skips.is_empty(),
+        "{} end-to-end tests were skipped and here none may be: the lines above say what is missing",
+        tally.skips.len()
+    );
+    Ok(())
+}
+
+fn build_suites() -> Result<Vec<Suite>> {
+    let mut build = cargo();
+    build.args(["test", "-p", "portchurn-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    let line = line_of(&build);
+    say(&line);
+    let output = build.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
+    ensure!(output.status.success(), "`{line}` failed ({})", output.status);
+    let suites: Vec<Suite> = String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect();
+    if suites.is_empty() {
+        bail!("`{line}` built no test binary");
+    }
+    Ok(suites)
+}
+
+/// The test binary that one of cargo's messages announces, if it does.
+fn suite(message: &str) -> Option<Suite> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let is_test = message["profile"]["test"].as_bool().unwrap_or(false);
+    let executable = message["executable"].as_str().filter(|_| is_test)?;
+    Some(Suite {
+        name: message["target"]["name"].as_str()?.to_owned(),
+        executable: PathBuf::from(executable),
+        package: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+    })
+}
+
+/// Runs one test binary and passes its output on; true if it succeeded.
+fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
+    let ci = env::var_os("CI");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut variables: Vec<(&str, &OsStr)> = vec![
+        ("PORTCHURN_BIN", portchurn.as_os_str()),
+        ("CARGO_MANIFEST_DIR", suite.package.as_os_str()),
+        ("PATH", &path),
+    ];
+    variables.extend(ci.as_deref().map(|ci| ("CI", ci)));
+    let mut command = as_root(suite.executable.as_os_str(), &variables)?;
+    // --show-output: what passing tests print, hence also why they were skipped.
+    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(&options.filter);
+    say(&format!("e2e: {}", suite.name));
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", suite.name))?;
+    let stdout = child.stdout.take().context("the test binary's stdout")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.with_context(|| format!("reading what {} prints", suite.name))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line, &suite.name);
+    }
+    Ok(child.wait().with_context(|| format!("waiting for {}", suite.name))?.success())
+}
+
+impl Tally {
+    fn read(&mut self, line: &str, suite: &str) {
+        if line.starts_with("SKIPPED") {
+            self.skips.push(format!("{suite}: {line}"));
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count(counts, " passed");
+            self.failed += count(counts, " failed");
+            let ignored = count(counts, " ignored");
+            if ignored > 0 {
+                self.skips.push(format!("{suite}: {ignored} tests are marked #[ignore]"));
+            }
+        }
+    }
+}
+
+/// The number in front of `what` in libtest's closing line.
+fn count(line: &str, what: &str) -> u64 {
+    let Some((before, _)) = line.split_once(what) else { return 0 };
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.read(line, "counts"));
+        tally
+    }
+
+    #[test]
+    fn results_skips_and_ignored_tests_are_counted() {
+        let seen = tally(
+            "test a ... ok\n---- a stderr ----\nSKIPPED, missing: php-fpm\n\
+             test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 9.00s",
+        );
+        assert_eq!((seen.passed, seen.failed), (12, 3));
+        assert_eq!(seen.skips, ["counts: SKIPPED, missing: php-fpm", "counts: 1 tests are marked #[ignore]"]);
+    }
+
+    #[test]
+    fn a_skip_fails_only_a_strict_run() {
+        let skipped = tally("SKIPPED: no nsenter\ntest result: ok. 1 passed; 0 failed; 0 ignored;");
+        assert!(verdict(&skipped, &[], None, false).is_ok());
+        assert!(verdict(&skipped, &[], None, true).is_err());
+    }
+
+    #[test]
+    fn a_broken_suite_or_a_filter_without_a_match_fails() {
+        let none = Tally::default();
+        assert!(verdict(&none, &["counts"], None, false).is_err());
+        assert!(verdict(&none, &[], Some("nothing"), false).is_err());
+    }
+
+    #[test]
+    fn only_test_binaries_of_cargos_messages_are_suites() {
+        let message = |test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/w/tests/Cargo.toml","target":{{"name":"counts"}},
+                    "profile":{{"test":{test}}},"executable":"/w/target/debug/deps/counts-1"}}"#
+            )
+        };
+        assert_eq!(suite(&message(true)).map(|suite| suite.package), Some(PathBuf::from("/w/tests")));
+        assert!(suite(&message(false)).is_none());
+        assert!(suite(r#"{"reason":"build-finished","success":true}"#).is_none());
+    }
+}

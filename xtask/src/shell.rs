@@ -1,0 +1,124 @@
+//! Starting other programs: cargo, the nightly cargo, something as root. Each is said before it runs, so that a failure can be
+//! repeated by hand.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// The workspace root; every command runs there.
+pub fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}
+
+pub fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+pub fn portchurn() -> PathBuf {
+    target_dir().join("release/portchurn")
+}
+
+/// One line of progress.
+pub fn say(line: &str) {
+    eprintln!("xtask: {line}");
+}
+
+/// A command in the workspace root that finds what cargo has installed, even when the caller's PATH does not have it.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    // Set by .cargo/config.toml for the cargo inside tracer/build.rs; people want to see what happens.
+    command.current_dir(root()).env_remove("CARGO_TERM_QUIET").env("PATH", path());
+    command
+}
+
+fn path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let Some(bin) = cargo_home.map(|home| home.join("bin")) else { return path };
+    if env::split_paths(&path).any(|dir| dir == bin) {
+        return path;
+    }
+    env::join_paths(env::split_paths(&path).chain([bin])).unwrap_or(path)
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A tool of the nightly toolchain. What cargo tells its children about the stable toolchain must not reach it.
+pub fn nightly(program: &str) -> Command {
+    let mut command = command("rustup");
+    for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    command.args(["run", "nightly", program]);
+    command
+}
+
+/// Runs a command with our stdin, stdout and stderr.
+pub fn run(command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    say(&line);
+    let status = command.status().with_context(|| format!("starting `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status})");
+    Ok(())
+}
+
+/// What a command wrote to stdout, or `None` when it is not there or fails: for questions, not for work.
+pub fn answer(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The command as it can be typed.
+pub fn line_of(command: &Command) -> String {
+    let short = |part: &OsStr| {
+        let text = part.to_string_lossy();
+        let text = text.strip_prefix(&format!("{}/", root().display())).unwrap_or(&text).to_owned();
+        if text.is_empty() || text.contains(char::is_whitespace) { format!("'{text}'") } else { text }
+    };
+    let program = Path::new(command.get_program());
+    let program =
+        if program.file_name() == Some(OsStr::new("cargo")) { OsStr::new("cargo") } else { program.as_os_str() };
+    [program].into_iter().chain(command.get_args()).map(short).collect::<Vec<_>>().join(" ")
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// `program` as root, with these variables: directly, or through sudo (which drops most of the environment, so they are named).
+pub fn as_root(program: &OsStr, variables: &[(&str, &OsStr)]) -> Result<Command> {
+    if is_root() {
+        let mut command = command(program);
+        command.envs(variables.iter().copied());
+        return Ok(command);
+    }
+    if answer(command("sudo").arg("-V")).is_none() {
+        bail!("this needs root and there is no sudo: run the same `cargo xtask` command as root");
+    }
+    let mut command = command("sudo");
+    command.args(["-E", "env"]);
+    for (name, value) in variables {
+        let mut pair = OsString::from(format!("{name}="));
+        pair.push(value);
+        command.arg(pair);
+    }
+    command.arg(program);
+    Ok(command)
+}
+
+/// Builds the release binary and says where it is.
+pub fn build_release() -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
+    let portchurn = portchurn();
+    ensure!(portchurn.is_file(), "the build succeeded but {} is not there", portchurn.display());
+    Ok(portchurn)
+}
