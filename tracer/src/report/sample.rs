@@ -251,7 +251,9 @@ pub fn exhaustion() -> Snapshot {
             workload: Some(name("nginx.service")),
             pid: None,
             accepted: 12,
-            in_ephemeral_range: true, syn_recv: None }],
+            in_ephemeral_range: true,
+            syn_recv: None,
+        }],
         findings: vec![
             exhaustion_finding(),
             Finding {

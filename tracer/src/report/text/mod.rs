@@ -31,7 +31,7 @@ const NEAR_FULL: f64 = 0.8;
 /// A forecast further away than this can wait for the day.
 const SOON_SECONDS: f64 = 3_600.0;
 /// Findings that the headline and the destinations tell already, with more numbers.
-const TOLD_BY_DESTINATIONS: [&str; 2] = ["port-exhaustion", "port-exhaustion-forecast"];
+const TOLD_BY_DESTINATIONS: [&str; 2] = ["port-exhaustion", "port-exhaustion-soon"];
 
 /// How the text should look.
 #[derive(Clone, Debug)]
