@@ -298,7 +298,6 @@ wire! {
 
 /// A decoded record. The rare, large kinds stay behind a reference to the bytes they were decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "decoded on the stack once per record, matched and gone")]
 pub enum Record<'a> {
     Transition(TransitionRecord),
     TimeWaitStart(TimeWaitRecord),

@@ -160,7 +160,7 @@ pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
             scope.spawn(|| attach_with_tracefs(host, plan)).join().map_err(|_| ProbeError::Thread)?
         });
     }
-    load(host, plan, Vec::new())
+    load(host, &plan, Vec::new())
 }
 
 /// Errors unless the process has `needed` (`CAP_SYS_ADMIN` stands in for both BPF capabilities).
@@ -178,7 +178,7 @@ fn attach_with_tracefs(host: &Host, mut plan: Plan) -> Result<Session, ProbeErro
     match mounted {
         Ok(()) => load(
             host,
-            plan,
+            &plan,
             vec![
                 "tracefs was not mounted: portchurn mounted it for itself alone, invisible to the rest of the host"
                     .into(),
@@ -189,22 +189,22 @@ fn attach_with_tracefs(host: &Host, mut plan: Plan) -> Result<Session, ProbeErro
             plan.degraded.push(no_calls(format!(
                 "tracefs is not mounted and mounting it failed ({error}); mount -t tracefs tracefs /sys/kernel/tracing"
             )));
-            load(host, plan, Vec::new())
+            load(host, &plan, Vec::new())
         }
         Err(error) => Err(ProbeError::Tracefs(error)),
     }
 }
 
-fn load(host: &Host, plan: Plan, notes: Vec<String>) -> Result<Session, ProbeError> {
+fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeError> {
     raise_memlock(host);
     let btf = (plan.state == StateHook::Chain)
         .then(Btf::from_sys_fs)
         .transpose()
         .map_err(|error| ProbeError::Load(Box::new(error.into())))?;
     // 5.10 has no bpf_get_socket_cookie in tracing programs: the verifier is the one to ask.
-    match load_with(&plan, btf.as_ref(), true, notes.clone()) {
+    match load_with(plan, btf.as_ref(), true, notes.clone()) {
         Err(ProbeError::Program { program, .. }) if program == CHAIN[0].program => {
-            let mut session = load_with(&plan, btf.as_ref(), false, notes)?;
+            let mut session = load_with(plan, btf.as_ref(), false, notes)?;
             session.degraded.push(Degradation::new(
                 "bpf_get_socket_cookie in tracing programs",
                 "this kernel (before 5.12) does not offer it",

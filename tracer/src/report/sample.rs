@@ -45,6 +45,7 @@ pub fn degraded_host() -> HostFacts {
     }
 }
 
+#[expect(clippy::missing_panics_doc, reason = "for tests, which write addresses")]
 pub fn addr(text: &str) -> Addr {
     text.parse::<std::net::IpAddr>().expect("an address").into()
 }
@@ -163,6 +164,7 @@ const BYPASS: &str = "/usr/bin/python3 /srv/shop/bypass.py --upstream 10.66.0.2:
 const POOL: &str = "/usr/bin/python3 /srv/shop/pool.py --size 42";
 
 /// A pool of long connections shares 1,024 ports with a job that opens one per request; both suffer.
+#[expect(clippy::too_many_lines, reason = "one literal")]
 pub fn exhaustion() -> Snapshot {
     let bypass_time_wait = TimeWaitStats { entered: 2_561, now: 982, peak: 982, per_second: 85.4, reused: 0 };
     Snapshot {

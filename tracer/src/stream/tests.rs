@@ -17,6 +17,7 @@ fn key(local: &str, local_port: u16, remote: &str, remote_port: u16) -> FlowKey 
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "notices hold an option")]
 fn owner(pid: u32, workload: &str, inferred: bool) -> Option<Owner> {
     Some(Owner { pid, comm: "python3".into(), workload: workload.into(), inferred })
 }
@@ -276,7 +277,7 @@ fn a_reader_that_leaves_ends_the_stream_and_a_full_disk_is_an_error() {
     pipe.fails.replace(None);
     assert_eq!(stream.notice(&flow()).expect("a clean end"), Outcome::Closed);
     assert_eq!(stream.flush().expect("a clean end"), Outcome::Closed);
-    assert_eq!(pipe.bytes.borrow().iter().filter(|&&byte| byte == b'\n').count(), 1, "nothing after the end");
+    assert_eq!(pipe.bytes.borrow().split(|&byte| byte == b'\n').count(), 2, "nothing after the end");
 
     let pipe = Pipe::default();
     let mut stream = Stream::new(pipe.clone(), Format::Json, all(), clock(), true);
@@ -292,7 +293,7 @@ fn a_terminal_gets_lines_and_a_pipe_gets_batches() {
         let _ = stream.notice(&flow()).expect("written");
         let at_once = pipe.bytes.borrow().len();
         let _ = stream.flush().expect("written");
-        (at_once > 0, pipe.bytes.borrow().len() > 0)
+        (at_once > 0, !pipe.bytes.borrow().is_empty())
     };
     assert_eq!(lines(true), (true, true));
     assert_eq!(lines(false), (false, true));

@@ -270,7 +270,7 @@ impl Tracker {
                 }
             })
             .collect();
-        list.sort_by(|a, b| (a.netns, a.port, a.addr, a.pid).cmp(&(b.netns, b.port, b.addr, b.pid)));
+        list.sort_by_key(|listener| (listener.netns, listener.port, listener.addr, listener.pid));
         list
     }
 

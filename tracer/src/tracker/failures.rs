@@ -53,7 +53,7 @@ impl Tracker {
         let in_call = flow.tid != 0 && t.current_tid == flow.tid;
         let port_chosen = t.last_port != flow.port_before;
         let failure = match t.sk_err {
-            0 if t.classic && !(in_call && !port_chosen) => Failure::Unknown,
+            0 if t.classic && (!in_call || port_chosen) => Failure::Unknown,
             0 if t.shutdown => Failure::Aborted,
             0 if in_call && flow.bound => Failure::TupleTaken,
             0 if in_call && !port_chosen && t.key.local.port == 0 => Failure::PortsExhausted,

@@ -20,6 +20,7 @@ const TOMBSTONE_NANOS: u64 = 10_000_000_000;
 
 /// One flow.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state in disguise")]
 pub struct Flow {
     /// `key.local.port` is 0 until the port is known.
     pub key: FlowKey,

@@ -1,17 +1,16 @@
-//! The rules by which transitions, timers and calls change flows, minisockets and bound sockets.
+//! The rules by which transitions change flows.
 //!
 //! Who may be believed when: the caller of CLOSE->SYN_SENT owns the flow to the end of its `TIME_WAIT`; a passive flow begins at
 //! SYN_RECV->ESTABLISHED (LISTEN->SYN_RECV carries the listener's cookie up to 6.12) and belongs to the listener until
 //! accept() names somebody; later events never change an owner.
 
 use super::Tracker;
-use super::bound::Bound;
 use super::flow::Flow;
 use super::people::AttrId;
 use super::slab::Ref;
 use super::snapshot::{Ended, FlowEnd, Notice, Opened, StateChange};
 use super::time_wait::Entry;
-use crate::event::{FlowKey, Ktime, SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition};
+use crate::event::{FlowKey, Ktime, SocketEvent, TcpState, Transition};
 
 const ECONNABORTED: u16 = 103;
 const ECONNRESET: u16 = 104;
@@ -231,6 +230,9 @@ impl Tracker {
         }
         self.set_state(at, t.new, t.ktime);
         if t.new == TcpState::Established {
+            if let Some(key) = self.flows.get(at).map(|flow| flow.key) {
+                self.make_way(&key);
+            }
             self.occupy(at);
             self.credit_reuse(at);
         }
@@ -272,7 +274,7 @@ impl Tracker {
         self.count(attr, None, |cell| cell.ports.up());
     }
 
-    fn vacate(&mut self, at: Ref) {
+    pub(super) fn vacate(&mut self, at: Ref) {
         let Some(flow) = self.flows.get_mut(at) else { return };
         if !flow.occupies {
             return;
@@ -304,13 +306,14 @@ impl Tracker {
             return;
         }
         let ended = match (t.old, t.sk_err) {
-            (_, ECONNRESET) => Ended::ResetByPeer,
             (_, ETIMEDOUT) => Ended::TimedOut,
-            (_, ECONNABORTED) => Ended::ResetByUs,
+            (_, ECONNABORTED) | (TcpState::Established | TcpState::CloseWait | TcpState::SynRecv, 0) => {
+                Ended::ResetByUs
+            }
+            (_, ECONNRESET) => Ended::ResetByPeer,
             (TcpState::LastAck, _) => Ended::PassiveClose,
             (TcpState::FinWait1 | TcpState::FinWait2, _) => Ended::ActiveClose,
             (TcpState::Closing, _) => Ended::SimultaneousClose,
-            (TcpState::Established | TcpState::CloseWait | TcpState::SynRecv, 0) => Ended::ResetByUs,
             (_, 0) => Ended::Unknown,
             (_, _) => Ended::ResetByPeer,
         };
@@ -321,6 +324,8 @@ impl Tracker {
             key: flow.key,
             cookie: flow.id.cookie,
             began: t.ktime,
+            armed: t.ktime,
+            cancelled: None,
             attr: flow.attr,
             dest: flow.dest,
             observed: false,
@@ -378,7 +383,7 @@ impl Tracker {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of the notice")]
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         ktime: Ktime,
         key: FlowKey,
@@ -397,212 +402,5 @@ impl Tracker {
             new,
             dwell_ms: dwell.map(millis),
         }));
-    }
-
-    pub(super) fn time_wait_begins(&mut self, e: &TimeWaitEvent) {
-        if let Some(mut entry) = self.ledger.rearmed(e.id.cookie, &e.key, e.ktime) {
-            // The peer's FIN (or a stray segment) restarted the timer: the same minisocket for another 60 s.
-            entry.began = e.ktime;
-            entry.fin_wait2 = e.fin_wait2;
-            self.begin_time_wait(entry, false);
-            return;
-        }
-        if let Some(entry) = self.ledger.find(&e.key).and_then(|at| self.ledger.get_mut(at)) {
-            entry.fin_wait2 = e.fin_wait2;
-            entry.last = e.ktime;
-            return;
-        }
-        // The minisocket has an address of its own; its cookie is the socket's.
-        let flow = self.flows.find(SocketId { cookie: e.id.cookie, sock: 0 }, Some(&e.key));
-        let (attr, dest, bound, inferred, old) = match flow.and_then(|at| self.flows.get(at)) {
-            Some(flow) => (flow.attr, flow.dest, flow.bound, flow.inferred_owner, flow.state),
-            None => {
-                let dest = if self.looks_ephemeral(&e.key) { self.dest(&e.key, e.ktime) } else { None };
-                let unknown = self.people.unknown();
-                let attr = self.people.attribute(unknown, dest, e.key.netns, true, e.ktime);
-                (Some(attr), dest, false, true, TcpState::FinWait2)
-            }
-        };
-        if let Some(at) = flow {
-            // The port passes from the socket to the minisocket; in between it is not free, nor is it taken twice.
-            self.vacate(at);
-        }
-        let entry = Entry {
-            key: e.key,
-            cookie: e.id.cookie,
-            began: e.ktime,
-            attr,
-            dest,
-            observed: true,
-            fin_wait2: e.fin_wait2,
-            bound,
-            last: e.ktime,
-            pass: self.pass,
-        };
-        self.begin_time_wait(entry, true);
-        if self.config.notices.transitions {
-            self.tell(e.ktime, e.key, attr, inferred, old, TcpState::TimeWait, None);
-        }
-    }
-
-    /// Enters a minisocket; `new` = it counts as a begin of the window, not as the continuation of one.
-    pub(super) fn begin_time_wait(&mut self, entry: Entry, new: bool) {
-        let (key, attr, dest, began, bound) = (entry.key, entry.attr, entry.dest, entry.began, entry.bound);
-        if self.ledger.insert(entry).is_none() {
-            self.evicted += 1;
-            return;
-        }
-        if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
-            dest.take(TcpState::TimeWait, bound);
-            dest.schedule(began);
-            dest.touch(began);
-        }
-        self.count(attr, dest, |cell| {
-            cell.time_wait.up();
-            cell.tw_entered += u64::from(new);
-        });
-        if dest.is_some() {
-            self.count(attr, None, |cell| cell.ports.up());
-        }
-        if bound {
-            self.hold_port(key.netns, key.local.port);
-        }
-    }
-
-    pub(super) fn time_wait_ends(&mut self, e: &TimeWaitEvent) {
-        let Some(at) = self.ledger.find(&e.key) else { return };
-        if let Some(entry) = self.end_time_wait(at, e.ktime)
-            && !e.expired
-        {
-            self.ledger.remember(entry, e.ktime);
-        }
-    }
-
-    /// Takes a minisocket out of the books.
-    pub(super) fn end_time_wait(&mut self, at: Ref, now: Ktime) -> Option<Entry> {
-        let entry = self.ledger.remove(at)?;
-        if let Some(dest) = entry.dest.and_then(|dest| self.places.get_mut(dest)) {
-            dest.give(TcpState::TimeWait, entry.bound);
-            dest.unschedule(entry.began);
-            dest.touch(now);
-        }
-        self.count(entry.attr, entry.dest, |cell| cell.time_wait.down());
-        if entry.dest.is_some() {
-            self.count(entry.attr, None, |cell| cell.ports.down());
-        }
-        if entry.bound {
-            self.free_port(entry.key.netns, entry.key.local.port);
-        }
-        if self.config.notices.transitions {
-            let dwell = entry.observed.then(|| now.since(entry.began));
-            self.tell(now, entry.key, entry.attr, !entry.observed, TcpState::TimeWait, TcpState::Close, dwell);
-        }
-        Some(entry)
-    }
-
-    /// accept() handed the flow to a process: from now on it is that process's.
-    pub(super) fn accepted(&mut self, e: &SocketEvent) {
-        let Some(at) = self.flows.find(e.id, Some(&e.key)) else { return };
-        let proc = self.people.of_pid(e.pid);
-        let Some(flow) = self.flows.get(at) else { return };
-        let (old, state) = (flow.attr, flow.state);
-        if flow.dest.is_some() {
-            // Told apart wrongly: it looked like one of ours towards them.
-            return;
-        }
-        let attr = self.people.attribute(proc, None, e.key.netns, false, e.ktime);
-        if let Some(flow) = self.flows.get_mut(at) {
-            flow.attr = Some(attr);
-            flow.inferred_owner = false;
-            flow.opened = Opened::Passive;
-        }
-        if old == Some(attr) {
-            return;
-        }
-        // What was credited to the listener so far moves along. Only what such a flow can have done by now.
-        let close_wait = state == TcpState::CloseWait;
-        self.count(old, None, |cell| {
-            cell.accepted = cell.accepted.saturating_sub(1);
-            if close_wait {
-                cell.close_wait.down();
-                cell.passive_closes = cell.passive_closes.saturating_sub(1);
-            }
-        });
-        self.count(Some(attr), None, |cell| {
-            cell.accepted += 1;
-            if close_wait {
-                cell.close_wait.up();
-                cell.passive_closes += 1;
-            }
-        });
-    }
-
-    fn listens(&mut self, t: &Transition) {
-        let owner = t.caller.map(|caller| self.people.of_pid(caller.pid));
-        self.bind_entry(Bound {
-            id: t.id,
-            netns: t.key.netns,
-            addr: t.key.local.addr,
-            port: t.key.local.port,
-            listening: true,
-            owner,
-            accepted: 0,
-            syn_recv: None,
-            last: t.ktime,
-            pass: self.pass,
-        });
-    }
-
-    fn stops_listening(&mut self, t: &Transition) {
-        let Some(at) = self.bound.find(t.id) else { return };
-        if t.key.local.port == 0 {
-            self.unbind(at);
-        } else {
-            self.bound.stop_listening(at);
-        }
-    }
-
-    pub(super) fn port_bound(&mut self, e: &SocketEvent) {
-        let owner = self.people.of_pid(e.pid);
-        self.bind_entry(Bound {
-            id: e.id,
-            netns: e.key.netns,
-            addr: e.key.local.addr,
-            port: e.key.local.port,
-            listening: false,
-            owner: Some(owner),
-            accepted: 0,
-            syn_recv: None,
-            last: e.ktime,
-            pass: self.pass,
-        });
-    }
-
-    pub(super) fn bind_entry(&mut self, bound: Bound) -> Option<Ref> {
-        let (netns, port) = (bound.netns, bound.port);
-        match self.bound.upsert(bound) {
-            Some((at, newly)) => {
-                if newly != 0 {
-                    self.hold_port(netns, port);
-                }
-                Some(at)
-            }
-            None => {
-                self.evicted += 1;
-                None
-            }
-        }
-    }
-
-    pub(super) fn port_released(&mut self, id: SocketId) {
-        if let Some(at) = self.bound.find(id) {
-            self.unbind(at);
-        }
-    }
-
-    pub(super) fn unbind(&mut self, at: Ref) {
-        if let Some(bound) = self.bound.remove(at) {
-            self.free_port(bound.netns, bound.port);
-        }
     }
 }

@@ -5,8 +5,8 @@
 //! of the host worse. What it concluded is read as an immutable [`Snapshot`]; what happens just now as [`Notice`]s.
 //!
 //! `flow` holds the lives of sockets, `time_wait` the minisockets, `bound` the sockets that block ports, `ports` the
-//! destinations and namespaces, `people` the processes and workloads; `lifecycle`, `failures` and `reconcile` are the rules by
-//! which events change them, `assemble` builds the snapshot, `findings` judges it.
+//! destinations and namespaces, `people` the processes and workloads; `lifecycle`, `minisockets`, `sockets`, `failures` and
+//! `reconcile` are the rules by which events change them, `assemble` builds the snapshot, `findings` judges it.
 
 mod assemble;
 mod bound;
@@ -15,11 +15,13 @@ mod failures;
 pub mod findings;
 mod flow;
 mod lifecycle;
+mod minisockets;
 mod people;
 mod ports;
 mod reconcile;
 mod slab;
 pub mod snapshot;
+mod sockets;
 mod time_wait;
 pub mod workload;
 
@@ -36,7 +38,7 @@ use snapshot::{EventCounts, Notice, Owner, Snapshot};
 use time_wait::Ledger;
 use workload::By;
 
-use crate::event::{Event, FlowKey, Ktime, LossCounts, Netns};
+use crate::event::{Event, FlowKey, Ktime, LossCounts};
 
 /// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
 /// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
@@ -79,6 +81,8 @@ pub struct Tracker {
     pending: Pending,
     /// Flows in `SYN_SENT` that may still fail for lack of a port.
     unsettled: VecDeque<(Ktime, Ref)>,
+    /// Minisockets whose timer was cancelled, and when.
+    cancelled: VecDeque<(Ktime, Ref)>,
     notices: Vec<Notice>,
     read: u64,
     skipped: u64,
@@ -103,6 +107,7 @@ impl Tracker {
             people: People::new(config.by),
             pending: Pending::default(),
             unsettled: VecDeque::new(),
+            cancelled: VecDeque::new(),
             notices: Vec::new(),
             read: 0,
             skipped: 0,
@@ -225,6 +230,9 @@ impl Tracker {
         if self.unsettled.front().is_some_and(|&(began, _)| self.now.since(began) > SETTLE_NANOS) {
             self.settle(self.now);
         }
+        if !self.cancelled.is_empty() {
+            self.settle_cancelled(self.now);
+        }
     }
 
     /// Flows that have been in `SYN_SENT` long enough hold a port.
@@ -299,18 +307,6 @@ impl Tracker {
             .known_namespace(key.netns)
             .is_none_or(|namespace| namespace.facts.port_range.is_none() || namespace.in_range(key.local.port));
         !listening && in_range
-    }
-
-    fn hold_port(&mut self, netns: Netns, port: u16) {
-        if let Some(namespace) = self.places.namespace(netns) {
-            namespace.hold(port);
-        }
-    }
-
-    fn free_port(&mut self, netns: Netns, port: u16) {
-        if let Some(namespace) = self.places.namespace(netns) {
-            namespace.release(port);
-        }
     }
 }
 

@@ -80,6 +80,8 @@ impl Tracker {
             key: row.key,
             cookie: row.cookie,
             began: Ktime(baseline.ended.0.saturating_sub(lived)),
+            armed: Ktime(baseline.ended.0.saturating_sub(lived)),
+            cancelled: None,
             attr: Some(attr),
             dest,
             observed: false,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::snapshot::{Ended, Failure};
 use super::*;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, NetnsFacts, ProcessFacts, SocketCookie, SocketEvent,
-    SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
+    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Netns, NetnsFacts, ProcessFacts, SocketCookie,
+    SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
@@ -172,7 +172,7 @@ impl Lab {
         })));
     }
 
-    fn row(&self, cookie: u64, port: u16, state: TcpState) -> SocketRow {
+    fn row(cookie: u64, port: u16, state: TcpState) -> SocketRow {
         SocketRow {
             cookie: SocketCookie::new(cookie),
             key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port }, remote: Self::socket(0).remote },
@@ -295,6 +295,18 @@ fn a_restarted_timer_is_one_minisocket() {
     let client = lab.client();
     assert_eq!((client.time_wait.entered, client.time_wait.now, client.time_wait.peak), (1, 1, 1));
     assert_eq!(lab.only_dest().ports.in_use, 1);
+    lab.pass(60 * SECOND);
+    lab.timer(&sock, false, true);
+    let steps: Vec<_> = lab
+        .notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::StateChange(change) => Some((change.old, change.new)),
+            _ => None,
+        })
+        .filter(|&(old, new)| old == TcpState::TimeWait || new == TcpState::TimeWait)
+        .collect();
+    assert_eq!(steps, [(FinWait2, TcpState::TimeWait), (TcpState::TimeWait, Close)]);
 }
 
 #[test]
@@ -313,6 +325,8 @@ fn a_new_connection_on_the_tuple_of_a_killed_minisocket_is_a_reuse() {
     // Killed without an heir (RST, ss -K): no reuse.
     lab.close(&mut again);
     lab.timer(&again, false, false);
+    lab.pass(5 * MS);
+    assert_eq!(lab.client().time_wait.now, 0);
     lab.connect(3, 32_770);
     assert_eq!(lab.client().time_wait.reused, 1);
 }
@@ -552,7 +566,8 @@ fn a_flow_heals_over_lost_transitions_and_says_so() {
 #[test]
 fn the_first_list_enters_what_existed_and_later_ones_repair() {
     let mut lab = Lab::new();
-    let rows = [lab.row(1, 32_768, Established), lab.row(2, 32_770, TcpState::TimeWait), lab.row(3, 32_772, CloseWait)];
+    let rows =
+        [Lab::row(1, 32_768, Established), Lab::row(2, 32_770, TcpState::TimeWait), Lab::row(3, 32_772, CloseWait)];
     lab.list(&rows, true);
     let snapshot = lab.tracker.snapshot();
     assert_eq!((snapshot.flows, snapshot.time_wait, snapshot.events.repaired), (2, 1, 0));
@@ -561,7 +576,7 @@ fn the_first_list_enters_what_existed_and_later_ones_repair() {
     assert_eq!((client.connects, client.close_wait.now, client.time_wait.entered), (0, 1, 0));
     assert!(snapshot.attributions.iter().all(|attribution| attribution.inferred));
     // The second list has lost two of them and found another.
-    lab.list(&[lab.row(1, 32_768, CloseWait), lab.row(4, 32_774, Established)], false);
+    lab.list(&[Lab::row(1, 32_768, CloseWait), Lab::row(4, 32_774, Established)], false);
     let snapshot = lab.tracker.snapshot();
     assert_eq!((snapshot.flows, snapshot.time_wait), (2, 0));
     assert_eq!(snapshot.events.repaired, 4, "one closed, one minisocket gone, one state, one new");
@@ -573,7 +588,7 @@ fn a_stale_row_neither_revives_a_closed_flow_nor_rewinds_a_living_one() {
     let mut lab = Lab::new();
     let mut closed = lab.connect(1, 32_768);
     let mut living = lab.connect(2, 32_770);
-    let (began, rows) = (Ktime(lab.now), [lab.row(1, 32_768, Established), lab.row(2, 32_770, Established)]);
+    let (began, rows) = (Ktime(lab.now), [Lab::row(1, 32_768, Established), Lab::row(2, 32_770, Established)]);
     lab.close(&mut closed);
     lab.timer(&closed, false, false);
     lab.to(&mut living, CloseWait);

@@ -16,12 +16,12 @@ use crate::event::{FlowKey, Ktime, SocketCookie};
 
 /// Minisockets held, about 140 bytes each. The kernel's own default bound is a quarter of this on large hosts.
 pub const MAX_ENTRIES: usize = 1_048_576;
-/// Ends remembered, to tell a re-arm (end and begin at once) and a re-use (the 4-tuple connects again) from a kill.
+/// Ends remembered, to tell a re-use (the 4-tuple connects again) from a kill.
 const MAX_ENDS: usize = 65_536;
 /// A new connection on a killed minisocket's 4-tuple shows its port within the connect timeout of a sane application.
 const END_NANOS: u64 = 5_000_000_000;
 /// mod_timer() cancels and starts in one breath.
-const REARM_NANOS: u64 = 1_000_000;
+pub const REARM_NANOS: u64 = 1_000_000;
 /// An inferred entry ends here: 60 s (include/net/tcp.h `TCP_TIMEWAIT_LEN`) and what the wheel adds on average at 250 Hz.
 const INFERRED_LIFE: u64 = 61_000_000_000;
 /// An observed entry ends by its event. 60 s in sub-state FIN_WAIT2 at the most, 60 s more, and the wheel's worst case twice:
@@ -33,6 +33,10 @@ pub struct Entry {
     pub key: FlowKey,
     pub cookie: Option<SocketCookie>,
     pub began: Ktime,
+    /// The last start of its timer, from which its end is due.
+    pub armed: Ktime,
+    /// Its timer was cancelled early: its end, unless it is started again in the same breath.
+    pub cancelled: Option<Ktime>,
     pub attr: Option<AttrId>,
     pub dest: Option<DestId>,
     /// Its begin was seen at its timer.
@@ -97,10 +101,10 @@ impl Ledger {
 
     /// `None` at the bound.
     pub fn insert(&mut self, entry: Entry) -> Option<Ref> {
-        let (key, began, observed) = (entry.key, entry.began, entry.observed);
+        let (key, armed, observed) = (entry.key, entry.armed, entry.observed);
         let at = self.slab.insert(entry)?;
         self.by_key.insert(key, at);
-        self.deadlines.push(Reverse((began.plus(self.life), at)));
+        self.deadlines.push(Reverse((armed.plus(self.life), at)));
         self.inferred += u64::from(!observed);
         Some(at)
     }
@@ -133,13 +137,6 @@ impl Ledger {
         self.ends.insert(entry.key, Ended { at, entry });
     }
 
-    /// The entry that ended just now, if this begin is its re-arm.
-    pub fn rearmed(&mut self, cookie: Option<SocketCookie>, key: &FlowKey, at: Ktime) -> Option<Entry> {
-        let end = self.ends.get(key)?;
-        let same = end.entry.cookie == cookie && at.since(end.at) <= REARM_NANOS;
-        if same { self.ends.remove(key).map(|end| end.entry) } else { None }
-    }
-
     /// The entry that was ended early for the sake of a new connection on its 4-tuple.
     pub fn reused(&mut self, key: &FlowKey) -> Option<Entry> {
         self.ends.remove(key).map(|end| end.entry)
@@ -153,8 +150,8 @@ impl Ledger {
             }
             self.deadlines.pop();
             let Some(entry) = self.slab.get(at) else { continue };
-            // Its begin may have been corrected since.
-            let due = entry.began.plus(self.life);
+            // Its timer may have been started again since.
+            let due = entry.armed.plus(self.life);
             if due <= now {
                 return Some(at);
             }

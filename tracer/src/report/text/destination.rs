@@ -1,6 +1,7 @@
 //! One destination that is full or filling: how full, how fast, by whom, at whose cost. Not for: choosing which to show.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::bar::{self, Groups};
@@ -88,9 +89,9 @@ fn occupancy_lines(page: &mut Page, context: &Context<'_>, destination: &Destina
         count(groups.other)
     );
     if known {
-        legend.push_str(&format!("  {free} free {}", count(groups.free)));
+        let _ = write!(legend, "  {free} free {}", count(groups.free));
     }
-    legend.push_str(&format!("  peak {}", count(ports.peak)));
+    let _ = write!(legend, "  peak {}", count(ports.peak));
     page.paragraph(Paint::Plain, "  ", Paint::Dim, &legend);
 }
 

@@ -8,7 +8,7 @@ pub fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -26,7 +26,7 @@ fn scaled(value: f64) -> String {
     let mut value = value;
     for unit in ["", "k", "M", "G", "T", "P"] {
         if value < 999.5 {
-            return format!("{value:.*}{unit}", if value < 99.95 { 1 } else { 0 });
+            return format!("{value:.*}{unit}", usize::from(value < 99.95));
         }
         value /= 1_000.0;
     }

@@ -36,7 +36,7 @@ pub fn workloads(page: &mut Page, snapshot: &Snapshot) {
     }
     page.blank();
     let head = [("CONNECTS", 10), ("PER S", 7), ("FAILED", 10), ("TIME_WAIT", 10), ("CL_WAIT", 9), ("LIFE P50", 10)];
-    let head: String = head.into_iter().map(|(title, width)| format!("{title:>width$}")).collect();
+    let head = head.map(|(title, width)| format!("{title:>width$}")).concat();
     page.line(&[(Paint::Strong, &left("WORKLOADS", NAME)), (Paint::Dim, &head)]);
     for workload in snapshot.workloads.iter().take(WORKLOADS) {
         let failed = workload.failed.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
