@@ -3,6 +3,8 @@
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
 pub mod clock;
+#[cfg(feature = "live")]
+pub mod demo;
 pub mod event;
 pub mod filter;
 pub mod names;
