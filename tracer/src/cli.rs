@@ -51,15 +51,6 @@ pub enum Command {
     ///
     /// Exit code 0: everything; 1: portchurn works with the losses listed; 2: it cannot trace this host.
     Doctor(DoctorArgs),
-    /// Build an incident in network namespaces of its own, trace it, explain it, remove it
-    ///
-    /// Takes about half a minute and touches nothing outside its namespaces.
-    Demo,
-    #[command(hide = true)]
-    DemoRole {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
 }
 
 const FILTER_HELP: &str = "\
@@ -136,8 +127,12 @@ pub fn filter(words: &[String]) -> Result<Option<Filter>, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "expected a duration such as 30s, 5m or 1h30m".to_owned())?;
-    Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| "expected a duration above zero".into())
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| "expected a duration such as 30s, 5m or 1h30m".to_owned())?;
+    Duration::try_from(parsed)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "expected a duration above zero".into())
 }
 
 /// The kernel wants a power of two that is a multiple of the page size (kernel/bpf/ringbuf.c `ringbuf_map_alloc`).

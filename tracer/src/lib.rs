@@ -2,6 +2,8 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
+#[cfg(feature = "live")]
+pub mod cli;
 pub mod clock;
 #[cfg(feature = "live")]
 pub mod demo;
@@ -11,7 +13,10 @@ pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;
 pub mod report;
+#[cfg(feature = "live")]
+pub mod run;
 pub mod source;
+pub mod stream;
 #[cfg(feature = "live")]
 mod sys;
 pub mod tracker;

@@ -30,3 +30,11 @@ pub fn has_local_port_range() -> io::Result<bool> {
     };
     Ok(result == 0)
 }
+
+/// Columns of the terminal that stdout is; `None` if it is none or does not tell.
+pub fn terminal_columns() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `struct winsize` to the pointer, which is valid and exclusive for the call.
+    let result = unsafe { libc::ioctl(io::stdout().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+}

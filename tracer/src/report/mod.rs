@@ -5,6 +5,7 @@
 
 pub mod host;
 pub mod json;
+pub mod text;
 
 #[cfg(test)]
 pub mod sample;

@@ -252,6 +252,7 @@ pub fn exhaustion() -> Snapshot {
             pid: None,
             accepted: 12,
             in_ephemeral_range: true,
+            syn_recv: None,
         }],
         findings: vec![
             exhaustion_finding(),

@@ -1,10 +1,13 @@
 //! `portchurn doctor`: every fact the plan stands on, then the proof by trying.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::privileges;
+use crate::cli::DoctorArgs;
 use crate::probe::host::CAPABILITIES;
 use crate::probe::{self, Degradation, Host, Options, attach};
 
@@ -94,7 +97,11 @@ pub fn diagnose() -> Diagnosis {
     let host = Host::collect();
     let mut plan = probe::plan(&host, &Options::default());
     for (name, purpose) in privileges::gaps(&host) {
-        plan.degraded.push(Degradation::new(format!("capability {name}"), "not held by this process", format!("to {purpose}")));
+        plan.degraded.push(Degradation::new(
+            format!("capability {name}"),
+            "not held by this process",
+            format!("to {purpose}"),
+        ));
     }
     let mut checks = checks(&host);
     let mut diagnosis = Diagnosis {
@@ -107,7 +114,8 @@ pub fn diagnose() -> Diagnosis {
     };
     match attach::attach(&host, plan) {
         Ok(session) => {
-            diagnosis.tier = Some(if session.state == probe::plan::StateHook::Chain { "tracepoint" } else { "classic" });
+            diagnosis.tier =
+                Some(if session.state == probe::plan::StateHook::Chain { "tracepoint" } else { "classic" });
             diagnosis.hooks = session.hooks.iter().map(|state| state.hook.hook.to_owned()).collect();
             diagnosis.hooks.dedup();
             diagnosis.degraded = session.degraded.iter().map(Loss::from).collect();
@@ -165,11 +173,35 @@ fn checks(host: &Host) -> Vec<Check> {
                 |bytes| format!("{} KiB (matters before kernel 5.11 only; raised there)", bytes / 1024),
             ),
         ),
-        result("kernel symbols", &host.tw_timer_handler.as_ref().map(|_| "tw_timer_handler found".to_owned()).map_err(Clone::clone)),
+        result(
+            "kernel symbols",
+            &host.tw_timer_handler.as_ref().map(|_| "tw_timer_handler found".to_owned()).map_err(Clone::clone),
+        ),
         check(
             "cgroups",
             Verdict::Ok,
-            if host.cgroup_v1.is_empty() { "v2".into() } else { format!("v1 controllers mounted: {}", host.cgroup_v1.join(", ")) },
+            if host.cgroup_v1.is_empty() {
+                "v2".into()
+            } else {
+                format!("v1 controllers mounted: {}", host.cgroup_v1.join(", "))
+            },
         ),
     ]
+}
+
+/// `portchurn doctor`.
+///
+/// # Errors
+/// stdout could not be written to.
+pub fn print(args: &DoctorArgs) -> Result<u8> {
+    let diagnosis = diagnose();
+    let text = if args.json {
+        serde_json::to_string_pretty(&diagnosis).context("serialising the diagnosis")? + "\n"
+    } else {
+        diagnosis.text()
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(diagnosis.exit_code()),
+    }
 }

@@ -13,8 +13,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{privileges, signals};
-use crate::clock::Clock;
 use crate::cli::TraceArgs;
+use crate::clock::Clock;
 use crate::event::{self, Ktime};
 use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
@@ -71,7 +71,11 @@ impl Live {
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
         let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, ..Options::default() });
         for (name, purpose) in privileges::gaps(&host) {
-            plan.degraded.push(Degradation::new(format!("capability {name}"), "not held by this process", format!("to {purpose}")));
+            plan.degraded.push(Degradation::new(
+                format!("capability {name}"),
+                "not held by this process",
+                format!("to {purpose}"),
+            ));
         }
         let session = attach::attach(&host, plan).map_err(refused)?;
         let clock = Clock::sample().context("reading the clocks")?;
@@ -92,10 +96,10 @@ impl Live {
         let mut tracker = Tracker::new(config);
         tracker.begin(source::now());
         let mut facts = HostFacts {
-            hostname: host.hostname.clone(),
-            kernel: host.kernel.clone(),
+            hostname: Some(host.hostname.clone()),
+            kernel: Some(host.kernel.clone()),
             boot_id: host.boot_id.clone(),
-            tier: if classic { "classic" } else { "tracepoint" }.into(),
+            tier: Some(if classic { "classic" } else { "tracepoint" }.into()),
             degraded: session.degraded.iter().map(degraded).collect(),
         };
         let (batch_sender, batches) = mpsc::sync_channel(BATCHES);
@@ -111,7 +115,12 @@ impl Live {
         let pause = baseline::pause_after(first.nanos);
         commands.send(Command::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (stop_baseline, stopped) = mpsc::channel();
-        let baseline = reconcile_in_background(commands.clone(), stopped, pause, Scope { initial: false, owners: false, ..scope })?;
+        let baseline = reconcile_in_background(
+            commands.clone(),
+            stopped,
+            pause,
+            Scope { initial: false, owners: false, ..scope },
+        )?;
         Ok(Self { clock, host: facts, tracker, batches, commands, reader, baseline, stop_baseline, first })
     }
 
@@ -119,7 +128,9 @@ impl Live {
     pub fn ready(&self) {
         eprintln!(
             "portchurn: ready: tier {}, {} network namespaces, {} sockets",
-            self.host.tier, self.first.namespaces, self.first.sockets
+            self.host.tier.as_deref().unwrap_or("unknown"),
+            self.first.namespaces,
+            self.first.sockets
         );
         for degradation in &self.host.degraded {
             eprintln!("portchurn: without {}: {}. Lost: {}", degradation.what, degradation.why, degradation.lost);
@@ -131,7 +142,11 @@ impl Live {
     ///
     /// # Errors
     /// A thread died.
-    pub fn run(self, limit: Option<Duration>, mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send) -> Result<Finished> {
+    pub fn run(
+        self,
+        limit: Option<Duration>,
+        mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send,
+    ) -> Result<Finished> {
         let Self { host, mut tracker, batches, commands, reader, baseline, stop_baseline, .. } = self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
@@ -202,7 +217,12 @@ fn knobs(host: &Host) -> Knobs {
 }
 
 /// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost.
-fn reconcile_in_background(commands: SyncSender<Command>, stop: Receiver<()>, first_pause: Duration, scope: Scope) -> Result<JoinHandle<()>> {
+fn reconcile_in_background(
+    commands: SyncSender<Command>,
+    stop: Receiver<()>,
+    first_pause: Duration,
+    scope: Scope,
+) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("reconcile".into())
         .spawn(move || {

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 /// # Errors
 /// Signal handlers or the runtime could not be set up.
 pub fn wait(limit: Option<Duration>, done: oneshot::Receiver<()>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;

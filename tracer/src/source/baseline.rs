@@ -121,7 +121,8 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
     if inode != u64::from(namespace.netns.0) {
         return Err(format!("{path} has become another namespace"));
     }
-    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| format!("entering {path}: {error} (needs CAP_SYS_ADMIN)"))
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|error| format!("entering {path}: {error} (needs CAP_SYS_ADMIN)"))
 }
 
 /// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
@@ -180,7 +181,6 @@ pub fn pause_after(pass_nanos: u64) -> std::time::Duration {
     const LONGEST: u64 = 120_000_000_000;
     std::time::Duration::from_nanos(pass_nanos.saturating_mul(SHARE).clamp(SHORTEST, LONGEST))
 }
-
 
 #[cfg(test)]
 mod tests {

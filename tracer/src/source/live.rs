@@ -58,7 +58,9 @@ impl Live {
         loop {
             match commands.recv_timeout(self.poll_max) {
                 Ok(Command::Facts(facts)) => {
-                    if !self.drain(out, false) || out.send(Batch { now: super::now(), records: Bytes::new(), facts }).is_err() {
+                    if !self.drain(out, false)
+                        || out.send(Batch { now: super::now(), records: Bytes::new(), facts }).is_err()
+                    {
                         return;
                     }
                 }

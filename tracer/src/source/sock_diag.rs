@@ -73,7 +73,10 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<Row>) -> io::Result<()> 
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let expires = rest.get(EXPIRES_AT..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
+                    let expires = rest
+                        .get(EXPIRES_AT..)
+                        .and_then(|bytes| bytes.first_chunk())
+                        .map(|bytes| u32::from_ne_bytes(*bytes));
                     rows.extend(row(netns, &response.header, expires));
                 }
                 NetlinkPayload::Done(_) => return Ok(()),

@@ -47,7 +47,9 @@ impl Distribution {
             self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok().map(Box::new);
         }
         if let Some(histogram) = &mut self.histogram {
-            histogram.saturating_record((nanos / 1000).max(1));
+            // Grows on demand; saturating_record() would clip to what it has grown to.
+            let recorded = histogram.record((nanos / 1000).max(1));
+            debug_assert!(recorded.is_ok(), "an auto-resizing histogram takes any value");
         }
     }
 

@@ -125,7 +125,8 @@ impl Tracker {
         self.repaired += 1;
         let Some(flow) = self.flows.get_mut(at) else { return };
         flow.repaired = true;
-        let was_connecting = flow.opened == Opened::Active && matches!(flow.state, TcpState::SynSent | TcpState::SynRecv);
+        let was_connecting =
+            flow.opened == Opened::Active && matches!(flow.state, TcpState::SynSent | TcpState::SynRecv);
         let connected = !matches!(t.old, TcpState::SynSent | TcpState::SynRecv | TcpState::Close);
         let (attr, dest) = (flow.attr, flow.dest);
         if was_connecting && connected {
@@ -204,7 +205,8 @@ impl Tracker {
         let (attr, dest, opened, began) = (flow.attr, flow.dest, flow.opened, flow.began);
         let dwell = flow.state_since.map(|since| t.ktime.since(since));
         if flow.key.local.port == 0 {
-            let chosen = if t.key.local.port == 0 && t.last_port != flow.port_before { t.last_port } else { t.key.local.port };
+            let chosen =
+                if t.key.local.port == 0 && t.last_port != flow.port_before { t.last_port } else { t.key.local.port };
             if chosen != 0 {
                 self.flows.name_port(at, chosen);
             }
@@ -313,7 +315,8 @@ impl Tracker {
             (_, _) => Ended::ResetByPeer,
         };
         // With the timers in sight a minisocket has announced itself by now; without, these two transitions make one.
-        let to_infer = !self.config.time_wait_observed && matches!(t.old, TcpState::FinWait2 | TcpState::Closing) && t.sk_err == 0;
+        let to_infer =
+            !self.config.time_wait_observed && matches!(t.old, TcpState::FinWait2 | TcpState::Closing) && t.sk_err == 0;
         let heir = self.flows.get(at).filter(|_| to_infer).map(|flow| Entry {
             key: flow.key,
             cookie: flow.id.cookie,
@@ -375,9 +378,25 @@ impl Tracker {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of the notice")]
-    fn tell(&mut self, ktime: Ktime, key: FlowKey, attr: Option<AttrId>, inferred: bool, old: TcpState, new: TcpState, dwell: Option<u64>) {
+    fn tell(
+        &mut self,
+        ktime: Ktime,
+        key: FlowKey,
+        attr: Option<AttrId>,
+        inferred: bool,
+        old: TcpState,
+        new: TcpState,
+        dwell: Option<u64>,
+    ) {
         let owner = self.owner(attr, inferred);
-        self.notices.push(Notice::StateChange(StateChange { ktime, key, owner, old, new, dwell_ms: dwell.map(millis) }));
+        self.notices.push(Notice::StateChange(StateChange {
+            ktime,
+            key,
+            owner,
+            old,
+            new,
+            dwell_ms: dwell.map(millis),
+        }));
     }
 
     pub(super) fn time_wait_begins(&mut self, e: &TimeWaitEvent) {

@@ -203,6 +203,16 @@ impl Tracker {
         self.notices.drain(..)
     }
 
+    /// The latest instant seen.
+    pub fn now(&self) -> Ktime {
+        self.now
+    }
+
+    /// What was lost so far.
+    pub fn lost(&self) -> snapshot::Lost {
+        self.event_counts().lost
+    }
+
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -284,9 +294,10 @@ impl Tracker {
     /// Is this local port one that connect() could have chosen and that nobody listens on?
     fn looks_ephemeral(&self, key: &FlowKey) -> bool {
         let listening = self.bound.listener(key.netns, key.local.addr, key.local.port).is_some();
-        let in_range = self.places.known_namespace(key.netns).is_none_or(|namespace| {
-            namespace.facts.port_range.is_none() || namespace.in_range(key.local.port)
-        });
+        let in_range = self
+            .places
+            .known_namespace(key.netns)
+            .is_none_or(|namespace| namespace.facts.port_range.is_none() || namespace.in_range(key.local.port));
         !listening && in_range
     }
 

@@ -128,8 +128,9 @@ impl People {
         if let Some(&known) = self.by_pid.get(&facts.pid)
             && let Some(proc) = self.proc_mut(known)
         {
-            let same_start =
-                proc.facts.start == 0 || facts.start == 0 || proc.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
+            let same_start = proc.facts.start == 0
+                || facts.start == 0
+                || proc.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
             let workload = proc.workload;
             let stranger = &*proc.facts.comm == UNKNOWN && proc.facts.start == 0;
             if same_start && self.workloads.get(workload.index()).is_some_and(|entry| entry.name == name) {
@@ -194,7 +195,10 @@ impl People {
         let mut freed = Vec::new();
         for (index, slot) in self.procs.iter_mut().enumerate() {
             let id = ProcId::new(index);
-            if slot.as_ref().is_some_and(|proc| proc.attributions == 0 && id != unknown && !folds.values().any(|&fold| fold == id)) {
+            if slot
+                .as_ref()
+                .is_some_and(|proc| proc.attributions == 0 && id != unknown && !folds.values().any(|&fold| fold == id))
+            {
                 *slot = None;
                 freed.push(id);
             }
@@ -236,7 +240,14 @@ impl People {
     }
 
     /// The counters of a process towards a destination, created at need.
-    pub fn attribute(&mut self, proc: ProcId, dest: Option<DestId>, netns: Netns, inferred: bool, now: Ktime) -> AttrId {
+    pub fn attribute(
+        &mut self,
+        proc: ProcId,
+        dest: Option<DestId>,
+        netns: Netns,
+        inferred: bool,
+        now: Ktime,
+    ) -> AttrId {
         if let Some(&id) = self.by_pair.get(&(proc, dest)) {
             if let Some(Some(attr)) = self.attrs.get_mut(id.index()) {
                 attr.last = now;
@@ -355,7 +366,8 @@ impl People {
 
     /// Lets go of a destination that is about to be forgotten: its pairs keep their counts without it.
     pub fn forget_destination(&mut self, dest: DestId) {
-        let pairs: Vec<_> = self.by_pair.iter().filter(|((_, of), _)| *of == Some(dest)).map(|(&pair, &id)| (pair, id)).collect();
+        let pairs: Vec<_> =
+            self.by_pair.iter().filter(|((_, of), _)| *of == Some(dest)).map(|(&pair, &id)| (pair, id)).collect();
         for (pair, id) in pairs {
             self.by_pair.remove(&pair);
             let Some(attr) = self.attrs.get_mut(id.index()).and_then(Option::take) else { continue };

@@ -94,7 +94,10 @@ impl Dest {
     }
 
     pub fn states(&self) -> impl Iterator<Item = (TcpState, u32)> {
-        TcpState::ALL.into_iter().map(|state| (state, self.by_state[usize::from(state as u8)])).filter(|&(_, count)| count > 0)
+        TcpState::ALL
+            .into_iter()
+            .map(|state| (state, self.by_state[usize::from(state as u8)]))
+            .filter(|&(_, count)| count > 0)
     }
 
     fn scheduled(began: Ktime) -> usize {
@@ -156,7 +159,16 @@ impl Namespace {
             ($($field:ident),+) => {$( if facts.$field.is_some() { old.$field.clone_from(&facts.$field); } )+};
         }
         newer!(
-            name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets, fin_timeout_ms, time_wait, conntrack
+            name,
+            cookie,
+            port_range,
+            tw_reuse,
+            tw_reuse_delay_ms,
+            timestamps,
+            max_tw_buckets,
+            fin_timeout_ms,
+            time_wait,
+            conntrack
         );
     }
 
@@ -241,11 +253,8 @@ impl Places {
         }
         let mut forgotten = None;
         if self.by_key.len() >= MAX_DESTINATIONS {
-            let oldest = self
-                .by_key
-                .values()
-                .filter_map(|&id| Some((self.get(id).filter(|dest| dest.idle())?.last, id)))
-                .min();
+            let oldest =
+                self.by_key.values().filter_map(|&id| Some((self.get(id).filter(|dest| dest.idle())?.last, id))).min();
             let Some((_, id)) = oldest else { return (None, None) };
             if let Some(dest) = self.dests.get_mut(id.index()).and_then(Option::take) {
                 self.by_key.remove(&dest.key);
@@ -330,17 +339,15 @@ impl Places {
         let reuse = self.namespaces.get(&dest.key.netns).and_then(|namespace| namespace.reuse_after(&dest.key));
         let time_wait = reuse.unwrap_or(TIME_WAIT_SECONDS + WHEEL_SECONDS);
         let lifetime = dest.cell.lifetime.mean_seconds();
-        let entered_share = if dest.cell.closed > 0 {
-            (dest.cell.tw_entered as f64 / dest.cell.closed as f64).min(1.0)
-        } else {
-            1.0
-        };
+        let entered_share =
+            if dest.cell.closed > 0 { (dest.cell.tw_entered as f64 / dest.cell.closed as f64).min(1.0) } else { 1.0 };
         // How long one connection keeps its port, once it ends.
         let hold = lifetime.map(|lifetime| lifetime + entered_share * time_wait);
         let churning = per_second * lifetime.unwrap_or(0.0);
         let established = f64::from(dest.by_state[usize::from(TcpState::Established as u8)]);
         let standing = (established - churning).max(0.0);
-        forecast.sustainable = hold.filter(|&hold| hold > 0.0).map(|hold| (f64::from(capacity) - standing).max(0.0) / hold);
+        forecast.sustainable =
+            hold.filter(|&hold| hold > 0.0).map(|hold| (f64::from(capacity) - standing).max(0.0) / hold);
         let failing = dest.last_failure.is_some_and(|at| now.seconds_since(at) <= 2.0);
         if failing || (dest.in_use >= capacity && reuse.is_none()) {
             forecast.exhausted_in = Some(0.0);
@@ -380,7 +387,12 @@ impl Places {
             return due;
         }
         // In the first second everything that is overdue: what could be re-used, or waits for its wheel slot.
-        (0..ends.saturating_sub(life)).rev().take(SCHEDULE_SECONDS - 1 - usize::try_from(life).unwrap_or(0).min(SCHEDULE_SECONDS - 1)).map(at).sum::<f64>() + due
+        (0..ends.saturating_sub(life))
+            .rev()
+            .take(SCHEDULE_SECONDS - 1 - usize::try_from(life).unwrap_or(0).min(SCHEDULE_SECONDS - 1))
+            .map(at)
+            .sum::<f64>()
+            + due
     }
 }
 

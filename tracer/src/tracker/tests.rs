@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::snapshot::{Ended, Failure};
 use super::*;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, NetnsFacts, ProcessFacts, SocketCookie, SocketEvent, SocketId,
-    SocketRow, TcpState, TimeWaitEvent, Transition,
+    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, NetnsFacts, ProcessFacts, SocketCookie, SocketEvent,
+    SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
@@ -59,7 +59,12 @@ impl Lab {
             ..NetnsFacts::default()
         })));
         for (pid, comm) in [(100, "client"), (200, "server")] {
-            lab.ingest(&Event::Process(Box::new(ProcessFacts { pid, start: u64::from(pid), comm: comm.into(), ..ProcessFacts::default() })));
+            lab.ingest(&Event::Process(Box::new(ProcessFacts {
+                pid,
+                start: u64::from(pid),
+                comm: comm.into(),
+                ..ProcessFacts::default()
+            })));
         }
         lab
     }
@@ -435,7 +440,8 @@ fn the_owner_is_who_connected_whoever_was_running_later() {
 #[test]
 fn an_accepted_flow_belongs_to_the_listener_until_somebody_accepts_it() {
     let mut lab = Lab::new();
-    let mut listener = Sock { port: 443, pid: 200, remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 }, ..Lab::socket(9) };
+    let mut listener =
+        Sock { port: 443, pid: 200, remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 }, ..Lab::socket(9) };
     lab.to(&mut listener, Listen);
     let peer = Endpoint { addr: addr(3), port: 55_000 };
     // Up to 6.12 the clone carries the listener's cookie in LISTEN -> SYN_RECV.
@@ -444,10 +450,20 @@ fn an_accepted_flow_belongs_to_the_listener_until_somebody_accepts_it() {
     child.cookie = 10;
     lab.to(&mut child, Established);
     let workload = |lab: &Lab, name: &str| {
-        lab.tracker.snapshot().workloads.into_iter().find(|workload| &*workload.name == name).map(|found| found.accepted)
+        lab.tracker
+            .snapshot()
+            .workloads
+            .into_iter()
+            .find(|workload| &*workload.name == name)
+            .map(|found| found.accepted)
     };
     assert_eq!(workload(&lab, "server"), Some(1));
-    lab.ingest(&Event::Process(Box::new(ProcessFacts { pid: 201, start: 1, comm: "worker".into(), ..ProcessFacts::default() })));
+    lab.ingest(&Event::Process(Box::new(ProcessFacts {
+        pid: 201,
+        start: 1,
+        comm: "worker".into(),
+        ..ProcessFacts::default()
+    })));
     let accepted = SocketEvent {
         ktime: Ktime(lab.now),
         id: SocketId { cookie: SocketCookie::new(10), sock: 0 },
@@ -485,21 +501,28 @@ fn repeated_records_of_the_rescue_chain_are_recognised_everywhere() {
         sock.state = new;
     }
     let client = lab.client();
-    assert_eq!((client.connects, client.established, client.active_closes, client.closed, client.time_wait.entered), (1, 1, 1, 1, 1));
+    assert_eq!(
+        (client.connects, client.established, client.active_closes, client.closed, client.time_wait.entered),
+        (1, 1, 1, 1, 1)
+    );
     assert_eq!(lab.tracker.snapshot().events.duplicates, 5);
 }
 
 #[test]
 fn lost_runs_are_what_no_link_of_the_chain_recorded() {
     let mut lab = Lab::new();
-    let mut sock = Lab::socket(1);
+    let sock = Lab::socket(1);
     lab.now += 1000;
     let opened = lab.raw(&sock, SynSent, 0);
     lab.ingest(&Event::Transition(opened));
     lab.ingest(&Event::Transition(Transition { rescued: true, ..opened }));
-    sock.state = SynSent;
     // Ten runs missed, eight rescued of which one repeats: three are gone.
-    lab.ingest(&Event::Loss(LossCounts { chain_missed: 10, chain_rescued: 8, ring_transitions: 4, ..LossCounts::default() }));
+    lab.ingest(&Event::Loss(LossCounts {
+        chain_missed: 10,
+        chain_rescued: 8,
+        ring_transitions: 4,
+        ..LossCounts::default()
+    }));
     let lost = lab.tracker.snapshot().events.lost;
     assert_eq!((lost.missed_runs, lost.ring_full), (3, 4));
 }
@@ -566,7 +589,13 @@ fn a_flow_that_began_during_the_list_is_not_thought_gone() {
     let mut lab = Lab::new();
     let began = Ktime(lab.now);
     lab.connect(1, 32_768);
-    lab.ingest(&Event::Baseline(Baseline { netns: NETNS, began, ended: Ktime(lab.now), initial: true, rows: Arc::from([]) }));
+    lab.ingest(&Event::Baseline(Baseline {
+        netns: NETNS,
+        began,
+        ended: Ktime(lab.now),
+        initial: true,
+        rows: Arc::from([]),
+    }));
     assert_eq!(lab.tracker.snapshot().flows, 1);
 }
 
@@ -575,7 +604,11 @@ fn capacity_is_the_even_range_without_reserved_bound_and_listening_ports() {
     let mut lab = Lab::new();
     lab.connect(1, 32_768);
     assert_eq!(lab.only_dest().ports.capacity, Some(8));
-    lab.ingest(&Event::Netns(Box::new(NetnsFacts { netns: NETNS, port_range: Some((32_768, 32_776)), ..NetnsFacts::default() })));
+    lab.ingest(&Event::Netns(Box::new(NetnsFacts {
+        netns: NETNS,
+        port_range: Some((32_768, 32_776)),
+        ..NetnsFacts::default()
+    })));
     assert_eq!(lab.only_dest().ports.capacity, Some(8), "an odd range loses one");
     lab.ingest(&Event::ReservedPorts(Ktime(0), NETNS, Arc::from([80, 32_769])));
     assert_eq!(lab.only_dest().ports.capacity, Some(7));
@@ -608,7 +641,12 @@ fn a_bound_port_is_blocked_for_others_until_its_socket_is_destroyed() {
 #[test]
 fn the_forecast_knows_what_will_be_released() {
     let mut lab = Lab::new();
-    lab.ingest(&Event::Netns(Box::new(NetnsFacts { netns: NETNS, port_range: Some((1024, 2023)), tw_reuse: Some(0), ..NetnsFacts::default() })));
+    lab.ingest(&Event::Netns(Box::new(NetnsFacts {
+        netns: NETNS,
+        port_range: Some((1024, 2023)),
+        tw_reuse: Some(0),
+        ..NetnsFacts::default()
+    })));
     // Ten a second, each closed at once: steady state is about 610 of 1000 ports. Never exhausted.
     for n in 0..300_u16 {
         let mut sock = lab.connect(u64::from(n) + 1, 1024 + n);
@@ -659,7 +697,12 @@ fn many_short_lived_processes_fold_into_their_workload_without_losing_a_count() 
     let mut lab = Lab::new();
     for n in 0..6_000_u32 {
         let pid = 1000 + n;
-        lab.ingest(&Event::Process(Box::new(ProcessFacts { pid, start: 5, comm: "curl".into(), ..ProcessFacts::default() })));
+        lab.ingest(&Event::Process(Box::new(ProcessFacts {
+            pid,
+            start: 5,
+            comm: "curl".into(),
+            ..ProcessFacts::default()
+        })));
         let mut sock = Sock { pid, ..Lab::socket(u64::from(n) + 1) };
         lab.to(&mut sock, SynSent);
         sock.last_port = 32_768;
@@ -679,8 +722,14 @@ fn many_short_lived_processes_fold_into_their_workload_without_losing_a_count() 
 fn an_exec_makes_another_process_and_leaves_the_first_its_deeds() {
     let mut lab = Lab::new();
     lab.connect(1, 32_768);
-    lab.ingest(&Event::Process(Box::new(ProcessFacts { pid: 100, start: 100, comm: "other".into(), ..ProcessFacts::default() })));
+    lab.ingest(&Event::Process(Box::new(ProcessFacts {
+        pid: 100,
+        start: 100,
+        comm: "other".into(),
+        ..ProcessFacts::default()
+    })));
     lab.connect(2, 32_770);
-    let names: Vec<_> = lab.tracker.snapshot().workloads.iter().map(|found| (found.name.to_string(), found.connects)).collect();
+    let names: Vec<_> =
+        lab.tracker.snapshot().workloads.iter().map(|found| (found.name.to_string(), found.connects)).collect();
     assert_eq!(names, [("client".into(), 1), ("other".into(), 1)]);
 }

@@ -1,0 +1,222 @@
+//! One destination that is full or filling: how full, how fast, by whom, at whose cost. Not for: choosing which to show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bar::{self, Groups};
+use super::human::{brief, number, rate, seconds, short};
+use super::page::{Page, Paint, left};
+use super::{Context, WHO_PROCESSES, WHO_WORKLOADS, failures};
+use crate::event::Endpoint;
+use crate::tracker::snapshot::{Attribution, Destination, Failure, Ports};
+
+/// Columns of the first column of the table of holders and victims.
+const WHO: usize = 33;
+
+/// `10.66.0.2:8443`.
+pub fn remote(destination: &Destination) -> String {
+    Endpoint { addr: destination.remote_addr, port: destination.remote_port }.to_string()
+}
+
+/// `1,024 of 1,024 ports (100 %, peak 1,024)`.
+pub fn occupancy(ports: &Ports) -> String {
+    let (in_use, peak) = (number(u64::from(ports.in_use)), number(u64::from(ports.peak)));
+    match (ports.capacity, ports.utilisation) {
+        (Some(capacity), Some(share)) if share.is_finite() => {
+            format!("{in_use} of {} ports ({}, peak {peak})", number(u64::from(capacity)), percent(share))
+        }
+        _ => format!("{in_use} ports (peak {peak}, capacity unknown)"),
+    }
+}
+
+/// Never rounded up to 100: that word is kept for full.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 1.0 { "<1 %".into() } else { format!("{} %", percent.floor()) }
+}
+
+pub fn write(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+    title(page, destination);
+    occupancy_lines(page, context, destination);
+    let mut fact = |label: &str, text: &str| page.paragraph(Paint::Dim, &format!("  {label:<11}"), Paint::Plain, text);
+    if !destination.failed.is_empty() {
+        let times = match (destination.first_failure, destination.last_failure) {
+            (Some(first), Some(last)) if first == last => format!("; at {}", context.time(first)),
+            (Some(first), Some(last)) => format!("; first {}, last {}", context.time(first), context.time(last)),
+            _ => String::new(),
+        };
+        fact("failed", &format!("{}{times}", failures(&destination.failed)));
+    }
+    fact("rate", &pace(destination));
+    fact("exhausted", &exhaustion(destination));
+    who(page, context, destination);
+}
+
+fn title(page: &mut Page, destination: &Destination) {
+    let netns = match &destination.netns_name {
+        Some(name) => format!(", netns {name}"),
+        None if destination.netns.0 == 0 => ", netns unknown".into(),
+        None => format!(", netns {}", destination.netns.0),
+    };
+    let text = format!("{} from {}{netns}", remote(destination), destination.local_addr);
+    page.blank();
+    page.paragraph(Paint::Plain, "", Paint::Strong, &text);
+}
+
+fn occupancy_lines(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+    let ports = &destination.ports;
+    let groups = Groups::new(&ports.by_state, ports.in_use, ports.capacity);
+    let known = ports.capacity.is_some();
+    let full = match ports.capacity {
+        Some(capacity) => format!("] {} of {}", number(u64::from(ports.in_use)), number(u64::from(capacity))),
+        None => format!("] {} of unknown", number(u64::from(ports.in_use))),
+    };
+    let drawn =
+        if known { bar::bar(groups, page.unicode()) } else { vec![(Paint::Dim, " ".repeat(bar::CELLS as usize))] };
+    let mut pieces = vec![(Paint::Plain, "  [")];
+    pieces.extend(drawn.iter().map(|(paint, text)| (*paint, text.as_str())));
+    pieces.push((Paint::Plain, &full));
+    page.line(&pieces);
+
+    let [established, time_wait, other, free] = bar::letters(page.unicode());
+    let mark = if context.time_wait_inferred(destination.netns) { "~" } else { "" };
+    let count = |value: u32| number(u64::from(value));
+    let mut legend = format!(
+        "{established} ESTABLISHED {}  {time_wait} TIME_WAIT {mark}{}  {other} other {}",
+        count(groups.established),
+        count(groups.time_wait),
+        count(groups.other)
+    );
+    if known {
+        legend.push_str(&format!("  {free} free {}", count(groups.free)));
+    }
+    legend.push_str(&format!("  peak {}", count(ports.peak)));
+    page.paragraph(Paint::Plain, "  ", Paint::Dim, &legend);
+}
+
+fn pace(destination: &Destination) -> String {
+    let now = destination.connects_per_second;
+    match destination.sustainable_per_second.filter(|bearable| bearable.is_finite()) {
+        None => format!("{} connects/s; sustainable: unknown", rate(now)),
+        Some(bearable) if bearable > 0.0 && now > bearable => {
+            format!("{} connects/s, {} times the sustainable {}/s", rate(now), rate(now / bearable), rate(bearable))
+        }
+        Some(bearable) => format!("{} connects/s; sustainable: {}/s", rate(now), rate(bearable)),
+    }
+}
+
+/// When the ports run out, in words.
+pub fn exhaustion(destination: &Destination) -> String {
+    let confidence = |text: String| match destination.forecast_confidence {
+        Some(confidence) => format!("{text} (confidence {})", format!("{confidence:?}").to_lowercase()),
+        None => text,
+    };
+    match (destination.seconds_to_exhaustion, destination.sustainable_per_second) {
+        (Some(left), _) if left <= 0.0 => "now".into(),
+        (Some(left), _) => confidence(format!("in about {}", seconds(left))),
+        (None, Some(bearable)) if destination.connects_per_second <= bearable => "not at this rate".into(),
+        (None, _) => "unknown".into(),
+    }
+}
+
+/// What one workload has to do with the destination.
+#[derive(Default)]
+struct Role<'a> {
+    ports: u32,
+    failed: u64,
+    processes: Vec<&'a Attribution>,
+}
+
+fn exhausted(attribution: &Attribution) -> u64 {
+    attribution.failed.get(&Failure::PortsExhausted).copied().unwrap_or(0)
+}
+
+/// Holders and victims in one table, since they are often the same.
+fn who(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+    let mut roles: BTreeMap<&Arc<str>, Role<'_>> = BTreeMap::new();
+    for holder in &destination.holders {
+        let role = roles.entry(&holder.workload).or_default();
+        role.ports = role.ports.saturating_add(holder.ports);
+    }
+    for victim in &destination.victims {
+        let role = roles.entry(&victim.workload).or_default();
+        role.failed = role.failed.saturating_add(victim.failed);
+    }
+    for attribution in &context.snapshot.attributions {
+        let here = attribution.netns == destination.netns
+            && attribution.local_addr == destination.local_addr
+            && (attribution.remote_addr, attribution.remote_port) == (destination.remote_addr, destination.remote_port);
+        if let (true, Some(role)) = (here, roles.get_mut(&attribution.workload)) {
+            role.processes.push(attribution);
+        }
+    }
+    let mut roles: Vec<_> = roles.into_iter().collect();
+    roles.sort_by(|(a_name, a), (b_name, b)| (b.ports, b.failed, a_name).cmp(&(a.ports, a.failed, b_name)));
+    if roles.is_empty() {
+        page.line(&[(Paint::Dim, "  who        "), (Paint::Plain, "unknown: no owner was seen")]);
+        return;
+    }
+    let head = format!("{:WHO$}{:>7}{:>10}{:>10}{:>10}", "who", "ports", "failed", "TIME_WAIT", "life p50");
+    page.line(&[(Paint::Plain, "  "), (Paint::Dim, &head)]);
+    for (name, role) in roles.iter().take(WHO_WORKLOADS) {
+        workload(page, name, role);
+    }
+    if let Some(more) = roles.len().checked_sub(WHO_WORKLOADS).filter(|&more| more > 0) {
+        page.line(&[(Paint::Dim, &format!("  +{more} more"))]);
+    }
+}
+
+fn workload(page: &mut Page, name: &str, role: &Role<'_>) {
+    let word = match (role.ports, role.failed) {
+        (_, 0) => "holder",
+        (0, _) => "victim",
+        _ => "holder+victim",
+    };
+    let room = WHO - word.len() - 2;
+    let time_wait = role.processes.iter().fold(0_u64, |sum, process| sum.saturating_add(process.time_wait.now));
+    let time_wait = if role.processes.is_empty() { "-".into() } else { short(time_wait) };
+    let name = super::page::cut(&page.safe(name), room);
+    let label = left(&format!("{name} {word}"), WHO);
+    let (bold, role_word) = label.split_at(name.len());
+    let numbers = format!("{:>7}{:>10}{:>10}", short(u64::from(role.ports)), short(role.failed), time_wait);
+    let failed = if role.failed > 0 { Paint::Bad } else { Paint::Plain };
+    page.line(&[(Paint::Plain, "  "), (Paint::Strong, bold), (Paint::Dim, role_word), (failed, &numbers)]);
+    for process in role.processes.iter().take(WHO_PROCESSES) {
+        let pid = match (process.pid, process.inferred) {
+            (0, _) => "ended".into(),
+            (pid, true) => format!("~{pid}"),
+            (pid, false) => pid.to_string(),
+        };
+        let command = match &process.cmdline {
+            Some(cmdline) => command(cmdline),
+            None => process.comm.to_string(),
+        };
+        let label = left(&page.safe(&format!("  {pid} {command}")), WHO - 1);
+        let line = format!(
+            "{label} {:>7}{:>10}{:>10}{:>10}",
+            short(u64::from(process.ports_held)),
+            short(exhausted(process)),
+            short(process.time_wait.now),
+            life(process)
+        );
+        page.line(&[(Paint::Plain, "  "), (Paint::Plain, &line)]);
+    }
+    if let Some(more) = role.processes.len().checked_sub(WHO_PROCESSES).filter(|&more| more > 0) {
+        page.line(&[(Paint::Dim, &format!("    +{more} more"))]);
+    }
+}
+
+/// How long its flows live: the median of those that ended, else how long the oldest one has lived so far.
+fn life(process: &Attribution) -> String {
+    match (process.lifetime_ms.p50, process.oldest_established_seconds) {
+        (Some(p50), _) => brief(p50),
+        (None, Some(oldest)) => format!(">{}", brief(oldest * 1_000.0)),
+        (None, None) => "-".into(),
+    }
+}
+
+/// The command line without directories, so that what tells two processes apart fits in.
+fn command(cmdline: &str) -> String {
+    let base = |word| if str::starts_with(word, '/') { word.rsplit('/').next().unwrap_or(word) } else { word };
+    cmdline.split(' ').map(base).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,146 @@
+//! The first sentence, and what the reader must know before believing it. Not for: detail.
+
+use super::destination::{self, exhaustion, occupancy};
+use super::human::{number, plural, rate};
+use super::page::{Page, Paint};
+use super::{Context, exhausted, in_trouble};
+use crate::event::Ktime;
+use crate::tracker::snapshot::{Destination, Finding, Severity};
+
+/// A failure this close to the end of the window is still going on.
+const STILL_NANOS: u64 = 5_000_000_000;
+
+pub fn severity(severity: Severity) -> (&'static str, Paint) {
+    match severity {
+        Severity::Critical => ("CRITICAL", Paint::Bad),
+        Severity::Warning => ("WARNING", Paint::Warn),
+        Severity::Info => ("INFO", Paint::Dim),
+    }
+}
+
+/// The finding that the first sentence is about, where no destination is in trouble.
+pub fn finding<'a>(context: &Context<'a>) -> Option<&'a Finding> {
+    let quiet = !context.snapshot.destinations.iter().any(in_trouble);
+    context.snapshot.findings.first().filter(|finding| quiet && finding.severity != Severity::Info)
+}
+
+pub fn write(page: &mut Page, context: &Context<'_>) {
+    let (word, paint, text) = sentence(context);
+    page.paragraph(paint, &format!("{word:<9} "), Paint::Strong, &text);
+}
+
+fn sentence(context: &Context<'_>) -> (&'static str, Paint, String) {
+    let destinations = &context.snapshot.destinations;
+    let since = |ktime: Option<Ktime>| match ktime {
+        Some(ktime) => format!(" since {} {}", context.time(ktime), context.clock.zone_name(ktime, context.zone)),
+        None => String::new(),
+    };
+    if let Some(worst) = destinations.iter().find(|destination| exhausted(destination) > 0) {
+        let now = worst.seconds_to_exhaustion.is_some_and(|left| left <= 0.0)
+            || worst.last_failure.is_some_and(|last| context.snapshot.now.since(last) < STILL_NANOS);
+        let (word, paint) = severity(if now { Severity::Critical } else { Severity::Warning });
+        let text = format!(
+            "{} {} the ports towards {}: {} in use; {} failed for lack of a port{}{}.",
+            holder(worst),
+            if now { "exhausts" } else { "exhausted" },
+            destination::remote(worst),
+            occupancy(&worst.ports),
+            plural(exhausted(worst), "connect"),
+            victims(worst),
+            since(worst.first_failure)
+        );
+        return (word, paint, text);
+    }
+    if let Some(worst) = destinations.iter().find(|destination| in_trouble(destination)) {
+        let (word, paint) = severity(Severity::Warning);
+        let text = format!(
+            "{} fills the ports towards {}: {} in use, exhausted {}; {} connects/s. No connect has failed for it yet.",
+            holder(worst),
+            destination::remote(worst),
+            occupancy(&worst.ports),
+            exhaustion(worst),
+            rate(worst.connects_per_second)
+        );
+        return (word, paint, text);
+    }
+    if let Some(finding) = finding(context) {
+        let (word, paint) = severity(finding.severity);
+        let since = match since(finding.since) {
+            text if text.is_empty() => text,
+            text => format!(" ({})", text.trim_start()),
+        };
+        let summary = finding.summary.trim_end_matches('.');
+        return (word, paint, format!("{summary}{since}. {}", fullest(context)));
+    }
+    let verdict = if context.incomplete() { "Nothing wrong was seen" } else { "Nothing is wrong" };
+    ("OK", Paint::Good, format!("{verdict}. {}", fullest(context)))
+}
+
+/// Who holds most of the ports.
+fn holder(destination: &Destination) -> &str {
+    destination.holders.first().map_or("An unknown workload", |holder| &holder.workload)
+}
+
+/// ` (bypass.service 1,100, pool.service 104)`.
+fn victims(destination: &Destination) -> String {
+    /// The sentence has room for a few; the table below has them all.
+    const NAMED: usize = 2;
+    let mut names: Vec<_> = destination
+        .victims
+        .iter()
+        .take(NAMED)
+        .map(|victim| format!("{} {}", victim.workload, number(victim.failed)))
+        .collect();
+    match destination.victims.len().saturating_sub(NAMED) {
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+}
+
+/// How far from trouble the host is.
+fn fullest(context: &Context<'_>) -> String {
+    let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
+    let destinations = &context.snapshot.destinations;
+    let fullest = destinations.iter().max_by(|a, b| {
+        share(a).total_cmp(&share(b)).then(a.ports.in_use.cmp(&b.ports.in_use)).then(b.remote_port.cmp(&a.remote_port))
+    });
+    let Some(fullest) = fullest else { return "No outgoing connection was seen.".into() };
+    let failed: u64 =
+        destinations.iter().flat_map(|destination| destination.failed.values()).fold(0, |a, b| a.saturating_add(*b));
+    let failures = match failed {
+        0 => "No connect failed.".into(),
+        some => format!("{} failed for other reasons.", plural(some, "connect")),
+    };
+    format!(
+        "No destination lacks ports; the fullest is {}: {} in use, most by {}. {failures}",
+        destination::remote(fullest),
+        occupancy(&fullest.ports),
+        fullest.holders.first().map_or("unknown", |holder| &holder.workload)
+    )
+}
+
+/// What was lost, and what this host did not let us see.
+pub fn gaps(page: &mut Page, context: &Context<'_>) {
+    let events = &context.snapshot.events;
+    if context.incomplete() {
+        let counts = [
+            (events.lost.ring_full, "lost: the ring buffer was full"),
+            (events.lost.missed_runs, "lost: every probe of the chain was missed"),
+            (events.lost.recorder, "not recorded"),
+            (events.skipped, "skipped: undecodable"),
+            (events.evicted, "evicted: a table was full"),
+        ];
+        let told: Vec<_> = counts
+            .into_iter()
+            .filter(|&(count, _)| count > 0)
+            .map(|(count, what)| format!("{} {what}", number(count)))
+            .collect();
+        let text = format!("{}. Counts are lower bounds; {} repaired.", told.join("; "), number(events.repaired));
+        page.paragraph(Paint::Warn, "LOSS      ", Paint::Plain, &text);
+    }
+    for gap in &context.host.degraded {
+        let text = format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost);
+        page.paragraph(Paint::Warn, "DEGRADED  ", Paint::Plain, &text);
+    }
+}

@@ -1,0 +1,156 @@
+//! Numbers and durations as people read them at night. Not for: JSON, which gets the numbers as they are.
+
+/// Above this a table's column would burst; the number is then abbreviated (`18.4E`), never cut.
+const FULL_BELOW: u64 = 10_000_000;
+
+/// `1,204`, all digits.
+pub fn number(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1,204`, at most nine columns: from ten million on `18.4E`.
+pub fn short(value: u64) -> String {
+    if value < FULL_BELOW { number(value) } else { scaled(value as f64) }
+}
+
+/// Three digits and a letter.
+fn scaled(value: f64) -> String {
+    let mut value = value;
+    for unit in ["", "k", "M", "G", "T", "P"] {
+        if value < 999.5 {
+            return format!("{value:.*}{unit}", if value < 99.95 { 1 } else { 0 });
+        }
+        value /= 1_000.0;
+    }
+    format!("{value:.1}E")
+}
+
+/// Per second: `0.03`, `16.1`, `463`, `12.3k`. `-` for what is no number.
+pub fn rate(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".into();
+    }
+    match value {
+        v if v < 0.005 => "0".into(),
+        v if v < 0.995 => format!("{v:.2}"),
+        v if v < 99.95 => format!("{v:.1}"),
+        v if v < 9_999.5 => format!("{v:.0}"),
+        v => scaled(v),
+    }
+}
+
+/// `1 connect`, `1,204 connects`.
+pub fn plural(count: u64, singular: &str) -> String {
+    format!("{} {singular}{}", number(count), if count == 1 { "" } else { "s" })
+}
+
+/// Milliseconds in one unit, for columns: `50 us`, `2.1 ms`, `412 ms`, `61 s`, `10 min`, `2.1 h`, `5.2 d`.
+pub fn brief(value: f64) -> String {
+    /// Unit, milliseconds in it, and from how many milliseconds on the next one reads better.
+    const UNITS: [(&str, f64, f64); 5] =
+        [("us", 0.001, 0.0995), ("ms", 1.0, 999.5), ("s", 1e3, 119.5e3), ("min", 6e4, 6.6e6), ("h", 3.6e6, 172.8e6)];
+    if !value.is_finite() {
+        return "-".into();
+    }
+    let (unit, size) = UNITS.into_iter().find(|unit| value < unit.2).map_or(("d", 86.4e6), |unit| (unit.0, unit.1));
+    let count = value / size;
+    if count >= 9_999.5 {
+        return format!("{} {unit}", scaled(count));
+    }
+    let text = format!("{count:.*}", usize::from(count < 9.95));
+    format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// Seconds as `39 s`, `2 min 5 s`, `2 h 3 min`, `5 d 4 h`, and as years where days say nothing any more.
+pub fn seconds(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".into();
+    }
+    if value < 9.95 {
+        let text = format!("{value:.1}");
+        return format!("{} s", text.strip_suffix(".0").unwrap_or(&text));
+    }
+    if value > 365.0 * 86_400.0 * 10.0 {
+        return format!("{} years", scaled(value / (365.25 * 86_400.0)));
+    }
+    let total = value.round();
+    let part = |unit: f64, of: f64| ((total % of) / unit).floor();
+    let two = |big: f64, name: &str, small: f64, small_name: &str| {
+        if small > 0.0 { format!("{big} {name} {small} {small_name}") } else { format!("{big} {name}") }
+    };
+    match total {
+        t if t < 60.0 => format!("{t} s"),
+        t if t < 3_600.0 => two((t / 60.0).floor(), "min", part(1.0, 60.0), "s"),
+        t if t < 86_400.0 => two((t / 3_600.0).floor(), "h", part(60.0, 3_600.0), "min"),
+        t => two((t / 86_400.0).floor(), "d", part(3_600.0, 86_400.0), "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number(0), "0");
+        assert_eq!(number(999), "999");
+        assert_eq!(number(1_204), "1,204");
+        assert_eq!(number(u64::MAX), "18,446,744,073,709,551,615");
+        assert_eq!(short(9_999_999), "9,999,999");
+        assert_eq!(short(10_000_000), "10.0M");
+        assert_eq!(short(u64::MAX), "18.4E");
+        assert_eq!(short(999_960_000), "1.0G");
+        assert_eq!(plural(1, "connect"), "1 connect");
+        assert_eq!(plural(0, "connect"), "0 connects");
+    }
+
+    #[test]
+    fn rates() {
+        for (value, text) in
+            [(0.0, "0"), (0.03, "0.03"), (0.999, "1.0"), (16.1, "16.1"), (463.0, "463"), (12_345.0, "12.3k")]
+        {
+            assert_eq!(rate(value), text);
+        }
+        assert_eq!(rate(f64::NAN), "-");
+    }
+
+    #[test]
+    fn durations() {
+        for (value, text) in [
+            (0.0, "0 us"),
+            (0.05, "50 us"),
+            (0.42, "0.4 ms"),
+            (412.0, "412 ms"),
+            (1_240.0, "1.2 s"),
+            (61_000.0, "61 s"),
+            (612_000.0, "10 min"),
+            (7_384_000.0, "2.1 h"),
+            (446_400_000.0, "5.2 d"),
+            (1e15, "11.6M d"),
+            (f64::NAN, "-"),
+        ] {
+            assert_eq!(brief(value), text);
+        }
+        for (value, text) in [
+            (0.0, "0 s"),
+            (39.1, "39 s"),
+            (59.7, "1 min"),
+            (125.0, "2 min 5 s"),
+            (3_600.0, "1 h"),
+            (7_384.0, "2 h 3 min"),
+            (86_399.9, "1 d"),
+            (446_400.0, "5 d 4 h"),
+            (f64::INFINITY, "-"),
+        ] {
+            assert_eq!(seconds(value), text);
+        }
+    }
+}

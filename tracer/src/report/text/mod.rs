@@ -1,0 +1,142 @@
+//! The verdict for whoever was woken up: the sentence first, then what is missing from it, then why, then what to do.
+//!
+//! Eighty columns, ASCII unless asked, colour only on top of words. Unknown is printed as `unknown` or `-`, inferred is
+//! marked `~`. Not for: conclusions (they are the tracker's findings) and not for machines ([`json`](super::json)).
+
+mod bar;
+mod destination;
+mod headline;
+pub(crate) mod human;
+pub(crate) mod page;
+mod tables;
+
+use jiff::tz::TimeZone;
+
+use self::page::{Page, Paint};
+use super::host::HostFacts;
+use crate::clock::Clock;
+use crate::event::{Ktime, Netns};
+use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};
+
+/// Destinations told in full; more than these nobody reads at night, and JSON has them all.
+const DESTINATIONS: usize = 4;
+/// Workloads told per destination.
+const WHO_WORKLOADS: usize = 5;
+/// Processes told per workload and destination.
+const WHO_PROCESSES: usize = 3;
+/// Rows of the table of workloads.
+const WORKLOADS: usize = 8;
+/// From here on a destination is near full. connect() itself is slower from half of this on, but it still works.
+const NEAR_FULL: f64 = 0.8;
+/// A forecast further away than this can wait for the day.
+const SOON_SECONDS: f64 = 3_600.0;
+/// Findings that the headline and the destinations tell already, with more numbers.
+const TOLD_BY_DESTINATIONS: [&str; 2] = ["port-exhaustion", "port-exhaustion-soon"];
+
+/// How the text should look.
+#[derive(Clone, Debug)]
+pub struct Style {
+    pub colour: bool,
+    /// Letters beyond ASCII, in bars and in names.
+    pub unicode: bool,
+    /// Zone of the times; the reader's, not the host's.
+    pub zone: TimeZone,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { colour: false, unicode: false, zone: TimeZone::UTC }
+    }
+}
+
+/// What every part reads.
+struct Context<'a> {
+    snapshot: &'a Snapshot,
+    host: &'a HostFacts,
+    clock: &'a Clock,
+    zone: &'a TimeZone,
+}
+
+impl Context<'_> {
+    /// Wall time, with its date only where that is not the day on which the window ended.
+    fn time(&self, ktime: Ktime) -> String {
+        self.clock.time_or_date(ktime, self.snapshot.now, self.zone)
+    }
+
+    /// Some of the `TIME_WAIT` entries of this namespace were concluded, not seen.
+    fn time_wait_inferred(&self, netns: Netns) -> bool {
+        self.snapshot.namespaces.iter().any(|namespace| namespace.netns == netns && namespace.time_wait_inferred > 0)
+    }
+
+    /// Numbers below may be too low.
+    fn incomplete(&self) -> bool {
+        let events = &self.snapshot.events;
+        events.lost.any() || events.skipped > 0 || events.evicted > 0
+    }
+}
+
+/// Ports ran out towards it, did so lately, or will soon.
+fn in_trouble(destination: &Destination) -> bool {
+    exhausted(destination) > 0
+        || destination.ports.utilisation.is_some_and(|share| share >= NEAR_FULL)
+        || destination.seconds_to_exhaustion.is_some_and(|left| left <= SOON_SECONDS)
+}
+
+fn exhausted(destination: &Destination) -> u64 {
+    destination.failed.get(&Failure::PortsExhausted).copied().unwrap_or(0)
+}
+
+/// `1,204 EADDRNOTAVAIL, 1 ETIMEDOUT`, most first.
+fn failures(failed: &Failed) -> String {
+    let mut reasons: Vec<_> = failed.iter().collect();
+    reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(*count), *reason));
+    let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{} {reason}", human::number(**count))).collect();
+    words.join(", ")
+}
+
+/// The report as text, every line at most 80 columns.
+pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Style) -> String {
+    let context = Context { snapshot, host, clock, zone: &style.zone };
+    let mut page = Page::new(style.colour, style.unicode);
+    headline::write(&mut page, &context);
+    headline::gaps(&mut page, &context);
+
+    let troubled: Vec<_> = snapshot.destinations.iter().filter(|destination| in_trouble(destination)).collect();
+    for destination in troubled.iter().take(DESTINATIONS) {
+        destination::write(&mut page, &context, destination);
+    }
+    if let Some(more) = troubled.len().checked_sub(DESTINATIONS).filter(|&more| more > 0) {
+        page.blank();
+        page.line(&[(
+            Paint::Warn,
+            &format!("+{} that are full or filling", human::plural(more as u64, "destination")),
+        )]);
+    }
+
+    findings(&mut page, &context, !troubled.is_empty());
+    tables::advice(&mut page, snapshot);
+    tables::workloads(&mut page, snapshot);
+    tables::footer(&mut page, &context);
+    page.finish()
+}
+
+/// What else was concluded: all but what was told above.
+fn findings(page: &mut Page, context: &Context<'_>, troubled: bool) {
+    let told = |finding: &&Finding| {
+        (troubled && TOLD_BY_DESTINATIONS.contains(&finding.id))
+            || headline::finding(context).is_some_and(|first| std::ptr::eq(first, *finding))
+    };
+    let others: Vec<_> = context.snapshot.findings.iter().filter(|finding| !told(finding)).collect();
+    if others.is_empty() {
+        return;
+    }
+    page.heading("ALSO");
+    for finding in others {
+        let (word, paint) = headline::severity(finding.severity);
+        let since = finding.since.map_or_else(String::new, |since| format!(" (since {})", context.time(since)));
+        page.paragraph(paint, &format!("{word:<9} "), Paint::Plain, &format!("{}{since}", finding.summary));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,87 @@
+//! Advice, the busiest workloads, and the footer that says what all of it rests on.
+
+use super::human::{brief, number, plural, rate, seconds, short};
+use super::page::{Page, Paint, left};
+use super::{Context, WORKLOADS};
+use crate::tracker::snapshot::{Advice, Snapshot};
+
+/// Columns of a workload's name.
+const NAME: usize = 24;
+
+/// Numbered, most severe finding first, each action once.
+pub fn advice(page: &mut Page, snapshot: &Snapshot) {
+    let mut all: Vec<&Advice> = Vec::new();
+    for advice in snapshot.findings.iter().flat_map(|finding| &finding.advice) {
+        if !all.iter().any(|known| known.action == advice.action) {
+            all.push(advice);
+        }
+    }
+    if all.is_empty() {
+        return;
+    }
+    page.heading("DO");
+    for (index, advice) in all.iter().enumerate() {
+        page.paragraph(Paint::Strong, &format!("{:>2}. ", index + 1), Paint::Strong, &advice.action);
+        for (label, text) in [("why       ", &advice.why), ("expected  ", &advice.expected)] {
+            if !text.is_empty() {
+                page.paragraph(Paint::Dim, &format!("    {label}"), Paint::Plain, text);
+            }
+        }
+    }
+}
+
+pub fn workloads(page: &mut Page, snapshot: &Snapshot) {
+    if snapshot.workloads.is_empty() {
+        return;
+    }
+    page.blank();
+    let head = [("CONNECTS", 10), ("PER S", 7), ("FAILED", 10), ("TIME_WAIT", 10), ("CL_WAIT", 9), ("LIFE P50", 10)];
+    let head: String = head.into_iter().map(|(title, width)| format!("{title:>width$}")).collect();
+    page.line(&[(Paint::Strong, &left("WORKLOADS", NAME)), (Paint::Dim, &head)]);
+    for workload in snapshot.workloads.iter().take(WORKLOADS) {
+        let failed = workload.failed.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let numbers = format!("{:>10}{:>7}", short(workload.connects), rate(workload.connects_per_second));
+        let rest = format!(
+            "{:>10}{:>9}{:>10}",
+            short(workload.time_wait.now),
+            short(workload.close_wait.now),
+            workload.lifetime_ms.p50.map_or_else(|| "-".into(), brief)
+        );
+        let name = left(&page.safe(&workload.name), NAME);
+        let paint = if failed > 0 { Paint::Bad } else { Paint::Plain };
+        page.line(&[
+            (Paint::Plain, &name),
+            (Paint::Plain, &numbers),
+            (paint, &format!("{:>10}", short(failed))),
+            (Paint::Plain, &rest),
+        ]);
+    }
+    if let Some(more) = snapshot.workloads.len().checked_sub(WORKLOADS).filter(|&more| more > 0) {
+        page.line(&[(Paint::Dim, &format!("+{more} more"))]);
+    }
+}
+
+pub fn footer(page: &mut Page, context: &Context<'_>) {
+    let Context { snapshot, host, clock, zone } = context;
+    let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".into());
+    let events = &snapshot.events;
+    let lost = events.lost.ring_full.saturating_add(events.lost.missed_runs).saturating_add(events.lost.recorder);
+    page.blank();
+    let window = format!(
+        "{}, {} to {} {} ({})",
+        known(&host.hostname),
+        clock.date_time(snapshot.start, zone),
+        clock.time_or_date(snapshot.now, snapshot.start, zone),
+        clock.zone_name(snapshot.now, zone),
+        seconds(snapshot.now.seconds_since(snapshot.start))
+    );
+    page.paragraph(Paint::Plain, "", Paint::Dim, &window);
+    let basis = format!(
+        "{} read, {} lost; tier {}, kernel {}",
+        plural(events.read, "event"),
+        number(lost),
+        known(&host.tier),
+        known(&host.kernel)
+    );
+    page.paragraph(Paint::Plain, "", Paint::Dim, &basis);
+}

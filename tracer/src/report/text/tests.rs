@@ -1,0 +1,106 @@
+use unicode_width::UnicodeWidthStr;
+
+use super::*;
+use crate::report::sample;
+
+/// `text` without its colours.
+pub fn without_colour(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
+fn plain(snapshot: &Snapshot, host: &HostFacts) -> String {
+    render(snapshot, host, &sample::clock(), &Style::default())
+}
+
+#[test]
+fn no_line_is_wider_than_the_page_and_none_ends_in_blanks() {
+    for (name, snapshot, host) in sample::all() {
+        for unicode in [false, true] {
+            let style = Style { unicode, ..Style::default() };
+            let text = render(&snapshot, &host, &sample::clock(), &style);
+            for line in text.lines() {
+                assert!(line.width() <= 80, "{name}: {} columns: {line}", line.width());
+                assert_eq!(line.trim_end(), line, "{name}");
+                assert!(unicode || line.is_ascii(), "{name}: {line}");
+                assert!(!line.contains(|c: char| c.is_control()), "{name}: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_its_colours_a_report_is_the_same() {
+    for (name, snapshot, host) in sample::all() {
+        let style = Style { colour: true, ..Style::default() };
+        let coloured = render(&snapshot, &host, &sample::clock(), &style);
+        assert!(coloured.contains('\u{1b}'), "{name}");
+        assert_eq!(without_colour(&coloured), plain(&snapshot, &host), "{name}");
+    }
+}
+
+#[test]
+fn no_number_is_cut() {
+    let text = plain(&sample::nasty(), &sample::host()).replace('\n', " ");
+    let words: Vec<_> = text.split_whitespace().collect();
+    for number in ["18,446,744,073,709,551,615", "4,294,967,295"] {
+        assert!(words.iter().any(|word| word.trim_matches(['(', ')', ',', ';', '.']) == number), "{number}");
+    }
+}
+
+#[test]
+fn other_failures_are_told_even_when_no_port_is_missing() {
+    let mut snapshot = sample::quiet();
+    snapshot.destinations[0].failed.insert(Failure::Errno(111), 1);
+    let text = plain(&snapshot, &sample::host()).replace('\n', " ");
+    assert!(text.contains("1 connect failed"), "{text}");
+}
+
+#[test]
+fn an_incident_that_is_over_is_told_in_the_past() {
+    let mut snapshot = sample::exhaustion();
+    snapshot.now = snapshot.now.plus(60 * sample::SECOND);
+    snapshot.destinations[0].seconds_to_exhaustion = None;
+    let text = plain(&snapshot, &sample::host());
+    assert!(text.starts_with("WARNING   bypass.service exhausted the ports"), "{text}");
+}
+
+#[test]
+fn exhaustion() {
+    insta::assert_snapshot!(plain(&sample::exhaustion(), &sample::host()));
+}
+
+#[test]
+fn forecast() {
+    insta::assert_snapshot!(plain(&sample::forecast(), &sample::host()));
+}
+
+#[test]
+fn quiet() {
+    insta::assert_snapshot!(plain(&sample::quiet(), &sample::host()));
+}
+
+#[test]
+fn empty() {
+    insta::assert_snapshot!(plain(&Snapshot::default(), &HostFacts::default()));
+}
+
+#[test]
+fn degraded_and_lossy() {
+    insta::assert_snapshot!(plain(&sample::lossy(), &sample::degraded_host()));
+}
+
+#[test]
+fn close_wait_leak() {
+    insta::assert_snapshot!(plain(&sample::close_wait_leak(), &sample::host()));
+}
+
+#[test]
+fn long_addresses_and_names() {
+    insta::assert_snapshot!(plain(&sample::nasty(), &sample::degraded_host()));
+}

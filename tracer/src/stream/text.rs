@@ -1,0 +1,156 @@
+//! One aligned line per notice, for eyes that follow a terminal.
+//!
+//! Names give way where a line is too long, numbers never do: a cut port is a wrong port. A narrow terminal shows no local
+//! end at all, and a line of long IPv6 addresses may be wider than any terminal. `~` marks an owner that was inferred, `-` what is not known.
+
+use jiff::tz::TimeZone;
+use unicode_width::UnicodeWidthStr;
+
+use crate::clock::Clock;
+use crate::event::{Endpoint, FlowKey, Ktime};
+use crate::report::text::human::{brief, number};
+use crate::report::text::page::{Paint, left, safe};
+use crate::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
+
+/// From this width on there is room for the local end of a flow; below, words are shorter too.
+const WIDE: usize = 110;
+/// Columns of `FROM` and `TO`: an IPv4 address with its port.
+const ENDPOINT: usize = 21;
+/// A name is never cut shorter than this; then the line is longer.
+const LEAST_NAME: usize = 6;
+
+/// What a terminal's width has room for.
+#[derive(Clone, Copy)]
+struct Layout {
+    width: usize,
+    wide: bool,
+    name: usize,
+}
+
+impl Layout {
+    fn new(width: usize) -> Self {
+        let wide = width >= WIDE;
+        Self { width, wide, name: if wide { 18 } else { 12 } }
+    }
+
+    /// The column of the local end with the blank behind it; nothing where there is no room.
+    fn local(self, text: &str) -> String {
+        if self.wide { format!("{text:<ENDPOINT$} ") } else { String::new() }
+    }
+}
+
+/// An address with its port, the address alone before connect() chose a port, `-` where nothing is known.
+fn endpoint(endpoint: Endpoint) -> String {
+    match (endpoint.port, endpoint.addr.is_unspecified()) {
+        (0, true) => "-".into(),
+        (0, false) => endpoint.addr.to_string(),
+        _ => endpoint.to_string(),
+    }
+}
+
+/// The names of the columns.
+pub fn header(colour: bool, width: usize) -> String {
+    let layout = Layout::new(width);
+    let line = format!(
+        "{:12} {:5} {:>7} {} {}{} WHAT",
+        "TIME",
+        "KIND",
+        "PID",
+        left("WORKLOAD", layout.name),
+        layout.local("FROM"),
+        left("TO", ENDPOINT)
+    );
+    Paint::Strong.apply(&line, colour)
+}
+
+/// One line, without its newline.
+pub fn notice(notice: &Notice, clock: Clock, zone: &TimeZone, width: usize, colour: bool) -> String {
+    let layout = Layout::new(width);
+    let (ktime, kind, paint, key, owner, detail) = match notice {
+        Notice::FailedConnect(failed) => {
+            (failed.ktime, "FAIL", Paint::Bad, &failed.key, failed.owner.as_ref(), failure(failed))
+        }
+        Notice::FlowEnd(end) => (end.ktime, "FLOW", Paint::Good, &end.key, end.owner.as_ref(), flow(end, layout.wide)),
+        Notice::StateChange(change) => {
+            (change.ktime, "STATE", Paint::Dim, &change.key, change.owner.as_ref(), transition(change, layout.wide))
+        }
+    };
+    let head = format!("{} ", clock.time_of_day(ktime, zone));
+    let tail = tail(layout, key, owner, &detail);
+    let kind = paint.apply(&format!("{kind:5}"), colour);
+    format!("{head}{kind}{tail}")
+}
+
+/// Everything behind the kind.
+fn tail(layout: Layout, key: &FlowKey, owner: Option<&Owner>, detail: &str) -> String {
+    let pid = match owner {
+        Some(owner) if owner.pid == 0 => "-".into(),
+        Some(owner) if owner.inferred => format!("~{}", owner.pid),
+        Some(owner) => owner.pid.to_string(),
+        None => "-".into(),
+    };
+    let name = owner.map_or("-", |owner| if owner.workload.is_empty() { &owner.comm } else { &owner.workload });
+    let name = safe(name, false);
+    let local = layout.local(&endpoint(key.local));
+    let remote = endpoint(key.remote);
+
+    // TIME and KIND take 18 columns; four blanks stand between and behind the other columns.
+    let used = 18 + 4 + pid.len().max(7) + local.width() + detail.width();
+    let room = layout.width.saturating_sub(used);
+    // First the padding behind the destination gives way, then the name.
+    let pad = ENDPOINT.min(room.saturating_sub(layout.name)).max(remote.width());
+    let name_width = room.saturating_sub(pad).clamp(LEAST_NAME, layout.name);
+    format!(" {pid:>7} {} {local}{remote:<pad$} {detail}", left(&name, name_width))
+}
+
+fn failure(failed: &FailedConnect) -> String {
+    // A reason that no system call confirmed was concluded from transitions.
+    let mark = if failed.confirmed { "" } else { "~" };
+    let after = failed.after_ms.map_or_else(String::new, |after| format!(" {}", brief(after)));
+    format!("{mark}{}{after}", failed.failure)
+}
+
+fn flow(end: &FlowEnd, wide: bool) -> String {
+    let ended = match end.ended {
+        Ended::ActiveClose => "active-close",
+        Ended::PassiveClose => "passive-close",
+        Ended::SimultaneousClose => "simultaneous-close",
+        Ended::ResetByPeer => "reset-by-peer",
+        Ended::ResetByUs => "reset-by-us",
+        Ended::TimedOut => "timed-out",
+        Ended::ConnectFailed => "connect-failed",
+        Ended::Unknown => "end-unknown",
+    };
+    let ended = if wide { ended } else { ended.trim_end_matches("-close") };
+    let opened = match end.opened {
+        Opened::Active => "",
+        Opened::Passive => " accepted",
+        Opened::Unknown => " opened-before",
+    };
+    let lifetime = end.lifetime_ms.map_or_else(|| "-".into(), brief);
+    let time_wait = if end.time_wait { " TIME_WAIT" } else { "" };
+    let repaired = if end.repaired { " ~repaired" } else { "" };
+    format!("{lifetime} {ended}{time_wait}{opened}{repaired}")
+}
+
+fn transition(change: &StateChange, wide: bool) -> String {
+    let dwell = change.dwell_ms.map_or_else(String::new, |dwell| format!(" {}", brief(dwell)));
+    let arrow = if wide { " > " } else { ">" };
+    format!("{}{arrow}{}{dwell}", change.old, change.new)
+}
+
+/// One line, without its newline. The counts are totals.
+pub fn loss(ktime: Ktime, lost: Lost, clock: Clock, zone: &TimeZone, colour: bool) -> String {
+    let text = format!(
+        "so far {} ring full, {} missed runs, {} not recorded",
+        number(lost.ring_full),
+        number(lost.missed_runs),
+        number(lost.recorder)
+    );
+    format!(
+        "{} {} {}",
+        clock.time_of_day(ktime, zone),
+        Paint::Warn.apply("LOSS ", colour),
+        Paint::Warn.apply(&text, colour)
+    )
+}
