@@ -21,7 +21,6 @@ mod live {
     /// aya-build watches tracer-ebpf itself; these are compiled into it or decide how it is compiled.
     const ALSO_WATCHED: [&str; 4] = ["build.rs", "../tracer-common", "../Cargo.toml", "../Cargo.lock"];
 
-    #[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
     pub fn build() {
         for path in ALSO_WATCHED {
             println!("cargo::rerun-if-changed={path}");
