@@ -5,6 +5,8 @@
 #[cfg(feature = "live")]
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "live")]
+pub mod demo;
 pub mod event;
 pub mod filter;
 pub mod names;

@@ -95,7 +95,8 @@ fn format() -> Result<()> {
 }
 
 fn clippy_host() -> Result<()> {
-    run(cargo().args(["clippy", "--workspace", "--exclude", "tracer-ebpf", "--all-targets", "--", "-D", "warnings"]))
+    let scope = ["clippy", "--workspace", "--exclude", "tracer-ebpf", "--all-targets", "--keep-going"];
+    run(cargo().args(scope).args(["--", "-D", "warnings"]))
 }
 
 fn clippy_without_live() -> Result<()> {
@@ -120,11 +121,11 @@ fn bpf_flags() -> OsString {
 }
 
 fn unit_tests() -> Result<()> {
-    run(cargo().arg("test"))
+    run(cargo().args(["test", "--no-fail-fast"]))
 }
 
 fn unit_tests_without_live() -> Result<()> {
-    run(cargo().args(["test", "-p", "tracer", "--no-default-features"]))
+    run(cargo().args(["test", "-p", "tracer", "--no-default-features", "--no-fail-fast"]))
 }
 
 fn rustdoc() -> Result<()> {

@@ -78,9 +78,12 @@ fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -
         say(&format!("e2e: {skip}"));
     }
     ensure!(broken.is_empty(), "end-to-end tests failed in: {}", broken.join(", "));
-    if let Some(filter) = filter {
-        ensure!(tally.passed > 0, "no end-to-end test has {filter:?} in its name");
-    }
+    // A run of nothing is no success, filtered or not.
+    ensure!(
+        tally.passed > 0,
+        "no end-to-end test ran{}",
+        filter.map_or_else(String::new, |filter| format!(": none has {filter:?} in its name"))
+    );
     ensure!(
         !strict || tally.skips.is_empty(),
         "{} end-to-end tests were skipped and here none may be: the lines above say what is missing",
@@ -189,10 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_suite_or_a_filter_without_a_match_fails() {
+    fn a_broken_suite_or_a_run_of_nothing_fails() {
         let none = Tally::default();
         assert!(verdict(&none, &["counts"], None, false).is_err());
         assert!(verdict(&none, &[], Some("nothing"), false).is_err());
+        assert!(verdict(&none, &[], None, false).is_err());
+        let one = Tally { passed: 1, ..Tally::default() };
+        assert!(verdict(&one, &[], None, true).is_ok());
+        assert!(verdict(&one, &["counts"], None, false).is_err());
     }
 
     #[test]
