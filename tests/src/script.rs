@@ -60,6 +60,8 @@ pub enum Then {
 pub enum Manner {
     /// Reads to the client's FIN, then closes.
     WaitForPeer,
+    /// Answers the first bytes with a small HTTP response, then waits for the client's FIN.
+    Answer,
     /// Closes first.
     CloseFirst,
     /// SO_LINGER 0: resets.

@@ -219,6 +219,7 @@ pub struct TimeWait {
     pub entered: u64,
     pub now: u64,
     pub peak: u64,
+    pub reused: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,7 +1,6 @@
 //! Whose connection it is: through delays, threads, forks, short lives and sudden deaths.
 
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use portchurn_tests::compare::{assert_counts, assert_flows, logged};
@@ -43,9 +42,7 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     let refused = lab.run("refused", vec![attempt(9009, 3, Via::Poll, Then::Hold)])?;
     // 12 ports towards 9001 are in TIME_WAIT, 4 are left.
     let full = lab.run("full", vec![attempt(9001, 10, Via::Blocking, Then::Hold)])?;
-    let mut shut = Duration::ZERO;
     until("the last passive close, which comes 40 ms after close()", LIMIT, || {
-        shut += Duration::from_millis(5);
         Ok(Listing::take(&lab.ns)?.towards(to(9002)).is_empty().then_some(()))
     })?;
     let lines = stream.finish_stream()?;
