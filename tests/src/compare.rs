@@ -1,5 +1,7 @@
 //! A log against a report: equal to the last count, and lifetimes within a millisecond.
 
+#![expect(clippy::missing_panics_doc, reason = "assertions are what these functions are")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -79,7 +81,15 @@ pub fn assert_counts(report: &Report, netns: u32, log: &Log) {
         .keys()
         .chain(seen.keys().filter(|who| !told.contains_key(who)))
         .filter(|who| told.get(who) != seen.get(who))
-        .map(|who| format!("pid {} -> {}:\n  the client says {:?}\n  the report says {:?}", who.0, who.1, told.get(who), seen.get(who)))
+        .map(|who| {
+            format!(
+                "pid {} -> {}:\n  the client says {:?}\n  the report says {:?}",
+                who.0,
+                who.1,
+                told.get(who),
+                seen.get(who)
+            )
+        })
         .collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
@@ -100,7 +110,10 @@ pub fn assert_lifetimes(report: &Report, netns: u32, log: &Log) {
         assert_eq!(durations.count, u64::try_from(lives.len()).expect("fits"), "{who:?}: number of lifetimes");
         let (lows, highs): (Vec<f64>, Vec<f64>) = lives.iter().map(Life::bounds_ms).unzip();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let (least, most) = (|values: &[f64]| values.iter().copied().fold(f64::MAX, f64::min), |values: &[f64]| values.iter().copied().fold(0.0, f64::max));
+        let (least, most) = (
+            |values: &[f64]| values.iter().copied().fold(f64::MAX, f64::min),
+            |values: &[f64]| values.iter().copied().fold(0.0, f64::max),
+        );
         for (name, value, low, high) in [
             ("min", durations.min, least(&lows), least(&highs)),
             ("mean", durations.mean, mean(&lows), mean(&highs)),
@@ -123,14 +136,16 @@ fn assert_within(value: f64, (low, high): (f64, f64), what: &str) {
 pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, ended: &str) {
     let mut flows: BTreeMap<(u32, SocketAddr, SocketAddr), Vec<&Line>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.kind == "flow" && line.netns == Some(netns)) {
-        if let (Some("active"), Some(pid), Some(local), Some(remote)) = (line.opened.as_deref(), line.pid, line.local(), line.remote()) {
+        if let (Some("active"), Some(pid), Some(local), Some(remote)) =
+            (line.opened.as_deref(), line.pid, line.local(), line.remote())
+        {
             flows.entry((pid, local, remote)).or_default().push(line);
         }
     }
-    let mut lives = log.lives();
-    lives.sort_by_key(|life| life.connect.0);
-    assert!(!lives.is_empty(), "no connection was closed");
-    for life in lives {
+    let mut told = log.lives();
+    told.sort_by_key(|life| life.connect.0);
+    assert!(!told.is_empty(), "no connection was closed");
+    for life in told {
         let key = (life.pid, canonical(life.local), canonical(life.remote));
         let found = flows.get_mut(&key).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
         let line = found.unwrap_or_else(|| panic!("no flow for {life:?}"));
@@ -139,6 +154,109 @@ pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, ended: &str) {
         let lifetime = line.lifetime_ms.unwrap_or_else(|| panic!("no lifetime: {line:?}"));
         assert_within(lifetime, life.bounds_ms(), &format!("{key:?}"));
     }
-    let left: Vec<&Line> = flows.into_values().flatten().filter(|line| line.ended.as_deref() != Some("connect-failed")).collect();
+    let left: Vec<&Line> =
+        flows.into_values().flatten().filter(|line| line.ended.as_deref() != Some("connect-failed")).collect();
     assert!(left.is_empty(), "flows that no client made: {left:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::script::Entry;
+
+    const NETNS: u32 = 5;
+
+    fn log() -> Log {
+        let entry = |what, start_ns, end_ns, socket, errno| Entry {
+            what,
+            start_ns,
+            end_ns,
+            pid: 7,
+            tid: 7,
+            socket,
+            local: Some("127.0.0.1:40000".parse().expect("an address")),
+            remote: Some("[::ffff:127.0.0.1]:80".parse().expect("an address")),
+            errno,
+        };
+        Log(vec![
+            entry(What::Connect, 0, 1_000_000, 1, 0),
+            entry(What::Close, 9_000_000, 10_000_000, 1, 0),
+            entry(What::Connect, 20_000_000, 20_100_000, 2, 99),
+        ])
+    }
+
+    /// A report that agrees with the log but for what is changed.
+    fn report(change: impl Fn(&mut serde_json::Value)) -> Report {
+        let mut value = json!({
+            "schema": "portchurn.report/1",
+            "events": {"read": 9, "lost": {"ring_full": 0, "missed_runs": 0, "recorder": 0}, "skipped": 0, "evicted": 0, "repaired": 0},
+            "workloads": [], "destinations": [],
+            "attributions": [{
+                "workload": "w", "pid": 7, "comm": "c", "netns": NETNS,
+                "local_addr": "127.0.0.1", "remote_addr": "127.0.0.1", "remote_port": 80,
+                "connects": 2, "established": 1, "failed": {"EADDRNOTAVAIL": 1, "ECONNREFUSED": 0}, "active_closes": 1,
+                "time_wait": {"entered": 1, "now": 1, "peak": 1, "reused": 0}, "close_wait": {"now": 0, "peak": 0},
+                "lifetime_ms": {"count": 1, "min": 9.0, "mean": 9.0, "max": 9.0}
+            }]
+        });
+        change(&mut value);
+        serde_json::from_value(value).expect("a report")
+    }
+
+    fn fails(check: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(check)).is_err()
+    }
+
+    #[test]
+    fn what_agrees_passes_and_every_difference_fails() {
+        let truth = report(|_| {});
+        assert_counts(&truth, NETNS, &log());
+        assert_lifetimes(&truth, NETNS, &log());
+        for (pointer, value) in [
+            ("/attributions/0/connects", json!(3)),
+            ("/attributions/0/established", json!(2)),
+            ("/attributions/0/failed/EADDRNOTAVAIL", json!(2)),
+            ("/attributions/0/failed/ECONNREFUSED", json!(1)),
+            ("/attributions/0/pid", json!(8)),
+            ("/attributions/0/remote_port", json!(81)),
+            ("/attributions/0/netns", json!(6)),
+            ("/events/lost/ring_full", json!(1)),
+            ("/events/lost/missed_runs", json!(1)),
+            ("/events/evicted", json!(1)),
+        ] {
+            let wrong = report(|truth| *truth.pointer_mut(pointer).expect("a field") = value.clone());
+            assert!(fails(|| assert_counts(&wrong, NETNS, &log())), "{pointer}");
+        }
+        for (pointer, value) in [
+            ("/attributions/0/lifetime_ms/count", json!(2)),
+            ("/attributions/0/lifetime_ms/min", json!(6.9)),
+            ("/attributions/0/lifetime_ms/mean", json!(11.1)),
+            ("/attributions/0/lifetime_ms/max", json!(null)),
+        ] {
+            let wrong = report(|truth| *truth.pointer_mut(pointer).expect("a field") = value.clone());
+            assert!(fails(|| assert_lifetimes(&wrong, NETNS, &log())), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn flows_are_matched_one_to_one() {
+        let line = |lifetime: f64, port: u16| -> Line {
+            serde_json::from_value(json!({
+                "type": "flow", "netns": NETNS, "pid": 7, "local_addr": "127.0.0.1", "local_port": port,
+                "remote_addr": "127.0.0.1", "remote_port": 80, "opened": "active", "ended": "active-close",
+                "lifetime_ms": lifetime, "repaired": false
+            }))
+            .expect("a line")
+        };
+        assert_flows(&[line(9.5, 40000)], NETNS, &log(), "active-close");
+        for wrong in [vec![], vec![line(9.5, 40001)], vec![line(6.0, 40000)], vec![line(9.5, 40000), line(9.5, 40000)]]
+        {
+            assert!(fails(|| assert_flows(&wrong, NETNS, &log(), "active-close")), "{wrong:?}");
+        }
+        assert!(fails(|| assert_flows(&[line(9.5, 40000)], NETNS, &log(), "passive-close")));
+    }
 }

@@ -61,17 +61,17 @@ impl Lab {
     }
 
     pub fn start_in(&self, ns: &Namespace, name: &str, steps: Vec<Step>) -> Result<Traffic> {
-        self.start_script(ns, name, Script { log: self.log_path(name), buffered: false, comm: None, steps })
+        self.start_script(ns, name, &Script { log: self.log_path(name), buffered: false, comm: None, steps })
     }
 
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.file(&format!("{name}.log"))
     }
 
-    pub fn start_script(&self, ns: &Namespace, name: &str, script: Script) -> Result<Traffic> {
+    pub fn start_script(&self, ns: &Namespace, name: &str, script: &Script) -> Result<Traffic> {
         let log = script.log.clone();
         let mut command = ns.command(churn()?);
-        command.arg(serde_json::to_string(&script)?);
+        command.arg(serde_json::to_string(script)?);
         Ok(Traffic { running: Running::start(command, self.dir(), name)?, log })
     }
 
@@ -144,6 +144,10 @@ impl Traffic {
 }
 
 /// Parses an address of a scenario.
+///
+/// # Panics
+///
+/// If it is none.
 #[track_caller]
 pub fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")

@@ -125,7 +125,8 @@ impl Drop for Namespace {
 fn sweep() {
     let Ok(entries) = fs::read_dir(RUN) else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        let owner =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // Another test process may sweep at the same time.
             let _ = output(Command::new("ip").args(["netns", "del", &name]));
@@ -192,7 +193,8 @@ pub fn delayed_link(left: &Namespace, right: &Namespace, delay_ms: u64) -> Resul
     }
     for (namespace, device, peer, address) in [(left, "v0", (right, "v1"), RIGHT), (right, "v1", (left, "v0"), LEFT)] {
         let mac = peer.0.ip(&["-o", "link", "show", "dev", peer.1])?;
-        let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("an Ethernet address")?;
+        let mac =
+            mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("an Ethernet address")?;
         namespace.ip(&["neigh", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent"])?;
     }
     Ok(Delay::Relay(middle))

@@ -29,6 +29,10 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
 }
 
 /// `CLOCK_MONOTONIC`, the clock of the kernel's records.
+///
+/// # Panics
+///
+/// Never: every kernel has it.
 pub fn ktime_ns() -> u64 {
     let now = nix::time::ClockId::CLOCK_MONOTONIC.now().expect("CLOCK_MONOTONIC exists");
     u64::try_from(Duration::from(now).as_nanos()).expect("584 years")

@@ -28,28 +28,28 @@ pub struct Script {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Via {
     Blocking,
-    /// O_NONBLOCK, poll(), SO_ERROR.
+    /// `O_NONBLOCK`, `poll()`, `SO_ERROR`.
     Poll,
-    /// sendto(MSG_FASTOPEN): there is no connect system call.
+    /// `sendto(MSG_FASTOPEN)`: there is no connect system call.
     FastOpen,
-    /// io_uring, executed inline by io_uring_enter().
+    /// `io_uring`, executed inline by `io_uring_enter()`.
     Uring,
-    /// io_uring with IOSQE_ASYNC: a kernel worker thread connects.
+    /// `io_uring` with `IOSQE_ASYNC`: a kernel worker thread connects.
     UringAsync,
 }
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Then {
-    /// close() at once: the active closer.
+    /// `close()` at once: the active closer.
     Close,
-    /// Read to the peer's FIN, then close(): the passive closer.
+    /// Read to the peer's FIN, then `close()`: the passive closer.
     PeerCloses,
-    /// Read to the peer's RST, then close().
+    /// Read to the peer's RST, then `close()`.
     PeerResets,
-    /// SO_LINGER 0 and close(): RST instead of FIN.
+    /// `SO_LINGER` 0 and `close()`: RST instead of FIN.
     Linger0,
-    /// shutdown(WR), read to the peer's FIN, close().
+    /// shutdown(WR), read to the peer's FIN, `close()`.
     HalfClose,
     /// Keep it open until [`Step::CloseHeld`] or the end of the process.
     Hold,
@@ -64,7 +64,7 @@ pub enum Manner {
     Answer,
     /// Closes first.
     CloseFirst,
-    /// SO_LINGER 0: resets.
+    /// `SO_LINGER` 0: resets.
     Reset,
     /// Accepts and never closes: `CLOSE_WAIT` as soon as the client closes.
     Leak,
@@ -75,14 +75,22 @@ pub enum Manner {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Step {
     /// `times` connects, round robin over `to`.
-    Connect { to: Vec<SocketAddr>, times: u32, via: Via, bind: Option<SocketAddr>, reuse_addr: bool, then: Then, pause_us: u64 },
+    Connect {
+        to: Vec<SocketAddr>,
+        times: u32,
+        via: Via,
+        bind: Option<SocketAddr>,
+        reuse_addr: bool,
+        then: Then,
+        pause_us: u64,
+    },
     /// Close every held connection.
     CloseHeld { then: Then },
     /// `times` connects on one and the same socket, going on after each failure; it is held at the end.
     RetryOneSocket { to: SocketAddr, times: u32, pause_us: u64 },
-    /// Non-blocking connect, then close() after `after_ms` while still in SYN_SENT.
+    /// Non-blocking connect, then `close()` after `after_ms` while still in `SYN_SENT`.
     Abandon { to: SocketAddr, times: u32, after_ms: u64 },
-    /// bind() `times` times and hold the sockets; port 0 asks for any.
+    /// `bind()` `times` times and hold the sockets; port 0 asks for any.
     Bind { addr: SocketAddr, times: u32, reuse_addr: bool },
     /// Listen, never accept, hold.
     Listen { addr: SocketAddr, backlog: i32 },
@@ -148,7 +156,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Log(pub Vec<Entry>);
 
-/// A connection from its connect() to its close(), as the client saw it.
+/// A connection from its `connect()` to its `close()`, as the client saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
     pub pid: u32,
@@ -159,7 +167,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// Bounds of what a lifetime measured in the kernel can be, milliseconds: SYN_SENT lies inside connect(), and the end inside close().
+    /// Bounds of what a lifetime measured in the kernel can be, milliseconds: `SYN_SENT` lies inside `connect()`, and the end inside `close()`.
     pub fn bounds_ms(&self) -> (f64, f64) {
         let ms = |ns: u64| ns as f64 / 1e6;
         (ms(self.close.0.saturating_sub(self.connect.1)), ms(self.close.1.saturating_sub(self.connect.0)))

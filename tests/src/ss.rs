@@ -15,7 +15,7 @@ pub struct Row {
     pub state: String,
     pub local: SocketAddr,
     pub remote: SocketAddr,
-    /// A minisocket: TIME_WAIT, or FIN_WAIT2 with the TIME_WAIT timer.
+    /// A minisocket: `TIME_WAIT`, or `FIN_WAIT2` with the `TIME_WAIT` timer.
     pub minisocket: bool,
 }
 
@@ -87,7 +87,8 @@ mod tests {
     fn lines_of_ss() {
         let row = parse("TIME-WAIT 0 0 127.0.0.1:32770 127.0.0.1:9000 timer:(timewait,59sec,0)").expect("a row");
         assert_eq!((row.state.as_str(), row.minisocket, row.local.port()), ("TIME_WAIT", true, 32770));
-        let row = parse("FIN-WAIT-2 0 0 [::ffff:10.0.0.1]:1 [::ffff:10.0.0.2]:2 timer:(timewait,3sec,0)").expect("a row");
+        let row =
+            parse("FIN-WAIT-2 0 0 [::ffff:10.0.0.1]:1 [::ffff:10.0.0.2]:2 timer:(timewait,3sec,0)").expect("a row");
         assert!(row.minisocket && row.local.is_ipv4());
         let row = parse("FIN-WAIT-2 0 0 [::1]:1 [::1]:2").expect("a row");
         assert!(!row.minisocket && row.local.is_ipv6());

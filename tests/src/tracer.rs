@@ -102,7 +102,9 @@ impl Tracer {
 }
 
 fn lines(text: &str) -> Result<Vec<Line>> {
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("a line of the stream: {line:?}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("a line of the stream: {line:?}")))
+        .collect()
 }
 
 /// Failures by their name.
@@ -237,7 +239,11 @@ pub struct Durations {
 }
 
 impl Report {
-    /// Fails unless the tracer saw everything: the ground on which exact comparisons stand.
+    /// The ground on which exact comparisons stand.
+    ///
+    /// # Panics
+    ///
+    /// Unless the tracer saw everything.
     pub fn assert_complete(&self) {
         assert_eq!(self.schema, "portchurn.report/1");
         assert_eq!(self.events.lost, Lost::default(), "lost");

@@ -36,7 +36,9 @@ fn help_names_the_commands() -> Result<()> {
 #[test]
 fn a_wrong_argument_is_a_usage_error() -> Result<()> {
     require!();
-    for arguments in [&["report", "--no-such-option"][..], &["report", "--ring-size", "4097"], &["report", "--for", "soon"]] {
+    for arguments in
+        [&["report", "--no-such-option"][..], &["report", "--ring-size", "4097"], &["report", "--for", "soon"]]
+    {
         let output = Command::new(binary()?).args(arguments).output()?;
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
@@ -108,10 +110,13 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut report = Tracer::report(lab.dir())?;
         // Something in every list: failures, open and finished connections.
-        lab.run("client", vec![
-            Step::connect([addr("127.0.0.1:9001")], 40, Via::Blocking, Then::Hold),
-            Step::connect([addr("127.0.0.1:9009")], 3, Via::Blocking, Then::Hold),
-        ])?;
+        lab.run(
+            "client",
+            vec![
+                Step::connect([addr("127.0.0.1:9001")], 40, Via::Blocking, Then::Hold),
+                Step::connect([addr("127.0.0.1:9009")], 3, Via::Blocking, Then::Hold),
+            ],
+        )?;
         report.running().signal(signal)?;
         let status = report.running().wait(LIMIT)?;
         assert_eq!(status.code(), Some(0), "{signal}");
@@ -120,7 +125,8 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
         if schema.exists() {
             let schema: serde_json::Value = serde_json::from_str(&fs::read_to_string(&schema)?)?;
             let validator = jsonschema::validator_for(&schema).context("the schema")?;
-            let errors: Vec<String> = validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+            let errors: Vec<String> =
+                validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
             assert!(errors.is_empty(), "{}", errors.join("\n"));
         }
     }
@@ -166,7 +172,8 @@ fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
     let head = head.wait_with_output()?;
     let errors = fs::read_to_string(&stderr)?;
     assert_eq!(outcome?.code(), Some(0), "{errors}");
-    let line: serde_json::Value = serde_json::from_slice(&head.stdout).with_context(|| String::from_utf8_lossy(&head.stdout).into_owned())?;
+    let line: serde_json::Value =
+        serde_json::from_slice(&head.stdout).with_context(|| String::from_utf8_lossy(&head.stdout).into_owned())?;
     assert!(line["type"].is_string(), "{line}");
     assert!(!errors.contains("panicked") && !errors.to_lowercase().contains("broken pipe"), "{errors}");
     Ok(())

@@ -34,13 +34,17 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
         *pause_us = 3_000;
     }
     let active = lab.run("active", vec![Step::churn([addr("127.0.0.1:9001")], 300), slow])?;
-    let passive = lab.run("passive", vec![Step::connect([addr("127.0.0.1:9002")], 300, Via::Blocking, Then::PeerCloses)])?;
+    let passive =
+        lab.run("passive", vec![Step::connect([addr("127.0.0.1:9002")], 300, Via::Blocking, Then::PeerCloses)])?;
     // Held for a while, so that a lifetime is not just the noise of a handshake.
-    let mut held = lab.start("held", vec![
-        Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
-        lab.wait_for("go"),
-        Step::CloseHeld { then: Then::Close },
-    ])?;
+    let mut held = lab.start(
+        "held",
+        vec![
+            Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+            lab.wait_for("go"),
+            Step::CloseHeld { then: Then::Close },
+        ],
+    )?;
     held.entry(What::Waiting)?;
     let more = lab.run("more", vec![Step::churn([addr("127.0.0.1:9001")], 50)])?;
     lab.go("go")?;
@@ -54,7 +58,9 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     // The passive ones share the stream: the rest of it has to be theirs.
     let passive_lines: Vec<_> = lines.into_iter().filter(|line| line.remote_port == Some(9002)).collect();
     assert_flows(&passive_lines, lab.netns(), &passive, "passive-close");
-    let of = |pid: u32| report.attributions(lab.netns()).find(|entry| entry.pid == pid && entry.connects > 0).expect("an attribution");
+    let of = |pid: u32| {
+        report.attributions(lab.netns()).find(|entry| entry.pid == pid && entry.connects > 0).expect("an attribution")
+    };
     assert_eq!(of(all.pids()[0]).active_closes, 320, "the first client closed first");
     assert_eq!(of(passive.pids()[0]).active_closes, 0, "the second waited for its peer");
     assert_eq!(of(passive.pids()[0]).time_wait.entered, 0, "whoever closes second has no TIME_WAIT");
@@ -140,7 +146,10 @@ fn mapped_addresses_are_the_v4_destination() -> Result {
     // 32 ports each way fill the range for both; then both fail.
     let (log, report) = report_of(&lab, || {
         let hold = |to, times| Step::connect([to], times, Via::Blocking, Then::Hold);
-        lab.run("client", vec![hold(mapped, 32), hold(addr("127.0.0.1:9001"), 32), hold(mapped, 5), hold(addr("127.0.0.1:9001"), 6)])
+        lab.run(
+            "client",
+            vec![hold(mapped, 32), hold(addr("127.0.0.1:9001"), 32), hold(mapped, 5), hold(addr("127.0.0.1:9001"), 6)],
+        )
     })?;
     assert_eq!(total(&log, "EADDRNOTAVAIL"), 11, "the scenario itself: {:?}", logged(&log));
     assert_counts(&report, lab.netns(), &log);
@@ -155,17 +164,23 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
     let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
     let (full, refused) = (addr("127.0.0.1:9001"), addr("127.0.0.1:9009"));
     let (log, report) = report_of(&lab, || {
-        let mut holder = lab.start("holder", vec![
-            Step::connect([full], 64, Via::Blocking, Then::Hold),
-            lab.wait_for("free"),
-            Step::CloseHeld { then: Then::Linger0 },
-        ])?;
+        let mut holder = lab.start(
+            "holder",
+            vec![
+                Step::connect([full], 64, Via::Blocking, Then::Hold),
+                lab.wait_for("free"),
+                Step::CloseHeld { then: Then::Linger0 },
+            ],
+        )?;
         holder.entry(What::Waiting)?;
         // Refused first, so that the socket carries the stale port of its last attempt into the exhausted ones.
-        let mut retries = lab.run("retries", vec![
-            Step::RetryOneSocket { to: refused, times: 7, pause_us: 500 },
-            Step::RetryOneSocket { to: full, times: 9, pause_us: 500 },
-        ])?;
+        let mut retries = lab.run(
+            "retries",
+            vec![
+                Step::RetryOneSocket { to: refused, times: 7, pause_us: 500 },
+                Step::RetryOneSocket { to: full, times: 9, pause_us: 500 },
+            ],
+        )?;
         // Succeeds in the end, on the same socket.
         let mut late = lab.start("late", vec![Step::RetryOneSocket { to: full, times: 5000, pause_us: 2000 }])?;
         late.entries(What::Connect, 3)?;

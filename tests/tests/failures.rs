@@ -30,7 +30,8 @@ fn only(name: &str, count: u64) -> Failed {
 /// Finished active flows of this namespace by how they ended.
 fn ends(lines: &[Line], netns: u32) -> BTreeMap<String, usize> {
     let mut ends = BTreeMap::new();
-    let own = |line: &&Line| line.kind == "flow" && line.netns == Some(netns) && line.opened.as_deref() == Some("active");
+    let own =
+        |line: &&Line| line.kind == "flow" && line.netns == Some(netns) && line.opened.as_deref() == Some("active");
     for line in lines.iter().filter(own) {
         *ends.entry(line.ended.clone().unwrap_or_default()).or_default() += 1;
     }
@@ -46,12 +47,16 @@ fn refused_and_timed_out() -> Result {
         lab.ns.sysctl(&[("ipv4/tcp_syn_linear_timeouts", "0")])?;
     }
     // Its queue holds one connection that is never accepted; SYNs after that are dropped.
-    let mut full = lab.start("full", vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
+    let mut full =
+        lab.start("full", vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
     full.entry(What::Waiting)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "all")?;
     let attempt = |to: &str, times| Step::connect([addr(to)], times, Via::Blocking, Then::Hold);
-    let mut slow = lab.start("slow", vec![attempt("127.0.0.1:9001", 1), Step::Threads { count: 4, steps: vec![attempt("127.0.0.1:9001", 1)] }])?;
+    let mut slow = lab.start(
+        "slow",
+        vec![attempt("127.0.0.1:9001", 1), Step::Threads { count: 4, steps: vec![attempt("127.0.0.1:9001", 1)] }],
+    )?;
     let mut log = lab.run("refused", vec![attempt("127.0.0.1:9009", 40), attempt("[::1]:9009", 10)])?;
     log.0.extend(slow.finish()?.0);
     let lines = stream.finish_stream()?;
@@ -91,10 +96,13 @@ fn resets_from_either_side() -> Result {
     let _kind = lab.serve("kind", "127.0.0.1:9002", Manner::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
-    let log = lab.run("client", vec![
-        Step::connect([addr("127.0.0.1:9001")], 30, Via::Blocking, Then::PeerResets),
-        Step::connect([addr("127.0.0.1:9002")], 20, Via::Blocking, Then::Linger0),
-    ])?;
+    let log = lab.run(
+        "client",
+        vec![
+            Step::connect([addr("127.0.0.1:9001")], 30, Via::Blocking, Then::PeerResets),
+            Step::connect([addr("127.0.0.1:9002")], 20, Via::Blocking, Then::Linger0),
+        ],
+    )?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
@@ -182,7 +190,11 @@ fn no_source_address_is_no_exhaustion() -> Result {
     assert_eq!(told, 7, "the scenario itself: {log:?}");
     report.assert_complete();
     assert_eq!(failed(&report, lab.netns()), only("NO_LOCAL_ADDRESS", 7));
-    let reasons: Vec<_> = lines.iter().filter(|line| line.pid == log.pids().first().copied()).map(|line| line.reason.as_deref()).collect();
+    let reasons: Vec<_> = lines
+        .iter()
+        .filter(|line| line.pid == log.pids().first().copied())
+        .map(|line| line.reason.as_deref())
+        .collect();
     assert_eq!(reasons, [Some("NO_LOCAL_ADDRESS"); 7]);
     Ok(())
 }
@@ -195,7 +207,10 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     let report = Tracer::report(lab.dir())?;
     let log = lab.run("binder", vec![Step::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
     // Somebody else's explicit bind to a taken port fails with the same errno and means nothing.
-    let mut holder = lab.start("holder", vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")])?;
+    let mut holder = lab.start(
+        "holder",
+        vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")],
+    )?;
     holder.entry(What::Waiting)?;
     let taken = lab.run("taken", vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 3, reuse_addr: false }])?;
     lab.go("end")?;
@@ -205,7 +220,12 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     report.assert_complete();
-    let of = |log: &Log, reason| lines.iter().filter(|line| line.pid == log.pids().first().copied() && line.reason.as_deref() == Some(reason)).count();
+    let of = |log: &Log, reason| {
+        lines
+            .iter()
+            .filter(|line| line.pid == log.pids().first().copied() && line.reason.as_deref() == Some(reason))
+            .count()
+    };
     assert_eq!(of(&log, "BIND_EXHAUSTED"), 8);
     assert_eq!(of(&taken, "BIND_EXHAUSTED"), 0);
     let workloads = report.workloads.iter().filter(|workload| workload.netns.contains(&lab.netns()));
@@ -221,10 +241,13 @@ fn ports_held_by_bind_exhaust_connect() -> Result {
     let lab = Lab::with_ports(40000, 40015)?;
     let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
-    let log = lab.run("client", vec![
-        Step::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
-        Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
-    ])?;
+    let log = lab.run(
+        "client",
+        vec![
+            Step::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
+            Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+        ],
+    )?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(failed(&report, lab.netns()), only("EADDRNOTAVAIL", 4));
@@ -240,17 +263,19 @@ fn listener_closed_with_children() -> Result {
     let lab = Lab::new()?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
-    let mut server = lab.start("server", vec![
-        Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 16 },
-        lab.wait_for("close"),
-        Step::CloseListeners,
-    ])?;
+    let mut server = lab.start(
+        "server",
+        vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 16 }, lab.wait_for("close"), Step::CloseListeners],
+    )?;
     server.entry(What::Waiting)?;
-    let mut client = lab.start("client", vec![
-        Step::connect([addr("127.0.0.1:9001")], 5, Via::Blocking, Then::Hold),
-        lab.wait_for("closed"),
-        Step::CloseHeld { then: Then::PeerResets },
-    ])?;
+    let mut client = lab.start(
+        "client",
+        vec![
+            Step::connect([addr("127.0.0.1:9001")], 5, Via::Blocking, Then::Hold),
+            lab.wait_for("closed"),
+            Step::CloseHeld { then: Then::PeerResets },
+        ],
+    )?;
     client.entry(What::Waiting)?;
     lab.go("close")?;
     server.finish()?;
@@ -260,7 +285,10 @@ fn listener_closed_with_children() -> Result {
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(ends(&lines, lab.netns()), BTreeMap::from([("reset-by-peer".into(), 5)]));
-    let children: Vec<&Line> = lines.iter().filter(|line| line.netns == Some(lab.netns()) && line.opened.as_deref() == Some("passive")).collect();
+    let children: Vec<&Line> = lines
+        .iter()
+        .filter(|line| line.netns == Some(lab.netns()) && line.opened.as_deref() == Some("passive"))
+        .collect();
     assert_eq!(children.len(), 5, "{children:?}");
     for child in children {
         assert_eq!(child.ended.as_deref(), Some("reset-by-us"), "{child:?}");

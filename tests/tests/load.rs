@@ -25,7 +25,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn burst(lab: &Lab, name: &str, steps: Vec<Step>) -> anyhow::Result<Traffic> {
-    lab.start_script(&lab.ns, name, Script { log: lab.log_path(name), buffered: true, comm: None, steps })
+    lab.start_script(&lab.ns, name, &Script { log: lab.log_path(name), buffered: true, comm: None, steps })
 }
 
 fn servers(lab: &Lab, ports: std::ops::Range<u16>) -> anyhow::Result<(Vec<Traffic>, Vec<SocketAddr>)> {
@@ -54,14 +54,25 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
     let _alone = alone();
     let lab = Lab::new()?;
     let (_servers, to) = servers(&lab, 9001..9005)?;
-    let mut before = lab.start("before", vec![
-        Step::connect([to[0]], 20, Via::Blocking, Then::Hold),
-        Step::churn([to[1]], 30),
-        lab.wait_for("end"),
-        Step::CloseHeld { then: Then::Close },
-    ])?;
+    let mut before = lab.start(
+        "before",
+        vec![
+            Step::connect([to[0]], 20, Via::Blocking, Then::Hold),
+            Step::churn([to[1]], 30),
+            lab.wait_for("end"),
+            Step::CloseHeld { then: Then::Close },
+        ],
+    )?;
     before.entry(What::Waiting)?;
-    let pace = |to: SocketAddr| Step::Connect { to: vec![to], times: 6000, via: Via::Blocking, bind: None, reuse_addr: false, then: Then::Close, pause_us: 300 };
+    let pace = |to: SocketAddr| Step::Connect {
+        to: vec![to],
+        times: 6000,
+        via: Via::Blocking,
+        bind: None,
+        reuse_addr: false,
+        then: Then::Close,
+        pause_us: 300,
+    };
     let mut traffic = [("load2", to[2]), ("load3", to[3])].map(|(name, to)| lab.start(name, vec![pace(to)]));
     for started in &mut traffic {
         started.as_mut().expect("started").entries(What::Close, 200)?;
@@ -80,10 +91,18 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
     let report = report.finish_report()?;
     report.assert_complete();
     let connects: Vec<_> = log.of(What::Connect).collect();
-    assert!(connects.iter().any(|entry| entry.end_ns < spawned) && connects.iter().any(|entry| entry.start_ns > ready), "the scenario itself: it was to begin before and to end after");
+    assert!(
+        connects.iter().any(|entry| entry.end_ns < spawned) && connects.iter().any(|entry| entry.start_ns > ready),
+        "the scenario itself: it was to begin before and to end after"
+    );
 
     // Every connect after the first event is one ESTABLISHED, and none is two.
-    let own = |line: &&Line| line.kind == "transition" && line.netns == Some(lab.netns()) && line.new.as_deref() == Some("ESTABLISHED") && line.old.as_deref() == Some("SYN_SENT");
+    let own = |line: &&Line| {
+        line.kind == "transition"
+            && line.netns == Some(lab.netns())
+            && line.new.as_deref() == Some("ESTABLISHED")
+            && line.old.as_deref() == Some("SYN_SENT")
+    };
     let mut seen: BTreeMap<(SocketAddr, SocketAddr), Vec<u64>> = BTreeMap::new();
     for line in lines.iter().filter(own) {
         if let (Some(local), Some(remote), Some(ktime)) = (line.local(), line.remote(), line.ktime_ns) {
@@ -99,15 +118,27 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
     }
     for ((_, remote), counts) in reported(&report, lab.netns()) {
         let count = |at: u64, by: fn(&portchurn_tests::script::Entry) -> u64| {
-            u64::try_from(connects.iter().filter(|entry| entry.remote == Some(remote) && by(entry) >= at).count()).expect("fits")
+            u64::try_from(connects.iter().filter(|entry| entry.remote == Some(remote) && by(entry) >= at).count())
+                .expect("fits")
         };
         let (least, most) = (count(ready, |entry| entry.start_ns), count(spawned, |entry| entry.end_ns));
-        assert!((least..=most).contains(&counts.connects) && (least..=most).contains(&counts.established), "{remote}: {counts:?} not in {least}..={most}");
+        assert!(
+            (least..=most).contains(&counts.connects) && (least..=most).contains(&counts.established),
+            "{remote}: {counts:?} not in {least}..={most}"
+        );
     }
     for remote in to {
-        assert_eq!(report.occupancy(lab.netns(), remote), listing.towards(remote), "{remote}: what was there before counts too");
+        assert_eq!(
+            report.occupancy(lab.netns(), remote),
+            listing.towards(remote),
+            "{remote}: what was there before counts too"
+        );
     }
-    let held = report.destinations.iter().find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001).expect("the held one");
+    let held = report
+        .destinations
+        .iter()
+        .find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001)
+        .expect("the held one");
     assert_eq!(held.holders.iter().map(|holder| holder.ports).sum::<u32>(), 20, "{:?}", held.holders);
     Ok(())
 }
@@ -140,10 +171,17 @@ fn a_burst_without_unexplained_differences() -> Result {
     }
     // A lost record is at most one connect, one handshake or one failure; more than that is unexplained.
     let (told, seen) = (logged(&log), reported(&report, lab.netns()));
-    let sum = |counts: &BTreeMap<_, portchurn_tests::compare::Counts>| counts.values().map(|one| one.connects).sum::<u64>();
+    let sum =
+        |counts: &BTreeMap<_, portchurn_tests::compare::Counts>| counts.values().map(|one| one.connects).sum::<u64>();
     assert!(seen.keys().all(|who| told.contains_key(who)), "connects that nobody made: {seen:?}");
     assert!(sum(&seen) <= sum(&told), "more than there were: {seen:?}");
-    assert!(sum(&seen) + report.events.lost.total() >= sum(&told), "{} of {}, and {:?}", sum(&seen), sum(&told), report.events.lost);
+    assert!(
+        sum(&seen) + report.events.lost.total() >= sum(&told),
+        "{} of {}, and {:?}",
+        sum(&seen),
+        sum(&told),
+        report.events.lost
+    );
     Ok(())
 }
 
@@ -154,11 +192,17 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
     let lab = Lab::new()?;
     let (_servers, to) = servers(&lab, 9001..9003)?;
     let report = Tracer::start(lab.dir(), "report", &["report", "--json", "--for", "600s", "--ring-size", "4096"])?;
-    let stream = Tracer::start(lab.dir(), "stream", &["stream", "--json", "--what", "all", "--for", "600s", "--ring-size", "4096"])?;
-    let mut client = burst(&lab, "client", vec![Step::Threads { count: 2, steps: vec![Step::churn(to.clone(), 4_000)] }])?;
+    let stream = Tracer::start(
+        lab.dir(),
+        "stream",
+        &["stream", "--json", "--what", "all", "--for", "600s", "--ring-size", "4096"],
+    )?;
+    let mut client =
+        burst(&lab, "client", vec![Step::Threads { count: 2, steps: vec![Step::churn(to.clone(), 4_000)] }])?;
     let log = client.finish()?;
     // A second wave of connections that stay, partly unseen.
-    let mut holder = burst(&lab, "holder", vec![Step::connect(to.clone(), 400, Via::Blocking, Then::Hold), lab.wait_for("end")])?;
+    let mut holder =
+        burst(&lab, "holder", vec![Step::connect(to.clone(), 400, Via::Blocking, Then::Hold), lab.wait_for("end")])?;
     holder.entry(What::Waiting)?;
     until("a line that tells of the loss", LIMIT, || {
         let lost = stream.lines()?.iter().filter(|line| line.kind == "loss").filter_map(|line| line.ring_full).max();
@@ -175,7 +219,11 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
     assert!(report.events.repaired > 0, "{:?}", report.events);
     let told = u64::try_from(log.of(What::Connect).count() + 400).expect("fits");
     let seen: u64 = reported(&report, lab.netns()).values().map(|counts| counts.connects).sum();
-    assert!(seen <= told && seen + report.events.lost.total() >= told, "{seen} of {told}, and {:?}", report.events.lost);
+    assert!(
+        seen <= told && seen + report.events.lost.total() >= told,
+        "{seen} of {told}, and {:?}",
+        report.events.lost
+    );
     for remote in to {
         let (before, after) = (before.towards(remote), after.towards(remote));
         let occupancy = report.occupancy(lab.netns(), remote);

@@ -20,7 +20,7 @@ const POOL: &str = "checkout";
 const REQUESTS: usize = 12;
 const CALLS: usize = 10;
 
-/// One curl_exec(), as PHP saw it.
+/// One `curl_exec()`, as PHP saw it.
 #[derive(Debug, Deserialize)]
 struct Call {
     pid: u32,
@@ -31,7 +31,7 @@ struct Call {
 }
 
 /// Asks the same URL over and over, each time on a new connection, and answers with what happened.
-const SCRIPT: &str = r#"<?php
+const SCRIPT: &str = r"<?php
 $calls = [];
 for ($i = 0; $i < (int)$_GET['calls']; $i++) {
     $curl = curl_init('http://127.0.0.1:9001/price/' . $i);
@@ -43,7 +43,7 @@ for ($i = 0; $i < (int)$_GET['calls']; $i++) {
 }
 header('Content-Type: application/json');
 echo json_encode($calls);
-"#;
+";
 
 fn configure(dir: &Path) -> Result<()> {
     // The workers are another user.
@@ -58,11 +58,14 @@ fn configure(dir: &Path) -> Result<()> {
     fs::write(Path::new(&dir.to_string()).join("fpm.conf"), config).context("fpm.conf")
 }
 
-/// One request through FastCGI; the answer without its headers.
+/// One request through `FastCGI`; the answer without its headers.
 fn request(lab: &Lab) -> Result<Vec<Call>> {
     let mut command = Command::new(find("cgi-fcgi").context("cgi-fcgi")?);
     command.args(["-bind", "-connect"]).arg(lab.file("fpm.sock")).env_clear();
-    command.env("SCRIPT_FILENAME", lab.file("index.php")).env("REQUEST_METHOD", "GET").env("QUERY_STRING", format!("calls={CALLS}"));
+    command
+        .env("SCRIPT_FILENAME", lab.file("index.php"))
+        .env("REQUEST_METHOD", "GET")
+        .env("QUERY_STRING", format!("calls={CALLS}"));
     let answer = output(&mut command)?;
     let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("an answer: {answer:?}"))?;
     serde_json::from_str(body).with_context(|| format!("an answer: {answer:?}"))
@@ -102,15 +105,25 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
     let seen: BTreeMap<u32, (u64, u64, u64)> = reported(&report, lab.netns())
         .into_iter()
         .filter(|((_, remote), _)| *remote == addr("127.0.0.1:9001"))
-        .map(|((pid, _), counts)| (pid, (counts.connects, counts.established, counts.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0))))
+        .map(|((pid, _), counts)| {
+            (pid, (counts.connects, counts.established, counts.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
+        })
         .collect();
     assert_eq!(seen, told, "per worker: connects, established, out of ports");
-    let named: Vec<_> = report.workloads.iter().filter(|workload| workload.netns.contains(&lab.netns()) && workload.connects > 0).collect();
+    let named: Vec<_> = report
+        .workloads
+        .iter()
+        .filter(|workload| workload.netns.contains(&lab.netns()) && workload.connects > 0)
+        .collect();
     let [pool] = named.as_slice() else { panic!("one workload: {named:?}") };
     assert!(pool.name.contains(&format!("php-fpm: pool {POOL}")), "{}", pool.name);
     assert_eq!(pool.failed, Failed::from([("EADDRNOTAVAIL".to_owned(), total)]));
     assert_eq!(pool.pids.iter().filter(|process| process.connects > 0).count(), told.len(), "{:?}", pool.pids);
-    let destination = report.destinations.iter().find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001).expect("the API");
+    let destination = report
+        .destinations
+        .iter()
+        .find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001)
+        .expect("the API");
     assert_eq!(destination.victims.iter().map(|victim| victim.failed).sum::<u64>(), total);
     assert!(destination.victims.iter().all(|victim| victim.workload == pool.name), "{:?}", destination.victims);
     assert!(calls.iter().filter(|call| call.os_errno == 99).all(|call| !call.error.is_empty()));

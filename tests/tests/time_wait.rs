@@ -1,4 +1,4 @@
-//! TIME_WAIT: its begin, its number and its end against `ss`, second by second, through a whole cycle.
+//! `TIME_WAIT`: its begin, its number and its end against `ss`, second by second, through a whole cycle.
 //!
 //! The cycle takes 60 s and a bit whatever one does, so all settings run at once, each in namespaces of its own, under
 //! one tracer and one stopwatch.
@@ -119,13 +119,21 @@ fn assert_samples(case: &Case, periods: &BTreeMap<Tuple, Vec<Period>>) {
         let may = during(sample.ended_ns + SLACK_NS, sample.began_ns - SLACK_NS);
         let missing: Vec<_> = must.difference(&listed).collect();
         let extra: Vec<_> = listed.difference(&may).collect();
-        assert!(missing.is_empty() && extra.is_empty(), "{}, sample {second}: not in ss: {missing:?}; only in ss: {extra:?}", case.name);
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{}, sample {second}: not in ss: {missing:?}; only in ss: {extra:?}",
+            case.name
+        );
     }
 }
 
 fn entered(report: &Report, case: &Case) -> (u64, u64, u64) {
     let own = || report.attributions(case.lab.netns()).filter(|entry| entry.connects > 0);
-    (own().map(|entry| entry.time_wait.entered).sum(), own().map(|entry| entry.time_wait.now).sum(), own().map(|entry| entry.time_wait.reused).sum())
+    (
+        own().map(|entry| entry.time_wait.entered).sum(),
+        own().map(|entry| entry.time_wait.now).sum(),
+        own().map(|entry| entry.time_wait.reused).sum(),
+    )
 }
 
 #[test]
@@ -144,7 +152,12 @@ fn a_whole_cycle_under_every_setting() -> Result {
     ] {
         reuses.push((Case::new(name, &reuse(value), linked, Manner::WaitForPeer)?, reusable));
     }
-    let mut overflow = Case::new("overflow", &[("ipv4/tcp_tw_reuse", "0"), ("ipv4/tcp_max_tw_buckets", "5")], false, Manner::WaitForPeer)?;
+    let mut overflow = Case::new(
+        "overflow",
+        &[("ipv4/tcp_tw_reuse", "0"), ("ipv4/tcp_max_tw_buckets", "5")],
+        false,
+        Manner::WaitForPeer,
+    )?;
     let mut short = Case::new("FIN_WAIT2 cut short", &[("ipv4/tcp_fin_timeout", "5")], false, Manner::Leak)?;
     let mut late = Case::new("FIN_WAIT2, then the peer's FIN", &[("ipv4/tcp_fin_timeout", "60")], false, Manner::Leak)?;
 
@@ -182,9 +195,13 @@ fn a_whole_cycle_under_every_setting() -> Result {
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
 
+    let refused = overflow.lab.ns.netstat("TCPTimeWaitOverflow")?;
+    assert!(refused > 0, "overflow: the scenario itself");
+    for (case, reusable) in &reuses {
+        assert_eq!(case.failed(), if *reusable { 0 } else { 8 }, "{}: the scenario itself", case.name);
+    }
     for (case, reusable) in &reuses {
         let netns = case.lab.netns();
-        assert_eq!(case.failed(), if *reusable { 0 } else { 8 }, "{}: the scenario itself", case.name);
         assert_counts(&report, netns, &case.log);
         let periods = periods(&lines, netns, case.name);
         assert_samples(case, &periods);
@@ -200,9 +217,7 @@ fn a_whole_cycle_under_every_setting() -> Result {
         assert_eq!(entered(&report, case), (16 + again, 0, again), "{}: entered, now, reused", case.name);
     }
 
-    let refused = overflow.lab.ns.netstat("TCPTimeWaitOverflow")?;
     let seen = periods(&lines, overflow.lab.netns(), overflow.name);
-    assert!(refused > 0, "overflow: the scenario itself");
     assert_samples(&overflow, &seen);
     assert_eq!(u64::try_from(seen.len()).expect("fits") + refused, 12, "overflow: the others never began");
     assert_eq!(entered(&report, &overflow), (12 - refused, 0, 0), "overflow");

@@ -88,7 +88,9 @@ fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
             held.listeners.clear();
             Ok(())
         }
-        Step::Serve { addr, manner } => server::serve(&server::listen(*addr, server::BACKLOG, logger)?, *manner, logger),
+        Step::Serve { addr, manner } => {
+            server::serve(&server::listen(*addr, server::BACKLOG, logger)?, *manner, logger)
+        }
         Step::Prefork { addr, workers, manner } => {
             let listener = server::listen(*addr, server::BACKLOG, logger)?;
             let work = || server::serve(&listener, *manner, logger);

@@ -39,7 +39,10 @@ pub fn run(left: &str, right: &str, delay: Duration, logger: &Logger) -> Result<
             // Round up: a zero timeout would spin through the last millisecond.
             u16::try_from(rest.as_millis() + 1).unwrap_or(u16::MAX).into()
         });
-        poll(&mut [PollFd::new(ends[0].as_fd(), PollFlags::POLLIN), PollFd::new(ends[1].as_fd(), PollFlags::POLLIN)], wait)?;
+        poll(
+            &mut [PollFd::new(ends[0].as_fd(), PollFlags::POLLIN), PollFd::new(ends[1].as_fd(), PollFlags::POLLIN)],
+            wait,
+        )?;
         for (end, queue) in ends.iter().zip(&mut queues) {
             let mut end: &Socket = end;
             while let Ok(count) = end.read(&mut buffer) {
@@ -58,7 +61,8 @@ pub fn run(left: &str, right: &str, delay: Duration, logger: &Logger) -> Result<
 }
 
 fn open(interface: &str) -> Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(IP)))).context("packet socket")?;
+    let socket =
+        Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(IP)))).context("packet socket")?;
     let addresses = getifaddrs().context("getifaddrs")?;
     let link = addresses.filter(|own| own.interface_name == interface).filter_map(|own| own.address);
     let link = link.filter_map(|address| address.as_link_addr().copied()).next();
