@@ -16,7 +16,7 @@ use portchurn_tests::tracer::{Line, Tracer};
 type Result = anyhow::Result<()>;
 
 /// Longer than the tracer takes to compare its books with `sock_diag` after a loss.
-const RECONCILED: Duration = Duration::from_secs(45);
+const RECONCILED: Duration = Duration::from_secs(25);
 
 /// Each of these wants the machine for itself.
 fn alone() -> MutexGuard<'static, ()> {

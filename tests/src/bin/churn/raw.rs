@@ -1,4 +1,4 @@
-//! The unsafe corner: fork() and the submission of an io_uring entry, which no crate offers as safe functions.
+//! The unsafe corner: `fork()` and the submission of an `io_uring` entry, which no crate offers as safe functions.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -7,7 +7,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use nix::unistd::ForkResult;
 use socket2::SockAddr;
 
-/// fork(), from the main thread of a process that has no other.
+/// `fork()`, from the main thread of a process that has no other.
 #[expect(unsafe_code, reason = "fork() has no safe wrapper")]
 pub fn fork() -> Result<ForkResult> {
     let threads = std::fs::read_dir("/proc/self/task").context("/proc/self/task")?.count();
@@ -17,7 +17,7 @@ pub fn fork() -> Result<ForkResult> {
     unsafe { nix::unistd::fork() }.context("fork")
 }
 
-/// connect() through io_uring; returns the completion's result, a negative errno on failure.
+/// `connect()` through `io_uring`; returns the completion's result, a negative errno on failure.
 #[expect(unsafe_code, reason = "the kernel reads through a pointer in the submitted entry")]
 pub fn uring_connect(ring: &mut IoUring, socket: BorrowedFd<'_>, to: &SockAddr, in_worker: bool) -> Result<i32> {
     let entry = opcode::Connect::new(types::Fd(socket.as_raw_fd()), to.as_ptr().cast(), to.len()).build();

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::log::Logger;
 
-/// ETH_P_IP in network byte order. Neighbours are configured by hand, so nothing else matters; ETH_P_ALL would also return our own frames.
+/// `ETH_P_IP` in network byte order. Neighbours are configured by hand, so nothing else matters; `ETH_P_ALL` would also return our own frames.
 const IP: u16 = 0x0800_u16.to_be();
 /// The largest frame of a veth without segmentation offload.
 const FRAME: usize = 2048;
@@ -64,8 +64,8 @@ fn open(interface: &str) -> Result<Socket> {
     let socket =
         Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(IP)))).context("packet socket")?;
     let addresses = getifaddrs().context("getifaddrs")?;
-    let link = addresses.filter(|own| own.interface_name == interface).filter_map(|own| own.address);
-    let link = link.filter_map(|address| address.as_link_addr().copied()).next();
+    let mut link = addresses.filter(|own| own.interface_name == interface).filter_map(|own| own.address);
+    let link = link.find_map(|address| address.as_link_addr().copied());
     let link = link.with_context(|| format!("no interface {interface}"))?;
     nix::sys::socket::bind(socket.as_raw_fd(), &link as &dyn SockaddrLike).context("bind")?;
     socket.set_nonblocking(true)?;

@@ -51,7 +51,7 @@ pub fn local(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok().and_then(|addr| addr.as_socket()).filter(|addr| addr.port() != 0)
 }
 
-/// Ends a connection in the given manner and logs the close(); `keep` receives what is to stay open.
+/// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
 pub fn end(connection: Connection, then: Then, logger: &Logger, keep: Option<&mut Held>) -> Result<()> {
     let mut socket = connection.socket;
     match then {
