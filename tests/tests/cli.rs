@@ -211,3 +211,31 @@ fn nothing_is_left_in_the_kernel() -> Result<()> {
     }
     Ok(())
 }
+
+/// The same processes, as one workload or as two.
+#[test]
+fn by_chooses_what_a_workload_is() -> Result<()> {
+    require!();
+    let lab = Lab::new()?;
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let start = |by| Tracer::start(lab.dir(), by, &["report", "--json", "--for", "600s", "--by", by]);
+    let (by_comm, by_pid) = (start("comm")?, start("pid")?);
+    for name in ["one", "two"] {
+        lab.run(name, vec![Step::churn([addr("127.0.0.1:9001")], 5)])?;
+    }
+    for (tracer, expected) in [(by_comm, vec![10]), (by_pid, vec![5, 5])] {
+        let report = tracer.finish_report()?;
+        report.assert_complete();
+        // Without --by, namespaces may share a workload; the connects of others are not ours.
+        let mut pids: Vec<u64> = Vec::new();
+        for workload in &report.workloads {
+            let ours =
+                |pid: &u32| report.attributions(lab.netns()).any(|entry| entry.pid == *pid && entry.connects > 0);
+            let connects: u64 =
+                workload.pids.iter().filter(|process| ours(&process.pid)).map(|process| process.connects).sum();
+            pids.extend(Some(connects).filter(|count| *count > 0));
+        }
+        assert_eq!(pids, expected);
+    }
+    Ok(())
+}

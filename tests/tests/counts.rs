@@ -6,7 +6,7 @@ use portchurn_tests::compare::{assert_counts, assert_flows, assert_lifetimes, lo
 use portchurn_tests::lab::{Lab, addr};
 use portchurn_tests::require;
 use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
-use portchurn_tests::tracer::{Report, Tracer};
+use portchurn_tests::tracer::{Ports, Report, Tracer};
 
 type Result = anyhow::Result<()>;
 
@@ -192,5 +192,79 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
     assert_eq!(total(&log, "ECONNREFUSED"), 7);
     assert!(total(&log, "EADDRNOTAVAIL") >= 12);
     assert_counts(&report, lab.netns(), &log);
+    Ok(())
+}
+
+/// Names, ports and addresses are the same every time; only the order tells one life from the next.
+#[test]
+fn one_4_tuple_has_many_lives() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let stream = Tracer::stream(lab.dir(), "flows")?;
+    let report = Tracer::report(lab.dir())?;
+    let life = |then| Step::Connect {
+        to: vec![addr("127.0.0.1:9001")],
+        times: 30,
+        via: Via::Blocking,
+        bind: Some(addr("127.0.0.1:45000")),
+        reuse_addr: true,
+        then,
+        // Timestamps have to advance before a 4-tuple in TIME_WAIT may be taken over.
+        pause_us: 2_000,
+    };
+    let reset = lab.run("reset", vec![life(Then::Linger0)])?;
+    let closed = lab.run("closed", vec![life(Then::HalfClose)])?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    let all = Log([&reset.0[..], &closed.0].concat());
+    assert_eq!(all.of(What::Close).count(), 60, "the scenario itself: {:?}", logged(&all));
+    assert_counts(&report, lab.netns(), &all);
+    assert_lifetimes(&report, lab.netns(), &all);
+    let of = |log: &Log| -> Vec<_> {
+        lines.iter().filter(|line| line.pid == log.pids().first().copied()).cloned().collect()
+    };
+    assert_flows(&of(&reset), lab.netns(), &reset, "reset-by-us");
+    assert_flows(&of(&closed), lab.netns(), &closed, "active-close");
+    let now: u64 = report.attributions(lab.netns()).map(|entry| entry.time_wait.now).sum();
+    assert_eq!(now, 1, "one 4-tuple, one TIME_WAIT");
+    Ok(())
+}
+
+/// Holds what can be had of a range, and tries ten times more.
+fn fill(range: (u16, u16), reserved: &str, attempts: u32) -> anyhow::Result<(Log, Ports)> {
+    let lab = Lab::with_ports(range.0, range.1)?;
+    lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0"), ("ipv4/ip_local_reserved_ports", reserved)])?;
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let hold = Step::connect([addr("127.0.0.1:9001")], attempts, Via::Blocking, Then::Hold);
+    let tracer = Tracer::report(lab.dir())?;
+    let mut client = lab.start("client", vec![hold, lab.wait_for("end")])?;
+    client.entry(What::Waiting)?;
+    let log = client.log()?;
+    let report = tracer.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    let found = report.destinations.iter().find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001);
+    let ports = found.expect("the destination").ports.clone();
+    Ok((log, ports))
+}
+
+#[test]
+fn reserved_ports_are_no_capacity() -> Result {
+    require!();
+    let (log, ports) = fill((40000, 40063), "40000-40019,40030,50000", 53)?;
+    assert_eq!(total(&log, "EADDRNOTAVAIL"), 10, "the scenario itself: {:?}", logged(&log));
+    assert_eq!((ports.capacity, ports.in_use), (Some(43), 43), "{ports:?}");
+    Ok(())
+}
+
+/// A search probes an even number of ports from where it happens to begin: with eight of nine taken, most attempts fail
+/// although a port is free, and a lucky one still finds it.
+#[test]
+fn the_last_port_of_an_odd_range_does_not_count() -> Result {
+    require!();
+    let (log, ports) = fill((40000, 40008), "", 18)?;
+    let held = u32::try_from(log.of(What::Connect).filter(|entry| entry.errno == 0).count())?;
+    assert!((8..=9).contains(&held), "the scenario itself: {:?}", logged(&log));
+    assert_eq!((ports.capacity, ports.in_use), (Some(8), held), "{ports:?}");
     Ok(())
 }

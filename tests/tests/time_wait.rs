@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use portchurn_tests::compare::assert_counts;
 use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
 use portchurn_tests::netns::{Namespace, RIGHT, link};
-use portchurn_tests::process::until;
+use portchurn_tests::process::{output, until};
 use portchurn_tests::require;
 use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
 use portchurn_tests::ss::Listing;
@@ -233,5 +233,39 @@ fn a_whole_cycle_under_every_setting() -> Result {
         }
         assert_eq!(entered(&report, case), (6, 0, 0), "{}", case.name);
     }
+    Ok(())
+}
+
+/// Killed by an administrator, or gone with their namespace: no timer runs out, and still they have ended.
+#[test]
+fn early_ends() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let stream = Tracer::stream(lab.dir(), "transitions")?;
+    let report = Tracer::report(lab.dir())?;
+    let doomed = Namespace::new()?;
+    let netns = doomed.inode();
+    let mut server = lab.serve_in(&doomed, "server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let steps = vec![Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::HalfClose)];
+    let log = lab.start_in(&doomed, "client", steps)?.finish()?;
+    let first = Listing::take(&doomed)?.rows.into_iter().find(|row| row.minisocket).expect("a minisocket");
+    output(doomed.command("ss").args(["-K", "-tan", "sport", "=", &format!(":{}", first.local.port())]))?;
+    assert_eq!(Listing::take(&doomed)?.minisockets().len(), 9, "the scenario itself: ss -K kills one");
+    server.running.signal(Signal::SIGKILL)?;
+    server.running.wait(LIMIT)?;
+    // TIME_WAIT does not keep a namespace alive; the kernel purges it in the background.
+    drop(doomed);
+    let ended = |lines: &[Line]| {
+        let own = lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns));
+        own.filter(|line| line.old.as_deref() == Some("TIME_WAIT")).count()
+    };
+    until("ten ends", LIMIT, || Ok((ended(&stream.lines()?) >= 10).then_some(())))?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, netns, &log);
+    let seen = periods(&lines, netns, "early ends");
+    assert_eq!(seen.values().flatten().filter(|period| period.end.is_some()).count(), 10, "{seen:?}");
+    let now: u64 = report.attributions(netns).map(|entry| entry.time_wait.now).sum();
+    assert_eq!(now, 0);
     Ok(())
 }
