@@ -239,3 +239,28 @@ fn by_chooses_what_a_workload_is() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_filter_leaves_out_everybody_else() -> Result<()> {
+    require!();
+    let (lab, other) = (Lab::new()?, Lab::new()?);
+    let filter = format!("netns={}", lab.netns());
+    let stream = ["stream", "--json", "--what", "all", "--for", "600s", "dst=:9001", "and", &filter];
+    let stream = Tracer::start(lab.dir(), "stream", &stream)?;
+    let report = Tracer::start(lab.dir(), "report", &["report", "--json", "--for", "600s", &filter])?;
+    for lab in [&lab, &other] {
+        let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+        lab.run("client", vec![Step::churn([addr("127.0.0.1:9001"), addr("127.0.0.1:9009")], 8)])?;
+    }
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    let told = lines.iter().filter(|line| line.kind != "loss").collect::<Vec<_>>();
+    assert!(told.iter().all(|line| line.netns == Some(lab.netns())), "{told:?}");
+    assert!(told.iter().all(|line| line.kind != "failure"), "port 9009 was not asked for: {told:?}");
+    let flows = told.iter().filter(|line| line.kind == "flow" && line.opened.as_deref() == Some("active"));
+    assert_eq!(flows.count(), 4);
+    assert!(report.destinations.iter().all(|entry| entry.netns == lab.netns()), "{:?}", report.destinations);
+    assert!(report.attributions(other.netns()).next().is_none());
+    assert_eq!(report.attributions(lab.netns()).map(|entry| entry.connects).sum::<u64>(), 8);
+    Ok(())
+}
