@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::script::{Life, Log, What};
+use crate::script::{Life, Log, What, canonical};
 use crate::tracer::{Attribution, Failed, Line, Report};
 
 /// What one process did towards one destination.
@@ -17,7 +17,7 @@ pub struct Counts {
 }
 
 /// Process id and destination.
-pub type Who = (u32, SocketAddr);
+pub type Who = (Option<u32>, SocketAddr);
 
 /// The names that reports give to errnos; EADDRNOTAVAIL is exhaustion unless the scenario says otherwise.
 pub fn errno_name(errno: i32) -> String {
@@ -37,16 +37,12 @@ pub fn errno_name(errno: i32) -> String {
     .into()
 }
 
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
-}
-
 /// What the clients say.
 pub fn logged(log: &Log) -> BTreeMap<Who, Counts> {
     let mut by_who: BTreeMap<Who, Counts> = BTreeMap::new();
     for entry in log.of(What::Connect) {
         let Some(remote) = entry.remote else { continue };
-        let counts = by_who.entry((entry.pid, canonical(remote))).or_default();
+        let counts = by_who.entry((Some(entry.pid), canonical(remote))).or_default();
         counts.connects += 1;
         if entry.errno == 0 {
             counts.established += 1;
@@ -83,7 +79,7 @@ pub fn assert_counts(report: &Report, netns: u32, log: &Log) {
         .filter(|who| told.get(who) != seen.get(who))
         .map(|who| {
             format!(
-                "pid {} -> {}:\n  the client says {:?}\n  the report says {:?}",
+                "pid {:?} -> {}:\n  the client says {:?}\n  the report says {:?}",
                 who.0,
                 who.1,
                 told.get(who),
@@ -96,10 +92,10 @@ pub fn assert_counts(report: &Report, netns: u32, log: &Log) {
 
 /// The lifetimes of a (pid, destination) all of whose connects succeeded: number, shortest, mean and longest.
 #[track_caller]
-pub fn assert_lifetimes(report: &Report, netns: u32, log: &Log) {
+pub fn assert_lifetimes(report: &Report, netns: u32, log: &Log, peers: &Log) {
     let mut by_who: BTreeMap<Who, Vec<Life>> = BTreeMap::new();
-    for life in log.lives() {
-        by_who.entry((life.pid, canonical(life.remote))).or_default().push(life);
+    for life in log.lives(peers) {
+        by_who.entry((Some(life.pid), canonical(life.remote))).or_default().push(life);
     }
     assert!(!by_who.is_empty(), "no connection was closed");
     for (who, lives) in by_who {
@@ -133,7 +129,7 @@ fn assert_within(value: f64, (low, high): (f64, f64), what: &str) {
 
 /// Each connection of the log as one finished flow of the stream, in order, opened actively, with its lifetime.
 #[track_caller]
-pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, ended: &str) {
+pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, peers: &Log, ended: &str) {
     let mut flows: BTreeMap<(u32, SocketAddr, SocketAddr), Vec<&Line>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.kind == "flow" && line.netns == Some(netns)) {
         if let (Some("active"), Some(pid), Some(local), Some(remote)) =
@@ -142,7 +138,7 @@ pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, ended: &str) {
             flows.entry((pid, local, remote)).or_default().push(line);
         }
     }
-    let mut told = log.lives();
+    let mut told = log.lives(peers);
     told.sort_by_key(|life| life.connect.0);
     assert!(!told.is_empty(), "no connection was closed");
     for life in told {
@@ -215,7 +211,7 @@ mod tests {
     fn what_agrees_passes_and_every_difference_fails() {
         let truth = report(|_| {});
         assert_counts(&truth, NETNS, &log());
-        assert_lifetimes(&truth, NETNS, &log());
+        assert_lifetimes(&truth, NETNS, &log(), &Log::default());
         for (pointer, value) in [
             ("/attributions/0/connects", json!(3)),
             ("/attributions/0/established", json!(2)),
@@ -238,7 +234,7 @@ mod tests {
             ("/attributions/0/lifetime_ms/max", json!(null)),
         ] {
             let wrong = report(|truth| *truth.pointer_mut(pointer).expect("a field") = value.clone());
-            assert!(fails(|| assert_lifetimes(&wrong, NETNS, &log())), "{pointer}");
+            assert!(fails(|| assert_lifetimes(&wrong, NETNS, &log(), &Log::default())), "{pointer}");
         }
     }
 
@@ -252,11 +248,11 @@ mod tests {
             }))
             .expect("a line")
         };
-        assert_flows(&[line(9.5, 40000)], NETNS, &log(), "active-close");
+        assert_flows(&[line(9.5, 40000)], NETNS, &log(), &Log::default(), "active-close");
         for wrong in [vec![], vec![line(9.5, 40001)], vec![line(6.0, 40000)], vec![line(9.5, 40000), line(9.5, 40000)]]
         {
-            assert!(fails(|| assert_flows(&wrong, NETNS, &log(), "active-close")), "{wrong:?}");
+            assert!(fails(|| assert_flows(&wrong, NETNS, &log(), &Log::default(), "active-close")), "{wrong:?}");
         }
-        assert!(fails(|| assert_flows(&[line(9.5, 40000)], NETNS, &log(), "passive-close")));
+        assert!(fails(|| assert_flows(&[line(9.5, 40000)], NETNS, &log(), &Log::default(), "passive-close")));
     }
 }

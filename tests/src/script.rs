@@ -163,7 +163,14 @@ pub struct Life {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub connect: (u64, u64),
+    /// From the first call that could end it to the return of the last. An active closer's socket is not done when its
+    /// close() returns: the peer may delay the ACK of the FIN until it closes too.
     pub close: (u64, u64),
+}
+
+/// IPv4-mapped addresses as what they map.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl Life {
@@ -201,8 +208,14 @@ impl Log {
         pids
     }
 
-    /// Connections that were established and closed by their process.
-    pub fn lives(&self) -> Vec<Life> {
+    /// Connections that were established and closed by their process. `peers` is what the other side says, if it logs.
+    pub fn lives(&self, peers: &Self) -> Vec<Life> {
+        let mut peer_closes: HashMap<(SocketAddr, SocketAddr), Vec<&Entry>> = HashMap::new();
+        for entry in peers.of(What::Close) {
+            if let (Some(local), Some(remote)) = (entry.local, entry.remote) {
+                peer_closes.entry((canonical(remote), canonical(local))).or_default().push(entry);
+            }
+        }
         let mut open: HashMap<(u32, u64), &Entry> = HashMap::new();
         let mut lives = Vec::new();
         for entry in &self.0 {
@@ -213,12 +226,14 @@ impl Log {
                 What::Close => {
                     let Some(connect) = open.remove(&(entry.pid, entry.socket)) else { continue };
                     if let (Some(local), Some(remote)) = (connect.local, connect.remote) {
+                        let peers = peer_closes.get(&(canonical(local), canonical(remote))).into_iter().flatten();
+                        let peer = peers.map(|peer| peer.end_ns).find(|end| *end >= connect.start_ns);
                         lives.push(Life {
                             pid: entry.pid,
                             local,
                             remote,
                             connect: (connect.start_ns, connect.end_ns),
-                            close: (entry.start_ns, entry.end_ns),
+                            close: (entry.start_ns, entry.end_ns.max(peer.unwrap_or(0))),
                         });
                     }
                 }
@@ -246,7 +261,7 @@ mod tests {
             entry(What::Close, 2, 3_000_000, 4_000_000, 0),
             entry(What::Close, 1, 5_000_000, 6_000_000, 0),
         ]);
-        let lives = log.lives();
+        let lives = log.lives(&Log::default());
         assert_eq!(lives.len(), 1);
         let (low, high) = lives[0].bounds_ms();
         assert!((low - 3.0).abs() < 1e-9 && (high - 5.0).abs() < 1e-9, "{low} {high}");

@@ -87,7 +87,7 @@ impl Tracer {
 
     pub fn finish_report(self) -> Result<Report> {
         let text = self.finish()?;
-        serde_json::from_str(&text).with_context(|| format!("a report: {text:.2000}"))
+        serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))
     }
 
     pub fn finish_stream(self) -> Result<Vec<Line>> {
@@ -157,7 +157,8 @@ pub struct Workload {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Process {
-    pub pid: u32,
+    /// `None` = nobody known.
+    pub pid: Option<u32>,
     pub cmdline: Option<String>,
     pub connects: u64,
     pub failed: Failed,
@@ -201,7 +202,8 @@ pub struct Victim {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attribution {
     pub workload: String,
-    pub pid: u32,
+    /// `None` = nobody known.
+    pub pid: Option<u32>,
     pub comm: String,
     pub netns: u32,
     pub local_addr: IpAddr,

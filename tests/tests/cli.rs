@@ -229,8 +229,9 @@ fn by_chooses_what_a_workload_is() -> Result<()> {
         // Without --by, namespaces may share a workload; the connects of others are not ours.
         let mut pids: Vec<u64> = Vec::new();
         for workload in &report.workloads {
-            let ours =
-                |pid: &u32| report.attributions(lab.netns()).any(|entry| entry.pid == *pid && entry.connects > 0);
+            let ours = |pid: &Option<u32>| {
+                report.attributions(lab.netns()).any(|entry| entry.pid == *pid && entry.connects > 0)
+            };
             let connects: u64 =
                 workload.pids.iter().filter(|process| ours(&process.pid)).map(|process| process.connects).sum();
             pids.extend(Some(connects).filter(|count| *count > 0));

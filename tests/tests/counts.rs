@@ -25,8 +25,8 @@ fn report_of(lab: &Lab, run: impl FnOnce() -> anyhow::Result<Log>) -> anyhow::Re
 fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     require!();
     let lab = Lab::new()?;
-    let _patient = lab.serve("patient", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let _hasty = lab.serve("hasty", "127.0.0.1:9002", Manner::CloseFirst)?;
+    let patient = lab.serve("patient", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let hasty = lab.serve("hasty", "127.0.0.1:9002", Manner::CloseFirst)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let mut slow = Step::churn([addr("127.0.0.1:9001")], 20);
@@ -52,14 +52,18 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     let all = Log([&active, &passive, &held, &more].iter().flat_map(|log| log.0.clone()).collect());
+    let peers = Log([patient.log()?.0, hasty.log()?.0].concat());
     assert_counts(&report, lab.netns(), &all);
-    assert_lifetimes(&report, lab.netns(), &all);
-    assert_flows(&lines, lab.netns(), &Log([active.0, held.0, more.0].concat()), "active-close");
+    assert_lifetimes(&report, lab.netns(), &all, &peers);
+    assert_flows(&lines, lab.netns(), &Log([active.0, held.0, more.0].concat()), &peers, "active-close");
     // The passive ones share the stream: the rest of it has to be theirs.
     let passive_lines: Vec<_> = lines.into_iter().filter(|line| line.remote_port == Some(9002)).collect();
-    assert_flows(&passive_lines, lab.netns(), &passive, "passive-close");
+    assert_flows(&passive_lines, lab.netns(), &passive, &peers, "passive-close");
     let of = |pid: u32| {
-        report.attributions(lab.netns()).find(|entry| entry.pid == pid && entry.connects > 0).expect("an attribution")
+        report
+            .attributions(lab.netns())
+            .find(|entry| entry.pid == Some(pid) && entry.connects > 0)
+            .expect("an attribution")
     };
     assert_eq!(of(all.pids()[0]).active_closes, 320, "the first client closed first");
     assert_eq!(of(passive.pids()[0]).active_closes, 0, "the second waited for its peer");
@@ -200,7 +204,7 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
 fn one_4_tuple_has_many_lives() -> Result {
     require!();
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let report = Tracer::report(lab.dir())?;
     let life = |then| Step::Connect {
@@ -220,12 +224,13 @@ fn one_4_tuple_has_many_lives() -> Result {
     let all = Log([&reset.0[..], &closed.0].concat());
     assert_eq!(all.of(What::Close).count(), 60, "the scenario itself: {:?}", logged(&all));
     assert_counts(&report, lab.netns(), &all);
-    assert_lifetimes(&report, lab.netns(), &all);
+    let peers = server.log()?;
+    assert_lifetimes(&report, lab.netns(), &all, &peers);
     let of = |log: &Log| -> Vec<_> {
         lines.iter().filter(|line| line.pid == log.pids().first().copied()).cloned().collect()
     };
-    assert_flows(&of(&reset), lab.netns(), &reset, "reset-by-us");
-    assert_flows(&of(&closed), lab.netns(), &closed, "active-close");
+    assert_flows(&of(&reset), lab.netns(), &reset, &peers, "reset-by-us");
+    assert_flows(&of(&closed), lab.netns(), &closed, &peers, "active-close");
     let now: u64 = report.attributions(lab.netns()).map(|entry| entry.time_wait.now).sum();
     assert_eq!(now, 1, "one 4-tuple, one TIME_WAIT");
     Ok(())

@@ -241,13 +241,16 @@ fn ports_held_by_bind_exhaust_connect() -> Result {
     let lab = Lab::with_ports(40000, 40015)?;
     let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
-    let log = lab.run(
+    let mut client = lab.start(
         "client",
         vec![
             Step::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
             Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+            lab.wait_for("end"),
         ],
     )?;
+    client.entry(What::Waiting)?;
+    let log = client.log()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(failed(&report, lab.netns()), only("EADDRNOTAVAIL", 4));

@@ -106,7 +106,10 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
         .into_iter()
         .filter(|((_, remote), _)| *remote == addr("127.0.0.1:9001"))
         .map(|((pid, _), counts)| {
-            (pid, (counts.connects, counts.established, counts.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
+            (
+                pid.unwrap_or_default(),
+                (counts.connects, counts.established, counts.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)),
+            )
         })
         .collect();
     assert_eq!(seen, told, "per worker: connects, established, out of ports");

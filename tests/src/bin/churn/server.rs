@@ -57,7 +57,9 @@ pub fn serve(listener: &Socket, manner: Manner, logger: &Logger) -> Result<()> {
                 accept_all(listener, manner, logger, &epoll, &mut open)?;
             } else if open.get_mut(&event.data()).is_some_and(|socket| at_end(socket, manner == Manner::Answer)) {
                 // Closing removes it from epoll.
-                open.remove(&event.data());
+                if let Some(socket) = open.remove(&event.data()) {
+                    close(socket, logger)?;
+                }
             }
         }
         if manner == Manner::ForkEach {
@@ -68,6 +70,14 @@ pub fn serve(listener: &Socket, manner: Manner, logger: &Logger) -> Result<()> {
             }
         }
     }
+}
+
+fn close(socket: Socket, logger: &Logger) -> Result<()> {
+    let address = |addr: std::io::Result<socket2::SockAddr>| addr.ok().and_then(|addr| addr.as_socket());
+    let about = About { socket: 0, local: address(socket.local_addr()), remote: address(socket.peer_addr()) };
+    let start = ktime_ns();
+    drop(socket);
+    logger.write(What::Close, (start, ktime_ns()), about, 0)
 }
 
 /// The peer's FIN or an error has been read. With `answer`, bytes are taken for a request.
@@ -101,7 +111,7 @@ fn accept_all(
         let local = socket.local_addr()?.as_socket();
         logger.write(What::Accept, (start, ktime_ns()), About { socket: 0, local, remote: peer.as_socket() }, 0)?;
         match manner {
-            Manner::CloseFirst => drop(socket),
+            Manner::CloseFirst => close(socket, logger)?,
             Manner::Reset => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
             Manner::WaitForPeer | Manner::Answer => {
                 socket.set_nonblocking(true)?;

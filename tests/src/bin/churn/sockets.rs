@@ -54,6 +54,7 @@ pub fn local(socket: &Socket) -> Option<SocketAddr> {
 /// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
 pub fn end(connection: Connection, then: Then, logger: &Logger, keep: Option<&mut Held>) -> Result<()> {
     let mut socket = connection.socket;
+    let mut start = ktime_ns();
     match then {
         Then::Close => {}
         Then::PeerCloses => drain(&mut socket, false)?,
@@ -69,7 +70,10 @@ pub fn end(connection: Connection, then: Then, logger: &Logger, keep: Option<&mu
             return Ok(());
         }
     }
-    let start = ktime_ns();
+    if then == Then::PeerCloses {
+        // Until here nothing has ended: the socket is in CLOSE_WAIT.
+        start = ktime_ns();
+    }
     drop(socket);
     logger.write(What::Close, (start, ktime_ns()), connection.about, 0)
 }
