@@ -69,6 +69,11 @@ impl Tracer {
         Self::start(dir, "report", &["report", "--json", "--for", "600s"])
     }
 
+    /// A workload per process, so that those of other namespaces - other tests - stay out of the sums.
+    pub fn report_by_pid(dir: &Path) -> Result<Self> {
+        Self::start(dir, "report", &["report", "--json", "--for", "600s", "--by", "pid"])
+    }
+
     pub fn stream(dir: &Path, what: &str) -> Result<Self> {
         Self::start(dir, "stream", &["stream", "--json", "--what", what, "--for", "600s"])
     }

@@ -222,7 +222,7 @@ fn fork_servers_own_what_they_accept() -> Result {
     prefork.entry(What::Listening)?;
     let mut forking = lab.serve("forking", "127.0.0.1:9002", Manner::ForkEach)?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
-    let report = Tracer::report(lab.dir())?;
+    let report = Tracer::report_by_pid(lab.dir())?;
     let clients = lab.run(
         "clients",
         vec![
@@ -264,7 +264,7 @@ fn leaked_sockets_stay_in_close_wait() -> Result {
     require!();
     let lab = Lab::new()?;
     let leak = lab.serve("leak", "127.0.0.1:9001", Manner::Leak)?;
-    let report = Tracer::report(lab.dir())?;
+    let report = Tracer::report_by_pid(lab.dir())?;
     let log = lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], 18)])?;
     until("18 sockets accepted", LIMIT, || Ok((leak.log()?.of(What::Accept).count() == 18).then_some(())))?;
     let to = addr("127.0.0.1:9001");
@@ -275,9 +275,9 @@ fn leaked_sockets_stay_in_close_wait() -> Result {
     })?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
-    let own = |pid| report.attributions(lab.netns()).filter(move |entry| entry.pid == Some(pid));
-    let close_wait: u64 = own(leak.pid()).map(|entry| entry.close_wait.now).sum();
-    assert_eq!(close_wait, 18);
+    let server = report.workloads.iter().find(|workload| workload.pids.iter().any(|own| own.pid == Some(leak.pid())));
+    let server = server.expect("the server's workload");
+    assert_eq!((server.accepted, server.close_wait.now, server.close_wait.peak), (18, 18, 18), "{server:?}");
     assert_eq!(listing.rows.iter().filter(|row| row.state == "CLOSE_WAIT").count(), 18, "the scenario itself");
     assert_eq!(report.occupancy(lab.netns(), to), listing.towards(to), "minisockets in FIN_WAIT2 hold ports too");
     Ok(())

@@ -55,10 +55,13 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     let peers = Log([patient.log()?.0, hasty.log()?.0].concat());
     assert_counts(&report, lab.netns(), &all);
     assert_lifetimes(&report, lab.netns(), &all, &peers);
-    assert_flows(&lines, lab.netns(), &Log([active.0, held.0, more.0].concat()), &peers, "active-close");
-    // The passive ones share the stream: the rest of it has to be theirs.
-    let passive_lines: Vec<_> = lines.into_iter().filter(|line| line.remote_port == Some(9002)).collect();
-    assert_flows(&passive_lines, lab.netns(), &passive, &peers, "passive-close");
+    for (port, log, ended) in [
+        (9001, Log([active.0.clone(), held.0, more.0].concat()), "active-close"),
+        (9002, passive.clone(), "passive-close"),
+    ] {
+        let own: Vec<_> = lines.iter().filter(|line| line.remote_port == Some(port)).cloned().collect();
+        assert_flows(&own, lab.netns(), &log, &peers, ended);
+    }
     let of = |pid: u32| {
         report
             .attributions(lab.netns())

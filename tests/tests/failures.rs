@@ -204,7 +204,7 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     require!();
     let lab = Lab::with_ports(40000, 40031)?;
     let stream = Tracer::stream(lab.dir(), "failures")?;
-    let report = Tracer::report(lab.dir())?;
+    let report = Tracer::report_by_pid(lab.dir())?;
     let log = lab.run("binder", vec![Step::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
     // Somebody else's explicit bind to a taken port fails with the same errno and means nothing.
     let mut holder = lab.start(
