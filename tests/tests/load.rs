@@ -161,7 +161,7 @@ fn a_burst_without_unexplained_differences() -> Result {
     let seconds = (ktime_ns() - began) as f64 / 1e9;
     let listing = quiet(&lab, 0)?;
     let report = report.finish_report()?;
-    eprintln!("{:.0} connects/s, lost: {:?}", 36_000.0 / seconds, report.events.lost);
+    eprintln!("{:.0} connects/s, {:?}", 36_000.0 / seconds, report.events);
     if report.events.lost.total() == 0 {
         assert_counts(&report, lab.netns(), &log);
         for remote in to {

@@ -96,7 +96,7 @@ fn periods(lines: &[Line], netns: u32, case: &str) -> BTreeMap<Tuple, Vec<Period
             own.push(Period { begin: ktime, end: None });
         } else if line.old.as_deref() == Some("TIME_WAIT") {
             assert_eq!(line.new.as_deref(), Some("CLOSE"), "{case}");
-            assert!(open, "{case}: the end of a TIME_WAIT that had not begun: {line:?}");
+            assert!(open, "{case}: the end of a TIME_WAIT that had not begun: {line:?} after {own:?}");
             if let Some(period) = own.last_mut() {
                 period.end = Some(ktime);
             }
