@@ -164,7 +164,7 @@ pub struct Life {
     pub remote: SocketAddr,
     pub connect: (u64, u64),
     /// From the first call that could end it to the return of the last. An active closer's socket is not done when its
-    /// close() returns: the peer may delay the ACK of the FIN until it closes too.
+    /// `close()` returns: the peer may delay the ACK of the FIN until it closes too.
     pub close: (u64, u64),
 }
 
