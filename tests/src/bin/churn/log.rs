@@ -1,0 +1,73 @@
+//! The log of one process and its children.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use portchurn_tests::process::ktime_ns;
+use portchurn_tests::script::{Entry, What};
+
+/// More than any buffered script writes between two waits, so that writing never falls into the traffic.
+const BUFFER: usize = 64 << 20;
+
+pub struct Logger {
+    out: Mutex<BufWriter<File>>,
+    buffered: bool,
+}
+
+/// What a system call was about.
+#[derive(Clone, Copy, Default)]
+pub struct About {
+    pub socket: u64,
+    pub local: Option<SocketAddr>,
+    pub remote: Option<SocketAddr>,
+}
+
+impl Logger {
+    pub fn open(path: &Path, buffered: bool) -> Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { out: Mutex::new(BufWriter::with_capacity(if buffered { BUFFER } else { 4096 }, file)), buffered })
+    }
+
+    /// Records a call that lasted from `start_ns` to `end_ns`.
+    pub fn write(&self, what: What, (start_ns, end_ns): (u64, u64), about: About, errno: i32) -> Result<()> {
+        let entry = Entry {
+            what,
+            start_ns,
+            end_ns,
+            pid: std::process::id(),
+            tid: u32::try_from(nix::unistd::gettid().as_raw())?,
+            socket: about.socket,
+            local: about.local,
+            remote: about.remote,
+            errno,
+        };
+        let mut line = serde_json::to_vec(&entry)?;
+        line.push(b'\n');
+        let mut out = self.lock();
+        out.write_all(&line)?;
+        if !self.buffered {
+            // One write() of a whole line: lines of several processes do not mix.
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Records a moment.
+    pub fn mark(&self, what: What) -> Result<()> {
+        let now = ktime_ns();
+        self.write(what, (now, now), About::default(), 0)
+    }
+
+    pub fn flush(&self) -> Result<()> {
+        self.lock().flush().context("writing the log")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BufWriter<File>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,171 @@
+//! The traffic program: runs a [`Script`] of real socket operations and logs what each system call returned.
+//!
+//! It exists because a tracer can only be checked against traffic whose exact course is known - which socket, which
+//! thread, which errno, when - and no ordinary client tells. It draws no conclusions and knows nothing of the tracer.
+
+#![deny(unsafe_code)]
+
+mod client;
+mod log;
+mod raw;
+mod relay;
+mod server;
+mod sockets;
+
+use std::ffi::CString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use portchurn_tests::script::{Script, Step, What};
+
+use crate::log::Logger;
+use crate::sockets::Held;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("churn: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    // Traffic must not outlive the test that asked for it.
+    prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
+    let script = std::env::args().nth(1).context("usage: churn SCRIPT (one JSON object)")?;
+    let script: Script = serde_json::from_str(&script).context("the script")?;
+    if let Some(comm) = &script.comm {
+        prctl::set_name(&CString::new(comm.as_str())?).context("PR_SET_NAME")?;
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let logger = Logger::open(&script.log, script.buffered)?;
+    let mut held = Held::default();
+    steps(&script.steps, &logger, &mut held)?;
+    logger.mark(What::Done)?;
+    logger.flush()
+}
+
+fn steps(steps: &[Step], logger: &Logger, held: &mut Held) -> Result<()> {
+    steps.iter().try_for_each(|one| step(one, logger, held).with_context(|| format!("{one:?}")))
+}
+
+fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
+    match step {
+        Step::Connect { to, times, via, bind, reuse_addr, then, pause_us } => {
+            let plan = client::Plan { via: *via, bind: *bind, reuse_addr: *reuse_addr, then: *then };
+            let mut connector = client::Connector::new(*via)?;
+            for to in to.iter().cycle().take(usize::try_from(*times)?) {
+                client::connect(*to, &plan, &mut connector, logger, held)?;
+                pause(Duration::from_micros(*pause_us));
+            }
+            Ok(())
+        }
+        Step::CloseHeld { then } => held.close(*then, logger),
+        Step::RetryOneSocket { to, times, pause_us } => {
+            client::retry(*to, *times, Duration::from_micros(*pause_us), logger, held)
+        }
+        Step::Abandon { to, times, after_ms } => {
+            (0..*times).try_for_each(|_| client::abandon(*to, Duration::from_millis(*after_ms), logger))
+        }
+        Step::Bind { addr, times, reuse_addr } => {
+            (0..*times).try_for_each(|_| client::bind(*addr, *reuse_addr, logger, held))
+        }
+        Step::Listen { addr, backlog } => {
+            held.listeners.push(server::listen(*addr, *backlog, logger)?);
+            Ok(())
+        }
+        Step::CloseListeners => {
+            held.listeners.clear();
+            Ok(())
+        }
+        Step::Serve { addr, manner } => {
+            server::serve(&server::listen(*addr, server::BACKLOG, logger)?, *manner, logger)
+        }
+        Step::Prefork { addr, workers, manner } => {
+            let listener = server::listen(*addr, server::BACKLOG, logger)?;
+            let work = || server::serve(&listener, *manner, logger);
+            let children = (0..*workers).map(|_| fork(logger, &work)).collect::<Result<Vec<_>>>()?;
+            children.into_iter().try_for_each(reap)
+        }
+        Step::Threads { count, steps: own } => std::thread::scope(|scope| {
+            let run = || -> Result<()> {
+                let mut held = Held::default();
+                steps(own, logger, &mut held)
+            };
+            let threads: Vec<_> = (0..*count).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        }),
+        Step::Fork { count, at_once, steps: own } => {
+            let work = || -> Result<()> {
+                let mut held = Held::default();
+                steps(own, logger, &mut held)
+            };
+            let mut children = Vec::new();
+            for _ in 0..*count {
+                let child = fork(logger, &work)?;
+                if *at_once {
+                    children.push(child);
+                } else {
+                    reap(child)?;
+                }
+            }
+            children.into_iter().try_for_each(reap)
+        }
+        Step::WaitFor { file } => wait_for(file, logger),
+        Step::Relay { left, right, delay_ms } => relay::run(left, right, Duration::from_millis(*delay_ms), logger),
+    }
+}
+
+/// Runs `work` in a forked child, which ends with it.
+fn fork(logger: &Logger, work: &dyn Fn() -> Result<()>) -> Result<Pid> {
+    // What is buffered would be written twice.
+    logger.flush()?;
+    match raw::fork()? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let outcome = prctl::set_pdeathsig(Signal::SIGKILL)
+                .context("PR_SET_PDEATHSIG")
+                .and_then(|()| work())
+                .and_then(|()| logger.mark(What::Done))
+                .and_then(|()| logger.flush());
+            if let Err(error) = &outcome {
+                eprintln!("churn, child: {error:#}");
+            }
+            std::process::exit(i32::from(outcome.is_err()))
+        }
+    }
+}
+
+fn reap(child: Pid) -> Result<()> {
+    let status = waitpid(child, None)?;
+    ensure!(matches!(status, WaitStatus::Exited(_, 0)), "child: {status:?}");
+    Ok(())
+}
+
+fn wait_for(file: &Path, logger: &Logger) -> Result<()> {
+    logger.mark(What::Waiting)?;
+    logger.flush()?;
+    while !file.exists() {
+        pause(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn pause(time: Duration) {
+    if !time.is_zero() {
+        std::thread::sleep(time);
+    }
+}

@@ -1,0 +1,95 @@
+//! Sockets that a script keeps, and the ways to end one.
+
+use std::io::{ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use portchurn_tests::process::ktime_ns;
+use portchurn_tests::script::{Then, What};
+use socket2::{Domain, Socket, Type};
+
+use crate::log::{About, Logger};
+
+/// A peer that says nothing for this long is a broken scenario.
+const PEER: Duration = Duration::from_secs(30);
+
+/// A number that no other socket of this process has had; descriptors are used again at once.
+pub fn number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// What is open, per thread or process.
+#[derive(Default)]
+pub struct Held {
+    pub connections: Vec<Connection>,
+    /// Bound or failed: kept so that their ports stay taken.
+    pub others: Vec<Socket>,
+    pub listeners: Vec<Socket>,
+}
+
+pub struct Connection {
+    pub socket: Socket,
+    pub about: About,
+}
+
+impl Held {
+    pub fn close(&mut self, then: Then, logger: &Logger) -> Result<()> {
+        self.others.clear();
+        self.connections.drain(..).try_for_each(|connection| end(connection, then, logger, None))
+    }
+}
+
+pub fn tcp(domain_of: SocketAddr) -> Result<Socket> {
+    Socket::new(Domain::for_address(domain_of), Type::STREAM, None).context("socket")
+}
+
+/// The local address, where there is one.
+pub fn local(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok().and_then(|addr| addr.as_socket()).filter(|addr| addr.port() != 0)
+}
+
+/// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
+pub fn end(connection: Connection, then: Then, logger: &Logger, keep: Option<&mut Held>) -> Result<()> {
+    let mut socket = connection.socket;
+    let mut start = ktime_ns();
+    match then {
+        Then::Close => {}
+        Then::PeerCloses => drain(&mut socket, false)?,
+        Then::PeerResets => drain(&mut socket, true)?,
+        Then::Linger0 => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
+        Then::HalfClose => {
+            socket.shutdown(Shutdown::Write).context("shutdown")?;
+            drain(&mut socket, false)?;
+        }
+        Then::Hold => {
+            let keep = keep.context("nothing to hold it in")?;
+            keep.connections.push(Connection { socket, about: connection.about });
+            return Ok(());
+        }
+    }
+    if then == Then::PeerCloses {
+        // Until here nothing has ended: the socket is in CLOSE_WAIT.
+        start = ktime_ns();
+    }
+    drop(socket);
+    logger.write(What::Close, (start, ktime_ns()), connection.about, 0)
+}
+
+/// Reads to the peer's FIN or RST, whichever is expected.
+fn drain(socket: &mut Socket, reset: bool) -> Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(PEER)).context("SO_RCVTIMEO")?;
+    let mut bytes = [0; 4096];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) if !reset => return Ok(()),
+            Ok(0) => bail!("the peer closed where it should have reset"),
+            Ok(_) => {}
+            Err(error) if reset && error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error).context("reading to the end"),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A namespace, a directory and the traffic in it: what nearly every scenario begins with.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::netns::Namespace;
+use crate::process::{Running, until};
+use crate::script::{Entry, Log, Manner, Script, Step, What};
+
+/// Long enough for the slowest script on an emulated machine.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// The scratch directory is dropped last, after everything that writes into it.
+#[derive(Debug)]
+pub struct Lab {
+    pub ns: Namespace,
+    dir: TempDir,
+}
+
+impl Lab {
+    pub fn new() -> Result<Self> {
+        Ok(Self { ns: Namespace::new()?, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
+    }
+
+    /// With a small port range, so that exhaustion takes milliseconds. The range starts on an even port and has an even size.
+    pub fn with_ports(low: u16, high: u16) -> Result<Self> {
+        let lab = Self::new()?;
+        lab.ns.port_range(low, high)?;
+        Ok(lab)
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn netns(&self) -> u32 {
+        self.ns.inode()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Lets every script go on that waits for this file.
+    pub fn go(&self, name: &str) -> Result<()> {
+        File::create(self.file(name)).map(drop).context("the signal file")
+    }
+
+    pub fn wait_for(&self, name: &str) -> Step {
+        Step::WaitFor { file: self.file(name) }
+    }
+
+    /// Starts `churn` in this lab's namespace.
+    pub fn start(&self, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+        self.start_in(&self.ns, name, steps)
+    }
+
+    pub fn start_in(&self, ns: &Namespace, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+        self.start_script(ns, name, &Script { log: self.log_path(name), buffered: false, comm: None, steps })
+    }
+
+    pub fn log_path(&self, name: &str) -> PathBuf {
+        self.file(&format!("{name}.log"))
+    }
+
+    pub fn start_script(&self, ns: &Namespace, name: &str, script: &Script) -> Result<Traffic> {
+        let log = script.log.clone();
+        let mut command = ns.command(churn()?);
+        command.arg(serde_json::to_string(script)?);
+        Ok(Traffic { running: Running::start(command, self.dir(), name)?, log })
+    }
+
+    /// A server that is listening when this returns.
+    pub fn serve(&self, name: &str, addr: &str, manner: Manner) -> Result<Traffic> {
+        self.serve_in(&self.ns, name, addr, manner)
+    }
+
+    pub fn serve_in(&self, ns: &Namespace, name: &str, addr: &str, manner: Manner) -> Result<Traffic> {
+        let addr: SocketAddr = addr.parse().context("an address")?;
+        let mut server = self.start_in(ns, name, vec![Step::Serve { addr, manner }])?;
+        server.entry(What::Listening)?;
+        Ok(server)
+    }
+
+    /// Runs steps to their end.
+    pub fn run(&self, name: &str, steps: Vec<Step>) -> Result<Log> {
+        self.start(name, steps)?.finish()
+    }
+}
+
+/// The traffic program: cargo puts it one directory above the test binaries.
+fn churn() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("this test's own path")?;
+    let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("churn")).find(|path| path.is_file());
+    found.context("churn (build it with `cargo build -p portchurn-tests`)")
+}
+
+/// A running `churn`.
+#[derive(Debug)]
+pub struct Traffic {
+    pub running: Running,
+    log: PathBuf,
+}
+
+impl Traffic {
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    pub fn log(&self) -> Result<Log> {
+        Log::read(&self.log)
+    }
+
+    /// Waits for the first entry of a kind.
+    pub fn entry(&mut self, what: What) -> Result<Entry> {
+        self.entries(what, 1).map(|mut entries| entries.remove(0))
+    }
+
+    /// Waits for `count` entries of a kind.
+    pub fn entries(&mut self, what: What, count: usize) -> Result<Vec<Entry>> {
+        let (log, running) = (&self.log, &mut self.running);
+        until(&format!("{count} x {what:?} in {}", log.display()), LIMIT, || {
+            let found: Vec<Entry> = Log::read(log)?.of(what).cloned().collect();
+            if found.len() >= count {
+                return Ok(Some(found));
+            }
+            if let Some(status) = running.ended()? {
+                bail!("ended with {status}: {}", running.stderr());
+            }
+            Ok(None)
+        })
+    }
+
+    /// Waits for the end; a script that failed fails here.
+    pub fn finish(&mut self) -> Result<Log> {
+        self.running.succeed(LIMIT)?;
+        self.log()
+    }
+}
+
+/// Parses an address of a scenario.
+///
+/// # Panics
+///
+/// If it is none.
+#[track_caller]
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}

@@ -1,0 +1,85 @@
+//! Skips that cannot go unnoticed: a test names what it needs, and where skipping is not allowed the same words fail it.
+
+use std::env;
+use std::path::PathBuf;
+
+/// `true` where a missing prerequisite has to fail the test.
+pub fn skips_fail() -> bool {
+    ["CI", "PORTCHURN_TESTS_NO_SKIP"].iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// What is missing, if anything.
+pub fn missing(needs: &[Need]) -> Option<String> {
+    let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
+    (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// Something that a test cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    Root,
+    /// A program on PATH (Debian package).
+    Program(&'static str, &'static str),
+    /// The binary under test.
+    Portchurn,
+    /// A file of the kernel (what it stands for).
+    File(&'static str, &'static str),
+}
+
+/// What every traced scenario needs.
+pub const TRACING: &[Need] = &[
+    Need::Root,
+    Need::Portchurn,
+    Need::Program("ip", "iproute2"),
+    Need::Program("ss", "iproute2"),
+    Need::Program("nsenter", "util-linux"),
+    Need::File("/sys/kernel/btf/vmlinux", "the kernel's type information (CONFIG_DEBUG_INFO_BTF)"),
+];
+
+impl Need {
+    fn missing(&self) -> Option<String> {
+        match *self {
+            Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "root".into()),
+            Self::Program(name, package) => find(name).is_none().then(|| format!("{name} (Debian package {package})")),
+            Self::Portchurn => crate::tracer::binary().err().map(|error| error.to_string()),
+            Self::File(path, what) => (!PathBuf::from(path).exists()).then(|| format!("{path}: {what}")),
+        }
+    }
+}
+
+/// Looks a program up on PATH and in the directories of root's programs.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
+    dirs.into_iter().map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+/// Returns from the test with success when something is missing, after saying what; fails where skips are not allowed.
+/// Without arguments it asks for [`TRACING`], with arguments for those needs as well.
+#[macro_export]
+macro_rules! require {
+    ($($need:expr),* $(,)?) => {
+        let needs = [$crate::require::TRACING, &[$($need),*]].concat();
+        if let Some(missing) = $crate::require::missing(&needs) {
+            assert!(!$crate::require::skips_fail(), "missing: {missing}");
+            eprintln!("SKIPPED, missing: {missing}");
+            return Ok(());
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_and_nothing_else() {
+        let needs = [
+            Need::Program("sh", "dash"),
+            Need::Program("no-such-program", "no-such-package"),
+            Need::File("/no/such/file", "a thing"),
+        ];
+        let missing = missing(&needs).expect("two are missing");
+        assert_eq!(missing, "no-such-program (Debian package no-such-package); /no/such/file: a thing");
+    }
+}

@@ -1,0 +1,278 @@
+//! What `churn` is told to do and what it says it did: the one vocabulary of the traffic program and the scenarios.
+//!
+//! A script is a list of [`Step`]s, given to `churn` as one JSON argument. Each attempt at something leaves an [`Entry`] in the
+//! log file, one JSON object per line, with the kernel's own clock around the call. The log is the truth that a report is
+//! measured against, so it holds what the system calls returned and nothing concluded from it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Everything that one `churn` process does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Script {
+    /// Where the log goes; appended to, so that forked children share it.
+    pub log: PathBuf,
+    /// Keep the log in memory until a step waits or the process ends: for traffic that writing would slow down.
+    pub buffered: bool,
+    /// Thread name to take; `None` keeps `churn`.
+    pub comm: Option<String>,
+    pub steps: Vec<Step>,
+}
+
+/// How a connect is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Via {
+    Blocking,
+    /// `O_NONBLOCK`, `poll()`, `SO_ERROR`.
+    Poll,
+    /// `sendto(MSG_FASTOPEN)`: there is no connect system call.
+    FastOpen,
+    /// `io_uring`, executed inline by `io_uring_enter()`.
+    Uring,
+    /// `io_uring` with `IOSQE_ASYNC`: a kernel worker thread connects.
+    UringAsync,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    /// `close()` at once: the active closer.
+    Close,
+    /// Read to the peer's FIN, then `close()`: the passive closer.
+    PeerCloses,
+    /// Read to the peer's RST, then `close()`.
+    PeerResets,
+    /// `SO_LINGER` 0 and `close()`: RST instead of FIN.
+    Linger0,
+    /// shutdown(WR), read to the peer's FIN, `close()`.
+    HalfClose,
+    /// Keep it open until [`Step::CloseHeld`] or the end of the process.
+    Hold,
+}
+
+/// What a server does with what it accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Manner {
+    /// Reads to the client's FIN, then closes.
+    WaitForPeer,
+    /// Answers the first bytes with a small HTTP response, then waits for the client's FIN.
+    Answer,
+    /// Closes first.
+    CloseFirst,
+    /// `SO_LINGER` 0: resets.
+    Reset,
+    /// Accepts and never closes: `CLOSE_WAIT` as soon as the client closes.
+    Leak,
+    /// Accepts, forks a child that reads to the client's FIN and closes; the parent only accepts.
+    ForkEach,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Step {
+    /// `times` connects, round robin over `to`.
+    Connect {
+        to: Vec<SocketAddr>,
+        times: u32,
+        via: Via,
+        bind: Option<SocketAddr>,
+        reuse_addr: bool,
+        then: Then,
+        pause_us: u64,
+    },
+    /// Close every held connection.
+    CloseHeld { then: Then },
+    /// `times` connects on one and the same socket, going on after each failure; it is held at the end.
+    RetryOneSocket { to: SocketAddr, times: u32, pause_us: u64 },
+    /// Non-blocking connect, then `close()` after `after_ms` while still in `SYN_SENT`.
+    Abandon { to: SocketAddr, times: u32, after_ms: u64 },
+    /// `bind()` `times` times and hold the sockets; port 0 asks for any.
+    Bind { addr: SocketAddr, times: u32, reuse_addr: bool },
+    /// Listen, never accept, hold.
+    Listen { addr: SocketAddr, backlog: i32 },
+    /// Close what [`Step::Listen`] opened.
+    CloseListeners,
+    /// Listen and serve until killed.
+    Serve { addr: SocketAddr, manner: Manner },
+    /// Listen, fork `workers` that all accept from the same socket, and wait until killed.
+    Prefork { addr: SocketAddr, workers: u32, manner: Manner },
+    /// Run `steps` in `count` threads at once.
+    Threads { count: u32, steps: Vec<Step> },
+    /// Run `steps` in `count` forked children (no exec), one after the other or at once.
+    Fork { count: u32, at_once: bool, steps: Vec<Step> },
+    /// Say so in the log, then wait until the file exists.
+    WaitFor { file: PathBuf },
+    /// Move frames between two interfaces of this namespace, each `delay_ms` late.
+    Relay { left: String, right: String, delay_ms: u64 },
+}
+
+impl Step {
+    /// Blocking connects that are closed at once: the commonest churn.
+    pub fn churn(to: impl Into<Vec<SocketAddr>>, times: u32) -> Self {
+        Self::connect(to, times, Via::Blocking, Then::Close)
+    }
+
+    /// Plain connects from an unbound socket.
+    pub fn connect(to: impl Into<Vec<SocketAddr>>, times: u32, via: Via, then: Then) -> Self {
+        Self::Connect { to: to.into(), times, via, bind: None, reuse_addr: false, then, pause_us: 0 }
+    }
+}
+
+/// What an [`Entry`] speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum What {
+    Connect,
+    Close,
+    Bind,
+    Listening,
+    Accept,
+    Waiting,
+    /// The last entry of a process that ended by itself.
+    Done,
+}
+
+/// One thing that `churn` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub what: What,
+    /// `CLOCK_MONOTONIC` around the system call, nanoseconds.
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub pid: u32,
+    pub tid: u32,
+    /// Number of the socket within its process; 0 where there is none.
+    pub socket: u64,
+    pub local: Option<SocketAddr>,
+    pub remote: Option<SocketAddr>,
+    /// 0 = success.
+    pub errno: i32,
+}
+
+/// The log of one or more `churn` processes.
+#[derive(Clone, Debug, Default)]
+pub struct Log(pub Vec<Entry>);
+
+/// A connection from its `connect()` to its `close()`, as the client saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    pub pid: u32,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub connect: (u64, u64),
+    /// From the first call that could end it to the return of the last. An active closer's socket is not done when its
+    /// `close()` returns: the peer may delay the ACK of the FIN until it closes too.
+    pub close: (u64, u64),
+}
+
+/// IPv4-mapped addresses as what they map.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+impl Life {
+    /// Bounds of what a lifetime measured in the kernel can be, milliseconds: `SYN_SENT` lies inside `connect()`, and the end inside `close()`.
+    pub fn bounds_ms(&self) -> (f64, f64) {
+        let ms = |ns: u64| ns as f64 / 1e6;
+        (ms(self.close.0.saturating_sub(self.connect.1)), ms(self.close.1.saturating_sub(self.connect.0)))
+    }
+}
+
+impl Log {
+    /// Reads what is there; a last line without its end is still being written and left out.
+    pub fn read(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("{}: {line:?}", path.display()));
+        whole.lines().map(parse).collect::<Result<_>>().map(Self)
+    }
+
+    pub fn of(&self, what: What) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(move |entry| entry.what == what)
+    }
+
+    /// Processes in order of appearance.
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        for entry in &self.0 {
+            if !pids.contains(&entry.pid) {
+                pids.push(entry.pid);
+            }
+        }
+        pids
+    }
+
+    /// Connections that were established and closed by their process. `peers` is what the other side says, if it logs.
+    pub fn lives(&self, peers: &Self) -> Vec<Life> {
+        let mut peer_closes: HashMap<(SocketAddr, SocketAddr), Vec<&Entry>> = HashMap::new();
+        for entry in peers.of(What::Close) {
+            if let (Some(local), Some(remote)) = (entry.local, entry.remote) {
+                peer_closes.entry((canonical(remote), canonical(local))).or_default().push(entry);
+            }
+        }
+        let mut open: HashMap<(u32, u64), &Entry> = HashMap::new();
+        let mut lives = Vec::new();
+        for entry in &self.0 {
+            match entry.what {
+                What::Connect if entry.errno == 0 => {
+                    open.insert((entry.pid, entry.socket), entry);
+                }
+                What::Close => {
+                    let Some(connect) = open.remove(&(entry.pid, entry.socket)) else { continue };
+                    if let (Some(local), Some(remote)) = (connect.local, connect.remote) {
+                        let peers = peer_closes.get(&(canonical(local), canonical(remote))).into_iter().flatten();
+                        let peer = peers.map(|peer| peer.end_ns).find(|end| *end >= connect.start_ns);
+                        lives.push(Life {
+                            pid: entry.pid,
+                            local,
+                            remote,
+                            connect: (connect.start_ns, connect.end_ns),
+                            close: (entry.start_ns, entry.end_ns.max(peer.unwrap_or(0))),
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        lives
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(what: What, socket: u64, start_ns: u64, end_ns: u64, errno: i32) -> Entry {
+        let addr = "127.0.0.1:80".parse().expect("an address");
+        Entry { what, start_ns, end_ns, pid: 7, tid: 7, socket, local: Some(addr), remote: Some(addr), errno }
+    }
+
+    #[test]
+    fn a_life_needs_an_established_connect_and_a_close_of_the_same_socket() {
+        let log = Log(vec![
+            entry(What::Connect, 1, 1_000_000, 2_000_000, 0),
+            entry(What::Connect, 2, 1_000_000, 2_000_000, 99),
+            entry(What::Close, 2, 3_000_000, 4_000_000, 0),
+            entry(What::Close, 1, 5_000_000, 6_000_000, 0),
+        ]);
+        let lives = log.lives(&Log::default());
+        assert_eq!(lives.len(), 1);
+        let (low, high) = lives[0].bounds_ms();
+        assert!((low - 3.0).abs() < 1e-9 && (high - 5.0).abs() < 1e-9, "{low} {high}");
+    }
+
+    #[test]
+    fn a_half_written_last_line_is_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let line = serde_json::to_string(&entry(What::Done, 0, 1, 2, 0)).expect("JSON");
+        fs::write(&path, format!("{line}\n{{\"what\":\"Con")).expect("written");
+        assert_eq!(Log::read(&path).expect("a log").0.len(), 1);
+    }
+}

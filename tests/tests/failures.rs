@@ -1,0 +1,316 @@
+//! Connects that fail for every reason but exhaustion - which none of them may be counted as - and connections that
+//! end badly.
+
+use std::collections::BTreeMap;
+
+use portchurn_tests::compare::{assert_counts, reported};
+use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::netns::{Namespace, RIGHT, link};
+use portchurn_tests::require;
+use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
+use portchurn_tests::tracer::{Failed, Line, Report, Tracer};
+
+type Result = anyhow::Result<()>;
+
+/// All failures of this namespace by name.
+fn failed(report: &Report, netns: u32) -> Failed {
+    let mut all = BTreeMap::new();
+    for counts in reported(report, netns).values() {
+        for (name, count) in &counts.failed {
+            *all.entry(name.clone()).or_default() += count;
+        }
+    }
+    all
+}
+
+fn only(name: &str, count: u64) -> Failed {
+    BTreeMap::from([(name.to_owned(), count)])
+}
+
+/// Finished active flows of this namespace by how they ended.
+fn ends(lines: &[Line], netns: u32) -> BTreeMap<String, usize> {
+    let mut ends = BTreeMap::new();
+    let own =
+        |line: &&Line| line.kind == "flow" && line.netns == Some(netns) && line.opened.as_deref() == Some("active");
+    for line in lines.iter().filter(own) {
+        *ends.entry(line.ended.clone().unwrap_or_default()).or_default() += 1;
+    }
+    ends
+}
+
+#[test]
+fn refused_and_timed_out() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    lab.ns.sysctl(&[("ipv4/tcp_syn_retries", "1")])?;
+    if lab.ns.has_sysctl("ipv4/tcp_syn_linear_timeouts")? {
+        lab.ns.sysctl(&[("ipv4/tcp_syn_linear_timeouts", "0")])?;
+    }
+    // Its queue holds one connection that is never accepted; SYNs after that are dropped.
+    let mut full =
+        lab.start("full", vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
+    full.entry(What::Waiting)?;
+    let report = Tracer::report(lab.dir())?;
+    let stream = Tracer::stream(lab.dir(), "all")?;
+    let attempt = |to: &str, times| Step::connect([addr(to)], times, Via::Blocking, Then::Hold);
+    let mut slow = lab.start(
+        "slow",
+        vec![attempt("127.0.0.1:9001", 1), Step::Threads { count: 4, steps: vec![attempt("127.0.0.1:9001", 1)] }],
+    )?;
+    let mut log = lab.run("refused", vec![attempt("127.0.0.1:9009", 40), attempt("[::1]:9009", 10)])?;
+    log.0.extend(slow.finish()?.0);
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    let expected = BTreeMap::from([("ECONNREFUSED".to_owned(), 50), ("ETIMEDOUT".to_owned(), 4)]);
+    assert_eq!(failed(&report, lab.netns()), expected, "the scenario itself");
+    let reasons = lines.iter().filter(|line| line.kind == "failure" && line.netns == Some(lab.netns()));
+    let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
+    for line in reasons {
+        *by_reason.entry(line.reason.clone().unwrap_or_default()).or_default() += 1;
+    }
+    assert_eq!(by_reason, expected, "the stream tells of each failure once");
+    Ok(())
+}
+
+#[test]
+fn no_neighbour() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let other = Namespace::new()?;
+    link(&lab.ns, &other)?;
+    let report = Tracer::report(lab.dir())?;
+    // An address on the link that nobody has.
+    let log = lab.run("client", vec![Step::connect([addr("10.77.0.99:80")], 1, Via::Blocking, Then::Hold)])?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(failed(&report, lab.netns()), only("EHOSTUNREACH", 1));
+    Ok(())
+}
+
+#[test]
+fn resets_from_either_side() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let _rude = lab.serve("rude", "127.0.0.1:9001", Manner::Reset)?;
+    let _kind = lab.serve("kind", "127.0.0.1:9002", Manner::WaitForPeer)?;
+    let report = Tracer::report(lab.dir())?;
+    let stream = Tracer::stream(lab.dir(), "flows")?;
+    let log = lab.run(
+        "client",
+        vec![
+            Step::connect([addr("127.0.0.1:9001")], 30, Via::Blocking, Then::PeerResets),
+            Step::connect([addr("127.0.0.1:9002")], 20, Via::Blocking, Then::Linger0),
+        ],
+    )?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(failed(&report, lab.netns()), Failed::new(), "all were established");
+    assert_eq!(ends(&lines, lab.netns()), BTreeMap::from([("reset-by-peer".into(), 30), ("reset-by-us".into(), 20)]));
+    let entered: u64 = report.attributions(lab.netns()).map(|entry| entry.time_wait.entered).sum();
+    assert_eq!(entered, 0, "a reset leaves no TIME_WAIT on either side");
+    Ok(())
+}
+
+/// State and error of the socket are those of exhaustion; only the port and the moment differ.
+#[test]
+fn closing_in_syn_sent_is_no_exhaustion() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let other = Namespace::new()?;
+    link(&lab.ns, &other)?;
+    let report = Tracer::report(lab.dir())?;
+    let mut log = lab.run("closer", vec![Step::Abandon { to: addr("10.77.0.99:80"), times: 12, after_ms: 5 }])?;
+    // Killed while its connect hangs: no close(), no syscall exit, the same transition.
+    let mut killed = lab.start("killed", vec![Step::connect([addr("10.77.0.99:81")], 1, Via::Blocking, Then::Hold)])?;
+    portchurn_tests::process::until("a SYN_SENT socket", portchurn_tests::lab::LIMIT, || {
+        let listing = portchurn_tests::ss::Listing::take(&lab.ns)?;
+        Ok(listing.towards(addr("10.77.0.99:81")).contains_key("SYN_SENT").then_some(()))
+    })?;
+    killed.running.signal(nix::sys::signal::Signal::SIGKILL)?;
+    killed.running.wait(portchurn_tests::lab::LIMIT)?;
+    let mut entry = log.0[0].clone();
+    (entry.pid, entry.remote) = (killed.pid(), Some(addr("10.77.0.99:81")));
+    log.0.push(entry);
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(failed(&report, lab.netns()), only("ABORTED", 13));
+    Ok(())
+}
+
+/// Moves what the system calls named EADDRNOTAVAIL or EADDRINUSE under the report's own name.
+fn renamed(report: &Report, netns: u32, log: &Log, name: &str) -> (u64, Failed) {
+    report.assert_complete();
+    let told = log.of(What::Connect).filter(|entry| entry.errno == 99).count();
+    let failures = failed(report, netns);
+    assert_eq!(failures.get(name).copied(), u64::try_from(told).ok().filter(|count| *count > 0), "{failures:?}");
+    (u64::try_from(told).expect("fits"), failures)
+}
+
+#[test]
+fn a_taken_4_tuple_is_no_exhaustion() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let connect = |times| Step::Connect {
+        to: vec![addr("127.0.0.1:9001")],
+        times,
+        via: Via::Blocking,
+        bind: Some(addr("127.0.0.1:45000")),
+        reuse_addr: true,
+        then: Then::Hold,
+        pause_us: 0,
+    };
+    let report = Tracer::report(lab.dir())?;
+    let log = lab.run("client", vec![connect(6)])?;
+    let report = report.finish_report()?;
+    let (told, failures) = renamed(&report, lab.netns(), &log, "TUPLE_TAKEN");
+    assert_eq!((told, failures), (5, only("TUPLE_TAKEN", 5)));
+    Ok(())
+}
+
+#[test]
+fn no_source_address_is_no_exhaustion() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    // A route without any address to send from; the kernel would give the link one by itself.
+    lab.ns.sysctl(&[("ipv6/conf/default/addr_gen_mode", "1")])?;
+    let other = Namespace::new()?;
+    link(&lab.ns, &other)?;
+    lab.ns.ip(&["-6", "addr", "flush", "dev", "v0"])?;
+    lab.ns.ip(&["-6", "addr", "flush", "dev", "lo"])?;
+    lab.ns.ip(&["-6", "route", "replace", "2001:db8::/32", "dev", "v0"])?;
+    let report = Tracer::report(lab.dir())?;
+    let stream = Tracer::stream(lab.dir(), "failures")?;
+    let log = lab.run("client", vec![Step::connect([addr("[2001:db8::1]:80")], 7, Via::Blocking, Then::Hold)])?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    let told = log.of(What::Connect).filter(|entry| entry.errno == 99).count();
+    assert_eq!(told, 7, "the scenario itself: {log:?}");
+    report.assert_complete();
+    assert_eq!(failed(&report, lab.netns()), only("NO_LOCAL_ADDRESS", 7));
+    let reasons: Vec<_> = lines
+        .iter()
+        .filter(|line| line.pid == log.pids().first().copied())
+        .map(|line| line.reason.as_deref())
+        .collect();
+    assert_eq!(reasons, [Some("NO_LOCAL_ADDRESS"); 7]);
+    Ok(())
+}
+
+#[test]
+fn bind_to_port_0_runs_out_by_another_name() -> Result {
+    require!();
+    let lab = Lab::with_ports(40000, 40031)?;
+    let stream = Tracer::stream(lab.dir(), "failures")?;
+    let report = Tracer::report_by_pid(lab.dir())?;
+    let log = lab.run("binder", vec![Step::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
+    // Somebody else's explicit bind to a taken port fails with the same errno and means nothing.
+    let mut holder = lab.start(
+        "holder",
+        vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")],
+    )?;
+    holder.entry(What::Waiting)?;
+    let taken = lab.run("taken", vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 3, reuse_addr: false }])?;
+    lab.go("end")?;
+    holder.finish()?;
+    assert_eq!(log.of(What::Bind).filter(|entry| entry.errno == 98).count(), 8, "the scenario itself");
+    assert_eq!(taken.of(What::Bind).filter(|entry| entry.errno == 98).count(), 3, "the scenario itself");
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    report.assert_complete();
+    let of = |log: &Log, reason| {
+        lines
+            .iter()
+            .filter(|line| line.pid == log.pids().first().copied() && line.reason.as_deref() == Some(reason))
+            .count()
+    };
+    assert_eq!(of(&log, "BIND_EXHAUSTED"), 8);
+    assert_eq!(of(&taken, "BIND_EXHAUSTED"), 0);
+    let workloads = report.workloads.iter().filter(|workload| workload.netns.contains(&lab.netns()));
+    let total: u64 = workloads.filter_map(|workload| workload.failed.get("BIND_EXHAUSTED")).sum();
+    assert_eq!(total, 8);
+    Ok(())
+}
+
+/// Bound but unconnected sockets block their ports for every destination.
+#[test]
+fn ports_held_by_bind_exhaust_connect() -> Result {
+    require!();
+    let lab = Lab::with_ports(40000, 40015)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let report = Tracer::report(lab.dir())?;
+    let mut client = lab.start(
+        "client",
+        vec![
+            Step::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
+            Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+            lab.wait_for("end"),
+        ],
+    )?;
+    client.entry(What::Waiting)?;
+    let log = client.log()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(failed(&report, lab.netns()), only("EADDRNOTAVAIL", 4));
+    let found = report.destinations.iter().find(|entry| entry.netns == lab.netns() && entry.remote_port == 9001);
+    assert_eq!(found.expect("the destination").ports.capacity, Some(6), "what connect() can really get");
+    Ok(())
+}
+
+/// Children that nobody accepted die with their listener; the flows are the listener's, and the clients see a reset.
+#[test]
+fn listener_closed_with_children() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let report = Tracer::report(lab.dir())?;
+    let stream = Tracer::stream(lab.dir(), "flows")?;
+    let mut server = lab.start(
+        "server",
+        vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 16 }, lab.wait_for("close"), Step::CloseListeners],
+    )?;
+    server.entry(What::Waiting)?;
+    let mut client = lab.start(
+        "client",
+        vec![
+            Step::connect([addr("127.0.0.1:9001")], 5, Via::Blocking, Then::Hold),
+            lab.wait_for("closed"),
+            Step::CloseHeld { then: Then::PeerResets },
+        ],
+    )?;
+    client.entry(What::Waiting)?;
+    lab.go("close")?;
+    server.finish()?;
+    lab.go("closed")?;
+    let log = client.finish()?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(ends(&lines, lab.netns()), BTreeMap::from([("reset-by-peer".into(), 5)]));
+    let children: Vec<&Line> = lines
+        .iter()
+        .filter(|line| line.netns == Some(lab.netns()) && line.opened.as_deref() == Some("passive"))
+        .collect();
+    assert_eq!(children.len(), 5, "{children:?}");
+    for child in children {
+        assert_eq!(child.ended.as_deref(), Some("reset-by-us"), "{child:?}");
+        assert_ne!(child.pid, Some(client.pid()), "the client's task was current when the child was born: {child:?}");
+    }
+    Ok(())
+}
+
+/// The peer's address exists, and nothing listens behind a real link either.
+#[test]
+fn refused_across_a_link() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let other = Namespace::new()?;
+    link(&lab.ns, &other)?;
+    let report = Tracer::report(lab.dir())?;
+    let log = lab.run("client", vec![Step::connect([addr(&format!("{RIGHT}:80"))], 9, Via::Poll, Then::Hold)])?;
+    let report = report.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    assert_eq!(failed(&report, lab.netns()), only("ECONNREFUSED", 9));
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! `TIME_WAIT`: its begin, its number and its end against `ss`, second by second, through a whole cycle.
+//!
+//! The cycle takes 60 s and a bit whatever one does, so all settings run at once, each in namespaces of its own, under
+//! one tracer and one stopwatch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use portchurn_tests::compare::assert_counts;
+use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
+use portchurn_tests::netns::{Namespace, RIGHT, link};
+use portchurn_tests::process::{output, until};
+use portchurn_tests::require;
+use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
+use portchurn_tests::ss::Listing;
+use portchurn_tests::tracer::{Line, Report, Tracer};
+
+type Result = anyhow::Result<()>;
+type Tuple = (SocketAddr, SocketAddr);
+
+/// Between the tracepoint and the moment from which `ss` sees the change, on a machine with more to do.
+const SLACK_NS: u64 = 10_000_000;
+/// `TCP_TIMEWAIT_LEN`; the timer wheel adds at most 5.1 s (HZ=100).
+const TIME_WAIT_S: (f64, f64) = (60.0, 65.2);
+const PORTS: u16 = 16;
+
+/// One setting: a namespace with a client, a server here or behind a link, and what was seen of its minisockets.
+struct Case {
+    name: &'static str,
+    server: Traffic,
+    /// Where the server is, if not in the lab's own namespace.
+    far: Option<Namespace>,
+    lab: Lab,
+    log: Log,
+    samples: Vec<Listing>,
+}
+
+impl Case {
+    fn new(name: &'static str, sysctls: &[(&str, &str)], linked: bool, manner: Manner) -> anyhow::Result<Self> {
+        let lab = Lab::with_ports(40000, 40000 + PORTS - 1)?;
+        lab.ns.sysctl(sysctls)?;
+        let far = if linked { Some(Namespace::new()?) } else { None };
+        if let Some(far) = &far {
+            link(&lab.ns, far)?;
+        }
+        let server = lab.serve_in(far.as_ref().unwrap_or(&lab.ns), "server", "0.0.0.0:9001", manner)?;
+        Ok(Self { name, server, far, lab, log: Log::default(), samples: Vec::new() })
+    }
+
+    fn to(&self) -> SocketAddr {
+        addr(&format!("{}:9001", if self.far.is_some() { RIGHT } else { "127.0.0.1" }))
+    }
+
+    fn churn(&mut self, name: &str, times: u32) -> Result {
+        let log = self.lab.run(name, vec![Step::connect([self.to()], times, Via::Blocking, Then::Close)])?;
+        self.log.0.extend(log.0);
+        Ok(())
+    }
+
+    fn failed(&self) -> usize {
+        self.log.of(What::Connect).filter(|entry| entry.errno == 99).count()
+    }
+
+    fn sample(&mut self) -> anyhow::Result<usize> {
+        let listing = Listing::take(&self.lab.ns)?;
+        let count = listing.minisockets().len();
+        self.samples.push(listing);
+        Ok(count)
+    }
+}
+
+/// From the begin to the end of a minisocket; `None` = had not ended when the stream did.
+#[derive(Clone, Copy, Debug)]
+struct Period {
+    begin: u64,
+    end: Option<u64>,
+}
+
+impl Period {
+    fn seconds(&self) -> Option<f64> {
+        self.end.map(|end| (end - self.begin) as f64 / 1e9)
+    }
+}
+
+fn periods(lines: &[Line], netns: u32, case: &str) -> BTreeMap<Tuple, Vec<Period>> {
+    let mut periods: BTreeMap<Tuple, Vec<Period>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns)) {
+        let (Some(local), Some(remote), Some(ktime)) = (line.local(), line.remote(), line.ktime_ns) else { continue };
+        let own = periods.entry((local, remote)).or_default();
+        let open = own.last().is_some_and(|period| period.end.is_none());
+        if line.new.as_deref() == Some("TIME_WAIT") {
+            assert!(matches!(line.old.as_deref(), Some("FIN_WAIT2" | "CLOSING")), "{case}: {line:?}");
+            assert!(!open, "{case}: a second TIME_WAIT on one 4-tuple: {line:?}");
+            own.push(Period { begin: ktime, end: None });
+        } else if line.old.as_deref() == Some("TIME_WAIT") {
+            assert_eq!(line.new.as_deref(), Some("CLOSE"), "{case}");
+            assert!(open, "{case}: the end of a TIME_WAIT that had not begun: {line:?} after {own:?}");
+            if let Some(period) = own.last_mut() {
+                period.end = Some(ktime);
+            }
+        }
+    }
+    periods.retain(|_, own| !own.is_empty());
+    periods
+}
+
+/// Every sample of `ss`: all that must be there is, and nothing else.
+fn assert_samples(case: &Case, periods: &BTreeMap<Tuple, Vec<Period>>) {
+    for (second, sample) in case.samples.iter().enumerate() {
+        let during = |from: u64, to: u64| -> BTreeSet<Tuple> {
+            let holds = |period: &Period| period.begin <= from && period.end.is_none_or(|end| end >= to);
+            periods.iter().filter(|(_, own)| own.iter().any(holds)).map(|(tuple, _)| *tuple).collect()
+        };
+        let listed = sample.minisockets();
+        // There throughout, with room at both ends; there at any time, likewise.
+        let must = during(sample.began_ns - SLACK_NS, sample.ended_ns + SLACK_NS);
+        let may = during(sample.ended_ns + SLACK_NS, sample.began_ns - SLACK_NS);
+        let missing: Vec<_> = must.difference(&listed).collect();
+        let extra: Vec<_> = listed.difference(&may).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{}, sample {second}: not in ss: {missing:?}; only in ss: {extra:?}",
+            case.name
+        );
+    }
+}
+
+fn entered(report: &Report, case: &Case) -> (u64, u64, u64) {
+    let own = || report.attributions(case.lab.netns()).filter(|entry| entry.connects > 0);
+    (
+        own().map(|entry| entry.time_wait.entered).sum(),
+        own().map(|entry| entry.time_wait.now).sum(),
+        own().map(|entry| entry.time_wait.reused).sum(),
+    )
+}
+
+#[test]
+fn a_whole_cycle_under_every_setting() -> Result {
+    require!();
+    let reuse = |value| [("ipv4/tcp_tw_reuse", value)];
+    let mut reuses = Vec::new();
+    // The names tell: whether connects find the ports in TIME_WAIT usable after the reuse delay.
+    for (name, value, linked, reusable) in [
+        ("tw_reuse=0 on loopback", "0", false, false),
+        ("tw_reuse=1 on loopback", "1", false, true),
+        ("tw_reuse=2 on loopback", "2", false, true),
+        ("tw_reuse=0 on a link", "0", true, false),
+        ("tw_reuse=1 on a link", "1", true, true),
+        ("tw_reuse=2 on a link", "2", true, false),
+    ] {
+        reuses.push((Case::new(name, &reuse(value), linked, Manner::WaitForPeer)?, reusable));
+    }
+    let mut overflow = Case::new(
+        "overflow",
+        &[("ipv4/tcp_tw_reuse", "0"), ("ipv4/tcp_max_tw_buckets", "5")],
+        false,
+        Manner::WaitForPeer,
+    )?;
+    let mut short = Case::new("FIN_WAIT2 cut short", &[("ipv4/tcp_fin_timeout", "5")], false, Manner::Leak)?;
+    let mut late = Case::new("FIN_WAIT2, then the peer's FIN", &[("ipv4/tcp_fin_timeout", "60")], false, Manner::Leak)?;
+
+    let stream = Tracer::stream(short.lab.dir(), "transitions")?;
+    let report = Tracer::report(short.lab.dir())?;
+    for (case, _) in &mut reuses {
+        case.churn("first", PORTS.into())?;
+    }
+    overflow.churn("first", 12)?;
+    short.churn("first", 6)?;
+    late.churn("first", 6)?;
+    let begun = Instant::now();
+    let mut again = false;
+    let mut next = Duration::ZERO;
+    until("the end of every TIME_WAIT", Duration::from_secs(90), || {
+        if begun.elapsed() < next {
+            return Ok(None);
+        }
+        next += Duration::from_secs(1);
+        if !again && begun.elapsed() > Duration::from_secs(4) {
+            again = true;
+            for (case, _) in &mut reuses {
+                case.churn("second", 8)?;
+            }
+            // Its FINs turn the client's FIN_WAIT2 minisockets into TIME_WAIT, which starts a minute anew.
+            late.server.running.signal(Signal::SIGKILL)?;
+            late.server.running.wait(LIMIT)?;
+        }
+        let mut left = 0;
+        for case in reuses.iter_mut().map(|(case, _)| case).chain([&mut overflow, &mut short, &mut late]) {
+            left += case.sample()?;
+        }
+        Ok((left == 0).then_some(()))
+    })?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+
+    let refused = overflow.lab.ns.netstat("TCPTimeWaitOverflow")?;
+    assert!(refused > 0, "overflow: the scenario itself");
+    for (case, reusable) in &reuses {
+        assert_eq!(case.failed(), if *reusable { 0 } else { 8 }, "{}: the scenario itself", case.name);
+    }
+    for (case, reusable) in &reuses {
+        let netns = case.lab.netns();
+        assert_counts(&report, netns, &case.log);
+        let periods = periods(&lines, netns, case.name);
+        assert_samples(case, &periods);
+        let (early, natural): (Vec<&Period>, Vec<&Period>) =
+            periods.values().flatten().partition(|period| period.seconds().is_some_and(|seconds| seconds < 30.0));
+        let again = if *reusable { 8 } else { 0 };
+        assert_eq!((early.len(), natural.len()), (again, 16), "{}", case.name);
+        for period in natural {
+            let seconds = period.seconds().unwrap_or_default();
+            assert!((TIME_WAIT_S.0..TIME_WAIT_S.1).contains(&seconds), "{}: {period:?}", case.name);
+        }
+        let again = u64::try_from(again).expect("fits");
+        assert_eq!(entered(&report, case), (16 + again, 0, again), "{}: entered, now, reused", case.name);
+    }
+
+    let seen = periods(&lines, overflow.lab.netns(), overflow.name);
+    assert_samples(&overflow, &seen);
+    assert_eq!(u64::try_from(seen.len()).expect("fits") + refused, 12, "overflow: the others never began");
+    assert_eq!(entered(&report, &overflow), (12 - refused, 0, 0), "overflow");
+    assert_counts(&report, overflow.lab.netns(), &overflow.log);
+
+    for (case, bounds) in [(&short, (5.0, 6.0)), (&late, (64.0, 71.0))] {
+        let seen = periods(&lines, case.lab.netns(), case.name);
+        assert_eq!(seen.len(), 6, "{}", case.name);
+        assert_samples(case, &seen);
+        for period in seen.values().flatten() {
+            let seconds = period.seconds().unwrap_or_default();
+            assert!((bounds.0..bounds.1).contains(&seconds), "{}: {period:?}", case.name);
+        }
+        assert_eq!(entered(&report, case), (6, 0, 0), "{}", case.name);
+    }
+    Ok(())
+}
+
+/// Killed by an administrator, or gone with their namespace: no timer runs out, and still they have ended.
+#[test]
+fn early_ends() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let stream = Tracer::stream(lab.dir(), "transitions")?;
+    let report = Tracer::report(lab.dir())?;
+    let doomed = Namespace::new()?;
+    let netns = doomed.inode();
+    let mut server = lab.serve_in(&doomed, "server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let steps = vec![Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::HalfClose)];
+    let log = lab.start_in(&doomed, "client", steps)?.finish()?;
+    let first = Listing::take(&doomed)?.rows.into_iter().find(|row| row.minisocket).expect("a minisocket");
+    output(doomed.command("ss").args(["-K", "-tan", "sport", "=", &format!(":{}", first.local.port())]))?;
+    assert_eq!(Listing::take(&doomed)?.minisockets().len(), 9, "the scenario itself: ss -K kills one");
+    server.running.signal(Signal::SIGKILL)?;
+    server.running.wait(LIMIT)?;
+    // TIME_WAIT does not keep a namespace alive; the kernel purges it in the background.
+    drop(doomed);
+    let ended = |lines: &[Line]| {
+        let own = lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns));
+        own.filter(|line| line.old.as_deref() == Some("TIME_WAIT")).count()
+    };
+    until("ten ends", LIMIT, || Ok((ended(&stream.lines()?) >= 10).then_some(())))?;
+    let lines = stream.finish_stream()?;
+    let report = report.finish_report()?;
+    assert_counts(&report, netns, &log);
+    let seen = periods(&lines, netns, "early ends");
+    assert_eq!(seen.values().flatten().filter(|period| period.end.is_some()).count(), 10, "{seen:?}");
+    let now: u64 = report.attributions(netns).map(|entry| entry.time_wait.now).sum();
+    assert_eq!(now, 0);
+    Ok(())
+}
