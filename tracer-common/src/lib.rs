@@ -1,7 +1,7 @@
 //! What the kernel side and the user side both compile: record layouts, counter indexes and the settings
 //! that user space writes into the BPF object before it is loaded.
 //!
-//! Why a crate of its own: a layout that exists twice drifts. Here each record is defined once by [`wire!`],
+//! Why a crate of its own: a layout that exists twice drifts. Here each record is defined once by `wire!`,
 //! which also derives the decoder from the same field list and asserts at compile time that the
 //! struct has no padding. There is no `unsafe` and no dependency, so both sides can hold it.
 //!

@@ -51,6 +51,10 @@ pub enum Command {
     ///
     /// Exit code 0: everything; 1: portchurn works with the losses listed; 2: it cannot trace this host.
     Doctor(DoctorArgs),
+    /// Build an incident in network namespaces of its own, trace it, explain it, remove it
+    ///
+    /// Takes about half a minute and touches nothing outside its namespaces.
+    Demo,
 }
 
 const FILTER_HELP: &str = "\
@@ -72,6 +76,15 @@ pub struct TraceArgs {
     /// What does not fit is counted as lost and shown.
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = ring_size)]
     pub ring_size: u32,
+}
+
+/// 16 MiB hold 150,000 transitions: half a second of the fastest loopback churn that two CPUs can make.
+const DEFAULT_RING_SIZE: u32 = 16 << 20;
+
+impl Default for TraceArgs {
+    fn default() -> Self {
+        Self { by: By::default(), ring_size: DEFAULT_RING_SIZE }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod demo;
 pub mod event;
 pub mod filter;
+mod layout;
 pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;

@@ -31,9 +31,10 @@ enum Uses {
     Only(&'static [&'static str]),
 }
 
-const MODULES: [Module; 18] = [
+const MODULES: [Module; 19] = [
     Module { name: "event", layer: 0, uses: Uses::Only(&[]) },
     Module { name: "sys", layer: 0, uses: Uses::Only(&[]) },
+    Module { name: "layout", layer: 0, uses: Uses::Only(&[]) },
     Module { name: "clock", layer: 1, uses: Uses::Lower },
     // Time and facts are its arguments; it never sees where they come from or who looks.
     Module { name: "tracker", layer: 1, uses: Uses::Only(&["event"]) },
@@ -44,9 +45,17 @@ const MODULES: [Module; 18] = [
     // Views see the snapshot and nothing behind it. `event` is the vocabulary that the snapshot itself is written in.
     Module { name: "filter", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event"]) },
     Module { name: "export", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter"]) },
-    Module { name: "report", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock"]) },
-    Module { name: "stream", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock"]) },
-    Module { name: "tui", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter"]) },
+    Module {
+        name: "report",
+        layer: 3,
+        uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout"]),
+    },
+    Module {
+        name: "stream",
+        layer: 3,
+        uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout"]),
+    },
+    Module { name: "tui", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "layout"]) },
     Module { name: "run", layer: 4, uses: Uses::LowerAndPeers },
     Module { name: "cli", layer: 4, uses: Uses::LowerAndPeers },
     Module { name: "demo", layer: 4, uses: Uses::LowerAndPeers },

@@ -25,7 +25,7 @@ use crate::event::Netns;
 
 use child::Child;
 pub use protocol::Counts;
-pub use roles::role_main;
+pub use roles::{ROLE, role_main};
 
 /// A set-up that takes longer than this is stuck.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use super::net;
 use super::protocol::{Counts, Line};
 
 /// The hidden subcommand.
-pub(super) const ROLE: &str = "demo-role";
+pub const ROLE: &str = "demo-role";
 pub(super) const BACKEND: &str = "payments";
 pub(super) const CHECKOUT: &str = "checkout-api";
 pub(super) const LISTEN: &str = "--listen";

@@ -141,6 +141,7 @@ fn namespace() -> Namespace {
         port_range: Some((40_000, 41_023)),
         capacity: Some(1_024),
         tw_reuse: Some(2),
+        timestamps: Some(true),
         max_tw_buckets: Some(262_144),
         fin_timeout_ms: Some(60_000),
         time_wait_kernel: Some(982),

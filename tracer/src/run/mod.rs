@@ -6,6 +6,7 @@
 //! main: signals and timers (tokio), then stop -> drain -> last word
 //! ```
 
+pub mod demo;
 pub mod doctor;
 pub mod log;
 mod privileges;
@@ -26,8 +27,8 @@ use crate::filter::{Filter, Subject};
 use crate::report::json::Report;
 use crate::report::text;
 use crate::stream::{Format, Outcome, Selection, Stream};
-use crate::tracker::snapshot::{Notice, Snapshot};
-use crate::tracker::{Tracker, Wanted};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::{Notice, Snapshot, Wanted};
 
 /// Lines are this wide where the reader is no terminal.
 const PIPE_COLUMNS: usize = 120;

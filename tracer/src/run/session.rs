@@ -25,7 +25,8 @@ use crate::source::baseline::{self, Pass, Scope};
 use crate::source::live::{Command, Live as Reader};
 use crate::source::{self, Batch};
 use crate::tracker::findings::{Knobs, Thresholds};
-use crate::tracker::{Config, Tracker, Wanted};
+use crate::tracker::snapshot::Wanted;
+use crate::tracker::{Config, Tracker};
 
 /// Batches of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
 /// the reader waits, the ring fills, and the kernel side counts what does not fit.

@@ -17,8 +17,7 @@ use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
 use crate::event::Ktime;
-use crate::tracker::Wanted;
-use crate::tracker::snapshot::{Lost, Notice};
+use crate::tracker::snapshot::{Lost, Notice, Wanted};
 
 /// A pipe's reader should wait no longer than this: whoever drives a [`Stream`] calls [`Stream::flush`] at least as often.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);

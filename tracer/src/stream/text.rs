@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::clock::Clock;
 use crate::event::{Endpoint, FlowKey, Ktime};
-use crate::report::text::human::{brief, number};
-use crate::report::text::page::{Paint, left, safe};
+use crate::layout::human::{brief, number};
+use crate::layout::page::{Paint, left, safe};
 use crate::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
 /// From this width on there is room for the local end of a flow; below, words are shorter too.

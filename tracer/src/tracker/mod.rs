@@ -34,7 +34,7 @@ use flow::Flows;
 use people::{AttrId, People};
 use ports::{DestId, DestKey, Places};
 use slab::Ref;
-use snapshot::{EventCounts, Notice, Owner, Snapshot};
+use snapshot::{EventCounts, Notice, Owner, Snapshot, Wanted};
 use time_wait::Ledger;
 use workload::By;
 
@@ -56,14 +56,6 @@ pub struct Config {
     pub calls_observed: bool,
     /// Which notices to produce.
     pub notices: Wanted,
-}
-
-/// Notices cost time; only what somebody reads is made.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    pub transitions: bool,
-    pub flows: bool,
-    pub failures: bool,
 }
 
 /// The tracker.

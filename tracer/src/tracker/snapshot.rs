@@ -494,3 +494,11 @@ pub enum Notice {
     FailedConnect(FailedConnect),
     StateChange(StateChange),
 }
+
+/// Notices cost time; only what somebody reads is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub transitions: bool,
+    pub flows: bool,
+    pub failures: bool,
+}

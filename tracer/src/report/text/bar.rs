@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::page::Paint;
 use crate::event::TcpState;
+use crate::layout::page::Paint;
 
 /// Cells of a bar, without its brackets: two 32-bit numbers of ports fit beside it.
 pub const CELLS: u32 = 44;

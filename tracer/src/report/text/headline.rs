@@ -1,10 +1,10 @@
 //! The first sentence, and what the reader must know before believing it. Not for: detail.
 
 use super::destination::{self, exhaustion, occupancy};
-use super::human::{number, plural, rate};
-use super::page::{Page, Paint};
 use super::{Context, exhausted, in_trouble};
 use crate::event::Ktime;
+use crate::layout::human::{number, plural, rate};
+use crate::layout::page::{Page, Paint};
 use crate::tracker::snapshot::{Destination, Finding, Severity};
 
 /// A failure this close to the end of the window is still going on.

@@ -6,16 +6,15 @@
 mod bar;
 mod destination;
 mod headline;
-pub(crate) mod human;
-pub(crate) mod page;
 mod tables;
 
 use jiff::tz::TimeZone;
 
-use self::page::{Page, Paint};
 use super::host::HostFacts;
 use crate::clock::Clock;
 use crate::event::{Ktime, Netns};
+use crate::layout::human;
+use crate::layout::page::{Page, Paint};
 use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};
 
 /// Destinations told in full; more than these nobody reads at night, and JSON has them all.

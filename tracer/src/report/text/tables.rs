@@ -1,8 +1,8 @@
 //! Advice, the busiest workloads, and the footer that says what all of it rests on.
 
-use super::human::{brief, number, plural, rate, seconds, short};
-use super::page::{Page, Paint, left};
 use super::{Context, WORKLOADS};
+use crate::layout::human::{brief, number, plural, rate, seconds, short};
+use crate::layout::page::{Page, Paint, left};
 use crate::tracker::snapshot::{Advice, Snapshot};
 
 /// Columns of a workload's name.

@@ -1,0 +1,118 @@
+//! `portchurn demo`: a real exhaustion in namespaces of its own, traced like any other.
+
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::session::Live;
+use super::{colour, print_report, retain};
+use crate::cli::TraceArgs;
+use crate::demo::{Counts, Incident};
+use crate::filter::{Filter, Subject};
+use crate::stream::{Format, Outcome, Selection, Stream, What};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::{Failure, Notice, Wanted};
+
+/// Failures shown one by one; the rest is in the report.
+const SHOWN_FAILURES: u32 = 5;
+/// A line of what the workload itself counts, this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// The kernel's last words about the workload arrive well within this.
+const AFTERMATH: Duration = Duration::from_millis(500);
+
+/// Builds the incident, traces it, explains it, removes it.
+///
+/// # Errors
+/// The trace or the incident could not start, or Ctrl-C ended it before there was anything to explain.
+pub fn run() -> Result<()> {
+    let trace = TraceArgs::default();
+    let live = Live::start(&trace, Wanted { failures: true, ..Wanted::default() })?;
+    live.ready();
+    say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
+    say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
+    let clock = live.clock;
+    let format = Format::Text { colour: colour(), width: super::width(), zone: jiff::tz::TimeZone::system() };
+    let mut lines = Stream::new(io::stdout(), format, [What::Failures].into_iter().collect::<Selection>(), clock, true);
+    // Dropped whatever happens below, which ends every process of it.
+    let mut incident = Incident::start().context("building the incident")?;
+    let netns = Filter::parse(&format!("netns={}", incident.netns().0)).context("the demo's own filter")?;
+    let mut watch = Watch { shown: 0, told: Instant::now(), over: None, counts: None };
+    let mut trouble = None;
+    let finished = live.run(None, |tracker| match watch.look(tracker, &mut incident, &netns, &mut lines) {
+        Ok(flow) => flow,
+        Err(error) => {
+            trouble = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = trouble {
+        return Err(error);
+    }
+    let own = match watch.counts {
+        Some(counts) => counts,
+        None => incident.poll()?.total(),
+    };
+    drop(incident);
+    if own.connected == 0 {
+        bail!("ended before the workload had made a connection");
+    }
+    let mut snapshot = finished.tracker.snapshot();
+    retain(&mut snapshot, &netns);
+    say("")?;
+    print_report(&snapshot, &finished, &clock, false)?;
+    let seen: u64 = snapshot.destinations.iter().filter_map(|dest| dest.failed.get(&Failure::PortsExhausted)).sum();
+    let established: u64 = snapshot.destinations.iter().map(|dest| dest.established).sum();
+    say(&format!(
+        "\nThe workload itself counted {} connections and {} EADDRNOTAVAIL; portchurn saw {established} and {seen}.\n\
+         Everything that the demo made is gone again.",
+        own.connected, own.exhausted
+    ))
+}
+
+/// What has been shown of the incident so far.
+struct Watch {
+    shown: u32,
+    told: Instant,
+    over: Option<Instant>,
+    counts: Option<Counts>,
+}
+
+impl Watch {
+    fn look<W: io::Write>(
+        &mut self,
+        tracker: &mut Tracker,
+        incident: &mut Incident,
+        netns: &Filter,
+        lines: &mut Stream<W>,
+    ) -> Result<ControlFlow<()>> {
+        let failures: Vec<Notice> = tracker.drain_notices().collect();
+        for notice in failures {
+            let Notice::FailedConnect(failed) = &notice else { continue };
+            if self.shown < SHOWN_FAILURES && netns.matches(&Subject::from(failed)) {
+                self.shown += 1;
+                if lines.notice(&notice).context("writing to stdout")? == Outcome::Closed {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        if let Some(over) = self.over {
+            return Ok(if over.elapsed() > AFTERMATH { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        }
+        let progress = incident.poll()?;
+        let counts = progress.total();
+        if progress.finished {
+            self.over = Some(Instant::now());
+            self.counts = Some(counts);
+        } else if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            eprintln!("checkout-api says: {} connections, {} times no port", counts.connected, counts.exhausted);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    writeln!(io::stdout(), "{text}").context("writing to stdout")
+}
