@@ -141,6 +141,18 @@ impl Page {
     }
 }
 
+/// `text` without its colours.
+#[cfg(test)]
+pub fn without_colour(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +184,6 @@ mod tests {
     }
 
     fn anstyle_stripped(text: &str) -> String {
-        super::super::tests::without_colour(text)
+        without_colour(text)
     }
 }

@@ -1,18 +1,8 @@
+use crate::layout::page::without_colour;
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
 use crate::report::sample;
-
-/// `text` without its colours.
-pub fn without_colour(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\u{1b}[") {
-        out.push_str(before);
-        rest = after.split_once('m').map_or("", |(_, after)| after);
-    }
-    out + rest
-}
 
 fn plain(snapshot: &Snapshot, host: &HostFacts) -> String {
     render(snapshot, host, &sample::clock(), &Style::default())
