@@ -1,7 +1,7 @@
 //! Network namespaces with links and sysctls, removed with their guard.
 //!
 //! The tracer sees the whole host, so a test's namespace is also its filter: [`Namespace::inode`] is what the reports
-//! name it by. Names carry the id of the test process; [`sweep`] removes those whose process is gone, so that a killed
+//! name it by. Names carry the id of the test process; `sweep` removes those whose process is gone, so that a killed
 //! test run leaves nothing for good.
 
 use std::fs::{self, File};

@@ -13,10 +13,11 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::cast_lossless,
+    clippy::cast_ptr_alignment,
     clippy::collapsible_if,
     clippy::needless_borrows_for_generic_args,
     clippy::needless_pass_by_value,
-    reason = "the verifier wants flat programs with fixed-width registers: helpers are inlined, casts cut packed words, contexts go by value"
+    reason = "the verifier wants flat programs with fixed-width registers: helpers are inlined, casts cut packed words, records are 8-aligned, contexts go by value"
 )]
 
 mod emit;

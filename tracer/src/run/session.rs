@@ -53,6 +53,7 @@ pub struct Live {
     reader: JoinHandle<()>,
     baseline: JoinHandle<()>,
     stop_baseline: mpsc::Sender<()>,
+    reconcile: Scope,
     first: Pass,
 }
 
@@ -116,13 +117,9 @@ impl Live {
         let pause = baseline::pause_after(first.nanos);
         commands.send(Command::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (stop_baseline, stopped) = mpsc::channel();
-        let baseline = reconcile_in_background(
-            commands.clone(),
-            stopped,
-            pause,
-            Scope { initial: false, owners: false, ..scope },
-        )?;
-        Ok(Self { clock, host: facts, tracker, batches, commands, reader, baseline, stop_baseline, first })
+        let reconcile = Scope { initial: false, owners: false, ..scope };
+        let baseline = reconcile_in_background(commands.clone(), stopped, pause, reconcile)?;
+        Ok(Self { clock, host: facts, tracker, batches, commands, reader, baseline, stop_baseline, reconcile, first })
     }
 
     /// Says on stderr that tracing has begun. One line that scripts can wait for.
@@ -148,7 +145,7 @@ impl Live {
         limit: Option<Duration>,
         mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send,
     ) -> Result<Finished> {
-        let Self { host, mut tracker, batches, commands, reader, baseline, stop_baseline, .. } = self;
+        let Self { host, mut tracker, batches, commands, reader, baseline, stop_baseline, reconcile, .. } = self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
@@ -169,6 +166,8 @@ impl Live {
             let waited = signals::wait(limit, over);
             // Either may be gone already, which is what is asked for.
             let _ = stop_baseline.send(());
+            // The last word is held against the kernel's own list: what a loss left wrong is set right and said to be repaired.
+            let _ = commands.send(Command::Facts(baseline::pass(reconcile).facts));
             let _ = commands.send(Command::Stop);
             let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;

@@ -19,6 +19,8 @@ const POLL_MAX: Duration = Duration::from_millis(20);
 const POLL_MIN: Duration = Duration::from_millis(1);
 /// A ring smaller than the default is looked at sooner, down to `POLL_MIN`: bytes per millisecond that it must absorb.
 const BYTES_PER_MS: usize = 200 * 1024;
+/// Looks at the ring after the stop, one poll interval apart.
+const LAST_LOOKS: u32 = 3;
 /// Loss counters are read this often (fifteen small reads from /proc), and once more at the end.
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 
@@ -65,6 +67,13 @@ impl Live {
                     }
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    // A record whose writer was preempted holds up those behind it: give it a few chances to be finished.
+                    for _ in 0..LAST_LOOKS {
+                        if !self.drain(out, false) {
+                            return;
+                        }
+                        std::thread::sleep(self.poll_max);
+                    }
                     self.drain(out, true);
                     return;
                 }
