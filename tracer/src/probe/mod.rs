@@ -1,6 +1,6 @@
 //! What this host lets us see, decided before anything is loaded.
 //!
-//! Three steps, each a function: [`host`] collects facts, [`plan`] decides from them alone (and so can be tested for any
+//! Three steps, each a function: [`host`] collects facts, [`mod@plan`] decides from them alone (and so can be tested for any
 //! kernel), [`attach`] loads and yields a [`Session`]. A hook that cannot be had becomes a [`Degradation`] that every
 //! output carries; only a host that cannot show state transitions at all is an error.
 
