@@ -70,7 +70,7 @@ fn nightly_toolchain() -> Result<()> {
     }
     say("setup: installing the nightly toolchain (compiles the BPF programs)");
     run(command("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))
-        .context("without a nightly toolchain the BPF programs do not build; is static.rust-lang.org reachable?")
+        .context("without a nightly toolchain the BPF programs do not build; can rustup reach its download server?")
 }
 
 fn nightly_sources() -> Result<()> {
