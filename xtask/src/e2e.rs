@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::shell::{as_root, build_release, cargo, line_of, say};
+use crate::vm;
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -26,6 +27,8 @@ pub struct Options {
     /// A skipped test fails the run (always so when CI=true).
     #[arg(long)]
     no_skip: bool,
+    #[command(flatten)]
+    machines: vm::Machines,
 }
 
 impl Options {
@@ -40,43 +43,52 @@ enum Place {
     /// This machine.
     #[default]
     Local,
+    /// Stock Debian kernels in virtual machines.
+    Vm,
 }
 
 /// A test binary and the directory that cargo would run it in.
-struct Suite {
-    name: String,
-    executable: PathBuf,
+pub struct Suite {
+    pub name: String,
+    pub executable: PathBuf,
     package: PathBuf,
+    /// Scenarios, not unit tests of the harness.
+    scenarios: bool,
 }
 
 /// What the lines of a test run add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+pub struct Tally {
     passed: u64,
     failed: u64,
     skips: Vec<String>,
 }
 
 pub fn e2e(options: &Options) -> Result<()> {
-    let Place::Local = options.place;
+    let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
+    let filter = options.filter.as_deref();
+    match options.place {
+        Place::Local => local(filter, strict),
+        Place::Vm => vm::vm(&options.machines, filter, strict),
+    }
+}
+
+fn local(filter: Option<&str>, strict: bool) -> Result<()> {
     let portchurn = build_release()?;
-    let suites = build_suites()?;
+    let suites = build_suites(None)?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();
     for suite in &suites {
-        if !run_suite(suite, options, &portchurn, &mut tally)? {
-            broken.push(suite.name.as_str());
+        if !run_suite(suite, filter, &portchurn, &mut tally)? {
+            broken.push(suite.name.clone());
         }
     }
-    let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
-    verdict(&tally, &broken, options.filter.as_deref(), strict)
+    tally.say();
+    verdict(&tally, &broken, filter, strict)
 }
 
-fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -> Result<()> {
-    say(&format!("e2e: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skips.len()));
-    for skip in &tally.skips {
-        say(&format!("e2e: {skip}"));
-    }
+/// Whether a run of this outcome succeeded.
+pub fn verdict(tally: &Tally, broken: &[String], filter: Option<&str>, strict: bool) -> Result<()> {
     ensure!(broken.is_empty(), "end-to-end tests failed in: {}", broken.join(", "));
     // A run of nothing is no success, filtered or not.
     ensure!(
@@ -92,14 +104,19 @@ fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -
     Ok(())
 }
 
-fn build_suites() -> Result<Vec<Suite>> {
+/// Builds the test binaries; for another target only those that are scenarios.
+pub fn build_suites(target: Option<&str>) -> Result<Vec<Suite>> {
     let mut build = cargo();
     build.args(["test", "-p", "portchurn-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    if let Some(target) = target {
+        build.args(["--target", target]);
+    }
     let line = line_of(&build);
     say(&line);
     let output = build.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
     ensure!(output.status.success(), "`{line}` failed ({})", output.status);
     let suites: Vec<Suite> = String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect();
+    let suites: Vec<Suite> = suites.into_iter().filter(|suite| suite.scenarios || target.is_none()).collect();
     if suites.is_empty() {
         bail!("`{line}` built no test binary");
     }
@@ -115,11 +132,12 @@ fn suite(message: &str) -> Option<Suite> {
         name: message["target"]["name"].as_str()?.to_owned(),
         executable: PathBuf::from(executable),
         package: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+        scenarios: message["target"]["kind"][0] == "test",
     })
 }
 
 /// Runs one test binary and passes its output on; true if it succeeded.
-fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
+fn run_suite(suite: &Suite, filter: Option<&str>, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
     let ci = env::var_os("CI");
     let path = env::var_os("PATH").unwrap_or_default();
     let mut variables: Vec<(&str, &OsStr)> = vec![
@@ -130,7 +148,7 @@ fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tal
     variables.extend(ci.as_deref().map(|ci| ("CI", ci)));
     let mut command = as_root(suite.executable.as_os_str(), &variables)?;
     // --show-output: what passing tests print, hence also why they were skipped.
-    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(&options.filter);
+    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(filter);
     say(&format!("e2e: {}", suite.name));
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", suite.name))?;
     let stdout = child.stdout.take().context("the test binary's stdout")?;
@@ -144,7 +162,14 @@ fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tal
 }
 
 impl Tally {
-    fn read(&mut self, line: &str, suite: &str) {
+    pub fn say(&self) {
+        say(&format!("e2e: {} passed, {} failed, {} skipped", self.passed, self.failed, self.skips.len()));
+        for skip in &self.skips {
+            say(&format!("e2e: {skip}"));
+        }
+    }
+
+    pub fn read(&mut self, line: &str, suite: &str) {
         if line.starts_with("SKIPPED") {
             self.skips.push(format!("{suite}: {line}"));
         } else if let Some(counts) = line.strip_prefix("test result: ") {
@@ -194,12 +219,12 @@ mod tests {
     #[test]
     fn a_broken_suite_or_a_run_of_nothing_fails() {
         let none = Tally::default();
-        assert!(verdict(&none, &["counts"], None, false).is_err());
+        assert!(verdict(&none, &["counts".into()], None, false).is_err());
         assert!(verdict(&none, &[], Some("nothing"), false).is_err());
         assert!(verdict(&none, &[], None, false).is_err());
         let one = Tally { passed: 1, ..Tally::default() };
         assert!(verdict(&one, &[], None, true).is_ok());
-        assert!(verdict(&one, &["counts"], None, false).is_err());
+        assert!(verdict(&one, &["counts".into()], None, false).is_err());
     }
 
     #[test]
