@@ -84,7 +84,9 @@ impl Tracer {
         Self::start(dir, "stream", &["stream", "--json", "--what", what, "--for", "600s"])
     }
 
+    /// Whoever ends it himself gets it unwatched: a watched program stays loaded.
     pub fn running(&mut self) -> &mut Running {
+        self.tell_hidden();
         &mut self.running
     }
 
