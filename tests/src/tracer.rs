@@ -101,9 +101,10 @@ impl Tracer {
 
     /// Says on the test's own output what no tracer could have seen.
     fn tell_hidden(&mut self) {
-        let hidden = self.watch.take().and_then(|mut watch| watch.hidden().ok()).unwrap_or(0);
-        if hidden > 0 {
-            eprintln!("{MARK}: {hidden} transitions");
+        match self.watch.take().map(|mut watch| watch.hidden()) {
+            Some(Ok(hidden)) if hidden > 0 => eprintln!("{MARK}: {hidden} transitions"),
+            Some(Err(error)) => eprintln!("hidden transitions unknown: {error:#}"),
+            _ => {}
         }
     }
 
