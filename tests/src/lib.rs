@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod hooks;
 pub mod lab;
 pub mod netns;
 pub mod process;

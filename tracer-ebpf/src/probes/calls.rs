@@ -33,6 +33,7 @@ pub fn connect_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_connect(int fd, struct sockaddr *uservaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn connect_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
@@ -53,6 +54,7 @@ pub fn bind_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_bind(int fd, struct sockaddr *umyaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn bind_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
