@@ -17,6 +17,7 @@
 
 pub mod blind;
 pub mod compare;
+pub mod hooks;
 pub mod lab;
 pub mod netns;
 pub mod process;

@@ -33,6 +33,7 @@ pub fn connect_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_connect(int fd, struct sockaddr *uservaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn connect_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
@@ -53,16 +54,21 @@ pub fn bind_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_bind(int fd, struct sockaddr *umyaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn bind_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
         && let Some(sk) = tcp_socket_of_fd(pending.fd)
     {
+        // Bound to an address alone: IP_BIND_ADDRESS_NO_PORT.
+        if ret >= 0 && sk.tuple().lport == 0 {
+            return 0;
+        }
+        // Once for both outcomes: to the verifier a second call is the whole program again.
+        introduce_task(&ctx, sk.netns());
         if ret < 0 {
-            introduce_task(&ctx, sk.netns());
             failed(&pending, sk, -ret);
-        } else if sk.tuple().lport != 0 {
-            introduce_task(&ctx, sk.netns());
+        } else {
             socket(RecordKind::Bound, sk);
         }
     }

@@ -163,8 +163,9 @@ pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
 
 /// For kernels without BTF: the same record without cookie, netns, errno and a trustworthy port.
 ///
-/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; user space compares
-/// before it attaches.
+/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; the tests compare them on
+/// every supported kernel.
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn state_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: reads inside the tracepoint's context, checked by the helper.

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, Program, ProgramError, TracePoint};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use thiserror::Error;
 use tracer_common::Counter;
 
@@ -216,13 +216,18 @@ fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeEr
     }
 }
 
-fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -> Result<Session, ProbeError> {
+/// The BPF object with a plan's settings, none of its programs loaded yet.
+///
+/// # Errors
+/// The kernel refuses one of its maps.
+pub fn object(plan: &Plan, btf: Option<&Btf>, cookie: bool, log: VerifierLogLevel) -> Result<Ebpf, ProbeError> {
     let handler = plan.time_wait.unwrap_or(0);
     let have_cookie = u8::from(cookie);
     let entries = plan.offsets.entries();
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)
+        .verifier_log_level(log)
         .map_max_entries("EVENTS", plan.ring_size)
         .override_global("TW_TIMER_HANDLER", &handler, true)
         .override_global("HAVE_COOKIE", &have_cookie, true)
@@ -231,7 +236,11 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
         // A global that no program reads is not in the object.
         loader.override_global(global, offset, false);
     }
-    let mut ebpf = loader.load(OBJECT).map_err(|error| ProbeError::Load(Box::new(error)))?;
+    loader.load(OBJECT).map_err(|error| ProbeError::Load(Box::new(error)))
+}
+
+fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -> Result<Session, ProbeError> {
+    let mut ebpf = object(plan, btf, cookie, VerifierLogLevel::default())?;
     let mut hooks = Vec::new();
     let mut degraded = plan.degraded.clone();
     // TIME_WAIT and names first: when the first transition arrives, all that explains it is in place.
