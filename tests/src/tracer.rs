@@ -146,6 +146,13 @@ pub struct Report {
     pub workloads: Vec<Workload>,
     pub destinations: Vec<Destination>,
     pub attributions: Vec<Attribution>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    pub summary: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -205,6 +212,9 @@ pub struct Destination {
     pub connects: u64,
     pub established: u64,
     pub failed: Failed,
+    pub port_search_ms: Durations,
+    pub port_search_recent_ms: Option<f64>,
+    pub port_search_quickest_ms: Option<f64>,
     pub holders: Vec<Holder>,
     pub victims: Vec<Victim>,
 }
