@@ -13,6 +13,7 @@ mod layout;
 pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;
+pub mod recording;
 pub mod report;
 #[cfg(feature = "live")]
 pub mod run;
