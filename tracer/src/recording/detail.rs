@@ -102,7 +102,7 @@ impl From<&NetnsFacts> for Netns {
 }
 
 impl Netns {
-    pub fn complete(self, facts: NetnsFacts) -> NetnsFacts {
+    pub fn complete(self, facts: &NetnsFacts) -> NetnsFacts {
         NetnsFacts {
             name: self.name,
             cookie: self.cookie,
@@ -114,7 +114,8 @@ impl Netns {
             fin_timeout_ms: self.tcp_fin_timeout_ms,
             time_wait: self.time_wait,
             conntrack: self.nf_conntrack_count.zip(self.nf_conntrack_max),
-            ..facts
+            ktime: facts.ktime,
+            netns: facts.netns,
         }
     }
 }

@@ -305,7 +305,12 @@ impl<R: Read + io::Seek> Reader<R> {
 
 /// The schema of a recording.
 fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
-    let (metadata, why) = match read_frame(input, at)? {
+    let mut found = read_frame(input, at)?;
+    // Other programs align their first message to 64 bytes.
+    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at < 64) {
+        found = read_frame(input, at)?;
+    }
+    let (metadata, why) = match found {
         Frame::Whole { metadata, .. } => (metadata, None),
         Frame::End => return Err(ReadError::NoHeader("no schema".into())),
         // Other programs' files have no trailer, and a newer version may have another one.
@@ -329,11 +334,10 @@ fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
 
 /// Length of a message's metadata; `None` marks the end of the stream.
 fn metadata_length(prefix: [u8; PREFIX]) -> Result<Option<usize>, String> {
-    let [a, b, c, d, w, x, y, z] = prefix;
-    if [a, b, c, d] != frame::CONTINUATION {
+    let Some(length) = prefix.strip_prefix(&frame::CONTINUATION).and_then(|length| length.first_chunk()) else {
         return Err("where a batch should begin is something else".into());
-    }
-    match usize::try_from(i32::from_le_bytes([w, x, y, z])) {
+    };
+    match usize::try_from(i32::from_le_bytes(*length)) {
         Ok(0) => Ok(None),
         Ok(length) if length <= frame::MAX_METADATA => Ok(Some(length)),
         _ => Err("a batch claims to have metadata of an impossible length".into()),

@@ -415,6 +415,6 @@ impl Columns {
     fn limits(&self, ktime: Ktime, row: usize) -> Option<Event> {
         let detail = self.detail::<detail::Netns>(row)?;
         let netns = self.netns(row);
-        Some(Event::Netns(Box::new(detail.complete(NetnsFacts { ktime, netns, ..NetnsFacts::default() }))))
+        Some(Event::Netns(Box::new(detail.complete(&NetnsFacts { ktime, netns, ..NetnsFacts::default() }))))
     }
 }
