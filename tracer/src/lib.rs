@@ -2,7 +2,6 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
-#[cfg(feature = "live")]
 pub mod cli;
 pub mod clock;
 #[cfg(feature = "live")]
@@ -15,7 +14,6 @@ pub mod names;
 pub mod probe;
 pub mod recording;
 pub mod report;
-#[cfg(feature = "live")]
 pub mod run;
 pub mod source;
 pub mod stream;

@@ -78,7 +78,7 @@ impl Header {
     }
 
     /// What has to be added to a `CLOCK_MONOTONIC` reading to get nanoseconds since 1970.
-    pub(super) fn offset(&self) -> i64 {
+    pub fn offset(&self) -> i64 {
         self.anchor.unix_ns.wrapping_sub_unsigned(self.anchor.ktime_ns)
     }
 }

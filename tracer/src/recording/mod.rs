@@ -22,7 +22,7 @@ mod schema;
 mod tests;
 mod v1;
 pub mod words;
-mod writer;
+pub mod writer;
 
 pub use header::Header;
 pub use reader::{Damage, Place, ReadError, Reader};

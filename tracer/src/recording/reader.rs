@@ -286,6 +286,24 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(frame::trailer(&trailer).map(|trailer| (trailer, (PREFIX + length) as u64 + trailer.body)))
     }
 
+    /// What is in the batch at `place`, read out of turn. Lists of sockets that it does not hold whole are left out.
+    ///
+    /// # Errors
+    /// The input could not be read.
+    pub fn steps_of(&mut self, place: &Place) -> io::Result<Vec<Step>> {
+        self.go_to(place)?;
+        let bad_rows = self.decoder.bad_rows;
+        let mut steps = Vec::new();
+        if let Some((batch, _)) = self.next_batch()?
+            && self.decoder.feed(&batch)
+        {
+            steps.extend(std::iter::from_fn(|| self.decoder.next()));
+        }
+        self.decoder.reset();
+        self.decoder.bad_rows = bad_rows;
+        Ok(steps)
+    }
+
     /// Reading goes on with the batch at `place`, whose predecessors count as read.
     ///
     /// # Errors

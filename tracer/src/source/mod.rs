@@ -4,6 +4,7 @@
 pub mod baseline;
 #[cfg(feature = "live")]
 pub mod live;
+pub mod replay;
 #[cfg(feature = "live")]
 pub mod sock_diag;
 
