@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::filter::Filter;
+use crate::report::check::Condition;
 use crate::run::times::When;
 use crate::source::replay::Speed;
 use crate::stream::What;
@@ -66,6 +67,13 @@ pub enum Command {
     /// Print what stream would have printed then
     #[command(after_help = FILTER_HELP)]
     Replay(ReplayArgs),
+    /// Turn a recording into Parquet, JSON lines, CSV, or a recording without names
+    Export(ExportArgs),
+    /// Two recordings side by side: before and after a deploy or a sysctl
+    Diff(DiffArgs),
+    /// Look into a recording for CI and cron: exit code 4 if a condition holds
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
     /// What this host allows, and what is lost without the rest
     ///
     /// Exit code 0: everything; 1: portchurn works with the losses listed; 2: it cannot trace this host.
@@ -83,6 +91,14 @@ Filters: field=value joined by and, or, not and parentheses; != negates, * match
   comm= pid= unit= container= workload=   who       netns=   inode number or name
   src= dst=    address, CIDR, :port, address:port   state=   TCP state    errno=   EADDRNOTAVAIL, ...
   dst=10.0.0.0/8:443 and not comm=curl";
+
+const CHECK_HELP: &str = "\
+Conditions: the id of a finding (port-exhaustion, port-exhaustion-soon, close-wait-leak, ...), or a number compared with > or <:
+  occupancy   highest share of a destination's ports in use, 0 to 1       ttx      least time to exhaustion, e.g. ttx<10m
+  failed      connects that failed for lack of a port                     errors   connects that failed for any reason
+  time_wait   highest number of TIME_WAIT entries of a workload           connects_per_second, close_wait, lost, repaired
+
+  portchurn check nightly.arrow --fail-if port-exhaustion 'occupancy>0.8' 'ttx<10m'";
 
 /// What every live command takes.
 #[derive(Clone, Debug, Args)]
@@ -203,6 +219,85 @@ pub struct ReplayArgs {
     /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
     #[arg(value_name = "FILTER", num_args = 0..)]
     pub filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The recording; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Rows of the recording, or one row per connection that ended or failed
+    #[arg(long, value_name = "WHAT", default_value = "events")]
+    pub what: Exported,
+    #[arg(long, value_name = "FORMAT")]
+    pub format: ExportFormat,
+    /// Where to; JSON lines and CSV go to stdout without it
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Write a Hive-partitioned dataset below -o: host=NAME/hour=2026-03-14T02/...parquet
+    #[arg(long)]
+    pub partition: bool,
+    /// Put keyed hashes in place of addresses, names and command lines; the key is thrown away
+    #[arg(long)]
+    pub redact: bool,
+    /// With --what flows: group processes otherwise than when it was recorded
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+}
+
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Exported {
+    Events,
+    Flows,
+}
+
+impl Exported {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Flows => "flows",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    Parquet,
+    Jsonl,
+    Csv,
+    /// Another recording: whole again, or redacted
+    Arrow,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Group processes otherwise than when it was recorded
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+    /// One JSON object (schema portchurn.diff/1)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The recording; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Conditions; one that holds is enough
+    #[arg(long, value_name = "EXPR", num_args = 1.., required = true)]
+    pub fail_if: Vec<Condition>,
+    /// One JSON object (schema portchurn.check/1)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ pub mod clock;
 #[cfg(feature = "live")]
 pub mod demo;
 pub mod event;
+pub mod export;
 pub mod filter;
 mod layout;
 pub mod names;

@@ -64,6 +64,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             Ok(filter) => run::replay::run(args, filter.as_ref())?,
             Err(error) => return Ok(usage(&error)),
         },
+        Command::Export(args) => run::export::run(args)?,
+        Command::Diff(args) => run::diff::run(args)?,
+        Command::Check(args) => return run::check::run(args),
         #[cfg(feature = "live")]
         Command::Record(args) => return run::record::run(args),
         #[cfg(feature = "live")]

@@ -36,8 +36,8 @@ pub struct Encoder {
     remote_port: Numbers<UInt16Type>,
     old_state: Words,
     new_state: Words,
-    errno: Texts<u16>,
-    comm: Texts<Arc<str>>,
+    errno: Rare,
+    comm: Rare,
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
     current_pid: Numbers<UInt32Type>,
@@ -79,8 +79,8 @@ impl Encoder {
             remote_port: Numbers::default(),
             old_state: states(),
             new_state: states(),
-            errno: Texts::default(),
-            comm: Texts::default(),
+            errno: Rare::default(),
+            comm: Rare::default(),
             pid: Numbers::default(),
             tid: Numbers::default(),
             current_pid: Numbers::default(),
@@ -170,7 +170,7 @@ impl Encoder {
                 self.netns.put(row, facts.netns.0);
                 self.pid.put(row, facts.pid);
                 self.cgroup.put(row, facts.cgroup.0);
-                self.comm.put(row, &facts.comm, || &facts.comm);
+                self.comm.put(row, &facts.comm);
                 self.detail(row, &detail::Process::from(&**facts));
                 self.end();
             }
@@ -226,7 +226,7 @@ impl Encoder {
         self.old_state.put(row, t.old as u8 - 1);
         self.new_state.put(row, t.new as u8 - 1);
         if t.sk_err != 0 {
-            self.errno.put(row, &t.sk_err, || errno_word(t.sk_err));
+            self.errno.put(row, &errno_word(t.sk_err));
         }
         if let Some(caller) = t.caller {
             self.pid.put(row, caller.pid);
@@ -276,8 +276,8 @@ impl Encoder {
             (Call::Connect, None) => {}
             (Call::Bind, asked) => self.detail(row, &detail::Asked::new(asked)),
         }
-        self.errno.put(row, &call.errno, || errno_word(call.errno));
-        self.comm.put(row, &call.comm, || &call.comm);
+        self.errno.put(row, &errno_word(call.errno));
+        self.comm.put(row, &call.comm);
         self.pid.put(row, call.caller.pid);
         self.tid.put(row, call.caller.tid);
         self.cgroup.put(row, call.caller.cgroup.0);

@@ -18,6 +18,7 @@ pub mod header;
 mod message;
 mod reader;
 mod schema;
+mod table;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -26,7 +27,8 @@ pub mod writer;
 
 pub use header::Header;
 pub use reader::{Damage, Place, ReadError, Reader};
-pub use writer::{WriteError, Writer, Written};
+pub use table::Tabler;
+pub use writer::{WriteError, Writer, Written, create};
 
 use crate::event::{Event, Ktime};
 

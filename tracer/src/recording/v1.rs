@@ -76,8 +76,8 @@ struct Columns {
     remote_port: Numbers<u16>,
     old_state: Words<TcpState>,
     new_state: Words<TcpState>,
-    errno: StringViewArray,
-    comm: StringViewArray,
+    errno: StringArray,
+    comm: StringArray,
     pid: Numbers<u32>,
     tid: Numbers<u32>,
     current_pid: Numbers<u32>,
@@ -112,13 +112,12 @@ impl Columns {
             let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
             Some(Words { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
         }
-        fn texts(batch: &RecordBatch, name: &str) -> Option<StringViewArray> {
-            batch.column_by_name(name)?.as_string_view_opt().cloned()
-        }
         fn addresses(batch: &RecordBatch, name: &str) -> Option<Addresses> {
             // The view of an empty text is 0, and an empty text is no address.
-            Some(Addresses { array: texts(batch, name)?, latest: [(0, None); 2] })
+            let array = batch.column_by_name(name)?.as_string_view_opt()?.clone();
+            Some(Addresses { array, latest: [(0, None); 2] })
         }
+        let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
@@ -130,8 +129,8 @@ impl Columns {
             remote_port: numbers::<UInt16Type>(batch, column::REMOTE_PORT)?,
             old_state: words(batch, column::OLD_STATE, state_of_word)?,
             new_state: words(batch, column::NEW_STATE, state_of_word)?,
-            errno: texts(batch, column::ERRNO)?,
-            comm: texts(batch, column::COMM)?,
+            errno: texts(column::ERRNO)?,
+            comm: texts(column::COMM)?,
             pid: numbers::<UInt32Type>(batch, column::PID)?,
             tid: numbers::<UInt32Type>(batch, column::TID)?,
             current_pid: numbers::<UInt32Type>(batch, column::CURRENT_PID)?,
@@ -147,7 +146,7 @@ impl Columns {
             expired: flags(column::EXPIRED)?,
             fin_wait2: flags(column::FIN_WAIT2)?,
             minisocket: flags(column::MINISOCKET)?,
-            detail: batch.column_by_name(column::DETAIL)?.as_string_opt::<i32>()?.clone(),
+            detail: texts(column::DETAIL)?,
         })
     }
 }
@@ -306,7 +305,7 @@ impl Columns {
         if self.detail.is_null(row) { None } else { serde_json::from_str(self.detail.value(row)).ok() }
     }
 
-    fn text(array: &StringViewArray, row: usize) -> Option<&str> {
+    fn text(array: &StringArray, row: usize) -> Option<&str> {
         if array.is_null(row) { None } else { Some(array.value(row)) }
     }
 

@@ -55,6 +55,28 @@ impl Sink for io::Cursor<Vec<u8>> {
     }
 }
 
+/// Creates a file that only its owner reads.
+///
+/// # Errors
+/// It exists and `force` was not given, or the file system refused.
+pub fn create(path: &std::path::Path, force: bool) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // A file that is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
+    if force && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
+        std::fs::remove_file(path)?;
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a recording needs a file that can be cut back when the disk is full; this is none",
+        ));
+    }
+    options.create_new(true).open(path)
+}
+
 /// What has been written so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {

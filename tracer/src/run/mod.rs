@@ -12,6 +12,9 @@ pub mod demo;
 pub mod doctor;
 #[cfg(feature = "live")]
 pub mod log;
+pub mod check;
+pub mod diff;
+pub mod export;
 pub mod playback;
 #[cfg(feature = "live")]
 mod privileges;

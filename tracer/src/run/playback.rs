@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::clock::Clock;
 use crate::recording::{Damage, Header, Step, header};
@@ -89,6 +89,8 @@ pub fn apply(tracker: &mut Tracker, step: &Step) {
 /// A recording read to its end.
 pub struct Played {
     pub tracker: Tracker,
+    /// What made processes one workload.
+    pub by: String,
     pub host: HostFacts,
     pub clock: Clock,
 }
@@ -105,7 +107,8 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
     }
     tracker.finish();
     warn(path, &replay);
-    Ok(Played { tracker, host: host(replay.header()), clock: replay.clock() })
+    let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());
+    Ok(Played { tracker, by, host: host(replay.header()), clock: replay.clock() })
 }
 
 /// Says on stderr what could not be read.
@@ -136,25 +139,4 @@ pub fn told(damage: &Damage) -> String {
             damage.why, damage.at
         ),
     }
-}
-
-/// Reads a recording and hands every step to `each` after the tracker has seen it.
-///
-/// # Errors
-/// It is no recording, could not be read, or `each` failed.
-pub fn play_through(
-    path: &Path,
-    by: Option<By>,
-    notices: Wanted,
-    mut each: impl FnMut(&mut Tracker, &Step) -> Result<()>,
-) -> Result<Played> {
-    let mut replay = Replay::open(path)?;
-    let mut tracker = tracker(replay.header(), by, notices);
-    while let Some(step) = replay.next_step().with_context(|| format!("replaying {}", path.display()))? {
-        apply(&mut tracker, &step);
-        each(&mut tracker, &step)?;
-    }
-    tracker.finish();
-    warn(path, &replay);
-    Ok(Played { tracker, host: host(replay.header()), clock: replay.clock() })
 }

@@ -7,6 +7,7 @@ pub mod live;
 pub mod replay;
 #[cfg(feature = "live")]
 pub mod sock_diag;
+pub mod synthetic;
 
 use bytes::Bytes;
 

@@ -3,16 +3,15 @@
 //! Files that start in the middle begin with the names and limits known by then, so that each tells its story alone.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::recorder::Outcome;
 use crate::recording::writer::{Output, Packed, Packer};
-use crate::recording::{Header, Step, WriteError, Written};
+use crate::recording::{Header, Step, WriteError, Written, create};
 use crate::source::replay::Facts;
 
 /// A rotation keeps about this many files: retention throws away a quarter at a time.
@@ -79,26 +78,6 @@ struct Flight {
     /// Once it happened: the file, and the time in nanoseconds since 1970 at which it is complete.
     output: Option<(Output<File>, i64)>,
     complete: bool,
-}
-
-/// Creates a file that only its owner reads.
-///
-/// # Errors
-/// It exists and `force` was not given, or the file system refused.
-pub fn create(path: &Path, force: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    // A file that is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
-    if force && fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
-        fs::remove_file(path)?;
-    }
-    if fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink()) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a recording needs a file that can be cut back when the disk is full; this is none",
-        ));
-    }
-    options.create_new(true).open(path)
 }
 
 /// `trace.arrow` as `trace.000001.arrow`.

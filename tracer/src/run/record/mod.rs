@@ -88,7 +88,7 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
 }
 
 fn open(path: &std::path::Path, force: bool) -> Result<std::fs::File> {
-    keep::create(path, force).map_err(|error| match error.kind() {
+    crate::recording::create(path, force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
         _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
     })
