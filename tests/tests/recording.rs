@@ -65,8 +65,10 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     require!();
     let lab = Lab::with_ports(40_000, 40_127)?;
     let _server = incident(&lab)?;
-    let mut before =
-        lab.start("before", vec![Step::connect([addr("127.0.0.1:8443")], 7, Via::Blocking, Then::Hold), lab.wait_for("end")])?;
+    let mut before = lab.start(
+        "before",
+        vec![Step::connect([addr("127.0.0.1:8443")], 7, Via::Blocking, Then::Hold), lab.wait_for("end")],
+    )?;
     before.entry(What::Waiting)?;
     let file = lab.file("incident.arrow");
     let tracer = record(&lab, &file, &[])?;
@@ -79,7 +81,11 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     assert_eq!(complaints, "");
     assert_eq!(live, replayed);
     assert!(live["events"]["lost"]["recorder"] == 0, "{}", live["events"]);
-    assert!(live["destinations"].as_array().is_some_and(|all| all.iter().any(|one| one["failed"]["EADDRNOTAVAIL"].as_u64() > Some(0))));
+    assert!(
+        live["destinations"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one["failed"]["EADDRNOTAVAIL"].as_u64() > Some(0)))
+    );
     assert_eq!(printed(&["report", text(&file), "--json"])?.0, again, "two runs are identical");
     // Through a pipe, which cannot be searched.
     let piped = Command::new("sh")

@@ -240,7 +240,8 @@ impl Tally {
     fn repeated(&mut self, suite: &str, name: &str) {
         self.failed = self.failed.saturating_sub(1);
         self.passed += 1;
-        self.repeats.push(format!("{suite}: {name} was run again: the kernel had hidden transitions from every tracer"));
+        self.repeats
+            .push(format!("{suite}: {name} was run again: the kernel had hidden transitions from every tracer"));
     }
 
     pub fn say(&self) {

@@ -112,7 +112,13 @@ impl Flows {
         i64::try_from(self.clock.to_timestamp(at).as_nanosecond()).unwrap_or(i64::MAX)
     }
 
-    fn common(&mut self, end: Ktime, lasted_ms: Option<f64>, key: &FlowKey, owner: Option<&crate::tracker::snapshot::Owner>) {
+    fn common(
+        &mut self,
+        end: Ktime,
+        lasted_ms: Option<f64>,
+        key: &FlowKey,
+        owner: Option<&crate::tracker::snapshot::Owner>,
+    ) {
         self.rows += 1;
         let end = self.wall(end);
         self.end.append_value(end);

@@ -92,7 +92,9 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, kind: Lines) -> io::Resu
 fn cell(out: &mut impl Write, value: &Value) -> io::Result<()> {
     match value {
         Value::Null => Ok(()),
-        Value::String(text) if text.contains(['"', ',', '\n', '\r']) => write!(out, "\"{}\"", text.replace('"', "\"\"")),
+        Value::String(text) if text.contains(['"', ',', '\n', '\r']) => {
+            write!(out, "\"{}\"", text.replace('"', "\"\""))
+        }
         Value::String(text) => out.write_all(text.as_bytes()),
         other => write!(out, "{other}"),
     }

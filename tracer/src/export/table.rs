@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampNanosecondType;
-use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
@@ -16,8 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use thiserror::Error;
 
-pub use super::rows::Lines;
 use super::rows;
+pub use super::rows::Lines;
 
 /// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be much older.
 const MAX_HOURS: usize = 8;
@@ -59,7 +59,10 @@ impl Parquet {
     /// # Errors
     /// The file could not be begun.
     pub fn new(path: &Path, file: File, schema: &SchemaRef) -> Result<Self, TableError> {
-        Ok(Self { path: path.into(), writer: ArrowWriter::try_new(file, SchemaRef::clone(schema), Some(properties()))? })
+        Ok(Self {
+            path: path.into(),
+            writer: ArrowWriter::try_new(file, SchemaRef::clone(schema), Some(properties()))?,
+        })
     }
 }
 
@@ -104,7 +107,8 @@ impl Dataset {
                 self.done.extend(Box::new(oldest).finish()?);
             }
             let start = Timestamp::from_nanosecond(i128::from(hour) * i128::from(HOUR_NANOS)).unwrap_or(Timestamp::MIN);
-            let dir = self.root.join(format!("host={}", self.host)).join(format!("hour={}", start.strftime("%Y-%m-%dT%H")));
+            let dir =
+                self.root.join(format!("host={}", self.host)).join(format!("hour={}", start.strftime("%Y-%m-%dT%H")));
             fs::create_dir_all(&dir)?;
             // An hour that was closed already gets another file.
             let part = self.done.iter().filter(|path| path.parent() == Some(&dir)).count();

@@ -299,10 +299,7 @@ impl Encoder {
         self.stats.flags |= flags::BASELINE;
         self.netns.put(row, baseline.netns.0);
         let sockets = baseline.rows.len() as u64;
-        self.detail(
-            row,
-            &detail::Baseline { initial: baseline.initial, began_ns: baseline.began.0, sockets },
-        );
+        self.detail(row, &detail::Baseline { initial: baseline.initial, began_ns: baseline.began.0, sockets });
         self.end();
     }
 

@@ -50,7 +50,8 @@ pub fn schema(metadata: &[u8]) -> Result<Schema, MessageError> {
         arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
     let unexpected =
         || MessageError::Unexpected { expected: "a schema", found: format!("{:?}", message.header_type()) };
-    try_fb_to_schema(message.header_as_schema().ok_or_else(unexpected)?).map_err(|error| MessageError::Arrow(error.to_string()))
+    try_fb_to_schema(message.header_as_schema().ok_or_else(unexpected)?)
+        .map_err(|error| MessageError::Arrow(error.to_string()))
 }
 
 /// Reads messages that follow a schema.

@@ -82,7 +82,11 @@ pub struct Reader<R> {
 }
 
 enum Frame {
-    Whole { metadata: Vec<u8>, body: Vec<u8>, trailer: Trailer },
+    Whole {
+        metadata: Vec<u8>,
+        body: Vec<u8>,
+        trailer: Trailer,
+    },
     /// The end of the stream was marked.
     End,
     /// So many bytes were there, and this is what is wrong.
@@ -325,7 +329,7 @@ impl<R: Read + io::Seek> Reader<R> {
 fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     let mut found = read_frame(input, at)?;
     // Other programs align their first message to 64 bytes.
-    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at < 64) {
+    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at <= 64) {
         found = read_frame(input, at)?;
     }
     let (metadata, why) = match found {
@@ -340,7 +344,9 @@ fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
         (Err(error), None) => return Err(ReadError::NoHeader(error.to_string())),
     };
     let Some(version) = schema.metadata().get(VERSION_KEY) else {
-        return Err(why.filter(|_| schema.metadata().contains_key(HEADER_KEY)).map_or(ReadError::NotOurs, ReadError::NoHeader));
+        return Err(why
+            .filter(|_| schema.metadata().contains_key(HEADER_KEY))
+            .map_or(ReadError::NotOurs, ReadError::NoHeader));
     };
     match (version.parse::<u32>(), why) {
         (Ok(found), _) if found > VERSION => Err(ReadError::TooNew { found }),

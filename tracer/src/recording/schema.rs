@@ -109,8 +109,7 @@ mod tests {
             DataType::Timestamp(..) => "timestamp[ns, UTC]".to_owned(),
             other => other.to_string().to_lowercase(),
         };
-        let columns: Vec<_> =
-            fields().iter().map(|field| (field.name().clone(), told(field.data_type()))).collect();
+        let columns: Vec<_> = fields().iter().map(|field| (field.name().clone(), told(field.data_type()))).collect();
         assert_eq!(cells("Columns"), columns);
         let kinds: Vec<_> = cells("Rows").into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, Kind::ALL.map(Kind::word));

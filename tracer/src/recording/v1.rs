@@ -369,10 +369,9 @@ impl Columns {
 
     fn call_failed(&mut self, call: Call, ktime: Ktime, row: usize) -> Option<Event> {
         let asked = match call {
-            Call::Connect => self
-                .remote_addr
-                .get(row)
-                .and_then(|addr| Some(Endpoint { addr, port: self.remote_port.get(row)? })),
+            Call::Connect => {
+                self.remote_addr.get(row).and_then(|addr| Some(Endpoint { addr, port: self.remote_port.get(row)? }))
+            }
             Call::Bind => self.detail::<detail::Asked>(row)?.endpoint(),
         };
         Some(Event::CallFailed(Box::new(CallFailed {

@@ -390,3 +390,14 @@ impl<S: Sink> Writer<S> {
         self.output.finish()
     }
 }
+
+/// A file of these messages (flatbuffer and body each), sealed as if a writer of ours had written them: what a test of the
+/// reader needs to get behind the checksums.
+pub fn forge(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut file = frame::MAGIC.to_vec();
+    for (flatbuffer, body) in messages {
+        file.extend_from_slice(&frame::head(flatbuffer, body, Stats::default()));
+        file.extend_from_slice(body);
+    }
+    file
+}

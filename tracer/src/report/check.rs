@@ -77,7 +77,10 @@ impl FromStr for Condition {
         let Some(at) = text.find(['>', '<']) else {
             let id = FINDINGS.into_iter().find(|id| *id == text);
             let kind = id.map(Kind::Finding).ok_or_else(|| {
-                format!("`{text}` is no finding; expected one of {}, or a number compared with > or <", FINDINGS.join(", "))
+                format!(
+                    "`{text}` is no finding; expected one of {}, or a number compared with > or <",
+                    FINDINGS.join(", ")
+                )
             })?;
             return Ok(Self { text, kind });
         };
@@ -128,9 +131,11 @@ impl Condition {
                     .into_iter()
                     .filter(|(value, ..)| if *above { value > with } else { value < with })
                     .collect();
-                values.sort_by(|(left, ..), (right, ..)| {
-                    if *above { right.total_cmp(left) } else { left.total_cmp(right) }
-                });
+                values.sort_by(
+                    |(left, ..), (right, ..)| {
+                        if *above { right.total_cmp(left) } else { left.total_cmp(right) }
+                    },
+                );
                 values
                     .into_iter()
                     .map(|(value, whose)| {
@@ -159,8 +164,7 @@ fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
             (dest, format!("towards {remote} from {}", dest.local_addr))
         })
     };
-    let workloads =
-        || snapshot.workloads.iter().map(|workload| (workload, format!("of workload {}", workload.name)));
+    let workloads = || snapshot.workloads.iter().map(|workload| (workload, format!("of workload {}", workload.name)));
     match metric {
         Metric::Occupancy => destinations()
             .filter_map(|(dest, whose)| {
@@ -168,9 +172,9 @@ fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
                 Some((f64::from(dest.ports.peak) / f64::from(capacity), whose))
             })
             .collect(),
-        Metric::Ttx => {
-            destinations().filter_map(|(dest, whose)| Some((dest.seconds_to_exhaustion?, format!("s {whose}")))).collect()
-        }
+        Metric::Ttx => destinations()
+            .filter_map(|(dest, whose)| Some((dest.seconds_to_exhaustion?, format!("s {whose}"))))
+            .collect(),
         Metric::Failed => workloads().map(|(workload, whose)| (exhausted(&workload.failed) as f64, whose)).collect(),
         Metric::Errors => {
             workloads().map(|(workload, whose)| (workload.failed.values().sum::<u64>() as f64, whose)).collect()
@@ -228,10 +232,7 @@ mod tests {
     #[test]
     fn every_finding_can_be_asked_for() {
         let page = include_str!("../tracker/findings/mod.rs");
-        let named: Vec<_> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
-            .collect();
+        let named: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next()).collect();
         assert_eq!(named, FINDINGS);
     }
 }

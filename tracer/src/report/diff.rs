@@ -93,7 +93,8 @@ struct Pair {
 type Metric<T> = (&'static str, f64, fn(&T, f64) -> Option<f64>);
 
 fn exhausted(failed: &Failed) -> f64 {
-    [Failure::PortsExhausted, Failure::BindExhausted].iter().filter_map(|failure| failed.get(failure)).sum::<u64>() as f64
+    [Failure::PortsExhausted, Failure::BindExhausted].iter().filter_map(|failure| failed.get(failure)).sum::<u64>()
+        as f64
 }
 
 const WORKLOAD: [Metric<Workload>; 8] = [
@@ -125,7 +126,12 @@ fn change(pair: Pair, floor: f64) -> f64 {
     if larger <= floor { 0.0 } else { (after - before).abs() / larger }
 }
 
-fn rows<T>(before: Vec<(String, &T)>, after: Vec<(String, &T)>, seconds: (f64, f64), metrics: &[Metric<T>]) -> Vec<Row> {
+fn rows<T>(
+    before: Vec<(String, &T)>,
+    after: Vec<(String, &T)>,
+    seconds: (f64, f64),
+    metrics: &[Metric<T>],
+) -> Vec<Row> {
     // A name may occur in several namespaces; the first is the busiest.
     let mut pairs: BTreeMap<String, (Option<&T>, Option<&T>)> = BTreeMap::new();
     for (name, value) in before {
@@ -154,9 +160,7 @@ fn rows<T>(before: Vec<(String, &T)>, after: Vec<(String, &T)>, seconds: (f64, f
             (row, weight)
         })
         .collect();
-    rows.sort_by(|(left, heavy), (right, heavier)| {
-        heavier.total_cmp(heavy).then_with(|| left.name.cmp(&right.name))
-    });
+    rows.sort_by(|(left, heavy), (right, heavier)| heavier.total_cmp(heavy).then_with(|| left.name.cmp(&right.name)));
     rows.into_iter().map(|(row, _)| row).collect()
 }
 
@@ -196,8 +200,7 @@ impl Diff {
             lines.push(String::new());
             lines.push(format!("{}{}", left(heading, NAME), columns.concat()));
             for row in rows.iter().filter(|row| row.change > 0.0).take(ROWS) {
-                let cells: Vec<_> =
-                    shown.iter().map(|(_, name)| format!("{:>19}", cell(metric(row, name)))).collect();
+                let cells: Vec<_> = shown.iter().map(|(_, name)| format!("{:>19}", cell(metric(row, name)))).collect();
                 lines.push(format!("{}{}", left(&cut(&row.name, NAME - 1), NAME), cells.concat()));
             }
             let same = rows.iter().filter(|row| row.change <= 0.0).count();

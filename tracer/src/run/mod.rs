@@ -6,15 +6,15 @@
 //! main: signals and timers (tokio), then stop -> drain -> last word
 //! ```
 
+pub mod check;
 #[cfg(feature = "live")]
 pub mod demo;
+pub mod diff;
 #[cfg(feature = "live")]
 pub mod doctor;
+pub mod export;
 #[cfg(feature = "live")]
 pub mod log;
-pub mod check;
-pub mod diff;
-pub mod export;
 pub mod playback;
 #[cfg(feature = "live")]
 mod privileges;

@@ -134,9 +134,8 @@ pub fn told(damage: &Damage) -> String {
     };
     match damage.bytes {
         0 => format!("{}; everything up to there was read", damage.why),
-        bytes => format!(
-            "{}; everything before byte {} was read, {bytes} bytes{seconds} are missing",
-            damage.why, damage.at
-        ),
+        bytes => {
+            format!("{}; everything before byte {} was read, {bytes} bytes{seconds} are missing", damage.why, damage.at)
+        }
     }
 }

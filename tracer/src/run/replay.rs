@@ -28,11 +28,8 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
     if let Some(from) = from {
         replay.seek(from)?;
     }
-    let format = if args.json {
-        Format::Json
-    } else {
-        Format::Text { colour: show::colour(), width: show::width(), zone }
-    };
+    let format =
+        if args.json { Format::Json } else { Format::Text { colour: show::colour(), width: show::width(), zone } };
     let mut lines = Stream::new(io::stdout(), format, selection, replay.clock(), io::stdout().is_terminal());
     if lines.header().context("writing to stdout")? == Outcome::Closed {
         return Ok(());

@@ -10,11 +10,7 @@ use tokio::sync::oneshot;
 ///
 /// # Errors
 /// Signal handlers or the runtime could not be set up.
-pub fn wait(
-    limit: Option<Duration>,
-    done: oneshot::Receiver<()>,
-    asked: Option<oneshot::Receiver<()>>,
-) -> Result<()> {
+pub fn wait(limit: Option<Duration>, done: oneshot::Receiver<()>, asked: Option<oneshot::Receiver<()>>) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal runtime")?;
     runtime.block_on(async {

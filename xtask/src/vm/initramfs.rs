@@ -58,7 +58,8 @@ impl<W: Write> Archive<W> {
     /// A program without its debugging information, which is most of its size.
     pub fn program(&mut self, from: &Path, to: &Path, scratch: &Path) -> Result<()> {
         let mut strip = command("strip");
-        let status = strip.arg("-o").arg(scratch).arg(from).status().context("starting strip (Debian package binutils)")?;
+        let status =
+            strip.arg("-o").arg(scratch).arg(from).status().context("starting strip (Debian package binutils)")?;
         ensure!(status.success(), "strip {} failed", from.display());
         self.copy(scratch, to)
     }
@@ -119,7 +120,11 @@ fn device<W: Write>(out: W, name: &str, (major, minor): (u32, u32)) -> Result<W>
 
 /// Where it goes when /bin, /sbin and /lib* are links into /usr.
 fn merged(path: &Path) -> PathBuf {
-    if path.starts_with("/usr") { path.to_path_buf() } else { Path::new("/usr").join(path.strip_prefix("/").unwrap_or(path)) }
+    if path.starts_with("/usr") {
+        path.to_path_buf()
+    } else {
+        Path::new("/usr").join(path.strip_prefix("/").unwrap_or(path))
+    }
 }
 
 fn find(name: &str) -> Option<PathBuf> {

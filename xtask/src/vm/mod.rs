@@ -40,8 +40,9 @@ const MACHINE_LIMIT: Duration = Duration::from_secs(600);
 /// One suite in it.
 const STEP_LIMIT_SECONDS: u64 = 300;
 /// Programs of Debian that the scenarios call.
-const TOOLS: [&str; 14] =
-    ["ip", "ss", "tc", "nsenter", "unshare", "setpriv", "ethtool", "curl", "sh", "env", "mount", "sleep", "head", "true"];
+const TOOLS: [&str; 14] = [
+    "ip", "ss", "tc", "nsenter", "unshare", "setpriv", "ethtool", "curl", "sh", "env", "mount", "sleep", "head", "true",
+];
 const PORTCHURN: &str = "/usr/bin/portchurn";
 
 /// What the machine is to do, for `tests/src/bin/vm-init.rs`.

@@ -29,7 +29,11 @@ pub enum Line<'a> {
     /// The first process is at work; seconds since power-on.
     Up(&'a str),
     Begin(&'a str),
-    End { step: &'a str, seconds: &'a str, outcome: &'a str },
+    End {
+        step: &'a str,
+        seconds: &'a str,
+        outcome: &'a str,
+    },
     Error(&'a str),
     Done,
     /// What a step printed.
@@ -53,7 +57,13 @@ fn parse(line: &str) -> Line<'_> {
 }
 
 /// Boots the kernel and hands every line to `read` until the machine is off.
-pub fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration, mut read: impl FnMut(Line<'_>)) -> Result<()> {
+pub fn boot(
+    kernel: &Kernel,
+    initramfs: &Path,
+    console: &Path,
+    limit: Duration,
+    mut read: impl FnMut(Line<'_>),
+) -> Result<()> {
     let mut qemu = command("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])

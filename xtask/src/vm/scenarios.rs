@@ -13,7 +13,11 @@ const fn left_out(suite: &'static str, test: &'static str, why: &'static str) ->
 }
 
 pub const LEFT_OUT: [LeftOut; 2] = [
-    left_out("php_fpm", "*", "php-fpm and its libraries are no part of the machine, and what it does in the kernel is what churn does"),
+    left_out(
+        "php_fpm",
+        "*",
+        "php-fpm and its libraries are no part of the machine, and what it does in the kernel is what churn does",
+    ),
     left_out("load", "*", "emulation makes a hundredth of the connections per second that a burst is about"),
 ];
 

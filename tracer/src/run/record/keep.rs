@@ -82,7 +82,8 @@ struct Flight {
 
 /// `trace.arrow` as `trace.000001.arrow`.
 pub fn numbered(path: &Path, number: u32) -> PathBuf {
-    let extension = path.extension().map_or_else(|| "arrow".into(), |extension| extension.to_string_lossy().into_owned());
+    let extension =
+        path.extension().map_or_else(|| "arrow".into(), |extension| extension.to_string_lossy().into_owned());
     path.with_extension(format!("{number:06}.{extension}"))
 }
 
@@ -101,7 +102,13 @@ impl Keep {
     ///
     /// # Errors
     /// It could not be begun.
-    pub fn rotation(path: &Path, file: File, header: &Header, bounds: Bounds, nudge: Nudge) -> Result<Self, WriteError> {
+    pub fn rotation(
+        path: &Path,
+        file: File,
+        header: &Header,
+        bounds: Bounds,
+        nudge: Nudge,
+    ) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let output = Output::begin(file, packer.opening(header)?, &packer)?;
         let rotation = Rotation { bounds, number: 1, output, files: VecDeque::new() };
@@ -224,7 +231,8 @@ impl Keep {
         let file = create(&self.path, true)?;
         let first = flight.held.front().map(|(packed, _)| packed.stats.first);
         let last = flight.held.back().map(|(packed, _)| packed.stats.last);
-        let begin = first.map_or(self.header.begin_ns, |first| first.wrapping_sub(self.header.offset()).cast_unsigned());
+        let begin =
+            first.map_or(self.header.begin_ns, |first| first.wrapping_sub(self.header.offset()).cast_unsigned());
         // Names that are older than the events would stretch the window.
         let header = Header { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
         let mut output = Output::begin(file, packer.opening(&header)?, packer)?;

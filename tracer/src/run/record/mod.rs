@@ -171,8 +171,13 @@ impl Watch<'_> {
                 child.wait().context("waiting for the command")?
             }
         };
-        let of_signal = || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(|signal| SIGNAL_BASE + signal);
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).or_else(of_signal).unwrap_or(crate::cli::exit::FAILED))
+        let of_signal =
+            || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(|signal| SIGNAL_BASE + signal);
+        Ok(status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .or_else(of_signal)
+            .unwrap_or(crate::cli::exit::FAILED))
     }
 }
 

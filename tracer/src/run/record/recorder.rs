@@ -49,14 +49,7 @@ impl Recorder {
         let packer = Packer::new(header).context("preparing the recording")?;
         let (sender, orders) = mpsc::sync_channel(ORDERS);
         let progress = Arc::new(Progress::default());
-        let worker = Worker {
-            packer,
-            keep,
-            progress: Arc::clone(&progress),
-            facts: Vec::new(),
-            since: None,
-            rows: 0,
-        };
+        let worker = Worker { packer, keep, progress: Arc::clone(&progress), facts: Vec::new(), since: None, rows: 0 };
         let thread = std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || worker.run(&orders))
