@@ -68,7 +68,9 @@ pub fn create(path: &std::path::Path, force: bool) -> io::Result<std::fs::File> 
     if force && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
         std::fs::remove_file(path)?;
     }
-    if std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink()) {
+    if path == std::path::Path::new("-")
+        || std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink())
+    {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "a recording needs a file that can be cut back when the disk is full; this is none",
