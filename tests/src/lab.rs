@@ -24,7 +24,11 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Result<Self> {
-        Ok(Self { ns: Namespace::new()?, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
+        let ns = Namespace::new()?;
+        // On a machine that stalls for longer than a retransmission timeout, a segment that was sent twice meets a closed socket,
+        // and the reset that answers it would end a TIME_WAIT which the scenario counts on.
+        ns.sysctl(&[("ipv4/tcp_rfc1337", "1")])?;
+        Ok(Self { ns, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
     }
 
     /// With a small port range, so that exhaustion takes milliseconds. The range starts on an even port and has an even size.

@@ -4,6 +4,7 @@
 //! its BPF programs and its tracepoints. A test that cannot run says so in a line that starts with `SKIPPED`; those lines are counted here, because
 //! libtest calls such a test passed.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::shell::{as_root, build_release, cargo, line_of, say};
 use crate::vm;
+use crate::vm::ledger::{self, Cost};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -27,6 +29,9 @@ pub struct Options {
     /// A skipped test fails the run (always so when CI=true).
     #[arg(long)]
     no_skip: bool,
+    /// With `local`: write this machine's kernel into the table of supported kernels.
+    #[arg(long)]
+    record: bool,
     #[command(flatten)]
     machines: vm::Machines,
 }
@@ -59,21 +64,23 @@ pub struct Suite {
 /// What the lines of a test run add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    passed: u64,
+    pub passed: u64,
     failed: u64,
     skips: Vec<String>,
+    /// What the programs cost the verifier.
+    pub costs: BTreeMap<String, Cost>,
 }
 
 pub fn e2e(options: &Options) -> Result<()> {
     let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
     let filter = options.filter.as_deref();
     match options.place {
-        Place::Local => local(filter, strict),
+        Place::Local => local(filter, strict, options.record),
         Place::Vm => vm::vm(&options.machines, filter, strict),
     }
 }
 
-fn local(filter: Option<&str>, strict: bool) -> Result<()> {
+fn local(filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let portchurn = build_release()?;
     let suites = build_suites(None)?;
     let mut tally = Tally::default();
@@ -84,7 +91,12 @@ fn local(filter: Option<&str>, strict: bool) -> Result<()> {
         }
     }
     tally.say();
-    verdict(&tally, &broken, filter, strict)
+    verdict(&tally, &broken, filter, strict)?;
+    if record && filter.is_none() {
+        let output = as_root(portchurn.as_os_str(), &[])?.args(["doctor", "--json"]).output().context("doctor")?;
+        vm::record_own(&String::from_utf8_lossy(&output.stdout), &tally)?;
+    }
+    Ok(())
 }
 
 /// Whether a run of this outcome succeeded.
@@ -172,6 +184,8 @@ impl Tally {
     pub fn read(&mut self, line: &str, suite: &str) {
         if line.starts_with("SKIPPED") {
             self.skips.push(format!("{suite}: {line}"));
+        } else if let Some((program, cost)) = ledger::cost(line) {
+            self.costs.insert(program, cost);
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, " passed");
             self.failed += count(counts, " failed");

@@ -24,7 +24,7 @@ const TROUBLE: [&str; 6] =
     ["Kernel panic", "BUG: ", "Oops: ", "general protection fault", "kernel BUG at", "WARNING: CPU"];
 
 /// A line of the machine.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// The first process is at work; seconds since power-on.
     Up(&'a str),
@@ -107,7 +107,7 @@ fn watch(lines: &Receiver<String>, limit: Duration, read: &mut impl FnMut(Line<'
             Ok(line) => {
                 let line = parse(&line);
                 done |= line == Line::Done;
-                if let Line::Error(error) = &line {
+                if let Line::Error(error) = line {
                     bail!("the machine's first process failed: {error}");
                 }
                 read(line);
