@@ -298,12 +298,12 @@ fn every_program_passes_the_verifier() -> Result {
         let program = ebpf.program_mut(&declared.name).with_context(|| format!("{} in the object", declared.name))?;
         match verdict(program, &declared.hook, &btf) {
             Ok((instructions, stack)) => {
-                println!("VERIFIED {} {instructions} {stack}", declared.name);
+                eprintln!("VERIFIED {} {instructions} {stack}", declared.name);
                 if instructions > INSTRUCTIONS {
                     heavy.push(format!("{}: {instructions} instructions", declared.name));
                 }
             }
-            Err(error) => println!("REFUSED {} {}", declared.name, format!("{error:#}").replace('\n', " ")),
+            Err(error) => eprintln!("REFUSED {} {}", declared.name, format!("{error:#}").replace('\n', " ")),
         }
     }
     assert!(heavy.is_empty(), "the verifier has too much to do: {}", heavy.join(", "));
