@@ -29,7 +29,7 @@ pub struct Options {
     /// A skipped test fails the run (always so when CI=true).
     #[arg(long)]
     no_skip: bool,
-    /// With `local`: write this machine's kernel into the table of supported kernels.
+    /// Write the kernel into the table of supported kernels.
     #[arg(long)]
     record: bool,
     #[command(flatten)]
@@ -76,7 +76,7 @@ pub fn e2e(options: &Options) -> Result<()> {
     let filter = options.filter.as_deref();
     match options.place {
         Place::Local => local(filter, strict, options.record),
-        Place::Vm => vm::vm(&options.machines, filter, strict),
+        Place::Vm => vm::vm(&options.machines, filter, strict, options.record),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What ran, written down: `docs/kernels.json`, and made from it `docs/VERIFIER.md` and the table of kernels in the README.
 //!
 //! So that the README promises what was seen and nothing else, and so that a program that costs the verifier more than it did shows
-//! in review. `cargo xtask e2e vm --all` writes; a run of one kernel compares.
+//! in review. Runs with `--all` or `--record` write, others compare.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

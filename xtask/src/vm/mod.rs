@@ -79,7 +79,9 @@ struct Programs {
     init: PathBuf,
 }
 
-pub fn vm(options: &Machines, filter: Option<&str>, strict: bool) -> Result<()> {
+/// Boots what is asked for; with `record` or `--all` what ran without a filter is written down.
+pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
+    let record = (record || options.all) && filter.is_none();
     let programs = build()?;
     let series = if options.all { Series::ALL.to_vec() } else { vec![options.kernel] };
     let mut ledger = ledger::read()?;
@@ -88,13 +90,13 @@ pub fn vm(options: &Machines, filter: Option<&str>, strict: bool) -> Result<()> 
         let begun = Instant::now();
         let outcome = machine(one, options, &programs, filter).and_then(|seen| {
             let regressions = seen.check(one, &ledger, filter, strict)?;
-            if options.all && filter.is_none() {
+            if record {
                 // The new numbers replace the old ones, and whoever reviews the change sees both.
                 for line in &regressions {
                     say(&format!("vm {}: {line}", one.name()));
                 }
                 ledger::enter(&mut ledger, one.name(), seen.entry()?);
-                return Ok(());
+                return ledger::write(&ledger);
             }
             ensure!(regressions.is_empty(), "{}", regressions.join("; "));
             Ok(())
@@ -107,9 +109,6 @@ pub fn vm(options: &Machines, filter: Option<&str>, strict: bool) -> Result<()> 
                 failed.push(one.name());
             }
         }
-    }
-    if options.all && filter.is_none() && failed.is_empty() {
-        ledger::write(&ledger)?;
     }
     ensure!(failed.is_empty(), "failed on: {}", failed.join(", "));
     Ok(())
