@@ -23,10 +23,11 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// `TIME_WAIT` lasts its minute here. By default a late ACK from the other CPU may find its `TIME_WAIT`, be answered after the
+    /// peer's socket has gone, and the RST that comes back ends the minisocket (RFC 1337): a scenario that counts
+    /// ports would be off by one every now and then.
     pub fn new() -> Result<Self> {
         let ns = Namespace::new()?;
-        // On a machine that stalls for longer than a retransmission timeout, a segment that was sent twice meets a closed socket,
-        // and the reset that answers it would end a TIME_WAIT which the scenario counts on.
         ns.sysctl(&[("ipv4/tcp_rfc1337", "1")])?;
         Ok(Self { ns, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
     }

@@ -3,6 +3,9 @@
 //! They are built as whoever calls, and only the finished test binaries run as root. One test at a time: they share the kernel,
 //! its BPF programs and its tracepoints. A test that cannot run says so in a line that starts with `SKIPPED`; those lines are counted here, because
 //! libtest calls such a test passed.
+//!
+//! A failed test that proves that the kernel had hidden transitions from every tracer (tests/src/blind.rs) is run again, a few times
+//! at most, and said to have been.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -52,6 +55,11 @@ enum Place {
     Vm,
 }
 
+/// What a test prints that has lost transitions to no fault of the tracer (tests/src/blind.rs `MARK`).
+const HIDDEN: &str = "HIDDEN BY THE KERNEL";
+/// One test in ten is hit by that where it happens at all; three times in a row it is something else.
+const REPEATS: u32 = 3;
+
 /// A test binary and the directory that cargo would run it in.
 pub struct Suite {
     pub name: String,
@@ -69,6 +77,7 @@ pub struct Tally {
     skips: Vec<String>,
     /// What the programs cost the verifier.
     pub costs: BTreeMap<String, Cost>,
+    repeats: Vec<String>,
 }
 
 pub fn e2e(options: &Options) -> Result<()> {
@@ -150,6 +159,64 @@ fn suite(message: &str) -> Option<Suite> {
 
 /// Runs one test binary and passes its output on; true if it succeeded.
 fn run_suite(suite: &Suite, filter: Option<&str>, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
+    say(&format!("e2e: {}", suite.name));
+    let first = run_tests(suite, &filter.into_iter().collect::<Vec<_>>(), portchurn)?;
+    tally.add(&first);
+    let mut again = first.hidden_from();
+    let mut others_failed = first.failed.len() > again.len() || (!first.succeeded && first.failed.is_empty());
+    for name in std::mem::take(&mut again) {
+        let passed = (0..REPEATS).try_fold(false, |passed, _| -> Result<bool> {
+            if passed {
+                return Ok(true);
+            }
+            say(&format!("e2e: {name} again: the kernel hid transitions from every tracer"));
+            let outcome = run_tests(suite, &["--exact", &name], portchurn)?;
+            Ok(outcome.succeeded)
+        })?;
+        if passed {
+            tally.repeated(&suite.name, &name);
+        }
+        others_failed |= !passed;
+    }
+    Ok(!others_failed)
+}
+
+/// One run of a test binary.
+#[derive(Default)]
+struct Outcome {
+    suite: String,
+    succeeded: bool,
+    lines: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Outcome {
+    fn read(&mut self, line: String) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.to_owned());
+        }
+        self.lines.push(line);
+    }
+
+    /// Failed tests in whose output the mark stands.
+    fn hidden_from(&self) -> Vec<String> {
+        let mut section = None;
+        let mut found: Vec<String> = Vec::new();
+        for line in &self.lines {
+            if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+                section = Some(name);
+            } else if let Some(name) = section.filter(|_| line.starts_with(HIDDEN))
+                && self.failed.iter().any(|failed| failed == name)
+                && !found.iter().any(|known| known == name)
+            {
+                found.push(name.to_owned());
+            }
+        }
+        found
+    }
+}
+
+fn run_tests(suite: &Suite, arguments: &[&str], portchurn: &Path) -> Result<Outcome> {
     let ci = env::var_os("CI");
     let path = env::var_os("PATH").unwrap_or_default();
     let mut variables: Vec<(&str, &OsStr)> = vec![
@@ -160,23 +227,38 @@ fn run_suite(suite: &Suite, filter: Option<&str>, portchurn: &Path, tally: &mut 
     variables.extend(ci.as_deref().map(|ci| ("CI", ci)));
     let mut command = as_root(suite.executable.as_os_str(), &variables)?;
     // --show-output: what passing tests print, hence also why they were skipped.
-    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(filter);
-    say(&format!("e2e: {}", suite.name));
+    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(arguments);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", suite.name))?;
     let stdout = child.stdout.take().context("the test binary's stdout")?;
+    let mut outcome = Outcome { suite: suite.name.clone(), ..Outcome::default() };
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.with_context(|| format!("reading what {} prints", suite.name))?;
-        let line = String::from_utf8_lossy(&line);
+        let line = String::from_utf8_lossy(&line).into_owned();
         println!("{line}");
-        tally.read(&line, &suite.name);
+        outcome.read(line);
     }
-    Ok(child.wait().with_context(|| format!("waiting for {}", suite.name))?.success())
+    outcome.succeeded = child.wait().with_context(|| format!("waiting for {}", suite.name))?.success();
+    Ok(outcome)
 }
 
 impl Tally {
+    fn add(&mut self, outcome: &Outcome) {
+        for line in &outcome.lines {
+            self.read(line, &outcome.suite);
+        }
+    }
+
+    /// A test that failed where the kernel hid transitions has passed since.
+    fn repeated(&mut self, suite: &str, name: &str) {
+        self.failed = self.failed.saturating_sub(1);
+        self.passed += 1;
+        self.repeats
+            .push(format!("{suite}: {name} was run again: the kernel had hidden transitions from every tracer"));
+    }
+
     pub fn say(&self) {
         say(&format!("e2e: {} passed, {} failed, {} skipped", self.passed, self.failed, self.skips.len()));
-        for skip in &self.skips {
+        for skip in self.skips.iter().chain(&self.repeats) {
             say(&format!("e2e: {skip}"));
         }
     }
@@ -221,6 +303,26 @@ mod tests {
         );
         assert_eq!((seen.passed, seen.failed), (12, 3));
         assert_eq!(seen.skips, ["counts: SKIPPED, missing: php-fpm", "counts: 1 tests are marked #[ignore]"]);
+    }
+
+    #[test]
+    fn only_failed_tests_that_prove_it_are_run_again() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "test a ... ok",
+            "test b ... FAILED",
+            "test c ... FAILED",
+            "---- a stdout ----",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+            "---- b stdout ----",
+            "thread panicked",
+            "---- c stdout ----",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+        ] {
+            outcome.read(line.to_owned());
+        }
+        assert_eq!(outcome.hidden_from(), ["c"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tracer_common::{Counter, PROTOCOL_TCP, RecordKind, SocketRecord, TransitionR
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::LAST;
+use crate::probes::connecting;
 use crate::sock::{Trusted, bytes, mapped};
 
 const SYN_SENT: i32 = 2;
@@ -107,11 +108,14 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
         flag |= flags::RESCUED;
         count(Counter::Rescued);
     }
-    count(Counter::Transitions);
+    let ktime = now();
+    if old == CLOSE && new == SYN_SENT {
+        connecting::begins(sk.address(), ktime);
+    }
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, now());
+            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, ktime);
             (*out).cookie = cookie;
             (*out).sock = sk.address();
             (*out).netns = netns;
@@ -190,7 +194,6 @@ pub fn state_classic(ctx: TracePointContext) -> u32 {
     if old == CLOSE {
         introduce_task(&ctx, 0);
     }
-    count(Counter::Transitions);
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         let flag = flags::CLASSIC | if caller { flags::CALLER } else { 0 };
         // SAFETY: ring-buffer memory of this size, written whole.

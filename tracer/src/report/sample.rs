@@ -92,6 +92,9 @@ fn destination(ports: Ports) -> Destination {
         sustainable_per_second: None,
         seconds_to_exhaustion: None,
         forecast_confidence: None,
+        port_search_ms: Durations::default(),
+        port_search_recent_ms: None,
+        port_search_quickest_ms: None,
         holders: Vec::new(),
         victims: Vec::new(),
     }
@@ -206,6 +209,9 @@ pub fn exhaustion() -> Snapshot {
             sustainable_per_second: Some(16.1),
             seconds_to_exhaustion: Some(0.0),
             forecast_confidence: Some(Confidence::High),
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
             holders: vec![
                 Holder { workload: name("bypass.service"), ports: 982 },
                 Holder { workload: name("pool.service"), ports: 42 },
@@ -306,6 +312,9 @@ pub fn forecast() -> Snapshot {
             sustainable_per_second: Some(16.9),
             seconds_to_exhaustion: Some(39.1),
             forecast_confidence: Some(Confidence::Medium),
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
             holders: vec![Holder { workload: name("bypass.service"), ports: 731 }],
             ..destination(occupancy(1_024, 1, 730, 731))
         }],
@@ -361,7 +370,7 @@ pub fn quiet() -> Snapshot {
 /// The incident, watched badly: events lost, `TIME_WAIT` inferred, no limits known.
 pub fn lossy() -> Snapshot {
     let mut snapshot = exhaustion();
-    snapshot.events.lost = Lost { ring_full: 1_234, missed_runs: 1, recorder: 0 };
+    snapshot.events.lost = Lost { ring_full: 1_234, missed_runs: 1, other_runs: 0, recorder: 0 };
     snapshot.events.skipped = 2;
     snapshot.events.evicted = 17;
     snapshot.events.repaired = 31;
@@ -420,7 +429,7 @@ pub fn nasty() -> Snapshot {
     snapshot.now = START.plus(400 * 86_400 * SECOND);
     snapshot.events = EventCounts {
         read: u64::MAX,
-        lost: Lost { ring_full: u64::MAX, missed_runs: u64::MAX, recorder: u64::MAX },
+        lost: Lost { ring_full: u64::MAX, missed_runs: u64::MAX, other_runs: u64::MAX, recorder: u64::MAX },
         skipped: u64::MAX,
         evicted: u64::MAX,
         repaired: u64::MAX,

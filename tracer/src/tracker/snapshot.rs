@@ -140,11 +140,18 @@ pub struct Lost {
     pub ring_full: u64,
     /// State transitions that every link of the chain missed.
     pub missed_runs: u64,
+    /// Skipped runs of the programs beside the chain (timers, system calls): at most so many of their records are lost.
+    pub other_runs: u64,
     /// Events that the recorder could not write.
     pub recorder: u64,
 }
 
 impl Lost {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        [self.ring_full, self.missed_runs, self.other_runs, self.recorder].into_iter().fold(0, u64::saturating_add)
+    }
+
     /// Anything at all?
     pub fn any(&self) -> bool {
         *self != Self::default()
@@ -295,6 +302,11 @@ pub struct Destination {
     /// 0 = exhausted now; `None` = not at this rate, or unknown.
     pub seconds_to_exhaustion: Option<f64>,
     pub forecast_confidence: Option<Confidence>,
+    /// How long connect() searched for a port, failed searches included; empty where no hook tells.
+    pub port_search_ms: Durations,
+    /// Median of the latest searches, and the quickest that it ever was; `None` before there were enough.
+    pub port_search_recent_ms: Option<f64>,
+    pub port_search_quickest_ms: Option<f64>,
     /// Most ports first.
     pub holders: Vec<Holder>,
     /// Most failures first.

@@ -10,6 +10,8 @@ use crate::event::{
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
+mod properties;
+
 const NETNS: Netns = Netns(7);
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -561,6 +563,20 @@ fn a_flow_heals_over_lost_transitions_and_says_so() {
     assert_eq!(lab.tracker.snapshot().events.repaired, 2);
     assert_eq!(lab.ends(), [Ended::ActiveClose, Ended::Unknown]);
     assert_eq!(client.lifetime_ms.count, 1, "how long a repaired flow lived is not known");
+}
+
+#[test]
+fn a_close_that_no_program_saw_is_told_by_the_minisocket_it_left() {
+    let mut lab = Lab::new();
+    let mut closing = lab.connect(1, 32_768);
+    lab.to(&mut closing, FinWait1);
+    lab.connect(2, 32_770);
+    lab.list(&[Lab::row(1, 32_768, TcpState::TimeWait), Lab::row(2, 32_770, TcpState::TimeWait)], false);
+    assert_eq!(lab.ends(), [Ended::ActiveClose, Ended::ActiveClose]);
+    let client = lab.client();
+    assert_eq!((client.active_closes, client.closed, client.lifetime_ms.count), (2, 2, 0));
+    assert_eq!((client.time_wait.entered, client.time_wait.now), (2, 2), "the owner keeps them");
+    assert_eq!((lab.only_dest().ports.in_use, lab.tracker.snapshot().events.repaired), (2, 2));
 }
 
 #[test]

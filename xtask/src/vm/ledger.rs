@@ -11,7 +11,6 @@ use std::io::ErrorKind;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::table::HOOKS;
 use crate::shell::root;
 
 const LEDGER: &str = "docs/kernels.json";
@@ -141,15 +140,12 @@ fn kernels(ledger: &Ledger) -> String {
     let mut out =
         String::from("| kernel | tier | hooks | what is lost | tests passed |\n| --- | --- | --- | --- | --- |\n");
     for (_, entry) in in_order(ledger) {
-        let missing: Vec<&str> =
-            HOOKS.iter().map(|(hook, _)| *hook).filter(|hook| !entry.hooks.contains(*hook)).collect();
-        let hooks = if missing.is_empty() { "all".to_owned() } else { format!("all but {}", missing.join(", ")) };
+        let hooks: Vec<String> = entry.hooks.iter().map(|hook| format!("`{hook}`")).collect();
+        let hooks = hooks.join(", ");
         let lost = if entry.lost.is_empty() { "-".to_owned() } else { entry.lost.join("; ") };
         // Writing to a String cannot fail.
         let _ = writeln!(out, "| {} | {} | {hooks} | {lost} | {} |", entry.kernel, entry.tier, entry.passed);
     }
-    let names: Vec<String> = HOOKS.iter().map(|(hook, _)| format!("`{hook}`")).collect();
-    let _ = writeln!(out, "\nAll hooks: {}.", names.join(", "));
     out
 }
 
