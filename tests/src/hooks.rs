@@ -155,7 +155,7 @@ pub fn canonical(text: &str) -> String {
     let is_integer = |word: &&str| integer.contains(word);
     let mut out: Vec<&str> = words.iter().copied().filter(|word| !is_integer(word)).collect();
     let count = |wanted: &str| words.iter().filter(|word| **word == wanted).count();
-    if words.iter().any(|word| is_integer(&word)) {
+    if words.iter().any(is_integer) {
         let sized = count("long") + count("short") + count("char") > 0;
         out.extend((count("unsigned") > 0).then_some("unsigned"));
         for size in ["char", "short", "long"] {

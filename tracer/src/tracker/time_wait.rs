@@ -20,8 +20,9 @@ pub const MAX_ENTRIES: usize = 1_048_576;
 const MAX_ENDS: usize = 65_536;
 /// A new connection on a killed minisocket's 4-tuple shows its port within the connect timeout of a sane application.
 const END_NANOS: u64 = 5_000_000_000;
-/// mod_timer() cancels and starts in one breath.
-pub const REARM_NANOS: u64 = 1_000_000;
+/// mod_timer() cancels and starts in one breath, which on a virtual CPU may be held for a while: 1 ms was too short for an emulated
+/// one. A re-use of the 4-tuple is recognised by itself, so a long wait only delays the news of other early ends.
+pub const REARM_NANOS: u64 = 50_000_000;
 /// An inferred entry ends here: 60 s (include/net/tcp.h `TCP_TIMEWAIT_LEN`) and what the wheel adds on average at 250 Hz.
 const INFERRED_LIFE: u64 = 61_000_000_000;
 /// An observed entry ends by its event. 60 s in sub-state FIN_WAIT2 at the most, 60 s more, and the wheel's worst case twice:
