@@ -18,6 +18,7 @@
 
 pub mod blind;
 pub mod compare;
+pub mod hooks;
 pub mod lab;
 pub mod load;
 pub mod netns;

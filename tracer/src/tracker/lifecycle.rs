@@ -207,6 +207,9 @@ impl Tracker {
         }
         match self.flows.insert(flow) {
             Some(at) => {
+                if t.old == TcpState::CloseWait {
+                    self.count(Some(attr), dest, |cell| cell.close_wait.up());
+                }
                 self.occupy(at);
                 self.change(at, t);
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::cell::{Cell, Rate};
+use super::search::Search;
 use crate::event::{Addr, FlowKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
@@ -59,6 +60,7 @@ pub struct Dest {
     pub key: DestKey,
     pub cell: Cell,
     pub rate: Rate,
+    pub search: Search,
     /// Ports in use by state number.
     by_state: [u32; 13],
     in_use: u32,
@@ -271,6 +273,7 @@ impl Places {
             key: *key,
             cell: Cell::default(),
             rate: Rate::default(),
+            search: Search::default(),
             by_state: [0; 13],
             in_use: 0,
             peak: 0,

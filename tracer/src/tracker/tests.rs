@@ -10,6 +10,8 @@ use crate::event::{
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
+mod properties;
+
 const NETNS: Netns = Netns(7);
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;

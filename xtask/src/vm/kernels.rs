@@ -200,7 +200,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     dpkg.arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped());
     let mut package = dpkg.spawn().context("starting dpkg-deb")?;
     let mut tar = command("tar");
-    tar.arg("-x").arg("-C").arg(to).args(["--wildcards", "--no-anchored", "--transform", "s,.*/,,", "vmlinuz-*"]);
+    tar.arg("-x").arg("-C").arg(to).args(["--wildcards", "--no-anchored", "--transform", "s,.*/,,", "vmlinuz*"]);
     for module in MODULES {
         tar.arg(format!("{module}.ko*"));
     }
@@ -218,7 +218,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
 fn flatten(unpacked: &Path) -> Result<()> {
     for file in files_of(unpacked)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("vmlinuz-") {
+        if name.starts_with("vmlinuz") {
             fs::rename(&file, unpacked.join("vmlinuz")).context("naming the image")?;
         } else if name.ends_with(".xz") {
             run(command("xz").arg("--decompress").arg("--force").arg(&file))?;
