@@ -151,7 +151,7 @@ fn write_notices<W: io::Write>(
             return Ok(Outcome::Closed);
         }
     }
-    // Called with every batch, which is at least every 20 ms.
+    // Called with every batch, of which ten a second come at the least.
     if lines.loss(now, lost)? == Outcome::Closed {
         return Ok(Outcome::Closed);
     }
