@@ -4,6 +4,7 @@
 //! Not for: anything that users of portchurn need at run time.
 #![expect(clippy::print_stdout, reason = "a command-line tool: its results go to stdout, its progress to stderr")]
 
+mod bench;
 mod ci;
 mod e2e;
 mod layers;
@@ -38,6 +39,8 @@ enum Errand {
     Ci,
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(e2e::Options),
+    /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
+    Bench(bench::Options),
     /// Check that modules only use the modules that the design lets them use.
     Layers,
 }
@@ -62,6 +65,7 @@ fn run(cli: &Cli) -> Result<()> {
             setup::setup(Needs::Everything)?;
             e2e::e2e(options)
         }
+        Errand::Bench(options) => bench::bench(options),
         Errand::Layers => layers::check_workspace(),
     }
 }

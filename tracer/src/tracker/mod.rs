@@ -16,6 +16,7 @@ pub mod findings;
 mod flow;
 mod lifecycle;
 mod minisockets;
+mod pairs;
 mod people;
 mod ports;
 mod reconcile;
@@ -190,7 +191,7 @@ impl Tracker {
         self.observe(now);
         self.settle(now);
         self.settle_failures(now);
-        while let Some(at) = self.ledger.overdue(now) {
+        for at in self.ledger.overdue(now) {
             if self.config.time_wait_observed {
                 self.repaired += 1;
             }

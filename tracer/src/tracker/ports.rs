@@ -28,11 +28,16 @@ const FORECAST_SECONDS: u32 = 180;
 const DEFAULT_REUSE_DELAY: f64 = 1.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestId(u32);
+// One more than the index, so that an option of it takes no more room.
+pub struct DestId(std::num::NonZeroU32);
 
 impl DestId {
+    fn new(index: usize) -> Self {
+        Self(std::num::NonZeroU32::MIN.saturating_add(count(index)))
+    }
+
     pub fn index(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
+        usize::try_from(self.0.get() - 1).unwrap_or(usize::MAX)
     }
 }
 
@@ -288,7 +293,7 @@ impl Places {
             }
             None => {
                 self.dests.push(Some(dest));
-                DestId(count(self.dests.len() - 1))
+                DestId::new(self.dests.len() - 1)
             }
         };
         self.by_key.insert(*key, id);
