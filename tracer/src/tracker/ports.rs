@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::cell::{Cell, Rate};
+use super::cell::{Cell, Distribution, Rate};
 use crate::event::{Addr, FlowKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
@@ -64,6 +64,8 @@ pub struct Dest {
     schedule: Option<Box<[u32; SCHEDULE_SECONDS]>>,
     pub first_failure: Option<Ktime>,
     pub last_failure: Option<Ktime>,
+    /// How long connect() calls searched that found no port.
+    pub futile_search: Distribution,
     first: Ktime,
     last: Ktime,
 }
@@ -210,6 +212,19 @@ impl Namespace {
         count(self.holders.keys().filter(|&&port| self.in_range(port) && !self.is_reserved(port)).count())
     }
 
+    /// The ports of [`Self::blocked`], ascending.
+    pub fn blocked_ports(&self) -> Vec<u16> {
+        let held = self.holders.keys().copied();
+        let mut ports: Vec<u16> = held.filter(|&port| self.in_range(port) && !self.is_reserved(port)).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    /// The ports of [`Self::reserved`], ascending.
+    pub fn reserved_ports(&self) -> Vec<u16> {
+        self.reserved.iter().copied().filter(|&port| self.in_range(port)).collect()
+    }
+
     /// Ports that connect() can get towards any one destination; `None` if the range is unknown. An odd range loses one: the
     /// search makes an even number of steps (`remaining &= ~1U`).
     pub fn capacity(&self) -> Option<u32> {
@@ -273,6 +288,7 @@ impl Places {
             schedule: None,
             first_failure: None,
             last_failure: None,
+            futile_search: Distribution::default(),
             first: at,
             last: at,
         };
@@ -290,6 +306,10 @@ impl Places {
         };
         self.by_key.insert(*key, id);
         (Some(id), forgotten)
+    }
+
+    pub fn find(&self, key: &DestKey) -> Option<DestId> {
+        self.by_key.get(key).copied()
     }
 
     pub fn get(&self, id: DestId) -> Option<&Dest> {

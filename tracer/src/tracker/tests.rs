@@ -10,6 +10,8 @@ use crate::event::{
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
+mod watching;
+
 const NETNS: Netns = Netns(7);
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -45,7 +47,7 @@ impl Lab {
         let mut config = Config {
             time_wait_observed: true,
             calls_observed: true,
-            notices: Wanted { transitions: true, flows: true, failures: true },
+            notices: Wanted { transitions: true, flows: true, failures: true, history: false },
             ..Config::default()
         };
         change(&mut config);

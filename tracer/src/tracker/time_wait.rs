@@ -87,6 +87,10 @@ impl Ledger {
         self.slab.len()
     }
 
+    pub fn get(&self, at: Ref) -> Option<&Entry> {
+        self.slab.get(at)
+    }
+
     pub fn get_mut(&mut self, at: Ref) -> Option<&mut Entry> {
         self.slab.get_mut(at)
     }
