@@ -21,20 +21,27 @@ const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not permitted or kernel unsupported.
 
 Examples:
+  portchurn                                      the full-screen view
   portchurn report --for 30s                     who burns ports, towards whom, what would help
   portchurn stream dst=:443 and comm=php-fpm*    failures and finished flows as they happen
   portchurn doctor                               what this host allows";
 
 /// Who is burning the ephemeral ports of this host, towards which destination, how soon that runs out, and what would fix it.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(version, about, after_help = AFTER_HELP)]
 pub struct Cli {
+    /// Without a command: live
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The full-screen view (also without a command); ? lists its keys
+    ///
+    /// Where stdout is no terminal it is `stream`.
+    #[command(after_help = FILTER_HELP)]
+    Live(LiveArgs),
     /// One line per connect failure and finished flow, as they happen
     ///
     /// A flow's lifetime runs from its first transition (SYN_SENT, or ESTABLISHED for accepted ones) to the end of its full
@@ -85,6 +92,25 @@ impl Default for TraceArgs {
     fn default() -> Self {
         Self { by: By::default(), ring_size: DEFAULT_RING_SIZE }
     }
+}
+
+/// How the full-screen view looks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ScreenArgs {
+    /// Draw with ASCII letters alone (the default where the locale is not UTF-8)
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct LiveArgs {
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+    /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
+    #[arg(value_name = "FILTER", num_args = 0..)]
+    pub filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -195,7 +221,7 @@ mod tests {
     #[test]
     fn filter_words_need_no_quotes() {
         let cli = Cli::try_parse_from(["portchurn", "stream", "dst=:443", "and", "not", "comm=curl"]).expect("parses");
-        let Command::Stream(args) = cli.command else { panic!("not stream") };
+        let Some(Command::Stream(args)) = cli.command else { panic!("not stream") };
         assert!(filter(&args.filter).expect("a filter").is_some());
         assert!(filter(&["dst=".into()]).is_err());
     }

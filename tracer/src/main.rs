@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracer::cli::{self, Cli, Command, exit};
+use tracer::cli::{self, Cli, Command, LiveArgs, exit};
 use tracer::demo;
 use tracer::run::{self, StartError};
 
@@ -32,7 +32,12 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    match &cli.command {
+    let bare = Command::Live(LiveArgs::default());
+    match cli.command.as_ref().unwrap_or(&bare) {
+        Command::Live(args) => match cli::filter(&args.filter) {
+            Ok(filter) => run::view::live(args, filter)?,
+            Err(error) => return Ok(usage(&error)),
+        },
         Command::Report(args) => match cli::filter(&args.filter) {
             Ok(filter) => run::report(args, filter.as_ref())?,
             Err(error) => return Ok(usage(&error)),

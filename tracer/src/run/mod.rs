@@ -12,6 +12,7 @@ pub mod log;
 mod privileges;
 mod session;
 mod signals;
+pub mod view;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;

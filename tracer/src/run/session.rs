@@ -135,6 +135,11 @@ impl Live {
         }
     }
 
+    /// Where this runs and what cannot be watched here.
+    pub fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
     /// Feeds the tracker until `limit`, a signal, or until `each` (called after every batch) breaks; then drains what the kernel
     /// has left and returns the tracker.
     ///

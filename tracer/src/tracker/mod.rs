@@ -219,6 +219,11 @@ impl Tracker {
         self.event_counts().lost
     }
 
+    /// Events ingested so far.
+    pub fn events_read(&self) -> u64 {
+        self.read
+    }
+
     pub fn generation(&self) -> u64 {
         self.generation
     }
