@@ -189,7 +189,7 @@ mod tests {
     fn report(change: impl Fn(&mut serde_json::Value)) -> Report {
         let mut value = json!({
             "schema": "portchurn.report/1",
-            "events": {"read": 9, "lost": {"ring_full": 0, "missed_runs": 0, "recorder": 0}, "skipped": 0, "evicted": 0, "repaired": 0},
+            "events": {"read": 9, "lost": {"ring_full": 0, "missed_runs": 0, "other_runs": 0, "recorder": 0}, "skipped": 0, "evicted": 0, "repaired": 0},
             "workloads": [], "destinations": [],
             "attributions": [{
                 "workload": "w", "pid": 7, "comm": "c", "netns": NETNS,

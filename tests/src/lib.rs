@@ -5,6 +5,7 @@
 //! * [`netns`] gives every test network namespaces of its own, with their sysctls, links and delays;
 //! * [`process`] starts and ends processes, and polls for conditions with a deadline: nothing here waits by sleeping alone;
 //! * [`tracer`] runs `portchurn` and reads its output; [`ss`] asks the kernel for the same facts on another way;
+//! * [`blind`] proves what no tracer could have seen;
 //! * [`compare`] holds one against the other.
 //!
 //! Guards clean up when they are dropped, in reverse order of creation, also when a test panics. A test that lacks
@@ -14,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blind;
 pub mod compare;
 pub mod lab;
 pub mod netns;

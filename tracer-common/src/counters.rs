@@ -17,11 +17,9 @@ pub enum Counter {
     Rescued = 4,
     /// Syscalls whose arguments could not be remembered because the map of calls in flight was full.
     CallMapFull = 5,
-    /// All transitions that the chain delivered, rescued ones included.
-    Transitions = 6,
 }
 
 /// Number of counters, the size of the map.
-pub const COUNTERS: u32 = 7;
+pub const COUNTERS: u32 = 6;
 
-const _: () = assert!(Counter::Transitions as u32 + 1 == COUNTERS, "COUNTERS lags behind the enum");
+const _: () = assert!(Counter::CallMapFull as u32 + 1 == COUNTERS, "COUNTERS lags behind the enum");

@@ -6,6 +6,8 @@
 //!
 //! The programs record facts. Whether a failed connect means exhaustion, whether a minisocket was re-used: user space decides.
 #![no_std]
+// Inline assembly for BPF, for the one atomic addition (`emit`).
+#![feature(asm_experimental_arch)]
 #![no_main]
 #![allow(
     clippy::inline_always,

@@ -3,6 +3,9 @@
 //! They are built as whoever calls, and only the finished test binaries run as root. One test at a time: they share the kernel,
 //! its BPF programs and its tracepoints. A test that cannot run says so in a line that starts with `SKIPPED`; those lines are counted here, because
 //! libtest calls such a test passed.
+//!
+//! A failed test that proves that the kernel had hidden transitions from every tracer (tests/src/blind.rs) is run again, a few times
+//! at most, and said to have been.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,6 +18,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::shell::{as_root, build_release, cargo, line_of, say};
+use crate::vm;
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -26,6 +30,8 @@ pub struct Options {
     /// A skipped test fails the run (always so when CI=true).
     #[arg(long)]
     no_skip: bool,
+    #[command(flatten)]
+    machines: vm::Machines,
 }
 
 impl Options {
@@ -40,43 +46,58 @@ enum Place {
     /// This machine.
     #[default]
     Local,
+    /// Stock Debian kernels in virtual machines.
+    Vm,
 }
 
+/// What a test prints that has lost transitions to no fault of the tracer (tests/src/blind.rs `MARK`).
+const HIDDEN: &str = "HIDDEN BY THE KERNEL";
+/// One test in ten is hit by that where it happens at all; three times in a row it is something else.
+const REPEATS: u32 = 3;
+
 /// A test binary and the directory that cargo would run it in.
-struct Suite {
-    name: String,
-    executable: PathBuf,
+pub struct Suite {
+    pub name: String,
+    pub executable: PathBuf,
     package: PathBuf,
+    /// Scenarios, not unit tests of the harness.
+    scenarios: bool,
 }
 
 /// What the lines of a test run add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+pub struct Tally {
     passed: u64,
     failed: u64,
     skips: Vec<String>,
+    repeats: Vec<String>,
 }
 
 pub fn e2e(options: &Options) -> Result<()> {
-    let Place::Local = options.place;
+    let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
+    let filter = options.filter.as_deref();
+    match options.place {
+        Place::Local => local(filter, strict),
+        Place::Vm => vm::vm(&options.machines, filter, strict),
+    }
+}
+
+fn local(filter: Option<&str>, strict: bool) -> Result<()> {
     let portchurn = build_release()?;
-    let suites = build_suites()?;
+    let suites = build_suites(None)?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();
     for suite in &suites {
-        if !run_suite(suite, options, &portchurn, &mut tally)? {
-            broken.push(suite.name.as_str());
+        if !run_suite(suite, filter, &portchurn, &mut tally)? {
+            broken.push(suite.name.clone());
         }
     }
-    let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
-    verdict(&tally, &broken, options.filter.as_deref(), strict)
+    tally.say();
+    verdict(&tally, &broken, filter, strict)
 }
 
-fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -> Result<()> {
-    say(&format!("e2e: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skips.len()));
-    for skip in &tally.skips {
-        say(&format!("e2e: {skip}"));
-    }
+/// Whether a run of this outcome succeeded.
+pub fn verdict(tally: &Tally, broken: &[String], filter: Option<&str>, strict: bool) -> Result<()> {
     ensure!(broken.is_empty(), "end-to-end tests failed in: {}", broken.join(", "));
     // A run of nothing is no success, filtered or not.
     ensure!(
@@ -92,14 +113,19 @@ fn verdict(tally: &Tally, broken: &[&str], filter: Option<&str>, strict: bool) -
     Ok(())
 }
 
-fn build_suites() -> Result<Vec<Suite>> {
+/// Builds the test binaries; for another target only those that are scenarios.
+pub fn build_suites(target: Option<&str>) -> Result<Vec<Suite>> {
     let mut build = cargo();
     build.args(["test", "-p", "portchurn-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    if let Some(target) = target {
+        build.args(["--target", target]);
+    }
     let line = line_of(&build);
     say(&line);
     let output = build.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
     ensure!(output.status.success(), "`{line}` failed ({})", output.status);
     let suites: Vec<Suite> = String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect();
+    let suites: Vec<Suite> = suites.into_iter().filter(|suite| suite.scenarios || target.is_none()).collect();
     if suites.is_empty() {
         bail!("`{line}` built no test binary");
     }
@@ -115,11 +141,70 @@ fn suite(message: &str) -> Option<Suite> {
         name: message["target"]["name"].as_str()?.to_owned(),
         executable: PathBuf::from(executable),
         package: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+        scenarios: message["target"]["kind"][0] == "test",
     })
 }
 
 /// Runs one test binary and passes its output on; true if it succeeded.
-fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
+fn run_suite(suite: &Suite, filter: Option<&str>, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
+    say(&format!("e2e: {}", suite.name));
+    let first = run_tests(suite, &filter.into_iter().collect::<Vec<_>>(), portchurn)?;
+    tally.add(&first);
+    let mut again = first.hidden_from();
+    let mut others_failed = first.failed.len() > again.len() || (!first.succeeded && first.failed.is_empty());
+    for name in std::mem::take(&mut again) {
+        let passed = (0..REPEATS).try_fold(false, |passed, _| -> Result<bool> {
+            if passed {
+                return Ok(true);
+            }
+            say(&format!("e2e: {name} again: the kernel hid transitions from every tracer"));
+            let outcome = run_tests(suite, &["--exact", &name], portchurn)?;
+            Ok(outcome.succeeded)
+        })?;
+        if passed {
+            tally.repeated(&suite.name, &name);
+        }
+        others_failed |= !passed;
+    }
+    Ok(!others_failed)
+}
+
+/// One run of a test binary.
+#[derive(Default)]
+struct Outcome {
+    suite: String,
+    succeeded: bool,
+    lines: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Outcome {
+    fn read(&mut self, line: String) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.to_owned());
+        }
+        self.lines.push(line);
+    }
+
+    /// Failed tests in whose output the mark stands.
+    fn hidden_from(&self) -> Vec<String> {
+        let mut section = None;
+        let mut found: Vec<String> = Vec::new();
+        for line in &self.lines {
+            if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+                section = Some(name);
+            } else if let Some(name) = section.filter(|_| line.starts_with(HIDDEN))
+                && self.failed.iter().any(|failed| failed == name)
+                && !found.iter().any(|known| known == name)
+            {
+                found.push(name.to_owned());
+            }
+        }
+        found
+    }
+}
+
+fn run_tests(suite: &Suite, arguments: &[&str], portchurn: &Path) -> Result<Outcome> {
     let ci = env::var_os("CI");
     let path = env::var_os("PATH").unwrap_or_default();
     let mut variables: Vec<(&str, &OsStr)> = vec![
@@ -130,21 +215,43 @@ fn run_suite(suite: &Suite, options: &Options, portchurn: &Path, tally: &mut Tal
     variables.extend(ci.as_deref().map(|ci| ("CI", ci)));
     let mut command = as_root(suite.executable.as_os_str(), &variables)?;
     // --show-output: what passing tests print, hence also why they were skipped.
-    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(&options.filter);
-    say(&format!("e2e: {}", suite.name));
+    command.current_dir(&suite.package).args(["--test-threads=1", "--show-output"]).args(arguments);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {}", suite.name))?;
     let stdout = child.stdout.take().context("the test binary's stdout")?;
+    let mut outcome = Outcome { suite: suite.name.clone(), ..Outcome::default() };
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.with_context(|| format!("reading what {} prints", suite.name))?;
-        let line = String::from_utf8_lossy(&line);
+        let line = String::from_utf8_lossy(&line).into_owned();
         println!("{line}");
-        tally.read(&line, &suite.name);
+        outcome.read(line);
     }
-    Ok(child.wait().with_context(|| format!("waiting for {}", suite.name))?.success())
+    outcome.succeeded = child.wait().with_context(|| format!("waiting for {}", suite.name))?.success();
+    Ok(outcome)
 }
 
 impl Tally {
-    fn read(&mut self, line: &str, suite: &str) {
+    fn add(&mut self, outcome: &Outcome) {
+        for line in &outcome.lines {
+            self.read(line, &outcome.suite);
+        }
+    }
+
+    /// A test that failed where the kernel hid transitions has passed since.
+    fn repeated(&mut self, suite: &str, name: &str) {
+        self.failed = self.failed.saturating_sub(1);
+        self.passed += 1;
+        self.repeats
+            .push(format!("{suite}: {name} was run again: the kernel had hidden transitions from every tracer"));
+    }
+
+    pub fn say(&self) {
+        say(&format!("e2e: {} passed, {} failed, {} skipped", self.passed, self.failed, self.skips.len()));
+        for skip in self.skips.iter().chain(&self.repeats) {
+            say(&format!("e2e: {skip}"));
+        }
+    }
+
+    pub fn read(&mut self, line: &str, suite: &str) {
         if line.starts_with("SKIPPED") {
             self.skips.push(format!("{suite}: {line}"));
         } else if let Some(counts) = line.strip_prefix("test result: ") {
@@ -185,6 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn only_failed_tests_that_prove_it_are_run_again() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "test a ... ok",
+            "test b ... FAILED",
+            "test c ... FAILED",
+            "---- a stdout ----",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+            "---- b stdout ----",
+            "thread panicked",
+            "---- c stdout ----",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+            "HIDDEN BY THE KERNEL: 3 transitions",
+        ] {
+            outcome.read(line.to_owned());
+        }
+        assert_eq!(outcome.hidden_from(), ["c"]);
+    }
+
+    #[test]
     fn a_skip_fails_only_a_strict_run() {
         let skipped = tally("SKIPPED: no nsenter\ntest result: ok. 1 passed; 0 failed; 0 ignored;");
         assert!(verdict(&skipped, &[], None, false).is_ok());
@@ -194,12 +321,12 @@ mod tests {
     #[test]
     fn a_broken_suite_or_a_run_of_nothing_fails() {
         let none = Tally::default();
-        assert!(verdict(&none, &["counts"], None, false).is_err());
+        assert!(verdict(&none, &["counts".into()], None, false).is_err());
         assert!(verdict(&none, &[], Some("nothing"), false).is_err());
         assert!(verdict(&none, &[], None, false).is_err());
         let one = Tally { passed: 1, ..Tally::default() };
         assert!(verdict(&one, &[], None, true).is_ok());
-        assert!(verdict(&one, &["counts"], None, false).is_err());
+        assert!(verdict(&one, &["counts".into()], None, false).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod layers;
 mod readme;
 mod setup;
 mod shell;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,7 +36,7 @@ enum Errand {
     Test,
     /// Everything that must hold before a merge, with a summary.
     Ci,
-    /// The end-to-end tests: real sockets in network namespaces, as root.
+    /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(e2e::Options),
     /// Check that modules only use the modules that the design lets them use.
     Layers,

@@ -122,3 +122,14 @@ pub fn build_release() -> Result<PathBuf> {
     ensure!(portchurn.is_file(), "the build succeeded but {} is not there", portchurn.display());
     Ok(portchurn)
 }
+
+/// Links everything in, so that the binary runs on any Linux, a bare kernel included.
+pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Builds the statically linked release binary and says where it is.
+pub fn build_static() -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn", "--target", STATIC_TARGET]))?;
+    let portchurn = target_dir().join(STATIC_TARGET).join("release/portchurn");
+    ensure!(portchurn.is_file(), "the build succeeded but {} is not there", portchurn.display());
+    Ok(portchurn)
+}

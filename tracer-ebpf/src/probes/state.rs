@@ -107,7 +107,6 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
         flag |= flags::RESCUED;
         count(Counter::Rescued);
     }
-    count(Counter::Transitions);
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
@@ -189,7 +188,6 @@ pub fn state_classic(ctx: TracePointContext) -> u32 {
     if old == CLOSE {
         introduce_task(&ctx, 0);
     }
-    count(Counter::Transitions);
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         let flag = flags::CLASSIC | if caller { flags::CALLER } else { 0 };
         // SAFETY: ring-buffer memory of this size, written whole.

@@ -361,7 +361,7 @@ pub fn quiet() -> Snapshot {
 /// The incident, watched badly: events lost, `TIME_WAIT` inferred, no limits known.
 pub fn lossy() -> Snapshot {
     let mut snapshot = exhaustion();
-    snapshot.events.lost = Lost { ring_full: 1_234, missed_runs: 1, recorder: 0 };
+    snapshot.events.lost = Lost { ring_full: 1_234, missed_runs: 1, other_runs: 0, recorder: 0 };
     snapshot.events.skipped = 2;
     snapshot.events.evicted = 17;
     snapshot.events.repaired = 31;
@@ -420,7 +420,7 @@ pub fn nasty() -> Snapshot {
     snapshot.now = START.plus(400 * 86_400 * SECOND);
     snapshot.events = EventCounts {
         read: u64::MAX,
-        lost: Lost { ring_full: u64::MAX, missed_runs: u64::MAX, recorder: u64::MAX },
+        lost: Lost { ring_full: u64::MAX, missed_runs: u64::MAX, other_runs: u64::MAX, recorder: u64::MAX },
         skipped: u64::MAX,
         evicted: u64::MAX,
         repaired: u64::MAX,

@@ -125,7 +125,7 @@ fn written(format: Format, selection: Selection) -> String {
     for notice in notices() {
         assert_eq!(stream.notice(&notice).expect("written"), Outcome::Open);
     }
-    let lost = Lost { ring_full: 1_234, missed_runs: 1, recorder: 0 };
+    let lost = Lost { ring_full: 1_234, missed_runs: 1, other_runs: 2, recorder: 0 };
     for _ in 0..2 {
         assert_eq!(stream.loss(START.plus(4_000_000), lost).expect("written"), Outcome::Open);
     }

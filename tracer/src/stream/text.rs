@@ -142,9 +142,10 @@ fn transition(change: &StateChange, wide: bool) -> String {
 /// One line, without its newline. The counts are totals.
 pub fn loss(ktime: Ktime, lost: Lost, clock: Clock, zone: &TimeZone, colour: bool) -> String {
     let text = format!(
-        "so far {} ring full, {} missed runs, {} not recorded",
+        "so far {} ring full, {} missed, {} beside the chain, {} not recorded",
         number(lost.ring_full),
         number(lost.missed_runs),
+        number(lost.other_runs),
         number(lost.recorder)
     );
     format!(

@@ -99,7 +99,23 @@ impl Tracker {
         if let Some(flow) = self.flows.get_mut(at) {
             flow.repaired = true;
         }
-        self.ends(at, now, Ended::Unknown);
+        self.ends(at, now, Ended::Unknown, false);
+    }
+
+    /// The flow's end was lost, but its minisocket exists: only an active closer leaves one (of a simultaneous close both do).
+    pub(super) fn became_minisocket(&mut self, at: Ref, now: Ktime) {
+        let Some(flow) = self.flows.get_mut(at) else { return };
+        flow.repaired = true;
+        let (state, attr, dest) = (flow.state, flow.attr, flow.dest);
+        if !matches!(state, TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing) {
+            self.count(attr, dest, |cell| cell.active_closes += 1);
+        }
+        self.ends(
+            at,
+            now,
+            if state == TcpState::Closing { Ended::SimultaneousClose } else { Ended::ActiveClose },
+            false,
+        );
     }
 
     fn moves(&mut self, t: &Transition) {
@@ -342,17 +358,17 @@ impl Tracker {
             self.vacate(at);
             self.begin_time_wait(entry, true);
         }
-        self.ends(at, t.ktime, ended);
+        self.ends(at, t.ktime, ended, true);
     }
 
-    /// The flow is over.
-    pub(super) fn ends(&mut self, at: Ref, now: Ktime, ended: Ended) {
+    /// The flow is over, since just now if its end was `seen`.
+    pub(super) fn ends(&mut self, at: Ref, now: Ktime, ended: Ended, seen: bool) {
         self.vacate(at);
         let time_wait = self.flows.get(at).is_some_and(|flow| self.ledger.find(&flow.key).is_some());
         self.set_state(at, TcpState::Close, now);
         let Some(flow) = self.flows.bury(at, now) else { return };
-        // When a repaired flow really ended is not known, so neither is how long it lived.
-        let lifetime = flow.began.filter(|_| ended != Ended::Unknown).map(|began| now.since(began));
+        // When a flow whose end was lost really ended is not known, so neither is how long it lived.
+        let lifetime = flow.began.filter(|_| seen && ended != Ended::Unknown).map(|began| now.since(began));
         self.count(flow.attr, flow.dest, |cell| {
             cell.closed += 1;
             cell.resets += u64::from(matches!(ended, Ended::ResetByPeer | Ended::ResetByUs));

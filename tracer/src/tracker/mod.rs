@@ -260,10 +260,11 @@ impl Tracker {
             lost: snapshot::Lost {
                 ring_full: loss.ring_transitions + loss.ring_time_wait + loss.ring_calls + loss.ring_facts,
                 missed_runs: loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(self.duplicates)),
+                other_runs: loss.other_missed,
                 recorder: loss.recorder,
             },
             skipped: self.skipped,
-            evicted: self.evicted,
+            evicted: self.evicted + loss.call_map_full,
             repaired: self.repaired,
             duplicates: self.duplicates,
         }

@@ -69,12 +69,20 @@ impl Tracker {
         if known && self.config.time_wait_observed {
             return;
         }
-        if !first {
-            self.repaired += 1;
-        }
-        let dest = if self.looks_ephemeral(&row.key) { self.dest(&row.key, baseline.ended) } else { None };
-        let unknown = self.people.unknown();
-        let attr = self.people.attribute(unknown, dest, row.key.netns, true, baseline.ended);
+        let heir_of = self
+            .flows
+            .find(SocketId { cookie: row.cookie, sock: 0 }, Some(&row.key))
+            .filter(|&at| self.flows.get(at).is_some_and(|flow| flow.last < baseline.began));
+        self.repaired += u64::from(!first || heir_of.is_some());
+        let (attr, dest, bound) = if let Some((attr, flow)) =
+            heir_of.and_then(|at| self.flows.get(at)).and_then(|flow| Some((flow.attr?, flow)))
+        {
+            (attr, flow.dest, flow.bound)
+        } else {
+            let dest = if self.looks_ephemeral(&row.key) { self.dest(&row.key, baseline.ended) } else { None };
+            let unknown = self.people.unknown();
+            (self.people.attribute(unknown, dest, row.key.netns, true, baseline.ended), dest, false)
+        };
         let lived = row.remaining.map_or(0, |remaining| TIME_WAIT_NANOS.saturating_sub(remaining));
         let entry = Entry {
             key: row.key,
@@ -86,11 +94,18 @@ impl Tracker {
             dest,
             observed: false,
             fin_wait2,
-            bound: false,
+            bound,
             last: baseline.began,
             pass,
         };
-        self.begin_time_wait(entry, false);
+        if let Some(at) = heir_of {
+            // The port passes from the socket to the minisocket.
+            self.vacate(at);
+        }
+        self.begin_time_wait(entry, heir_of.is_some());
+        if let Some(at) = heir_of {
+            self.became_minisocket(at, baseline.began);
+        }
     }
 
     fn list_flow(&mut self, row: &SocketRow, baseline: &Baseline, first: bool) {

@@ -142,11 +142,18 @@ pub struct Lost {
     pub ring_full: u64,
     /// State transitions that every link of the chain missed.
     pub missed_runs: u64,
+    /// Skipped runs of the programs beside the chain (timers, system calls): at most so many of their records are lost.
+    pub other_runs: u64,
     /// Events that the recorder could not write.
     pub recorder: u64,
 }
 
 impl Lost {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        [self.ring_full, self.missed_runs, self.other_runs, self.recorder].into_iter().fold(0, u64::saturating_add)
+    }
+
     /// Anything at all?
     pub fn any(&self) -> bool {
         *self != Self::default()

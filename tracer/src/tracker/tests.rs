@@ -566,6 +566,20 @@ fn a_flow_heals_over_lost_transitions_and_says_so() {
 }
 
 #[test]
+fn a_close_that_no_program_saw_is_told_by_the_minisocket_it_left() {
+    let mut lab = Lab::new();
+    let mut closing = lab.connect(1, 32_768);
+    lab.to(&mut closing, FinWait1);
+    lab.connect(2, 32_770);
+    lab.list(&[Lab::row(1, 32_768, TcpState::TimeWait), Lab::row(2, 32_770, TcpState::TimeWait)], false);
+    assert_eq!(lab.ends(), [Ended::ActiveClose, Ended::ActiveClose]);
+    let client = lab.client();
+    assert_eq!((client.active_closes, client.closed, client.lifetime_ms.count), (2, 2, 0));
+    assert_eq!((client.time_wait.entered, client.time_wait.now), (2, 2), "the owner keeps them");
+    assert_eq!((lab.only_dest().ports.in_use, lab.tracker.snapshot().events.repaired), (2, 2));
+}
+
+#[test]
 fn the_first_list_enters_what_existed_and_later_ones_repair() {
     let mut lab = Lab::new();
     let rows =

@@ -127,6 +127,7 @@ pub fn gaps(page: &mut Page, context: &Context<'_>) {
         let counts = [
             (events.lost.ring_full, "lost: the ring buffer was full"),
             (events.lost.missed_runs, "lost: every probe of the chain was missed"),
+            (events.lost.other_runs, "probe runs beside the chain were skipped"),
             (events.lost.recorder, "not recorded"),
             (events.skipped, "skipped: undecodable"),
             (events.evicted, "evicted: a table was full"),

@@ -65,7 +65,6 @@ pub fn footer(page: &mut Page, context: &Context<'_>) {
     let Context { snapshot, host, clock, zone } = context;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".into());
     let events = &snapshot.events;
-    let lost = events.lost.ring_full.saturating_add(events.lost.missed_runs).saturating_add(events.lost.recorder);
     page.blank();
     let window = format!(
         "{}, {} to {} {} ({})",
@@ -79,7 +78,7 @@ pub fn footer(page: &mut Page, context: &Context<'_>) {
     let basis = format!(
         "{} read, {} lost; tier {}, kernel {}",
         plural(events.read, "event"),
-        number(lost),
+        number(events.lost.total()),
         known(&host.tier),
         known(&host.kernel)
     );

@@ -1,0 +1,97 @@
+//! Transitions that the kernel shows to no tracing program.
+//!
+//! Some kernels of sandboxed virtual machines run no BPF program and write no perf sample while a process that they protect is
+//! current (seen with process 1 of a microVM). A softirq that lands on top of that process then moves sockets in the dark: no
+//! program is called, no recursion miss is counted, and no tracer can know. The tracepoint's plain perf counter
+//! still counts there, so a test can prove afterwards that its numbers were never to be had, and only then may it be run again.
+//!
+//! Not for excusing the tracer: a transition for which the program ran, or was skipped by the recursion guard, is never hidden.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::ProgramFd;
+use aya::programs::loaded_programs;
+use aya::sys::{Stats, enable_stats};
+use perf_event::events::Tracepoint;
+use perf_event::{Builder, Counter};
+
+/// First link of the tracer's chain: runs once per transition.
+const PROGRAM: &str = "state_first";
+const TRACEPOINT_ID: &str = "/sys/kernel/tracing/events/sock/inet_sock_set_state/id";
+/// Line that `cargo xtask e2e` looks for in the output of a failed test.
+pub const MARK: &str = "HIDDEN BY THE KERNEL";
+
+/// Compares the kernel's count of a tracepoint with the runs of one tracer's program on it.
+#[derive(Debug)]
+pub struct Watch {
+    counters: Vec<Counter>,
+    program: ProgramFd,
+    before: u64,
+    _run_counts: OwnedFd,
+}
+
+impl Watch {
+    /// Watches the tracer of that process id, which has attached.
+    pub fn start(pid: u32) -> Result<Self> {
+        let run_counts = enable_stats(Stats::RunTime).context("enabling run counts")?;
+        let program = program_of(pid)?;
+        let id = tracepoint()?;
+        let cpus = std::thread::available_parallelism().context("CPUs")?.get();
+        let mut counters = Vec::new();
+        let before = runs(&program)?;
+        for cpu in 0..cpus {
+            let mut counter =
+                Builder::new(Tracepoint::with_id(id)).any_pid().one_cpu(cpu).build().context("perf_event_open")?;
+            counter.enable().context("enabling the counter")?;
+            counters.push(counter);
+        }
+        Ok(Self { counters, program, before, _run_counts: run_counts })
+    }
+
+    /// Transitions since the start for which the program was not even called. Never too many: whatever happens between the
+    /// readings is taken for seen.
+    pub fn hidden(&mut self) -> Result<u64> {
+        let mut fired = 0;
+        for counter in &mut self.counters {
+            fired += counter.read().context("reading the counter")?;
+        }
+        Ok(fired.saturating_sub(runs(&self.program)?.saturating_sub(self.before)))
+    }
+}
+
+/// Runs of a program and attempts that the recursion guard refused.
+fn runs(program: &ProgramFd) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+            .with_context(|| format!("{name} of a BPF program"))
+    };
+    Ok(field("run_cnt")? + field("recursion_misses")?)
+}
+
+fn program_of(pid: u32) -> Result<ProgramFd> {
+    let mut own = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A file that was closed meanwhile is none of ours.
+        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        own.extend(text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
+    }
+    let found = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|info| own.contains(&info.id()) && info.name_as_str() == Some(PROGRAM));
+    found.with_context(|| format!("{PROGRAM} of process {pid}"))?.fd().context("the program")
+}
+
+/// tracefs may not be mounted; a mount namespace of a child's own leaves nothing behind.
+fn tracepoint() -> Result<u64> {
+    let script = format!(
+        "cat {TRACEPOINT_ID} 2>/dev/null || {{ mount -t tracefs tests /sys/kernel/tracing && cat {TRACEPOINT_ID}; }}"
+    );
+    let output =
+        Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().context("unshare (util-linux)")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("the tracepoint's id")
+}
