@@ -5,6 +5,7 @@
 //! * [`netns`] gives every test network namespaces of its own, with their sysctls, links and delays;
 //! * [`process`] starts and ends processes, and polls for conditions with a deadline: nothing here waits by sleeping alone;
 //! * [`tracer`] runs `portchurn` and reads its output; [`ss`] asks the kernel for the same facts on another way;
+//! * [`screen`] is a terminal with the full-screen view in it;
 //! * [`blind`] proves what no tracer could have seen;
 //! * [`compare`] holds one against the other.
 //!
@@ -21,6 +22,7 @@ pub mod lab;
 pub mod netns;
 pub mod process;
 pub mod require;
+pub mod screen;
 pub mod script;
 pub mod ss;
 pub mod tracer;

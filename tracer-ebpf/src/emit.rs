@@ -17,7 +17,9 @@ pub fn count(counter: Counter) {
         // SAFETY: an aligned slot of this map and nothing else is written. One instruction (`BPF_ATOMIC | BPF_ADD`), because an
         // interrupt in the middle of a load, an add and a store may run hundreds of programs that count too; core has no
         // fetch_add for this target.
-        unsafe { asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64, options(nostack)) };
+        unsafe {
+            asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64, options(nostack))
+        };
     }
 }
 

@@ -142,10 +142,11 @@ impl Tracker {
             (Some(flow), _) => (flow.attr, flow.inferred_owner),
             (None, entry) => (entry.and_then(|entry| entry.attr), false),
         };
+        let opened = flow.map_or_else(|| opened(&steps), |flow| flow.opened);
         Some(FlowDetail {
             key: *key,
             owner: self.owner(attr, inferred),
-            opened: flow.map_or(Opened::Unknown, |flow| flow.opened),
+            opened,
             steps,
             begin_unknown,
             repaired: flow.is_some_and(|flow| flow.repaired),
@@ -198,6 +199,14 @@ impl Tracker {
         if let Some(history) = &mut self.history {
             history.fail(FailureRecord { failed, holders, in_use, capacity });
         }
+    }
+}
+
+/// Who began a flow that is gone, by its first step.
+fn opened(steps: &[Step]) -> Opened {
+    match steps.first().map(|step| step.state) {
+        Some(TcpState::SynSent) => Opened::Active,
+        _ => Opened::Unknown,
     }
 }
 

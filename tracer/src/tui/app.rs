@@ -463,7 +463,7 @@ impl App {
                 }
                 Err(error) => {
                     let at = error.column.saturating_sub(1);
-                    prompt.error = Some((format!("expected {}, found {}", error.expected, error.found), Some(at)));
+                    prompt.error = Some((format!("found {}, expected {}", error.found, error.expected), Some(at)));
                     return;
                 }
             }

@@ -54,3 +54,6 @@ pub struct About {
     pub host: HostFacts,
     pub clock: Clock,
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ pub trait Visit {
 /// Rows of the tables of one page, as places in what the tables show.
 #[derive(Debug, Default)]
 pub struct Rows {
-    tables: Vec<(Pane, Vec<usize>)>,
+    /// Rows shown, and how many there would be without the filter.
+    tables: Vec<(Pane, Vec<usize>, usize)>,
     holders: Vec<HolderRow>,
     steps: Vec<crate::tracker::snapshot::detail::Step>,
 }
@@ -39,22 +40,27 @@ impl Rows {
         }
         let sieve = app.filter().map(|filter| Sieve::new(&app.frame, filter));
         for &pane in app.page().panes() {
-            let mut shown: Vec<usize> = (0..rows.visit(app, pane, Len))
-                .filter(|&index| belongs(app, pane, index))
-                .filter(|&index| sieve.as_ref().is_none_or(|sieve| sieve.keeps(app, &rows, pane, index)))
-                .collect();
+            let mut shown: Vec<usize> =
+                (0..rows.visit(app, pane, Len)).filter(|&index| belongs(app, pane, index)).collect();
+            let all = shown.len();
+            shown.retain(|&index| sieve.as_ref().is_none_or(|sieve| sieve.keeps(app, &rows, pane, index)));
             let sort = app.sort(pane);
             if sort != Sort::default() {
                 rows.visit(app, pane, Sorting { rows: &mut shown, sort });
             }
-            rows.tables.push((pane, shown));
+            rows.tables.push((pane, shown, all));
         }
         rows
     }
 
     /// The rows of a table, as indices into what it shows.
     pub fn of(&self, pane: Pane) -> &[usize] {
-        self.tables.iter().find(|(of, _)| *of == pane).map_or(&[], |(_, rows)| rows)
+        self.tables.iter().find(|(of, ..)| *of == pane).map_or(&[], |(_, rows, _)| rows)
+    }
+
+    /// How many rows a table would have without the filter.
+    pub fn all(&self, pane: Pane) -> usize {
+        self.tables.iter().find(|(of, ..)| *of == pane).map_or(0, |(.., all)| *all)
     }
 
     /// All that a table shows, unfiltered, with its columns.

@@ -28,8 +28,7 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let (newest, host) = (app.newest(), &app.about.host);
     let mut left: Cell = vec![(Paint::Strong, "portchurn ".into())];
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
-    let tier = host.tier.as_deref().map_or_else(|| "tier unknown".into(), |tier| format!("tier {tier}"));
-    left.push((Paint::Dim, format!("  {}", canvas.safe(&tier))));
+    left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));
     let per_second = newest.details.pulse.last().map_or(0, |second| second.events);
     left.push((Paint::Plain, format!("  {} ev/s", rate(f64::from(per_second)))));
     let events = &newest.snapshot.events;
@@ -37,11 +36,11 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         .into_iter()
         .fold(0, u64::saturating_add);
     left.push(if lost > 0 { (Paint::Bad, format!("  LOST {}", short(lost))) } else { (Paint::Dim, "  0 lost".into()) });
-    if events.evicted > 0 {
-        left.push((Paint::Warn, format!("  {} evicted", short(events.evicted))));
-    }
     if !host.degraded.is_empty() {
         left.push((Paint::Warn, format!("  {} degraded", host.degraded.len())));
+    }
+    if events.evicted > 0 {
+        left.push((Paint::Warn, format!("  {} evicted", short(events.evicted))));
     }
     let right = right(app);
     let taken: usize = right.iter().map(|(_, text)| text.width()).sum();
@@ -189,12 +188,18 @@ pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     };
     let out = if app.depth() > 1 || app.tab() != 0 { "Esc out  " } else { "" };
     let table = if app.page().panes().len() > 1 { "Tab table  " } else { "" };
-    let pause = match (app.replaying(), app.frozen) {
-        (true, _) => "Space pause  [ ] speed  , . step  t time  n next  ",
-        (false, true) => "Space resume  r record  ",
-        (false, false) => "Space pause  r record  ",
+    if app.replaying() {
+        let text = format!(
+            "? help  q quit  Space pause  [ ] speed  , . step  t time  n next  {into}{out}{table}/ filter  s sort"
+        );
+        canvas.pieces(area, area.y, &vec![(Paint::Dim, text)]);
+        return;
+    }
+    let pause = match app.frozen {
+        true => "Space resume  r record  ",
+        false => "Space pause  r record  ",
     };
-    let text = format!("{into}{out}{table}/ filter  s sort  {pause}e export  ? help  q quit");
+    let text = format!("? help  q quit  {into}{out}{table}/ filter  s sort  {pause}e export  y copy");
     let pieces = vec![(Paint::Dim, text)];
     canvas.pieces(area, area.y, &pieces);
 }

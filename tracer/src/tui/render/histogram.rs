@@ -6,13 +6,12 @@ use crate::layout::page::{Paint, left};
 use crate::tracker::snapshot::detail::Shape;
 use crate::tui::columns::Cell;
 
-/// `p50 2.1 ms  p90 4.2 ms  p99 8.4 ms  max 17 ms  n 2,561`.
+/// `p50 2.1 ms  p99 8.4 ms  max 17 ms  n 2,561`.
 pub fn summary(shape: &Shape) -> String {
     let summary = &shape.summary;
     let part = |name: &str, value: Option<f64>| value.map(|value| format!("{name} {}  ", brief(value)));
     let parts = [
         part("p50", summary.p50),
-        part("p90", summary.p90),
         part("p99", summary.p99),
         part("max", summary.max),
         Some(format!("n {}", short(summary.count))),
@@ -20,18 +19,18 @@ pub fn summary(shape: &Shape) -> String {
     parts.into_iter().flatten().collect()
 }
 
-/// `label  0.2 ms ▁▃█▅▁ 20 ms  p50 ...`.
+/// `label  0.2 ms ..:#: 20 ms  p50 ...`.
 pub fn line(label: &str, shape: &Shape, unicode: bool) -> Cell {
-    let mut cell = vec![(Paint::Dim, left(label, 13))];
+    let mut cell = vec![(Paint::Dim, left(label, 14))];
     let (Some(first), Some(last)) = (shape.buckets.first(), shape.buckets.last()) else {
         cell.push((Paint::Dim, "none yet".into()));
         return cell;
     };
     let counts: Vec<u64> = shape.buckets.iter().map(|bucket| bucket.count).collect();
-    cell.push((Paint::Plain, summary(shape)));
-    cell.push((Paint::Dim, format!("  {} ", brief(first.upto_ms))));
+    cell.push((Paint::Dim, format!("{:>6} ", brief(first.upto_ms))));
     cell.push((Paint::Strong, spark::line(&counts, unicode)));
-    cell.push((Paint::Dim, format!(" {}", brief(last.upto_ms))));
+    cell.push((Paint::Dim, format!(" {}  ", brief(last.upto_ms))));
+    cell.push((Paint::Plain, summary(shape)));
     cell
 }
 

@@ -21,8 +21,10 @@ enum Use {
     Blocked,
 }
 
-/// Columns of the port number at the left.
-const LABEL: usize = 6;
+/// Columns at the left: which half, and its port number.
+const LABEL: usize = 10;
+/// connect() tries the first half first.
+const HALVES: [&str; 2] = ["1st", "2nd"];
 
 /// The picture: lines, and how many ports a cell stands for.
 pub struct Map {
@@ -49,7 +51,8 @@ pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: boo
         for (row, ports) in ports.chunks(per_cell * columns).enumerate() {
             let first = usize::from(low) + parity + row * per_cell * columns * 2;
             let cells = ports.chunks(per_cell).map(|ports| cell(ports, unicode));
-            let mut line: Cell = vec![(Paint::Dim, format!("{first:>LABEL$} "))];
+            let half = if row == 0 { HALVES[parity] } else { "" };
+            let mut line: Cell = vec![(Paint::Dim, format!("{half:<3} {first:>6} "))];
             line.extend(merge(cells.collect()));
             lines.push(line);
         }
@@ -173,24 +176,24 @@ mod tests {
         detail.used[0].state = TcpState::Established;
         detail.blocked = vec![40_003];
         detail.reserved = vec![40_001];
-        assert_eq!(drawn(&detail, 40, 8), [" 40000 #=======", " 40001 xx......"]);
+        assert_eq!(drawn(&detail, 40, 8), ["1st  40000 #=======", "2nd  40001 xx......"]);
     }
 
     #[test]
     fn a_cell_of_many_ports_is_as_full_as_they_are() {
         let detail = detail((40_000, 40_063), &[(40_000, TcpState::Established), (40_062, TcpState::CloseWait)]);
-        assert_eq!(drawn(&detail, 15, 2), [" 40000 o......+", " 40001 ........"]);
+        assert_eq!(drawn(&detail, 19, 2), ["1st  40000 o......+", "2nd  40001 ........"]);
         // An odd range loses its last port, as connect() does.
         let mut odd = detail.clone();
         odd.range = Some((40_000, 40_064));
-        assert_eq!(drawn(&odd, 15, 2), drawn(&detail, 15, 2));
+        assert_eq!(drawn(&odd, 19, 2), drawn(&detail, 19, 2));
     }
 
     #[test]
     fn every_port_of_the_largest_range_has_its_place() {
         let all: Vec<_> = (1_024..=u16::MAX).map(|port| (port, TcpState::TimeWait)).collect();
         let detail = detail((1_024, u16::MAX), &all);
-        for (width, height) in [(9, 2), (80, 6), (200, 20)] {
+        for (width, height) in [(13, 2), (80, 6), (200, 20)] {
             let map = map(&detail, width, height, true).expect("a map");
             assert!(map.lines.len() <= height);
             assert_eq!(map.counts, [0, 0, 64_512, 0, 0]);

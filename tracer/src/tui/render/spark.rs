@@ -22,6 +22,22 @@ pub fn line(values: &[u64], unicode: bool) -> String {
         .collect()
 }
 
+/// The same over several lines, the topmost first.
+pub fn chart(values: &[u64], height: usize, unicode: bool) -> Vec<String> {
+    let steps = steps(unicode);
+    let top = u128::from(values.iter().copied().max().unwrap_or(0).max(1));
+    let full = steps.len() - 1;
+    let levels = (full * height) as u128;
+    let level = |value: u64| usize::try_from((u128::from(value) * levels).div_ceil(top)).unwrap_or(0);
+    (0..height)
+        .rev()
+        .map(|line| {
+            let letter = |&value: &u64| steps.get(level(value).saturating_sub(line * full).min(full));
+            values.iter().map(|value| letter(value).copied().unwrap_or(' ')).collect()
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +48,11 @@ mod tests {
         assert_eq!(line(&[0, 0], false), "  ");
         assert_eq!(line(&[u64::MAX, 1], true), "\u{2588}\u{2581}");
         assert_eq!(line(&[], true), "");
+    }
+
+    #[test]
+    fn a_chart_stands_on_its_lowest_line() {
+        assert_eq!(chart(&[0, 1, 7, 14], 2, false), ["   #", " .##"]);
+        assert_eq!(chart(&[0], 1, true), [" "]);
     }
 }

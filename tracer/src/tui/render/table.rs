@@ -37,7 +37,15 @@ impl Visit for Table<'_, '_, '_> {
         }
         let widths = widths(columns, area.width - MARK);
         let focused = app.pane() == pane && app.page().panes().len() > 1;
-        heading(canvas, area, columns, &widths, app.sort(pane), focused, count(rows.len(), items.len(), body.height));
+        heading(
+            canvas,
+            area,
+            columns,
+            &widths,
+            app.sort(pane),
+            focused,
+            count(rows.len(), app.rows.all(pane), body.height),
+        );
         for (line, row) in rows.iter().enumerate().skip(offset).take(usize::from(body.height)) {
             let y = body.y + u16::try_from(line - offset).unwrap_or(u16::MAX);
             let selected = line == cursor.index && app.pane() == pane;

@@ -13,6 +13,8 @@ use crate::tui::render::{Canvas, bar, divide, portmap};
 
 /// From this height on, distributions are told bucket by bucket.
 const TALL: u16 = 40;
+/// Below this height holders are more important than distributions.
+const LOW: u16 = 16;
 /// From this width on, the tables stand side by side.
 const WIDE: u16 = 140;
 
@@ -34,16 +36,18 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &Place) {
             // A third of the page, one line more for its legend.
             let height = (area.height / 3).max(4);
             y += map(canvas, detail, Rect { height: height.min(rest(y).height), ..rest(y) });
-            y += distributions(
-                canvas,
-                rest(y),
-                area.height >= TALL,
-                &[
-                    ("connect", &detail.connect),
-                    ("lifetime", &detail.lifetime),
-                    ("futile search", &detail.futile_search),
-                ],
-            );
+            if area.height >= LOW {
+                y += distributions(
+                    canvas,
+                    rest(y),
+                    area.height >= TALL,
+                    &[
+                        ("connect", &detail.connect),
+                        ("lifetime", &detail.lifetime),
+                        ("futile search", &detail.futile_search),
+                    ],
+                );
+            }
         }
         None => {
             canvas.pieces(rest(y), y, &vec![(Paint::Dim, "port by port: being looked up ...".into())]);
@@ -130,7 +134,7 @@ fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
     let [established, time_wait, other, free] = portmap::legend(unicode);
     let [free_ports, established_ports, time_wait_ports, other_ports, blocked] = map.counts;
     let legend: Cell = vec![
-        (Paint::Good, format!("{established} ESTABLISHED {established_ports}")),
+        (Paint::Good, format!("{established} ESTAB {established_ports}")),
         (Paint::Warn, format!("  {time_wait} TIME_WAIT {time_wait_ports}")),
         (Paint::Strong, format!("  {other} other {other_ports}")),
         (Paint::Dim, format!("  {free} free {free_ports}")),
@@ -138,8 +142,8 @@ fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
         (
             Paint::Dim,
             match map.ports_per_cell {
-                1 => "  a cell is a port".into(),
-                many => format!("  a cell is {many} ports"),
+                1 => "  1 port each".into(),
+                many => format!("  {many} ports each"),
             },
         ),
     ];

@@ -35,15 +35,15 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, finding: &Finding, area: Rect) -> 
         y += canvas.paragraph(room, &label, paint, &canvas.safe(text));
     };
     let (paint, word) = severity(finding.severity);
-    say(canvas, vec![(paint, format!("{word:<10}"))], Paint::Plain, &finding.summary);
+    say(canvas, vec![(paint, format!("{word:<11}"))], Paint::Plain, &finding.summary);
     let since = finding.since.map_or_else(String::new, |since| {
         format!("  since {}", app.about.clock.time_or_date(since, app.frame.snapshot.now, app.zone()))
     });
-    say(canvas, vec![(Paint::Dim, format!("{:<10}", "id"))], Paint::Dim, &format!("{}{since}", finding.id));
+    say(canvas, vec![(Paint::Dim, format!("{:<11}", "id"))], Paint::Dim, &format!("{}{since}", finding.id));
     for (index, advice) in finding.advice.iter().enumerate() {
-        say(canvas, vec![(Paint::Good, format!("{:<10}", format!("DO {}", index + 1)))], Paint::Strong, &advice.action);
-        say(canvas, vec![(Paint::Dim, format!("{:<10}", "  why"))], Paint::Plain, &advice.why);
-        say(canvas, vec![(Paint::Dim, format!("{:<10}", "  expected"))], Paint::Plain, &advice.expected);
+        say(canvas, vec![(Paint::Good, format!("{:<11}", format!("DO {}", index + 1)))], Paint::Strong, &advice.action);
+        say(canvas, vec![(Paint::Dim, format!("{:<11}", "  why"))], Paint::Plain, &advice.why);
+        say(canvas, vec![(Paint::Dim, format!("{:<11}", "  expected"))], Paint::Plain, &advice.expected);
     }
     let evidence: Vec<String> = finding
         .evidence
@@ -52,7 +52,7 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, finding: &Finding, area: Rect) -> 
         .map(|(name, value)| format!("{name} {}", plain(value)))
         .collect();
     if !evidence.is_empty() {
-        say(canvas, vec![(Paint::Dim, format!("{:<10}", "EVIDENCE"))], Paint::Plain, &evidence.join(", "));
+        say(canvas, vec![(Paint::Dim, format!("{:<11}", "EVIDENCE"))], Paint::Plain, &evidence.join(", "));
     }
     y + 1
 }
@@ -73,7 +73,7 @@ fn degradations(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     for gap in &app.about.host.degraded {
         let room = Rect { y, height: area.bottom().saturating_sub(y), ..area };
         let text = canvas.safe(&format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost));
-        y += canvas.paragraph(room, &vec![(Paint::Warn, format!("{:<10}", "DEGRADED"))], Paint::Plain, &text);
+        y += canvas.paragraph(room, &vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))], Paint::Plain, &text);
     }
     let events = &app.frame.snapshot.events;
     if events.lost.any() || events.skipped > 0 {
@@ -82,6 +82,6 @@ fn degradations(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
             events.lost.ring_full, events.lost.missed_runs, events.lost.recorder, events.skipped, events.repaired
         );
         let room = Rect { y, height: area.bottom().saturating_sub(y), ..area };
-        canvas.paragraph(room, &vec![(Paint::Bad, format!("{:<10}", "LOST"))], Paint::Plain, &text);
+        canvas.paragraph(room, &vec![(Paint::Bad, format!("{:<11}", "LOST"))], Paint::Plain, &text);
     }
 }

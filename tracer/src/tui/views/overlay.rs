@@ -83,9 +83,9 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
         .collect();
     let more = [
         "",
-        "Mouse: click selects, another click goes in, wheel scrolls; Shift selects text.",
-        "Before a destination: ! fails now, ^ fills up. Bars: | where the present rate",
-        "settles, > beyond capacity. BEARS/S: the rate that the ports bear for good.",
+        "Mouse: click selects, a second click goes in, wheel scrolls; Shift marks.",
+        "Destinations: ! fails now, ^ fills up. Bars: | where the present rate leads",
+        "to, > beyond capacity. BEARS/S: the rate that the ports bear for good.",
         "~ before a pid: inferred. Counts are since the start.",
     ];
     lines.extend(more.map(|text| (Paint::Dim, text.to_owned())));
@@ -104,7 +104,8 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
 
 /// The line at the bottom, what is wrong with it under it.
 fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
-    let lines = Rect { y: area.bottom() - 2, height: 2, ..area };
+    let height = if matches!(prompt.error, Some((_, Some(_)))) { 3 } else { 2 };
+    let lines = Rect { y: area.bottom() - height, height, ..area };
     clear(canvas, lines);
     let label = match prompt.purpose {
         Purpose::Filter => "filter: ",
@@ -120,25 +121,17 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     canvas.text(lines.x, lines.y, lines.width, Paint::Strong, &visible);
     let x = lines.x + u16::try_from(before - skip).unwrap_or(0);
     canvas.cursor = Some(Position::new(x.min(area.right() - 1), lines.y));
+    if let Some((_, Some(at))) = &prompt.error {
+        // The mark stands under the place.
+        let at = u16::try_from((label.width() + at).saturating_sub(skip)).unwrap_or(u16::MAX).min(area.width - 1);
+        canvas.text(lines.x + at, lines.y + 1, 1, Paint::Bad, "^");
+    }
     let (paint, under) = match (&prompt.error, prompt.purpose) {
-        (Some((error, Some(at))), _) => {
-            let at = (label.width() + at).saturating_sub(skip);
-            // The mark stands under the place, the words where there is room for them.
-            let words = canvas.safe(error);
-            let room = usize::from(area.width);
-            if at + 2 + words.width() <= room {
-                (Paint::Bad, format!("{}^ {words}", " ".repeat(at)))
-            } else if words.width() + 1 <= at {
-                (Paint::Bad, format!("{words:>width$} ^", width = at - 1))
-            } else {
-                (Paint::Bad, words)
-            }
-        }
-        (Some((error, None)), _) => (Paint::Bad, canvas.safe(error)),
+        (Some((error, _)), _) => (Paint::Bad, canvas.safe(error)),
         (None, Purpose::Filter) => {
             (Paint::Dim, "comm pid unit container workload netns src dst state errno; = != and or not ( ) *".into())
         }
         (None, Purpose::Seek) => (Paint::Dim, "14:02:30  3m ago  +90s  -5m  40%  2026-03-14T14:02:30Z".into()),
     };
-    canvas.pieces(Rect { y: lines.y + 1, height: 1, ..lines }, lines.y + 1, &vec![(paint, under)]);
+    canvas.pieces(lines, lines.bottom() - 1, &vec![(paint, under)]);
 }
