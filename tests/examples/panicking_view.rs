@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use tracer::clock::Clock;
 use tracer::event::Ktime;
 use tracer::report::host::HostFacts;
@@ -14,7 +13,7 @@ use tracer::tui::{About, Look, stress, terminal};
 fn main() {
     let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };
     let look = Look::from_env(true, false);
-    let app = App::new(about, TimeZone::UTC, None, String::new());
+    let app = App::new(about, look.zone.clone(), None, String::new());
     let (publisher, viewer) = feed();
     let screen = std::thread::spawn(move || terminal::run(&viewer, app, &look));
     let tracker = std::thread::spawn(move || {

@@ -20,6 +20,8 @@ use crate::tracker::snapshot::detail::{DestinationDetail, FlowDetail, Place, Wis
 
 /// Rows that one turn of the wheel moves.
 const WHEEL_ROWS: isize = 3;
+/// Lines that a page key scrolls text by.
+const SCROLL_LINES: isize = 8;
 /// Pages deep: overview, workload, destination, workload ... nobody goes further on purpose.
 const MAX_DEPTH: usize = 32;
 
@@ -64,6 +66,8 @@ impl Spot {
 pub struct Hits {
     pub tabs: Vec<(Rect, usize)>,
     pub tables: Vec<TableHit>,
+    /// How far the text of the page can be scrolled.
+    pub scroll: usize,
 }
 
 /// Where a table was drawn.
@@ -101,6 +105,8 @@ pub struct App {
     /// Something to say until the next key.
     pub message: Option<String>,
     pub rows: Rows,
+    /// Lines that the text of the page is scrolled by.
+    pub scroll: usize,
     hits: Hits,
     wish: Wish,
 }
@@ -121,6 +127,7 @@ impl App {
             overlay: None,
             message: None,
             rows: Rows::default(),
+            scroll: 0,
             hits: Hits::default(),
             wish: Wish::default(),
         }
@@ -339,8 +346,7 @@ impl App {
         match action {
             Action::Up => self.step(-1),
             Action::Down => self.step(1),
-            Action::PageUp => self.step(-self.page_rows()),
-            Action::PageDown => self.step(self.page_rows()),
+            Action::PageUp | Action::PageDown => self.turn_page(action == Action::PageDown),
             Action::First => self.step(isize::MIN / 2),
             Action::Last => self.step(isize::MAX / 2),
             Action::In => self.enter(),
@@ -477,6 +483,17 @@ impl App {
         isize::try_from(rows).unwrap_or(1)
     }
 
+    /// The text under the findings is what is long there; elsewhere it is the table.
+    fn turn_page(&mut self, down: bool) {
+        if *self.page() == Page::Findings {
+            let lines = if down { SCROLL_LINES } else { -SCROLL_LINES };
+            self.scroll = self.scroll.saturating_add_signed(lines).min(self.hits.scroll);
+        } else {
+            let rows = self.page_rows();
+            self.step(if down { rows } else { -rows });
+        }
+    }
+
     fn step(&mut self, rows: isize) {
         let pane = self.pane();
         let index = self.cursor(pane).index.saturating_add_signed(rows);
@@ -484,6 +501,7 @@ impl App {
     }
 
     fn select(&mut self, pane: Pane, index: usize) {
+        self.scroll = 0;
         let index = index.min(self.rows.of(pane).len().saturating_sub(1));
         let id = self.rows.id(self, pane, index);
         let offset = self.cursor(pane).offset;
@@ -498,6 +516,7 @@ impl App {
     }
 
     fn go(&mut self, tab: usize) {
+        self.scroll = 0;
         if let Some(page) = Page::TABS.get(tab) {
             self.stack = vec![Spot::new(page.clone())];
             self.refresh();

@@ -76,6 +76,20 @@ impl Canvas<'_> {
         x - area.x
     }
 
+    /// A sentence behind a label, over as many lines as it needs.
+    pub fn wrapped(width: u16, label: &Cell, paint: Paint, text: &str) -> Vec<Cell> {
+        let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
+        let room = usize::from(width).saturating_sub(label_width).max(1);
+        let lines = textwrap::wrap(text, wrapping(room));
+        let indent: Cell = vec![(Paint::Plain, " ".repeat(label_width))];
+        let lines = lines.iter().enumerate().map(|(index, line)| {
+            let mut cell = if index == 0 { label.clone() } else { indent.clone() };
+            cell.push((paint, line.to_string()));
+            cell
+        });
+        lines.collect()
+    }
+
     /// A sentence over as many lines as it needs and `area` has, behind a label; the lines used.
     pub fn paragraph(&mut self, area: Rect, label: &Cell, paint: Paint, text: &str) -> u16 {
         let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
@@ -83,11 +97,7 @@ impl Canvas<'_> {
         if room == 0 || area.height == 0 {
             return 0;
         }
-        let options = textwrap::Options::new(room)
-            .break_words(true)
-            .word_separator(textwrap::WordSeparator::AsciiSpace)
-            .word_splitter(textwrap::WordSplitter::NoHyphenation);
-        let lines = textwrap::wrap(text, options);
+        let lines = textwrap::wrap(text, wrapping(room));
         let shown = lines.len().min(usize::from(area.height));
         self.pieces(area, area.y, label);
         let x = area.x + u16::try_from(label_width).unwrap_or(0);
@@ -117,6 +127,13 @@ impl Canvas<'_> {
     pub fn safe(&self, text: &str) -> String {
         crate::layout::page::safe(text, self.look.unicode)
     }
+}
+
+fn wrapping(room: usize) -> textwrap::Options<'static> {
+    textwrap::Options::new(room)
+        .break_words(true)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
 }
 
 /// What drawing a screen found out.

@@ -9,41 +9,65 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, severity};
 use crate::tui::render::Canvas;
 
+/// Lines of the table at the least: its heading and the selected row.
+const LEAST_TABLE: u16 = 2;
+
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = &app.frame.snapshot.findings;
     let mut y = area.y;
+    let mut lines: Vec<Cell> = Vec::new();
     if findings.is_empty() {
         let text = "Nothing to say: no destination fills up, nobody leaks, nothing fails for lack of a port.";
-        y += canvas.paragraph(area, &Vec::new(), Paint::Good, text) + 1;
+        lines.extend(Canvas::wrapped(area.width, &Vec::new(), Paint::Good, text));
     } else {
-        let height = u16::try_from(findings.len() + 1).unwrap_or(u16::MAX).min(area.height / 3).max(2);
+        let height = u16::try_from(findings.len() + 1).unwrap_or(u16::MAX).min(area.height / 3).max(LEAST_TABLE);
         canvas.table(app, Pane::Findings, Rect { height, ..area });
         y += height + 1;
         let selected = app.rows.of(Pane::Findings).get(app.cursor(Pane::Findings).index);
         if let Some(finding) = selected.and_then(|index| findings.get(*index)) {
-            y = detail(canvas, app, finding, Rect { y, height: area.bottom().saturating_sub(y), ..area });
+            lines.extend(detail(canvas, app, finding, area.width));
         }
     }
-    degradations(canvas, app, Rect { y, height: area.bottom().saturating_sub(y), ..area });
+    lines.push(Vec::new());
+    lines.extend(gaps(canvas, app, area.width));
+    while lines.last().is_some_and(Vec::is_empty) {
+        lines.pop();
+    }
+    scrolled(canvas, app, &lines, Rect { y, height: area.bottom().saturating_sub(y), ..area });
 }
 
-/// Draws as much as there is room for; the line behind it.
-fn detail(canvas: &mut Canvas<'_>, app: &App, finding: &Finding, area: Rect) -> u16 {
-    let mut y = area.y;
-    let mut say = |canvas: &mut Canvas<'_>, label: Cell, paint: Paint, text: &str| {
-        let room = Rect { y, height: area.bottom().saturating_sub(y), ..area };
-        y += canvas.paragraph(room, &label, paint, &canvas.safe(text));
+/// Draws what there is room for from the line scrolled to; says how much more there is.
+fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[Cell], area: Rect) {
+    let height = usize::from(area.height);
+    let most = lines.len().saturating_sub(height);
+    canvas.hits.scroll = most;
+    let first = app.scroll.min(most);
+    for (y, line) in (area.y..area.bottom()).zip(lines.iter().skip(first)) {
+        canvas.pieces(area, y, line);
+    }
+    if first < most {
+        let text = format!(" {} more lines: PgDn ", most - first);
+        let x = (area.x + area.width).saturating_sub(u16::try_from(text.len()).unwrap_or(0));
+        canvas.text(x, area.bottom() - 1, area.width, Paint::Strong, &text);
+    }
+}
+
+fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<Cell> {
+    let mut lines = Vec::new();
+    let mut say = |paint_label: Paint, label: &str, paint: Paint, text: &str| {
+        let label: Cell = vec![(paint_label, format!("{label:<11}"))];
+        lines.extend(Canvas::wrapped(width, &label, paint, &canvas.safe(text)));
     };
     let (paint, word) = severity(finding.severity);
-    say(canvas, vec![(paint, format!("{word:<11}"))], Paint::Plain, &finding.summary);
+    say(paint, word, Paint::Plain, &finding.summary);
     let since = finding.since.map_or_else(String::new, |since| {
         format!("  since {}", app.about.clock.time_or_date(since, app.frame.snapshot.now, app.zone()))
     });
-    say(canvas, vec![(Paint::Dim, format!("{:<11}", "id"))], Paint::Dim, &format!("{}{since}", finding.id));
+    say(Paint::Dim, "id", Paint::Dim, &format!("{}{since}", finding.id));
     for (index, advice) in finding.advice.iter().enumerate() {
-        say(canvas, vec![(Paint::Good, format!("{:<11}", format!("DO {}", index + 1)))], Paint::Strong, &advice.action);
-        say(canvas, vec![(Paint::Dim, format!("{:<11}", "  why"))], Paint::Plain, &advice.why);
-        say(canvas, vec![(Paint::Dim, format!("{:<11}", "  expected"))], Paint::Plain, &advice.expected);
+        say(Paint::Good, &format!("DO {}", index + 1), Paint::Strong, &advice.action);
+        say(Paint::Dim, "  why", Paint::Plain, &advice.why);
+        say(Paint::Dim, "  expected", Paint::Plain, &advice.expected);
     }
     let evidence: Vec<String> = finding
         .evidence
@@ -52,9 +76,9 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, finding: &Finding, area: Rect) -> 
         .map(|(name, value)| format!("{name} {}", plain(value)))
         .collect();
     if !evidence.is_empty() {
-        say(canvas, vec![(Paint::Dim, format!("{:<11}", "EVIDENCE"))], Paint::Plain, &evidence.join(", "));
+        say(Paint::Dim, "EVIDENCE", Paint::Plain, &evidence.join(", "));
     }
-    y + 1
+    lines
 }
 
 fn plain(value: &Value) -> String {
@@ -68,12 +92,13 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn degradations(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let mut y = area.y;
+/// What this host does not let us see, and what was lost.
+fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<Cell> {
+    let mut lines = Vec::new();
     for gap in &app.about.host.degraded {
-        let room = Rect { y, height: area.bottom().saturating_sub(y), ..area };
         let text = canvas.safe(&format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost));
-        y += canvas.paragraph(room, &vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))], Paint::Plain, &text);
+        let label: Cell = vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))];
+        lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
     }
     let events = &app.frame.snapshot.events;
     if events.lost.any() || events.skipped > 0 {
@@ -81,7 +106,8 @@ fn degradations(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
             "ring buffer full {}, runs missed {}, not recorded {}, undecodable {}; {} repaired. Counts are lower bounds.",
             events.lost.ring_full, events.lost.missed_runs, events.lost.recorder, events.skipped, events.repaired
         );
-        let room = Rect { y, height: area.bottom().saturating_sub(y), ..area };
-        canvas.paragraph(room, &vec![(Paint::Bad, format!("{:<11}", "LOST"))], Paint::Plain, &text);
+        let label: Cell = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
+        lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
     }
+    lines
 }
