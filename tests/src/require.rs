@@ -1,7 +1,7 @@
 //! Skips that cannot go unnoticed: a test names what it needs, and where skipping is not allowed the same words fail it.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `true` where a missing prerequisite has to fail the test.
 pub fn skips_fail() -> bool {
@@ -22,6 +22,8 @@ pub enum Need {
     Program(&'static str, &'static str),
     /// The binary under test.
     Portchurn,
+    /// A Python with the packages of `python-requirements.txt`.
+    Python,
     /// A file of the kernel (what it stands for).
     File(&'static str, &'static str),
 }
@@ -42,9 +44,19 @@ impl Need {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "root".into()),
             Self::Program(name, package) => find(name).is_none().then(|| format!("{name} (Debian package {package})")),
             Self::Portchurn => crate::tracer::binary().err().map(|error| error.to_string()),
+            Self::Python => {
+                python().is_none().then(|| "Python with pyarrow, polars and duckdb (cargo xtask setup)".into())
+            }
             Self::File(path, what) => (!PathBuf::from(path).exists()).then(|| format!("{path}: {what}")),
         }
     }
+}
+
+/// The Python of `cargo xtask setup`, or the one that `PORTCHURN_PYTHON` names.
+pub fn python() -> Option<PathBuf> {
+    let named = env::var_os("PORTCHURN_PYTHON").map(PathBuf::from);
+    let made = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join("target/python/bin/python"));
+    named.or_else(made).filter(|path| path.is_file())
 }
 
 /// Looks a program up on PATH and in the directories of root's programs.

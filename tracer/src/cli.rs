@@ -1,10 +1,14 @@
 //! Arguments, as typed and as validated.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::filter::Filter;
+use crate::report::check::Condition;
+use crate::run::times::When;
+use crate::source::replay::Speed;
 use crate::stream::What;
 use crate::tracker::workload::By;
 
@@ -15,22 +19,26 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// Not permitted, or the kernel is not supported.
     pub const REFUSED: u8 = 3;
+    /// `check`: a condition holds.
+    pub const FINDING: u8 = 4;
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not permitted or kernel unsupported.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not permitted or kernel unsupported, 4 finding (check).
 
 Examples:
   portchurn                                      the full-screen view
   portchurn report --for 30s                     who burns ports, towards whom, what would help
   portchurn stream dst=:443 and comm=php-fpm*    failures and finished flows as they happen
+  portchurn record -o incident.arrow --for 10m   evidence to look at later
+  portchurn report incident.arrow                the same verdict from it
   portchurn doctor                               what this host allows";
 
 /// Who is burning the ephemeral ports of this host, towards which destination, how soon that runs out, and what would fix it.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// Without a command: live
+    /// Without a command: live, where it can be had
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -40,6 +48,7 @@ pub enum Command {
     /// The full-screen view (also without a command); ? lists its keys
     ///
     /// Where stdout is no terminal it is `stream`.
+    #[cfg(feature = "live")]
     #[command(after_help = FILTER_HELP)]
     Live(LiveArgs),
     /// One line per connect failure and finished flow, as they happen
@@ -47,20 +56,43 @@ pub enum Command {
     /// A flow's lifetime runs from its first transition (SYN_SENT, or ESTABLISHED for accepted ones) to the end of its full
     /// socket; TIME_WAIT comes after it. An owner marked ~ is inferred (a listener in place of the process that accepted,
     /// a socket that existed before the start).
+    #[cfg(feature = "live")]
     #[command(after_help = FILTER_HELP)]
     Stream(StreamArgs),
-    /// Trace for a while, then print the verdict
+    /// Trace for a while, or read a recording, then print the verdict
     ///
-    /// Ends after --for, on Ctrl-C or on TERM, and then prints.
+    /// A trace ends after --for, on Ctrl-C or on TERM, and then prints. With FILE (- is stdin) nothing is traced and nothing
+    /// needs to be permitted.
     #[command(after_help = FILTER_HELP)]
     Report(ReportArgs),
+    /// Trace into a file: an Arrow table that pandas, polars and DuckDB open as it is
+    ///
+    /// Ends after --for, on Ctrl-C or on TERM, or with the command behind --, whose exit code it passes on. With --max-size or
+    /// --max-age it writes FILE.000001.arrow and so on, and removes the oldest. With --on it holds the last minutes in memory and
+    /// writes them when it happens.
+    #[cfg(feature = "live")]
+    Record(RecordArgs),
+    /// The full-screen view of a recording, or what stream would have printed then
+    ///
+    /// Lines where stdout is no terminal, and with --what or --json.
+    #[command(after_help = FILTER_HELP)]
+    Replay(ReplayArgs),
+    /// Turn a recording into Parquet, JSON lines, CSV, or a recording without names
+    Export(ExportArgs),
+    /// Two recordings side by side: before and after a deploy or a sysctl
+    Diff(DiffArgs),
+    /// Look into a recording for CI and cron: exit code 4 if a condition holds
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
     /// What this host allows, and what is lost without the rest
     ///
     /// Exit code 0: everything; 1: portchurn works with the losses listed; 2: it cannot trace this host.
+    #[cfg(feature = "live")]
     Doctor(DoctorArgs),
     /// Build an incident in network namespaces of its own, trace it, explain it, remove it
     ///
     /// Takes about half a minute and touches nothing outside its namespaces.
+    #[cfg(feature = "live")]
     Demo,
 }
 
@@ -70,14 +102,23 @@ Filters: field=value joined by and, or, not and parentheses; != negates, * match
   src= dst=    address, CIDR, :port, address:port   state=   TCP state    errno=   EADDRNOTAVAIL, ...
   dst=10.0.0.0/8:443 and not comm=curl";
 
+const CHECK_HELP: &str = "\
+Conditions: the id of a finding (port-exhaustion, port-exhaustion-soon, close-wait-leak, ...), or a number compared with > or <:
+  occupancy   highest share of a destination's ports in use, 0 to 1       ttx      least time to exhaustion, e.g. ttx<10m
+  failed      connects that failed for lack of a port                     errors   connects that failed for any reason
+  time_wait   highest number of TIME_WAIT entries of a workload           connects_per_second, close_wait, lost, repaired
+
+  portchurn check nightly.arrow --fail-if port-exhaustion 'occupancy>0.8' 'ttx<10m'";
+
 /// What every live command takes.
 #[derive(Clone, Debug, Args)]
 pub struct TraceArgs {
     /// Group processes into workloads by: auto, pool, unit, container, comm, exe, cmdline, pid, cgroup
     ///
-    /// auto takes the first that is known of php-fpm pool, container, systemd unit, comm.
-    #[arg(long, value_name = "WHAT", default_value = "auto")]
-    pub by: By,
+    /// auto, the default, takes the first that is known of php-fpm pool, container, systemd unit, comm. A recording is grouped as it
+    /// was when it was made unless this says otherwise.
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
     /// Bytes of the kernel's event buffer: a power of two, suffixes K and M allowed
     ///
     /// What does not fit is counted as lost and shown.
@@ -90,7 +131,7 @@ const DEFAULT_RING_SIZE: u32 = 16 << 20;
 
 impl Default for TraceArgs {
     fn default() -> Self {
-        Self { by: By::default(), ring_size: DEFAULT_RING_SIZE }
+        Self { by: None, ring_size: DEFAULT_RING_SIZE }
     }
 }
 
@@ -102,6 +143,7 @@ pub struct ScreenArgs {
     pub ascii: bool,
 }
 
+#[cfg(feature = "live")]
 #[derive(Debug, Default, Args)]
 pub struct LiveArgs {
     #[command(flatten)]
@@ -132,6 +174,165 @@ pub struct StreamArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct RecordArgs {
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// The file; it must not exist and only you will be able to read it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Stop after this long, e.g. 30s or 5m
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Keep at most so many bytes in several files; suffixes K, M and G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub max_size: Option<u64>,
+    /// Keep files until their last event is this old
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub max_age: Option<Duration>,
+    /// Flight recorder: write only what surrounds the first of these
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub on: Vec<Trigger>,
+    /// With --on: what to keep from before it happened, as far as 64 MiB of memory reach
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub before: Duration,
+    /// With --on: how long to go on afterwards
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub after: Duration,
+    /// Print the report at the end
+    #[arg(long)]
+    pub report: bool,
+    /// Print the report at the end as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Record until this command has ended
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// What a flight recorder waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Trigger {
+    /// The first connect (or bind to port 0) that finds no port
+    Exhaustion,
+    /// The first forecast that ports will run out
+    Forecast,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// So many times as fast as it happened, or max
+    #[arg(long, value_name = "FACTOR", default_value = "1")]
+    pub speed: Speed,
+    /// Begin here: 3m ago (before the end), 14:02 or 2026-03-14T14:02:00Z
+    ///
+    /// Jumps: what was open then is known from the nearest list of sockets before, not from its beginning.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<When>,
+    /// End here
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<When>,
+    /// Group processes otherwise than when it was recorded
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+    /// Print lines, and what: failures, flows, transitions, all
+    #[arg(long, value_name = "WHAT")]
+    pub what: Option<What>,
+    /// Print lines: one JSON object each
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+    /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
+    #[arg(value_name = "FILTER", num_args = 0..)]
+    pub filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The recording; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Rows of the recording, or one row per connection that ended or failed
+    #[arg(long, value_name = "WHAT", default_value = "events")]
+    pub what: Exported,
+    #[arg(long, value_name = "FORMAT")]
+    pub format: ExportFormat,
+    /// Where to; JSON lines and CSV go to stdout without it
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Write a Hive-partitioned dataset below -o: host=NAME/hour=2026-03-14T02/...parquet
+    #[arg(long)]
+    pub partition: bool,
+    /// Put keyed hashes in place of addresses, names and command lines; the key is thrown away
+    #[arg(long)]
+    pub redact: bool,
+    /// With --what flows: group processes otherwise than when it was recorded
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+}
+
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Exported {
+    Events,
+    Flows,
+}
+
+impl Exported {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Flows => "flows",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    Parquet,
+    Jsonl,
+    Csv,
+    /// Another recording: whole again, or redacted
+    Arrow,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Group processes otherwise than when it was recorded
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+    /// One JSON object (schema portchurn.diff/1)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The recording; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Conditions; one that holds is enough
+    #[arg(long, value_name = "EXPR", num_args = 1.., required = true)]
+    pub fail_if: Vec<Condition>,
+    /// One JSON object (schema portchurn.check/1)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct ReportArgs {
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -141,9 +342,9 @@ pub struct ReportArgs {
     /// Trace for this long, e.g. 30s or 5m
     #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub duration: Duration,
-    /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
-    #[arg(value_name = "FILTER", num_args = 0..)]
-    pub filter: Vec<String>,
+    /// A recording instead of a trace; then only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
+    #[arg(value_name = "FILE | FILTER", num_args = 0..)]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +373,25 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "expected a duration above zero".into())
+}
+
+/// Bytes with a suffix.
+fn bytes(text: &str) -> Result<u64, String> {
+    const SMALLEST: u64 = 1 << 20;
+    let digits = text.trim_end_matches(['K', 'k', 'M', 'm', 'G', 'g']);
+    let unit = match text.get(digits.len()..) {
+        Some("K" | "k") => 1 << 10,
+        Some("M" | "m") => 1 << 20,
+        Some("G" | "g") => 1 << 30,
+        Some("") => 1,
+        _ => 0,
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|bytes| *bytes >= SMALLEST)
+        .ok_or_else(|| "expected a number of bytes from 1M on, such as 64M or 2G".into())
 }
 
 /// The kernel wants a power of two that is a multiple of the page size (kernel/bpf/ringbuf.c `ringbuf_map_alloc`).
@@ -220,8 +440,9 @@ mod tests {
 
     #[test]
     fn filter_words_need_no_quotes() {
-        let cli = Cli::try_parse_from(["portchurn", "stream", "dst=:443", "and", "not", "comm=curl"]).expect("parses");
-        let Some(Command::Stream(args)) = cli.command else { panic!("not stream") };
+        let words = ["portchurn", "replay", "FILE", "dst=:443", "and", "not", "comm=curl"];
+        let cli = Cli::try_parse_from(words).expect("parses");
+        let Some(Command::Replay(args)) = cli.command else { panic!("not replay") };
         assert!(filter(&args.filter).expect("a filter").is_some());
         assert!(filter(&["dst=".into()]).is_err());
     }

@@ -2,19 +2,19 @@
 //!
 //! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> views. `cargo xtask layers` checks it.
 
-#[cfg(feature = "live")]
 pub mod cli;
 pub mod clock;
 #[cfg(feature = "live")]
 pub mod demo;
 pub mod event;
+pub mod export;
 pub mod filter;
 mod layout;
 pub mod names;
 #[cfg(feature = "live")]
 pub mod probe;
+pub mod recording;
 pub mod report;
-#[cfg(feature = "live")]
 pub mod run;
 pub mod source;
 pub mod stream;

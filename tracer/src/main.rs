@@ -3,50 +3,91 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracer::cli::{self, Cli, Command, LiveArgs, exit};
+use tracer::cli::{self, Cli, Command, exit};
+#[cfg(feature = "live")]
 use tracer::demo;
-use tracer::run::{self, StartError};
+use tracer::run;
 
 fn main() -> ExitCode {
-    // The demo starts this executable again for its workload, which is no command of ours.
-    let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-    if let Some((demo::ROLE, role)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return match demo::role_main(role) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("portchurn demo: {error:#}");
-                ExitCode::from(exit::FAILED)
-            }
-        };
+    #[cfg(feature = "live")]
+    if let Some(code) = role() {
+        return code;
     }
     let cli = Cli::parse();
+    #[cfg(feature = "live")]
     run::log::init();
     ExitCode::from(match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("portchurn: {error:#}");
-            if error.downcast_ref::<StartError>().is_some() { exit::REFUSED } else { exit::FAILED }
+            if refused(&error) { exit::REFUSED } else { exit::FAILED }
+        }
+    })
+}
+
+#[cfg(feature = "live")]
+fn refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<run::StartError>().is_some()
+}
+
+/// Without `live` nothing needs permission.
+#[cfg(not(feature = "live"))]
+fn refused(_: &anyhow::Error) -> bool {
+    false
+}
+
+/// The demo starts this executable again for its workload, which is no command of ours.
+#[cfg(feature = "live")]
+fn role() -> Option<ExitCode> {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let (demo::ROLE, role) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest))? else { return None };
+    Some(match demo::role_main(role) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portchurn demo: {error:#}");
+            ExitCode::from(exit::FAILED)
         }
     })
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    let bare = Command::Live(LiveArgs::default());
-    match cli.command.as_ref().unwrap_or(&bare) {
+    #[cfg(feature = "live")]
+    let bare = Command::Live(cli::LiveArgs::default());
+    #[cfg(feature = "live")]
+    let command = cli.command.as_ref().unwrap_or(&bare);
+    #[cfg(not(feature = "live"))]
+    let Some(command) = &cli.command else { return Ok(usage("a command is needed; --help lists them")) };
+    match command {
+        #[cfg(feature = "live")]
         Command::Live(args) => match cli::filter(&args.filter) {
             Ok(filter) => run::view::live(args, filter)?,
             Err(error) => return Ok(usage(&error)),
         },
-        Command::Report(args) => match cli::filter(&args.filter) {
-            Ok(filter) => run::report(args, filter.as_ref())?,
+        Command::Report(args) => {
+            let (file, words) = run::split_file(&args.words);
+            match cli::filter(words) {
+                Ok(filter) => run::report(args, file.as_deref(), filter.as_ref())?,
+                Err(error) => return Ok(usage(&error)),
+            }
+        }
+        Command::Replay(args) => match cli::filter(&args.filter) {
+            Ok(filter) => run::view::replay(args, filter)?,
             Err(error) => return Ok(usage(&error)),
         },
+        Command::Export(args) => run::export::run(args)?,
+        Command::Diff(args) => run::diff::run(args)?,
+        Command::Check(args) => return run::check::run(args),
+        #[cfg(feature = "live")]
+        Command::Record(args) => return run::record::run(args),
+        #[cfg(feature = "live")]
         Command::Stream(args) => match cli::filter(&args.filter) {
             Ok(filter) => run::stream(args, filter.as_ref())?,
             Err(error) => return Ok(usage(&error)),
         },
+        #[cfg(feature = "live")]
         Command::Demo => run::demo::run()?,
+        #[cfg(feature = "live")]
         Command::Doctor(args) => return run::doctor::print(args),
     }
     Ok(exit::OK)

@@ -3,6 +3,8 @@
 //! Both say the same, because both read the same [`Snapshot`](crate::tracker::snapshot::Snapshot); neither concludes
 //! anything that is not in it. Not for: following events as they happen (`stream`), or colours and keys (`tui`).
 
+pub mod check;
+pub mod diff;
 pub mod host;
 pub mod json;
 pub mod text;

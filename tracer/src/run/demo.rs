@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::session::Live;
-use super::{colour, print_report, retain};
+use super::show::{self, colour, retain};
 use crate::cli::TraceArgs;
 use crate::demo::{Counts, Incident};
 use crate::filter::{Filter, Subject};
@@ -33,7 +33,7 @@ pub fn run() -> Result<()> {
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
     let clock = live.clock;
-    let format = Format::Text { colour: colour(), width: super::width(), zone: jiff::tz::TimeZone::system() };
+    let format = Format::Text { colour: colour(), width: show::width(), zone: jiff::tz::TimeZone::system() };
     let mut lines = Stream::new(io::stdout(), format, [What::Failures].into_iter().collect::<Selection>(), clock, true);
     // Dropped whatever happens below, which ends every process of it.
     let mut incident = Incident::start().context("building the incident")?;
@@ -61,7 +61,7 @@ pub fn run() -> Result<()> {
     let mut snapshot = finished.tracker.snapshot();
     retain(&mut snapshot, &netns);
     say("")?;
-    print_report(&snapshot, &finished, &clock, false)?;
+    show::report(&snapshot, &finished.host, &clock, false)?;
     let seen: u64 = snapshot.destinations.iter().filter_map(|dest| dest.failed.get(&Failure::PortsExhausted)).sum();
     let established: u64 = snapshot.destinations.iter().map(|dest| dest.established).sum();
     say(&format!(

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{privileges, signals};
+use super::record::tap::Tap;
+use super::{playback, privileges, signals};
 use crate::cli::TraceArgs;
 use crate::clock::Clock;
 use crate::event::{self, Ktime};
@@ -20,6 +21,7 @@ use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
 use crate::probe::plan::StateHook;
 use crate::probe::{self, Degradation, Host, Options, ProbeError, attach};
+use crate::recording::{Header, header};
 use crate::report::host::{Degradation as Degraded, HostFacts};
 use crate::source::baseline::{self, Pass, Scope};
 use crate::source::live::{Command, Live as Reader};
@@ -43,6 +45,14 @@ pub enum StartError {
     Unsupported(#[source] ProbeError),
 }
 
+/// What the thread that lists sockets is asked to do out of turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// A list of all sockets with their owners, for a recording that starts here.
+    List,
+    Stop,
+}
+
 /// A running trace.
 pub struct Live {
     pub clock: Clock,
@@ -52,8 +62,10 @@ pub struct Live {
     commands: SyncSender<Command>,
     reader: JoinHandle<()>,
     baseline: JoinHandle<()>,
-    stop_baseline: mpsc::Sender<()>,
+    errands: mpsc::Sender<Errand>,
     reconcile: Scope,
+    config: Config,
+    begin: Ktime,
     first: Pass,
 }
 
@@ -88,15 +100,16 @@ impl Live {
         let classic = session.state == StateHook::Classic;
         let attached = |hook: &str| session.hooks.iter().any(|state| state.hook.program == hook);
         let config = Config {
-            by: args.by,
+            by: args.by.unwrap_or_default(),
             thresholds: Thresholds::default(),
             knobs: knobs(&host),
             time_wait_observed: attached("time_wait_end"),
             calls_observed: attached("connect_exit"),
             notices,
         };
-        let mut tracker = Tracker::new(config);
-        tracker.begin(source::now());
+        let mut tracker = Tracker::new(config.clone());
+        let begin = source::now();
+        tracker.begin(begin);
         let mut facts = HostFacts {
             hostname: Some(host.hostname.clone()),
             kernel: Some(host.kernel.clone()),
@@ -116,10 +129,23 @@ impl Live {
         facts.degraded.extend(first.degradation().as_ref().map(degraded));
         let pause = baseline::pause_after(first.nanos);
         commands.send(Command::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
-        let (stop_baseline, stopped) = mpsc::channel();
+        let (errands, asked) = mpsc::channel();
         let reconcile = Scope { initial: false, owners: false, ..scope };
-        let baseline = reconcile_in_background(commands.clone(), stopped, pause, reconcile)?;
-        Ok(Self { clock, host: facts, tracker, batches, commands, reader, baseline, stop_baseline, reconcile, first })
+        let baseline = reconcile_in_background(commands.clone(), asked, pause, reconcile)?;
+        Ok(Self {
+            clock,
+            host: facts,
+            tracker,
+            batches,
+            commands,
+            reader,
+            baseline,
+            errands,
+            reconcile,
+            config,
+            begin,
+            first,
+        })
     }
 
     /// Says on stderr that tracing has begun. One line that scripts can wait for.
@@ -140,6 +166,24 @@ impl Live {
         &self.host
     }
 
+    /// What a recording of this trace says about itself.
+    pub fn header(&self) -> Header {
+        let (ktime, unix_ns) = self.clock.anchor();
+        Header {
+            tool: concat!("portchurn ", env!("CARGO_PKG_VERSION")).into(),
+            anchor: header::Anchor { ktime_ns: ktime.0, unix_ns },
+            begin_ns: self.begin.0,
+            host: playback::recorded_host(&self.host),
+            watch: playback::watch(&self.config),
+            continued: false,
+        }
+    }
+
+    /// For asking for a list of sockets out of turn.
+    pub fn errands(&self) -> mpsc::Sender<Errand> {
+        self.errands.clone()
+    }
+
     /// Feeds the tracker until `limit`, a signal, or until `each` (called after every batch) breaks; then drains what the kernel
     /// has left and returns the tracker.
     ///
@@ -150,27 +194,48 @@ impl Live {
         limit: Option<Duration>,
         mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send,
     ) -> Result<Finished> {
-        let Self { host, mut tracker, batches, commands, reader, baseline, stop_baseline, reconcile, .. } = self;
+        self.run_with(limit, None, None, |tracker, _| each(tracker))
+    }
+
+    /// The same with a recorder that gets what the tracker gets (`each` may put one in or take it out), and an end that somebody
+    /// else may call.
+    ///
+    /// # Errors
+    /// A thread died.
+    pub fn run_with(
+        self,
+        limit: Option<Duration>,
+        mut tap: Option<Tap>,
+        asked: Option<oneshot::Receiver<()>>,
+        mut each: impl FnMut(&mut Tracker, &mut Option<Tap>) -> ControlFlow<()> + Send,
+    ) -> Result<Finished> {
+        let Self { host, mut tracker, batches, commands, reader, baseline, errands, reconcile, .. } = self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
                 let mut names = Names::with_executables(ProcFs::default());
                 for batch in &batches {
-                    feed(&mut tracker, &batch, &mut names);
-                    if each(&mut tracker).is_break() {
+                    match &mut tap {
+                        Some(tap) => tap.feed(&mut tracker, &batch, &mut names),
+                        None => feed(&mut tracker, &batch, &mut names),
+                    }
+                    if each(&mut tracker, &mut tap).is_break() {
                         break;
                     }
                 }
+                if let Some(tap) = tap {
+                    tap.close(&mut tracker);
+                }
                 tracker.finish();
                 // Notices of what the end settled.
-                let _ = each(&mut tracker);
+                let _ = each(&mut tracker, &mut None);
                 // Nobody waiting for it any more is fine.
                 let _ = done.send(());
                 tracker
             });
-            let waited = signals::wait(limit, over);
+            let waited = signals::wait(limit, over, asked);
             // Either may be gone already, which is what is asked for.
-            let _ = stop_baseline.send(());
+            let _ = errands.send(Errand::Stop);
             // The last word is held against the kernel's own list: what a loss left wrong is set right and said to be repaired.
             let _ = commands.send(Command::Facts(baseline::pass(reconcile).facts));
             let _ = commands.send(Command::Stop);
@@ -224,7 +289,7 @@ fn knobs(host: &Host) -> Knobs {
 /// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost.
 fn reconcile_in_background(
     commands: SyncSender<Command>,
-    stop: Receiver<()>,
+    errands: Receiver<Errand>,
     first_pause: Duration,
     scope: Scope,
 ) -> Result<JoinHandle<()>> {
@@ -232,7 +297,12 @@ fn reconcile_in_background(
         .name("reconcile".into())
         .spawn(move || {
             let mut pause = first_pause;
-            while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(pause) {
+            loop {
+                let scope = match errands.recv_timeout(pause) {
+                    Err(RecvTimeoutError::Timeout) => scope,
+                    Ok(Errand::List) => Scope { owners: true, ..scope },
+                    Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                };
                 let pass = baseline::pass(scope);
                 pause = baseline::pause_after(pass.nanos);
                 if commands.send(Command::Facts(pass.facts)).is_err() {

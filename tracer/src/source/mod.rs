@@ -4,8 +4,10 @@
 pub mod baseline;
 #[cfg(feature = "live")]
 pub mod live;
+pub mod replay;
 #[cfg(feature = "live")]
 pub mod sock_diag;
+pub mod synthetic;
 
 use bytes::Bytes;
 

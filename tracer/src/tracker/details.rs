@@ -15,7 +15,7 @@ use super::snapshot::detail::{
 };
 use super::snapshot::{FailedConnect, Opened, Owner};
 use super::time_wait::Entry;
-use crate::event::{FlowKey, Ktime, TcpState};
+use crate::event::{Event, FlowKey, Ktime, TcpState};
 
 /// Holders told per failure.
 const MAX_HOLDERS: usize = 16;
@@ -60,6 +60,17 @@ impl Tracker {
             workload: wish.workload.as_ref().and_then(|name| self.workload_detail(name)),
             flow: wish.flow.as_ref().and_then(|key| self.flow_detail(key)),
         }
+    }
+
+    /// Who the processes are, how the namespaces are limited and what was lost so far: what somebody has to know who hears of
+    /// events from here on only.
+    pub fn facts(&self) -> Vec<Event> {
+        let processes = self.people.processes().map(|facts| Event::Process(Box::new(facts.clone())));
+        let namespaces = self.places.namespaces().flat_map(|namespace| {
+            let facts = Event::Netns(Box::new(namespace.facts.clone()));
+            [facts, Event::ReservedPorts(self.now, namespace.facts.netns, namespace.all_reserved().into())]
+        });
+        processes.chain(namespaces).chain([Event::Loss(self.loss)]).collect()
     }
 
     fn destination_detail(&self, place: &Place) -> Option<DestinationDetail> {

@@ -220,7 +220,7 @@ impl Tracker {
     }
 
     /// Events ingested so far.
-    pub fn events_read(&self) -> u64 {
+    pub fn read(&self) -> u64 {
         self.read
     }
 

@@ -220,6 +220,11 @@ impl Namespace {
         ports
     }
 
+    /// Reserved ports, inside the range and outside.
+    pub fn all_reserved(&self) -> &[u16] {
+        &self.reserved
+    }
+
     /// The ports of [`Self::reserved`], ascending.
     pub fn reserved_ports(&self) -> Vec<u16> {
         self.reserved.iter().copied().filter(|&port| self.in_range(port)).collect()

@@ -26,7 +26,7 @@ const SCROLL_LINES: isize = 8;
 const MAX_DEPTH: usize = 32;
 
 /// What a key or a click leads to outside of the view.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Order(Order),
     /// Write what is shown into a file.

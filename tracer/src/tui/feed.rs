@@ -53,39 +53,29 @@ pub struct Replay {
 }
 
 /// Seconds of the recording per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
-    Times(u32),
+    Times(f64),
     /// As fast as it can be read.
     Max,
 }
 
 impl Speed {
-    const STEPS: [Self; 8] = [
-        Self::Times(1),
-        Self::Times(2),
-        Self::Times(5),
-        Self::Times(10),
-        Self::Times(30),
-        Self::Times(60),
-        Self::Times(300),
-        Self::Max,
-    ];
+    const STEPS: [f64; 8] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0];
 
     /// One step faster or slower.
     #[must_use]
     pub fn next(self, faster: bool) -> Self {
-        let rank = |speed: Self| match speed {
+        let times = match self {
             Self::Times(times) => times,
-            Self::Max => u32::MAX,
+            Self::Max => f64::INFINITY,
         };
         let mut steps = Self::STEPS.into_iter();
-        let next = if faster {
-            steps.find(|step| rank(*step) > rank(self))
+        if faster {
+            steps.find(|step| *step > times).map_or(Self::Max, Self::Times)
         } else {
-            steps.rfind(|step| rank(*step) < rank(self))
-        };
-        next.unwrap_or(self)
+            steps.rfind(|step| *step < times).map_or(self, Self::Times)
+        }
     }
 }
 
@@ -99,7 +89,7 @@ impl std::fmt::Display for Speed {
 }
 
 /// What the view asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// Details of this and of nothing else.
     Look(Wish),
@@ -207,11 +197,11 @@ mod tests {
 
     #[test]
     fn speeds_have_ends() {
-        assert_eq!(Speed::Times(1).next(false), Speed::Times(1));
+        assert_eq!(Speed::Times(0.1).next(false), Speed::Times(0.1));
         assert_eq!(Speed::Max.next(true), Speed::Max);
-        assert_eq!(Speed::Times(10).next(true).next(false), Speed::Times(10));
+        assert_eq!(Speed::Times(600.0).next(true).next(false), Speed::Times(600.0));
         // Given on the command line, between two steps.
-        assert_eq!(Speed::Times(7).next(true), Speed::Times(10));
-        assert_eq!(Speed::Times(7).next(false), Speed::Times(5));
+        assert_eq!(Speed::Times(7.0).next(true), Speed::Times(10.0));
+        assert_eq!(Speed::Times(7.0).next(false), Speed::Times(5.0));
     }
 }

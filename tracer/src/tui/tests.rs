@@ -214,7 +214,7 @@ fn replay_status() -> Status {
         replay: Some(Replay {
             start: START,
             end: at(120),
-            speed: Speed::Times(10),
+            speed: Speed::Times(10.0),
             paused: true,
             seeking: false,
             gaps: Arc::from([(at(60), at(70))]),

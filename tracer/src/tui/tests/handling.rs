@@ -158,8 +158,8 @@ fn a_replay_is_steered_by_orders() {
     let now = stage.app.frame.snapshot.now;
     for (key, order) in [
         (Char(' '), Order::Pause(false)),
-        (Char(']'), Order::Speed(Speed::Times(30))),
-        (Char('['), Order::Speed(Speed::Times(5))),
+        (Char(']'), Order::Speed(Speed::Times(60.0))),
+        (Char('['), Order::Speed(Speed::Times(5.0))),
         (Char(','), Order::Step(-1)),
         (Char('.'), Order::Step(1)),
         (Char('n'), Order::NextMark),

@@ -1,0 +1,189 @@
+//! Flows as a table: one row per connection that ended.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, StringViewBuilder, TimestampNanosecondBuilder, UInt16Builder, UInt32Builder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::event::{FlowKey, Ktime};
+use crate::tracker::snapshot::{FailedConnect, FlowEnd, Notice};
+
+/// Rows of a batch.
+const ROWS: usize = 1 << 16;
+
+/// The columns, in their order.
+pub fn schema() -> SchemaRef {
+    let time = || DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    Arc::new(Schema::new(vec![
+        Field::new("end", time(), false),
+        field("start", time()),
+        field("netns", DataType::UInt32),
+        field("local_addr", DataType::Utf8View),
+        field("local_port", DataType::UInt16),
+        field("remote_addr", DataType::Utf8View),
+        field("remote_port", DataType::UInt16),
+        field("workload", DataType::Utf8View),
+        field("comm", DataType::Utf8View),
+        field("pid", DataType::UInt32),
+        field("inferred_owner", DataType::Boolean),
+        field("opened", DataType::Utf8View),
+        field("ended", DataType::Utf8View),
+        field("failure", DataType::Utf8View),
+        field("lifetime_ms", DataType::Float64),
+        field("connect_ms", DataType::Float64),
+        field("time_wait", DataType::Boolean),
+        field("repaired", DataType::Boolean),
+    ]))
+}
+
+/// Rows under construction.
+pub struct Flows {
+    clock: Clock,
+    rows: usize,
+    end: TimestampNanosecondBuilder,
+    start: TimestampNanosecondBuilder,
+    netns: UInt32Builder,
+    local_addr: StringViewBuilder,
+    local_port: UInt16Builder,
+    remote_addr: StringViewBuilder,
+    remote_port: UInt16Builder,
+    workload: StringViewBuilder,
+    comm: StringViewBuilder,
+    pid: UInt32Builder,
+    inferred: BooleanBuilder,
+    opened: StringViewBuilder,
+    ended: StringViewBuilder,
+    failure: StringViewBuilder,
+    lifetime: Float64Builder,
+    connect: Float64Builder,
+    time_wait: BooleanBuilder,
+    repaired: BooleanBuilder,
+}
+
+/// The word that JSON has for a value.
+fn word(value: &impl Serialize) -> Option<String> {
+    serde_json::to_value(value).ok()?.as_str().map(ToOwned::to_owned)
+}
+
+impl Flows {
+    pub fn new(clock: Clock) -> Self {
+        let text = || StringViewBuilder::new().with_deduplicate_strings();
+        Self {
+            clock,
+            rows: 0,
+            end: TimestampNanosecondBuilder::new().with_timezone("UTC"),
+            start: TimestampNanosecondBuilder::new().with_timezone("UTC"),
+            netns: UInt32Builder::new(),
+            local_addr: text(),
+            local_port: UInt16Builder::new(),
+            remote_addr: text(),
+            remote_port: UInt16Builder::new(),
+            workload: text(),
+            comm: text(),
+            pid: UInt32Builder::new(),
+            inferred: BooleanBuilder::new(),
+            opened: text(),
+            ended: text(),
+            failure: text(),
+            lifetime: Float64Builder::new(),
+            connect: Float64Builder::new(),
+            time_wait: BooleanBuilder::new(),
+            repaired: BooleanBuilder::new(),
+        }
+    }
+
+    /// Adds a flow that ended or never began; other notices are none of it. True when a batch is due.
+    pub fn add(&mut self, notice: &Notice) -> bool {
+        match notice {
+            Notice::FlowEnd(end) => self.ended(end),
+            Notice::FailedConnect(failed) => self.failed(failed),
+            Notice::StateChange(_) => {}
+        }
+        self.rows >= ROWS
+    }
+
+    fn wall(&self, at: Ktime) -> i64 {
+        i64::try_from(self.clock.to_timestamp(at).as_nanosecond()).unwrap_or(i64::MAX)
+    }
+
+    fn common(
+        &mut self,
+        end: Ktime,
+        lasted_ms: Option<f64>,
+        key: &FlowKey,
+        owner: Option<&crate::tracker::snapshot::Owner>,
+    ) {
+        self.rows += 1;
+        let end = self.wall(end);
+        self.end.append_value(end);
+        // A lifetime is a count of nanoseconds made a float; whole nanoseconds come back out of it for about a hundred days.
+        #[expect(clippy::cast_possible_truncation, reason = "a float above the range becomes the last instant")]
+        self.start.append_option(lasted_ms.map(|lasted| end.saturating_sub((lasted * 1e6).round() as i64)));
+        self.netns.append_option((key.netns.0 != 0).then_some(key.netns.0));
+        self.local_addr.append_value(key.local.addr.to_string());
+        self.local_port.append_value(key.local.port);
+        self.remote_addr.append_value(key.remote.addr.to_string());
+        self.remote_port.append_value(key.remote.port);
+        self.workload.append_option(owner.map(|owner| &*owner.workload));
+        self.comm.append_option(owner.map(|owner| &*owner.comm));
+        self.pid.append_option(owner.map(|owner| owner.pid));
+        self.inferred.append_option(owner.map(|owner| owner.inferred));
+    }
+
+    fn ended(&mut self, end: &FlowEnd) {
+        self.common(end.ktime, end.lifetime_ms, &end.key, end.owner.as_ref());
+        self.opened.append_option(word(&end.opened));
+        self.ended.append_option(word(&end.ended));
+        self.failure.append_null();
+        self.lifetime.append_option(end.lifetime_ms);
+        self.connect.append_option(end.connect_ms);
+        self.time_wait.append_value(end.time_wait);
+        self.repaired.append_value(end.repaired);
+    }
+
+    fn failed(&mut self, failed: &FailedConnect) {
+        self.common(failed.ktime, failed.after_ms, &failed.key, failed.owner.as_ref());
+        self.opened.append_value("active");
+        self.ended.append_value("connect-failed");
+        self.failure.append_value(failed.failure.name());
+        self.lifetime.append_null();
+        self.connect.append_option(failed.after_ms);
+        self.time_wait.append_value(false);
+        self.repaired.append_value(false);
+    }
+
+    /// The rows so far.
+    ///
+    /// # Errors
+    /// None that this table causes.
+    pub fn batch(&mut self) -> Result<RecordBatch, ArrowError> {
+        self.rows = 0;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.end.finish()),
+            Arc::new(self.start.finish()),
+            Arc::new(self.netns.finish()),
+            Arc::new(self.local_addr.finish()),
+            Arc::new(self.local_port.finish()),
+            Arc::new(self.remote_addr.finish()),
+            Arc::new(self.remote_port.finish()),
+            Arc::new(self.workload.finish()),
+            Arc::new(self.comm.finish()),
+            Arc::new(self.pid.finish()),
+            Arc::new(self.inferred.finish()),
+            Arc::new(self.opened.finish()),
+            Arc::new(self.ended.finish()),
+            Arc::new(self.failure.finish()),
+            Arc::new(self.lifetime.finish()),
+            Arc::new(self.connect.finish()),
+            Arc::new(self.time_wait.finish()),
+            Arc::new(self.repaired.finish()),
+        ];
+        RecordBatch::try_new(schema(), columns)
+    }
+}

@@ -1,0 +1,255 @@
+//! Facts that few rows have, as JSON in the column `detail`: names of processes, limits of namespaces, counts of loss.
+//!
+//! Columns of their own would be empty in a million rows for each that has a value. Not for: anything that happens per connection.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    /// Nanoseconds since boot when it started.
+    start_ns: u64,
+    ppid: u32,
+    uid: u32,
+    parent_comm: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_path: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<Arc<str>>,
+}
+
+impl From<&ProcessFacts> for Process {
+    fn from(facts: &ProcessFacts) -> Self {
+        Self {
+            start_ns: facts.start,
+            ppid: facts.ppid,
+            uid: facts.uid,
+            parent_comm: Arc::clone(&facts.parent_comm),
+            cmdline: facts.cmdline.clone(),
+            exe: facts.exe.clone(),
+            cgroup_path: facts.cgroup_path.clone(),
+            unit: facts.unit.clone(),
+            container: facts.container.clone(),
+            pool: facts.pool.clone(),
+        }
+    }
+}
+
+impl Process {
+    /// Puts these facts to what the columns had.
+    pub fn complete(self, facts: ProcessFacts) -> ProcessFacts {
+        ProcessFacts {
+            start: self.start_ns,
+            ppid: self.ppid,
+            uid: self.uid,
+            parent_comm: self.parent_comm,
+            cmdline: self.cmdline,
+            exe: self.exe,
+            cgroup_path: self.cgroup_path,
+            unit: self.unit,
+            container: self.container,
+            pool: self.pool,
+            ..facts
+        }
+    }
+}
+
+/// Names are those of the sysctls where there is one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Netns {
+    name: Option<Arc<str>>,
+    cookie: Option<u64>,
+    ip_local_port_range: Option<(u16, u16)>,
+    tcp_tw_reuse: Option<u8>,
+    tcp_tw_reuse_delay_ms: Option<u32>,
+    tcp_timestamps: Option<bool>,
+    tcp_max_tw_buckets: Option<u32>,
+    tcp_fin_timeout_ms: Option<u32>,
+    time_wait: Option<u32>,
+    nf_conntrack_count: Option<u32>,
+    nf_conntrack_max: Option<u32>,
+}
+
+impl From<&NetnsFacts> for Netns {
+    fn from(facts: &NetnsFacts) -> Self {
+        Self {
+            name: facts.name.clone(),
+            cookie: facts.cookie,
+            ip_local_port_range: facts.port_range,
+            tcp_tw_reuse: facts.tw_reuse,
+            tcp_tw_reuse_delay_ms: facts.tw_reuse_delay_ms,
+            tcp_timestamps: facts.timestamps,
+            tcp_max_tw_buckets: facts.max_tw_buckets,
+            tcp_fin_timeout_ms: facts.fin_timeout_ms,
+            time_wait: facts.time_wait,
+            nf_conntrack_count: facts.conntrack.map(|(count, _)| count),
+            nf_conntrack_max: facts.conntrack.map(|(_, max)| max),
+        }
+    }
+}
+
+impl Netns {
+    pub fn complete(self, facts: &NetnsFacts) -> NetnsFacts {
+        NetnsFacts {
+            name: self.name,
+            cookie: self.cookie,
+            port_range: self.ip_local_port_range,
+            tw_reuse: self.tcp_tw_reuse,
+            tw_reuse_delay_ms: self.tcp_tw_reuse_delay_ms,
+            timestamps: self.tcp_timestamps,
+            max_tw_buckets: self.tcp_max_tw_buckets,
+            fin_timeout_ms: self.tcp_fin_timeout_ms,
+            time_wait: self.time_wait,
+            conntrack: self.nf_conntrack_count.zip(self.nf_conntrack_max),
+            ktime: facts.ktime,
+            netns: facts.netns,
+        }
+    }
+}
+
+/// Ports as the sysctl writes them: `8080,9000-9010`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ReservedPorts {
+    ports: String,
+}
+
+impl From<&[u16]> for ReservedPorts {
+    fn from(ports: &[u16]) -> Self {
+        let mut text = String::new();
+        for run in ports.chunk_by(|left, right| left.checked_add(1) == Some(*right)) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let comma = if text.is_empty() { "" } else { "," };
+            let range = if first == last { format!("{comma}{first}") } else { format!("{comma}{first}-{last}") };
+            text.push_str(&range);
+        }
+        Self { ports: text }
+    }
+}
+
+impl ReservedPorts {
+    /// `None` if it is no list of ports.
+    pub fn ports(&self) -> Option<Arc<[u16]>> {
+        let mut ports = Vec::new();
+        for item in self.ports.split(',').filter(|item| !item.is_empty()) {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            let (low, high): (u16, u16) = (low.parse().ok()?, high.parse().ok()?);
+            // Ascending, so that no text, however made, names more than there are.
+            if ports.last().is_some_and(|&last| low <= last) || low > high {
+                return None;
+            }
+            ports.extend(low..=high);
+        }
+        Some(ports.into())
+    }
+}
+
+/// The head of a list of sockets; the rows follow as rows of kind `socket`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Baseline {
+    pub initial: bool,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub began_ns: u64,
+    pub sockets: u64,
+}
+
+/// What a failed bind() had asked for.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Asked {
+    addr: Option<std::net::IpAddr>,
+    port: Option<u16>,
+}
+
+impl Asked {
+    pub fn new(endpoint: Option<Endpoint>) -> Self {
+        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port) }
+    }
+
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        Some(Endpoint { addr: Addr::from(self.addr?), port: self.port? })
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Loss {
+    ring_transitions: u64,
+    ring_time_wait: u64,
+    ring_calls: u64,
+    ring_facts: u64,
+    chain_missed: u64,
+    chain_rescued: u64,
+    other_missed: u64,
+    call_map_full: u64,
+    recorder: u64,
+}
+
+impl From<&LossCounts> for Loss {
+    fn from(counts: &LossCounts) -> Self {
+        Self {
+            ring_transitions: counts.ring_transitions,
+            ring_time_wait: counts.ring_time_wait,
+            ring_calls: counts.ring_calls,
+            ring_facts: counts.ring_facts,
+            chain_missed: counts.chain_missed,
+            chain_rescued: counts.chain_rescued,
+            other_missed: counts.other_missed,
+            call_map_full: counts.call_map_full,
+            recorder: counts.recorder,
+        }
+    }
+}
+
+impl Loss {
+    pub fn complete(&self, counts: LossCounts) -> LossCounts {
+        LossCounts {
+            ring_transitions: self.ring_transitions,
+            ring_time_wait: self.ring_time_wait,
+            ring_calls: self.ring_calls,
+            ring_facts: self.ring_facts,
+            chain_missed: self.chain_missed,
+            chain_rescued: self.chain_rescued,
+            other_missed: self.other_missed,
+            call_map_full: self.call_map_full,
+            recorder: self.recorder,
+            ..counts
+        }
+    }
+}
+
+/// Records that could not be decoded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Skipped {
+    pub records: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_ports_read_as_the_sysctl_and_come_back() {
+        for (ports, text) in
+            [(&[][..], ""), (&[8080], "8080"), (&[1, 2, 3, 8080, 65534, 65535], "1-3,8080,65534-65535")]
+        {
+            let detail = ReservedPorts::from(ports);
+            assert_eq!(detail.ports, text);
+            assert_eq!(detail.ports().as_deref(), Some(ports));
+        }
+        for wrong in ["5-4", "1,1", "3,2", "70000", "x", "1-65535,1-65535"] {
+            assert_eq!(ReservedPorts { ports: wrong.into() }.ports(), None, "{wrong}");
+        }
+    }
+}

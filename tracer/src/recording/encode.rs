@@ -1,0 +1,368 @@
+//! Steps into rows, rows into batches: the writing half of format version 1.
+//!
+//! Not for: files; `writer` has those.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, SchemaRef};
+
+use super::columns::{Flags, Numbers, Rare, Texts, Words};
+use super::frame::{Stats, flags};
+use super::words::{Kind, errno_word};
+use super::{MAX_ROWS, MAX_TEXT, Step, detail};
+use crate::event::{
+    Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent,
+    Transition,
+};
+
+/// Rows under construction.
+pub struct Encoder {
+    /// `time` less this is `CLOCK_MONOTONIC`.
+    offset: i64,
+    /// Kernel addresses are written XORed with this, which nobody keeps: a recording tells sockets apart, not where the kernel lies.
+    veil: u64,
+    rows: usize,
+    stats: Stats,
+    now: Ktime,
+    time: Numbers<TimestampNanosecondType>,
+    kind: Words,
+    netns: Numbers<UInt32Type>,
+    local_addr: Texts<Addr>,
+    local_port: Numbers<UInt16Type>,
+    remote_addr: Texts<Addr>,
+    remote_port: Numbers<UInt16Type>,
+    old_state: Words,
+    new_state: Words,
+    errno: Rare,
+    comm: Rare,
+    pid: Numbers<UInt32Type>,
+    tid: Numbers<UInt32Type>,
+    current_pid: Numbers<UInt32Type>,
+    cgroup: Numbers<UInt64Type>,
+    cookie: Numbers<UInt64Type>,
+    sock: Numbers<UInt64Type>,
+    last_port: Numbers<UInt16Type>,
+    took: Numbers<UInt64Type>,
+    remaining: Numbers<UInt64Type>,
+    shutdown: Flags,
+    rescued: Flags,
+    classic: Flags,
+    expired: Flags,
+    fin_wait2: Flags,
+    minisocket: Flags,
+    detail: Rare,
+}
+
+impl Encoder {
+    /// `offset` is what makes wall time of `CLOCK_MONOTONIC`.
+    pub fn new(offset: i64) -> Self {
+        Self::veiled(offset, RandomState::new().hash_one(0_u64))
+    }
+
+    fn veiled(offset: i64, veil: u64) -> Self {
+        let states = || Words::new(TcpState::ALL.map(TcpState::name));
+        Self {
+            offset,
+            veil,
+            rows: 0,
+            stats: Stats::default(),
+            now: Ktime(0),
+            time: Numbers::default(),
+            kind: Words::new(Kind::ALL.map(Kind::word)),
+            netns: Numbers::default(),
+            local_addr: Texts::default(),
+            local_port: Numbers::default(),
+            remote_addr: Texts::default(),
+            remote_port: Numbers::default(),
+            old_state: states(),
+            new_state: states(),
+            errno: Rare::default(),
+            comm: Rare::default(),
+            pid: Numbers::default(),
+            tid: Numbers::default(),
+            current_pid: Numbers::default(),
+            cgroup: Numbers::default(),
+            cookie: Numbers::default(),
+            sock: Numbers::default(),
+            last_port: Numbers::default(),
+            took: Numbers::default(),
+            remaining: Numbers::default(),
+            shutdown: Flags::default(),
+            rescued: Flags::default(),
+            classic: Flags::default(),
+            expired: Flags::default(),
+            fin_wait2: Flags::default(),
+            minisocket: Flags::default(),
+            detail: Rare::default(),
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Time to make a batch of what there is.
+    pub fn full(&self) -> bool {
+        self.rows >= MAX_ROWS
+            || self.detail.bytes() + self.comm.bytes() + self.local_addr.bytes() + self.remote_addr.bytes() >= MAX_TEXT
+    }
+
+    /// Adds what the tracker is fed. A list of sockets is many rows and may fill batches on the way: each goes to `full`.
+    pub fn step<E>(&mut self, step: &Step, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        match step {
+            Step::Event(Event::Baseline(baseline)) => {
+                self.baseline(baseline);
+                for row in baseline.rows.iter() {
+                    if self.full() {
+                        full(self)?;
+                    }
+                    self.socket(row, baseline.ended);
+                }
+            }
+            Step::Event(event) => self.event(event),
+            Step::Advance(now) => {
+                self.row(Kind::Tick, *now);
+                self.end();
+            }
+            Step::Skipped(records) => {
+                let row = self.row(Kind::Skipped, self.now);
+                self.detail(row, &detail::Skipped { records: *records });
+                self.end();
+            }
+        }
+        if self.full() { full(self) } else { Ok(()) }
+    }
+
+    /// Begins a row and returns its number.
+    fn row(&mut self, kind: Kind, ktime: Ktime) -> usize {
+        let time = self.offset.wrapping_add(ktime.0.cast_signed());
+        let row = self.rows;
+        if row == 0 {
+            self.stats = Stats { rows: 0, flags: 0, first: time, last: time };
+        }
+        self.stats.first = self.stats.first.min(time);
+        self.stats.last = self.stats.last.max(time);
+        self.now = ktime;
+        self.time.put(row, time);
+        self.kind.put(row, kind as u8);
+        row
+    }
+
+    fn end(&mut self) {
+        self.rows += 1;
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Transition(transition) => self.transition(transition),
+            Event::TimeWaitStart(start) => self.time_wait(Kind::TimeWaitStart, start),
+            Event::TimeWaitEnd(end) => self.time_wait(Kind::TimeWaitEnd, end),
+            Event::CallFailed(call) => self.call_failed(call),
+            Event::Accepted(accepted) => self.socket_event(Kind::Accepted, accepted),
+            Event::Bound(bound) => self.socket_event(Kind::Bound, bound),
+            Event::Released(released) => self.socket_event(Kind::Released, released),
+            Event::Process(facts) => {
+                let row = self.row(Kind::Process, facts.ktime);
+                self.stats.flags |= flags::FACTS;
+                self.netns.put(row, facts.netns.0);
+                self.pid.put(row, facts.pid);
+                self.cgroup.put(row, facts.cgroup.0);
+                self.comm.put(row, &facts.comm);
+                self.detail(row, &detail::Process::from(&**facts));
+                self.end();
+            }
+            Event::Netns(facts) => {
+                let row = self.row(Kind::Netns, facts.ktime);
+                self.stats.flags |= flags::FACTS;
+                self.netns.put(row, facts.netns.0);
+                self.detail(row, &detail::Netns::from(&**facts));
+                self.end();
+            }
+            Event::ReservedPorts(ktime, netns, ports) => {
+                let row = self.row(Kind::ReservedPorts, *ktime);
+                self.stats.flags |= flags::FACTS;
+                self.netns.put(row, netns.0);
+                self.detail(row, &detail::ReservedPorts::from(&**ports));
+                self.end();
+            }
+            // `step` takes these apart.
+            Event::Baseline(_) => {}
+            Event::Loss(counts) => {
+                let row = self.row(Kind::Loss, counts.ktime);
+                self.stats.flags |= flags::FACTS;
+                self.detail(row, &detail::Loss::from(counts));
+                self.end();
+            }
+        }
+    }
+
+    fn key(&mut self, row: usize, key: &FlowKey) {
+        self.netns.put(row, key.netns.0);
+        self.local_addr.put(row, &key.local.addr, || key.local.addr.to_string());
+        self.local_port.put(row, key.local.port);
+        self.remote_addr.put(row, &key.remote.addr, || key.remote.addr.to_string());
+        self.remote_port.put(row, key.remote.port);
+    }
+
+    fn id(&mut self, row: usize, id: SocketId) {
+        if let Some(cookie) = id.cookie {
+            self.cookie.put(row, cookie.get());
+        }
+        if id.sock != 0 {
+            self.sock.put(row, id.sock ^ self.veil);
+        }
+    }
+
+    fn transition(&mut self, t: &Transition) {
+        let row = self.row(Kind::Transition, t.ktime);
+        self.id(row, t.id);
+        self.key(row, &t.key);
+        if t.last_port != t.key.local.port {
+            self.last_port.put(row, t.last_port);
+        }
+        self.old_state.put(row, t.old as u8 - 1);
+        self.new_state.put(row, t.new as u8 - 1);
+        if t.sk_err != 0 {
+            self.errno.put(row, &errno_word(t.sk_err));
+        }
+        if let Some(caller) = t.caller {
+            self.pid.put(row, caller.pid);
+            self.cgroup.put(row, caller.cgroup.0);
+        }
+        self.tid.put(row, t.current_tid);
+        for (said, column) in
+            [(t.shutdown, &mut self.shutdown), (t.rescued, &mut self.rescued), (t.classic, &mut self.classic)]
+        {
+            if said {
+                column.set(row);
+            }
+        }
+        self.end();
+    }
+
+    fn time_wait(&mut self, kind: Kind, e: &TimeWaitEvent) {
+        let row = self.row(kind, e.ktime);
+        self.id(row, e.id);
+        self.key(row, &e.key);
+        self.current_pid.put(row, e.current_pid);
+        self.tid.put(row, e.current_tid);
+        if e.fin_wait2 {
+            self.fin_wait2.set(row);
+        }
+        if e.expired {
+            self.expired.set(row);
+        }
+        self.end();
+    }
+
+    fn call_failed(&mut self, call: &CallFailed) {
+        let kind = match call.call {
+            Call::Connect => Kind::ConnectFailed,
+            Call::Bind => Kind::BindFailed,
+        };
+        let row = self.row(kind, call.ktime);
+        self.id(row, call.id);
+        self.netns.put(row, call.netns.0);
+        self.local_addr.put(row, &call.local.addr, || call.local.addr.to_string());
+        self.local_port.put(row, call.local.port);
+        match (call.call, call.target) {
+            (Call::Connect, Some(target)) => {
+                self.remote_addr.put(row, &target.addr, || target.addr.to_string());
+                self.remote_port.put(row, target.port);
+            }
+            (Call::Connect, None) => {}
+            (Call::Bind, asked) => self.detail(row, &detail::Asked::new(asked)),
+        }
+        self.errno.put(row, &errno_word(call.errno));
+        self.comm.put(row, &call.comm);
+        self.pid.put(row, call.caller.pid);
+        self.tid.put(row, call.caller.tid);
+        self.cgroup.put(row, call.caller.cgroup.0);
+        self.took.put(row, call.ktime.0.wrapping_sub(call.entered.0));
+        self.end();
+    }
+
+    fn socket_event(&mut self, kind: Kind, e: &SocketEvent) {
+        let row = self.row(kind, e.ktime);
+        self.id(row, e.id);
+        self.key(row, &e.key);
+        self.pid.put(row, e.pid);
+        self.tid.put(row, e.tid);
+        self.end();
+    }
+
+    fn baseline(&mut self, baseline: &Baseline) {
+        let row = self.row(Kind::Baseline, baseline.ended);
+        self.stats.flags |= flags::BASELINE;
+        self.netns.put(row, baseline.netns.0);
+        let sockets = baseline.rows.len() as u64;
+        self.detail(row, &detail::Baseline { initial: baseline.initial, began_ns: baseline.began.0, sockets });
+        self.end();
+    }
+
+    fn socket(&mut self, socket: &SocketRow, at: Ktime) {
+        let row = self.row(Kind::Socket, at);
+        if let Some(cookie) = socket.cookie {
+            self.cookie.put(row, cookie.get());
+        }
+        self.key(row, &socket.key);
+        self.new_state.put(row, socket.state as u8 - 1);
+        if socket.minisocket {
+            self.minisocket.set(row);
+        }
+        if let Some(remaining) = socket.remaining {
+            self.remaining.put(row, remaining);
+        }
+        if let Some(owner) = socket.owner {
+            self.pid.put(row, owner);
+        }
+        self.end();
+    }
+
+    fn detail(&mut self, row: usize, detail: &impl serde::Serialize) {
+        // Plain structs of numbers and strings serialise; were one not to, its row would be without detail and be skipped as damaged.
+        if let Ok(text) = serde_json::to_string(detail) {
+            self.detail.put(row, &text);
+        }
+    }
+
+    /// The rows so far as a batch; the encoder is empty afterwards.
+    pub fn batch(&mut self, schema: &SchemaRef) -> Result<(RecordBatch, Stats), ArrowError> {
+        let rows = std::mem::take(&mut self.rows);
+        let mut stats = std::mem::take(&mut self.stats);
+        stats.rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.time.finish(rows).with_timezone("UTC")),
+            self.kind.finish(rows)?,
+            Arc::new(self.netns.finish(rows)),
+            self.local_addr.finish(rows)?,
+            Arc::new(self.local_port.finish(rows)),
+            self.remote_addr.finish(rows)?,
+            Arc::new(self.remote_port.finish(rows)),
+            self.old_state.finish(rows)?,
+            self.new_state.finish(rows)?,
+            self.errno.finish(rows)?,
+            self.comm.finish(rows)?,
+            Arc::new(self.pid.finish(rows)),
+            Arc::new(self.tid.finish(rows)),
+            Arc::new(self.current_pid.finish(rows)),
+            Arc::new(self.cgroup.finish(rows)),
+            Arc::new(self.cookie.finish(rows)),
+            Arc::new(self.sock.finish(rows)),
+            Arc::new(self.last_port.finish(rows)),
+            Arc::new(self.took.finish(rows)),
+            Arc::new(self.remaining.finish(rows)),
+            self.shutdown.finish(rows),
+            self.rescued.finish(rows),
+            self.classic.finish(rows),
+            self.expired.finish(rows),
+            self.fin_wait2.finish(rows),
+            self.minisocket.finish(rows),
+            self.detail.finish(rows)?,
+        ];
+        Ok((RecordBatch::try_new(Arc::clone(schema), columns)?, stats))
+    }
+}

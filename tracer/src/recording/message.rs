@@ -1,0 +1,152 @@
+//! One message of an Arrow stream, from its bytes to arrays.
+//!
+//! `arrow-ipc` checks what arrays say about each other, but takes lengths at their word before: it slices where a message points and
+//! allocates what a buffer claims to unpack to. So every pointer and every length is held against a bound here first.
+//!
+//! Not for: where the bytes come from (`reader`), what the columns mean (`v1`).
+
+use std::collections::HashMap;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_buffer::Buffer;
+use arrow_ipc::convert::try_fb_to_schema;
+use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
+use arrow_ipc::{BodyCompressionMethod, CompressionType, MessageHeader, MetadataVersion};
+use arrow_schema::{Schema, SchemaRef};
+use thiserror::Error;
+
+use super::{MAX_ROWS, frame};
+
+/// All buffers of a message unpacked. A full batch takes 12 MiB, one of long command lines 16 MiB.
+const MAX_UNPACKED: u64 = 128 << 20;
+/// Length that says "not compressed", and bytes of the length itself.
+const NOT_COMPRESSED: i64 = -1;
+const LENGTH: u64 = 8;
+
+/// Why a message cannot be read.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    #[error("a message is no Arrow message: {0}")]
+    Flatbuffer(String),
+    #[error("a message says {found} where {expected} was expected")]
+    Unexpected { expected: &'static str, found: String },
+    #[error("{what} of {found} is above the bound of {bound}")]
+    Absurd { what: &'static str, found: u64, bound: u64 },
+    #[error("a buffer lies outside of its message")]
+    Outside,
+    #[error("{0}")]
+    Arrow(String),
+}
+
+/// What a message brought.
+pub enum Message {
+    Batch(RecordBatch),
+    Dictionary,
+}
+
+/// The schema of a stream's first message.
+pub fn schema(metadata: &[u8]) -> Result<Schema, MessageError> {
+    let message =
+        arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
+    let unexpected =
+        || MessageError::Unexpected { expected: "a schema", found: format!("{:?}", message.header_type()) };
+    try_fb_to_schema(message.header_as_schema().ok_or_else(unexpected)?)
+        .map_err(|error| MessageError::Arrow(error.to_string()))
+}
+
+/// Reads messages that follow a schema.
+pub struct Messages {
+    schema: SchemaRef,
+    dictionaries: HashMap<i64, ArrayRef>,
+}
+
+impl Messages {
+    pub fn new(schema: SchemaRef) -> Self {
+        Self { schema, dictionaries: HashMap::new() }
+    }
+
+    /// Reads one message whose checksum was right.
+    pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<Message, MessageError> {
+        let message =
+            arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
+        let arrow = |error: arrow_schema::ArrowError| MessageError::Arrow(error.to_string());
+        if message.version() != MetadataVersion::V5 {
+            let found = format!("metadata version {:?}", message.version());
+            return Err(MessageError::Unexpected { expected: "metadata version V5", found });
+        }
+        if message.bodyLength() != i64::try_from(body.len()).unwrap_or(i64::MAX) {
+            return Err(MessageError::Outside);
+        }
+        if let Some(batch) = message.header_as_record_batch() {
+            plausible(&batch, &body)?;
+            let body = Buffer::from_vec(body);
+            let decoder = RecordBatchDecoder::try_new(
+                &body,
+                batch,
+                SchemaRef::clone(&self.schema),
+                &self.dictionaries,
+                &MetadataVersion::V5,
+            );
+            return decoder.and_then(RecordBatchDecoder::read_record_batch).map(Message::Batch).map_err(arrow);
+        }
+        if let Some(dictionary) = message.header_as_dictionary_batch() {
+            if dictionary.isDelta() {
+                return Err(MessageError::Unexpected { expected: "whole dictionaries", found: "a part of one".into() });
+            }
+            let values = dictionary.data().ok_or(MessageError::Outside)?;
+            plausible(&values, &body)?;
+            let body = Buffer::from_vec(body);
+            read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &MetadataVersion::V5)
+                .map_err(arrow)?;
+            return Ok(Message::Dictionary);
+        }
+        debug_assert_ne!(message.header_type(), MessageHeader::RecordBatch);
+        Err(MessageError::Unexpected { expected: "a batch", found: format!("{:?}", message.header_type()) })
+    }
+}
+
+/// Holds every number of a batch against what its body can bear.
+fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<(), MessageError> {
+    let absurd = |what, found, bound| Err(MessageError::Absurd { what, found, bound });
+    let rows = u64::try_from(batch.length()).unwrap_or(u64::MAX);
+    if rows > MAX_ROWS as u64 {
+        return absurd("a number of rows", rows, MAX_ROWS as u64);
+    }
+    for node in batch.nodes().into_iter().flatten() {
+        let (length, nulls) = (u64::try_from(node.length()), u64::try_from(node.null_count()));
+        let length = length.unwrap_or(u64::MAX);
+        if length > MAX_ROWS as u64 {
+            return absurd("a number of values", length, MAX_ROWS as u64);
+        }
+        if nulls.unwrap_or(u64::MAX) > length {
+            return absurd("a number of nulls", nulls.unwrap_or(u64::MAX), length);
+        }
+    }
+    let codec = batch.compression();
+    if let Some(codec) = codec
+        && (codec.codec() != CompressionType::ZSTD || codec.method() != BodyCompressionMethod::BUFFER)
+    {
+        let found = format!("{:?}, {:?}", codec.codec(), codec.method());
+        return Err(MessageError::Unexpected { expected: "zstd buffers", found });
+    }
+    let mut unpacked = 0_u64;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let (Ok(start), Ok(length)) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length())) else {
+            return Err(MessageError::Outside);
+        };
+        let bytes = start.checked_add(length).and_then(|end| body.get(start..end)).ok_or(MessageError::Outside)?;
+        let long = bytes.len() as u64;
+        unpacked = unpacked.saturating_add(match codec {
+            None => long,
+            Some(_) if bytes.is_empty() => 0,
+            Some(_) => match bytes.first_chunk().map(|word| i64::from_le_bytes(*word)) {
+                Some(NOT_COMPRESSED) => long.saturating_sub(LENGTH),
+                Some(length) => u64::try_from(length).unwrap_or(u64::MAX),
+                None => return Err(MessageError::Outside),
+            },
+        });
+    }
+    if unpacked > MAX_UNPACKED { absurd("a batch", unpacked, MAX_UNPACKED) } else { Ok(()) }
+}
+
+const _: () = assert!((frame::MAX_BODY as u64) < MAX_UNPACKED, "a body that is not compressed must fit");

@@ -1,0 +1,74 @@
+//! Evidence that survives: what the tracker was fed, in the order in which it was fed, in a file.
+//!
+//! Facts only. Conclusions are drawn again by the tracker that reads the file, so a better tracker makes old recordings better,
+//! and the report from a recording is the report that the live run printed. The file is an Arrow IPC file with zstd
+//! buffers (`FORMAT.md` next to this module describes it for analysts), readable by pandas, polars and DuckDB as it is.
+//!
+//! Each message carries a checksum and each batch stands for itself: a file that was cut off or damaged is read up to the damage,
+//! and the reader says what is missing. Nothing is believed before its checksum was right, and no length is allocated before it was
+//! compared with a bound.
+//!
+//! Not for: deciding what to record or when (`run`), speed and positions of a replay (`source::replay`), other formats (`export`).
+
+mod columns;
+mod detail;
+mod encode;
+mod frame;
+pub mod header;
+mod message;
+mod reader;
+mod schema;
+mod table;
+#[cfg(test)]
+mod tests;
+mod v1;
+pub mod words;
+pub mod writer;
+
+pub use header::Header;
+pub use reader::{Damage, Place, ReadError, Reader};
+pub use table::Tabler;
+pub use writer::{WriteError, Writer, Written, create};
+
+use crate::event::{Event, Ktime};
+
+/// The format version that is written. Every version ever released is read.
+pub const VERSION: u32 = 1;
+
+/// Rows of a batch: enough for zstd to find what repeats, few enough to be held twice without being noticed.
+const MAX_ROWS: usize = 1 << 16;
+/// Text of a batch (command lines, lists of reserved ports) at which it is cut early.
+const MAX_TEXT: usize = 4 << 20;
+/// Sockets of one namespace in one list. A row of it takes 72 bytes: two million are the half of what a reader may use in all.
+const MAX_SOCKETS: u64 = 2 << 20;
+
+/// One thing that the tracker was fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Event(Event),
+    /// So many records could not be decoded.
+    Skipped(u64),
+    /// The clock was moved on.
+    Advance(Ktime),
+}
+
+impl Step {
+    /// When it happened; `None` for what has no time of its own.
+    pub fn ktime(&self) -> Option<Ktime> {
+        Some(match self {
+            Self::Advance(now) => *now,
+            Self::Skipped(_) => return None,
+            Self::Event(event) => match event {
+                Event::Transition(event) => event.ktime,
+                Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => event.ktime,
+                Event::CallFailed(event) => event.ktime,
+                Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => event.ktime,
+                Event::Process(facts) => facts.ktime,
+                Event::Netns(facts) => facts.ktime,
+                Event::ReservedPorts(ktime, ..) => *ktime,
+                Event::Baseline(baseline) => baseline.ended,
+                Event::Loss(counts) => counts.ktime,
+            },
+        })
+    }
+}

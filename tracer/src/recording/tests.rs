@@ -1,0 +1,462 @@
+//! What goes in comes out; what was cut or changed is noticed and never replayed.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::*;
+
+fn header() -> Header {
+    Header {
+        tool: "portchurn test".into(),
+        anchor: header::Anchor { ktime_ns: 5_000_000_000, unix_ns: 1_773_454_267_000_000_000 },
+        begin_ns: 4_000_000_000,
+        ..Header::default()
+    }
+}
+
+fn write(steps: &[Step], batch: usize) -> Vec<u8> {
+    let mut writer = Writer::new(Cursor::new(Vec::new()), &header()).expect("a header");
+    for chunk in steps.chunks(batch) {
+        for step in chunk {
+            writer.step(step).expect("in memory");
+        }
+        writer.flush().expect("in memory");
+    }
+    writer.finish().expect("in memory").1.into_inner()
+}
+
+fn read(bytes: &[u8]) -> Result<(Vec<Step>, Option<Damage>), ReadError> {
+    let mut reader = Reader::open(bytes)?;
+    let mut steps = Vec::new();
+    while let Some(step) = reader.next_step()? {
+        steps.push(step);
+    }
+    assert_eq!(reader.bad_rows(), 0);
+    Ok((steps, reader.damage().cloned()))
+}
+
+/// Kernel addresses are veiled: only which are equal is kept.
+fn unveiled(mut steps: Vec<Step>) -> Vec<Step> {
+    let mut veil = None;
+    for step in &mut steps {
+        let Step::Event(event) = step else { continue };
+        let id = match event {
+            Event::Transition(event) => &mut event.id,
+            Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => &mut event.id,
+            Event::CallFailed(event) => &mut event.id,
+            Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => &mut event.id,
+            _ => continue,
+        };
+        if id.sock != 0 {
+            id.sock ^= *veil.get_or_insert(id.sock);
+        }
+    }
+    steps
+}
+
+fn addr() -> impl Strategy<Value = Addr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| Addr::from(std::net::IpAddr::from(octets))),
+        any::<[u8; 16]>().prop_map(|octets| Addr::from(std::net::IpAddr::from(octets))),
+        Just(Addr::UNSPECIFIED),
+    ]
+}
+
+prop_compose! {
+    fn endpoint()(addr in addr(), port in any::<u16>()) -> Endpoint {
+        Endpoint { addr, port }
+    }
+}
+
+prop_compose! {
+    fn key()(netns in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
+        FlowKey { netns: Netns(netns), local, remote }
+    }
+}
+
+prop_compose! {
+    fn id()(cookie in any::<u64>(), sock in any::<u64>()) -> SocketId {
+        SocketId { cookie: SocketCookie::new(cookie), sock }
+    }
+}
+
+fn ktime() -> impl Strategy<Value = Ktime> {
+    prop_oneof![any::<u64>().prop_map(Ktime), (0..1_u64 << 40).prop_map(Ktime)]
+}
+
+fn state() -> impl Strategy<Value = TcpState> {
+    prop::sample::select(&TcpState::ALL[..])
+}
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    ".{0,40}".prop_map(|text: String| text.into())
+}
+
+prop_compose! {
+    fn transition()(
+        (ktime, id, key, last_port) in (ktime(), id(), key(), any::<u16>()),
+        (old, new, sk_err) in (state(), state(), any::<u16>()),
+        (pid, current_tid, cgroup) in (any::<Option<u32>>(), any::<u32>(), any::<u64>()),
+        (shutdown, rescued, classic) in any::<(bool, bool, bool)>(),
+    ) -> Event {
+        let caller = pid.map(|pid| Caller { pid, tid: current_tid, cgroup: CgroupId(cgroup) });
+        Event::Transition(
+            Transition { ktime, id, key, last_port, old, new, sk_err, shutdown, caller, current_tid, rescued, classic },
+        )
+    }
+}
+
+prop_compose! {
+    fn time_wait()(
+        (ktime, id, key) in (ktime(), id(), key()),
+        (fin_wait2, expired, start) in any::<(bool, bool, bool)>(),
+        (current_pid, current_tid) in any::<(u32, u32)>(),
+    ) -> Event {
+        let event = TimeWaitEvent { ktime, id, key, fin_wait2, expired, current_pid, current_tid };
+        if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
+    }
+}
+
+prop_compose! {
+    fn call_failed()(
+        (ktime, entered, id, netns) in (ktime(), ktime(), id(), any::<u32>()),
+        (pid, tid, cgroup, comm) in (any::<u32>(), any::<u32>(), any::<u64>(), text()),
+        (bind, errno, target, local) in (any::<bool>(), any::<u16>(), prop::option::of(endpoint()), endpoint()),
+    ) -> Event {
+        Event::CallFailed(Box::new(CallFailed {
+            ktime, entered, id, netns: Netns(netns), comm, errno, target, local,
+            caller: Caller { pid, tid, cgroup: CgroupId(cgroup) },
+            call: if bind { Call::Bind } else { Call::Connect },
+        }))
+    }
+}
+
+prop_compose! {
+    fn socket_event()((ktime, id, key, pid, tid) in (ktime(), id(), key(), any::<u32>(), any::<u32>()), kind in 0..3) -> Event {
+        let event = SocketEvent { ktime, id, key, pid, tid };
+        match kind {
+            0 => Event::Accepted(event),
+            1 => Event::Bound(event),
+            _ => Event::Released(event),
+        }
+    }
+}
+
+prop_compose! {
+    fn process()(
+        (ktime, pid, start, ppid, uid) in (ktime(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()),
+        (netns, cgroup, comm, parent_comm) in (any::<u32>(), any::<u64>(), text(), text()),
+        texts in prop::collection::vec(prop::option::of(text()), 6),
+    ) -> Event {
+        let mut texts = texts.into_iter();
+        let mut next = || texts.next().flatten();
+        Event::Process(Box::new(ProcessFacts {
+            ktime, pid, start, ppid, uid, comm, parent_comm, netns: Netns(netns), cgroup: CgroupId(cgroup),
+            cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
+        }))
+    }
+}
+
+prop_compose! {
+    fn netns()(
+        (ktime, netns, name, cookie) in (ktime(), any::<u32>(), prop::option::of(text()), any::<Option<u64>>()),
+        (port_range, tw_reuse, tw_reuse_delay_ms) in any::<(Option<(u16, u16)>, Option<u8>, Option<u32>)>(),
+        (timestamps, max_tw_buckets, fin_timeout_ms) in any::<(Option<bool>, Option<u32>, Option<u32>)>(),
+        (time_wait, conntrack) in any::<(Option<u32>, Option<(u32, u32)>)>(),
+    ) -> Event {
+        Event::Netns(Box::new(NetnsFacts {
+            ktime, netns: Netns(netns), name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
+            fin_timeout_ms, time_wait, conntrack,
+        }))
+    }
+}
+
+prop_compose! {
+    fn row()(
+        (cookie, key, state, minisocket) in (any::<u64>(), key(), state(), any::<bool>()),
+        (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
+    ) -> SocketRow {
+        SocketRow { cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner }
+    }
+}
+
+prop_compose! {
+    fn baseline()(
+        (netns, began, ended, initial) in (any::<u32>(), ktime(), ktime(), any::<bool>()),
+        rows in prop::collection::vec(row(), 0..30),
+    ) -> Event {
+        Event::Baseline(Baseline { netns: Netns(netns), began, ended, initial, rows: rows.into() })
+    }
+}
+
+fn loss() -> impl Strategy<Value = Event> {
+    (ktime(), any::<[u64; 9]>()).prop_map(|(ktime, [a, b, c, d, e, f, g, h, i])| {
+        Event::Loss(LossCounts {
+            ktime,
+            ring_transitions: a,
+            ring_time_wait: b,
+            ring_calls: c,
+            ring_facts: d,
+            chain_missed: e,
+            chain_rescued: f,
+            other_missed: g,
+            call_map_full: h,
+            recorder: i,
+        })
+    })
+}
+
+fn reserved() -> impl Strategy<Value = Event> {
+    (ktime(), any::<u32>(), prop::collection::btree_set(any::<u16>(), 0..20))
+        .prop_map(|(ktime, netns, ports)| Event::ReservedPorts(ktime, Netns(netns), ports.into_iter().collect()))
+}
+
+/// Anything that a tracker can be fed.
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => transition().prop_map(Step::Event),
+        2 => time_wait().prop_map(Step::Event),
+        1 => call_failed().prop_map(Step::Event),
+        1 => socket_event().prop_map(Step::Event),
+        1 => process().prop_map(Step::Event),
+        1 => netns().prop_map(Step::Event),
+        1 => baseline().prop_map(Step::Event),
+        1 => loss().prop_map(Step::Event),
+        1 => reserved().prop_map(Step::Event),
+        1 => ktime().prop_map(Step::Advance),
+        1 => (1..u64::MAX).prop_map(Step::Skipped),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_comes_back_in_its_order(steps in prop::collection::vec(step(), 0..80), batch in 1_usize..40) {
+        let (back, damage) = read(&write(&steps, batch)).expect("a recording");
+        prop_assert_eq!(damage, None);
+        prop_assert_eq!(unveiled(back), unveiled(steps));
+    }
+
+    #[test]
+    fn any_bytes_in_any_place_are_an_answer(
+        steps in prop::collection::vec(step(), 1..20),
+        at in any::<prop::sample::Index>(),
+        junk in prop::collection::vec(any::<u8>(), 1..60),
+    ) {
+        let mut bytes = write(&steps, 7);
+        let at = at.index(bytes.len());
+        let end = bytes.len().min(at + junk.len());
+        bytes[at..end].copy_from_slice(&junk[..end - at]);
+        if let Ok((back, _)) = read(&bytes) {
+            prop_assert_eq!(unveiled(back.clone()), unveiled(steps[..back.len()].to_vec()));
+        }
+    }
+}
+
+/// Small, and with every kind of row.
+fn sample() -> Vec<Step> {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut draw =
+        |strategy: BoxedStrategy<Event>| Step::Event(strategy.new_tree(&mut runner).expect("a value").current());
+    let mut steps = vec![
+        draw(process().boxed()),
+        draw(netns().boxed()),
+        draw(reserved().boxed()),
+        draw(baseline().boxed()),
+        draw(transition().boxed()),
+        draw(time_wait().boxed()),
+        draw(call_failed().boxed()),
+        draw(socket_event().boxed()),
+        draw(loss().boxed()),
+    ];
+    steps.extend([Step::Skipped(3), Step::Advance(Ktime(9_000_000_000))]);
+    steps
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_read_to_its_last_whole_batch() {
+    let steps = sample();
+    let bytes = write(&steps, 4);
+    let whole = unveiled(read(&bytes).expect("whole").0);
+    let mut most = 0;
+    for length in 0..bytes.len() {
+        let cut = &bytes[..length];
+        match read(cut) {
+            Err(ReadError::Empty) => assert_eq!(length, 0),
+            Err(ReadError::NotArrow) => assert!(length < 8, "{length}"),
+            Err(ReadError::NoHeader(_)) => assert_eq!(most, 0, "{length}: a header once read is always read"),
+            Err(error) => panic!("{length}: {error}"),
+            Ok((back, damage)) => {
+                let damage = damage.unwrap_or_else(|| panic!("{length}: the end is missing and nobody says so"));
+                assert_eq!(damage.at + damage.bytes, length as u64, "{length}");
+                assert!(back.len() >= most, "{length}: more bytes, fewer events");
+                most = back.len();
+                assert_eq!(unveiled(back)[..], whole[..most], "{length}");
+            }
+        }
+    }
+    assert_eq!(most, whole.len(), "without the footer nothing is missing");
+}
+
+#[test]
+fn a_bit_flipped_anywhere_is_noticed_and_nothing_behind_it_is_believed() {
+    let steps = sample();
+    let mut bytes = write(&steps, 4);
+    let whole = unveiled(read(&bytes).expect("whole").0);
+    let footer = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail") + 48;
+    // One bit of each byte, another one each time; all of a frame's bits are the business of `frame`'s tests.
+    for bit in (0..bytes.len() * 8).step_by(9) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        match read(&bytes) {
+            Err(ReadError::Io(error)) => panic!("bit {bit}: {error}"),
+            Err(_) => {}
+            Ok((back, damage)) => {
+                assert_eq!(unveiled(back.clone())[..], whole[..back.len()], "bit {bit}");
+                // Of the footer, which only other programs read, the closing magic is compared.
+                assert!(
+                    damage.is_some() || (bit / 8 >= footer && back.len() == whole.len()),
+                    "bit {bit} went unnoticed"
+                );
+            }
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn a_cut_says_how_many_seconds_are_missing() {
+    let second = |second: u64| Step::Advance(Ktime(4_000_000_000 + second * 1_000_000_000));
+    let bytes = write(&[second(1), second(2), second(3), second(10)], 2);
+    let tail = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail");
+    let (steps, damage) = read(&bytes[..tail - 9]).expect("a recording");
+    assert_eq!(steps, [second(1), second(2)]);
+    assert_eq!(damage.and_then(|damage| damage.nanos), Some(8_000_000_000), "the head of the cut batch tells");
+    let (_, damage) = read(&bytes[..tail]).expect("a recording");
+    assert_eq!(damage.and_then(|damage| damage.nanos), None, "nothing tells what came behind");
+}
+
+#[test]
+fn what_is_no_recording_has_its_own_error() {
+    let error = |bytes: &[u8]| Reader::open(bytes).err().expect("no recording");
+    assert!(matches!(error(b""), ReadError::Empty));
+    assert!(matches!(error(b"{\"schema\": \"portchurn.report/1\"}"), ReadError::NotArrow));
+    assert!(matches!(error(b"ARROW1\0\0"), ReadError::NoHeader(_)));
+    // As another program writes it, and as a later version of this one might.
+    let arrow = |metadata: &[(&str, &str)]| {
+        let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let metadata = metadata.collect::<std::collections::HashMap<_, _>>();
+        let schema = arrow_schema::Schema::new_with_metadata(Vec::<arrow_schema::Field>::new(), metadata);
+        let mut bytes = Vec::new();
+        arrow_ipc::writer::FileWriter::try_new(&mut bytes, &schema).and_then(|mut file| file.finish()).expect("a file");
+        bytes
+    };
+    assert!(matches!(error(&arrow(&[])), ReadError::NotOurs));
+    assert!(matches!(error(&arrow(&[("portchurn.version", "2")])), ReadError::TooNew { found: 2 }));
+    assert!(matches!(error(&arrow(&[("portchurn.version", "0")])), ReadError::UnknownVersion { .. }));
+    assert!(matches!(error(&arrow(&[("portchurn.version", "1")])), ReadError::NoHeader(_)));
+}
+
+#[test]
+fn places_are_found_without_reading_and_reading_goes_on_from_there() {
+    let second = |second: u64| Step::Advance(Ktime(second * 1_000_000_000));
+    let steps: Vec<Step> = (0..10).map(second).collect();
+    let mut reader = Reader::open(Cursor::new(write(&steps, 3))).expect("a recording");
+    let places = reader.places().expect("in memory");
+    assert_eq!(places.iter().map(|place| place.rows).collect::<Vec<_>>(), [3, 3, 3, 1]);
+    assert_eq!((places[1].first, places[1].last), (Ktime(3_000_000_000), Ktime(5_000_000_000)));
+    reader.go_to(&places[2]).expect("in memory");
+    assert_eq!(reader.next_step().expect("in memory"), Some(second(6)));
+    reader.go_to(&places[0]).expect("in memory");
+    assert_eq!(reader.next_step().expect("in memory"), Some(second(0)));
+}
+
+#[test]
+fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
+    let row = SocketRow {
+        cookie: SocketCookie::new(7),
+        key: FlowKey {
+            netns: Netns(1),
+            local: Endpoint { addr: Addr::UNSPECIFIED, port: 1 },
+            remote: Endpoint { addr: Addr::UNSPECIFIED, port: 2 },
+        },
+        state: TcpState::Established,
+        minisocket: false,
+        remaining: None,
+        owner: Some(3),
+    };
+    let list = Step::Event(Event::Baseline(Baseline {
+        netns: Netns(1),
+        began: Ktime(1),
+        ended: Ktime(2),
+        initial: true,
+        rows: vec![row; MAX_ROWS + 5].into(),
+    }));
+    let bytes = write(std::slice::from_ref(&list), 1);
+    assert_eq!(read(&bytes).expect("a recording").0, [list]);
+}
+
+/// A disk that is full after so many bytes.
+struct Small(Cursor<Vec<u8>>, u64);
+
+impl std::io::Write for Small {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = usize::try_from(self.1.saturating_sub(self.0.position())).expect("small");
+        match bytes.len().min(room) {
+            0 if !bytes.is_empty() => Err(std::io::ErrorKind::StorageFull.into()),
+            fits => self.0.write(&bytes[..fits]),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::io::Seek for Small {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl writer::Sink for Small {
+    fn cut(&mut self, length: u64) -> std::io::Result<()> {
+        self.0.cut(length)
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_a_whole_file() {
+    let steps: Vec<Step> = (0..40).map(|second| Step::Advance(Ktime(second * 1_000_000_000))).collect();
+    let whole = write(&steps, 4).len() as u64;
+    let mut packer = writer::Packer::new(&header()).expect("a header");
+    let opening = packer.opening(&header()).expect("a header");
+    let least = writer::Output::begin(Cursor::new(Vec::new()), opening, &packer).expect("in memory").written().bytes;
+    for room in (least..whole).step_by(97) {
+        let opening = packer.opening(&header()).expect("a header");
+        let mut output = writer::Output::begin(Small(Cursor::new(Vec::new()), room), opening, &packer).expect("room");
+        let mut full = false;
+        for chunk in steps.chunks(4) {
+            for step in chunk {
+                packer.step(step, |_| Ok(())).expect("in memory");
+            }
+            let packed = packer.flush().expect("in memory").expect("a batch");
+            full = full || output.batch(&packed).is_err();
+            if full {
+                break;
+            }
+        }
+        let Ok((written, sink)) = output.finish() else { continue };
+        let bytes = sink.0.into_inner();
+        assert_eq!(written.bytes, bytes.len() as u64);
+        let (back, damage) = read(&bytes).expect("a recording");
+        assert_eq!((damage, back.len() as u64), (None, written.batches * 4), "{room}");
+        arrow_ipc::reader::FileReader::try_new(Cursor::new(bytes), None).expect("a file for everybody");
+    }
+}

@@ -1,0 +1,418 @@
+//! Format version 1, the reading half: rows into steps.
+//!
+//! Rows come out of frames whose checksum was right, and all the same nothing here trusts them: a row that makes no sense is counted
+//! and left out. Not for: bytes; `message` turns those into arrays.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::{Array as _, RecordBatch, StringArray, StringViewArray};
+use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use serde::de::DeserializeOwned;
+
+use super::words::{Kind, errno_of_word, state_of_word};
+use super::{MAX_SOCKETS, Step, detail, schema::column};
+use crate::event::{
+    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
+    ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
+};
+
+/// A column of numbers.
+struct Numbers<T: arrow_buffer::ArrowNativeType> {
+    values: ScalarBuffer<T>,
+    nulls: Option<NullBuffer>,
+}
+
+impl<T: arrow_buffer::ArrowNativeType> Numbers<T> {
+    fn get(&self, row: usize) -> Option<T> {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { self.values.get(row).copied() }
+    }
+}
+
+/// A column of words, as indexes into what the words mean.
+struct Words<W> {
+    keys: Numbers<u8>,
+    meaning: Vec<Option<W>>,
+}
+
+impl<W: Copy> Words<W> {
+    fn get(&self, row: usize) -> Option<W> {
+        *self.meaning.get(usize::from(self.keys.get(row)?))?
+    }
+}
+
+/// A column of addresses. Equal texts have equal views within a batch, so each is parsed about once.
+struct Addresses {
+    array: StringViewArray,
+    latest: [(u128, Option<Addr>); 2],
+}
+
+impl Addresses {
+    fn get(&mut self, row: usize) -> Option<Addr> {
+        if self.array.is_null(row) {
+            return None;
+        }
+        let view = *self.array.views().get(row)?;
+        match self.latest {
+            [(known, addr), _] | [_, (known, addr)] if known == view => addr,
+            _ => {
+                let addr = self.array.value(row).parse().ok().map(|ip: std::net::IpAddr| Addr::from(ip));
+                self.latest = [(view, addr), self.latest[0]];
+                addr
+            }
+        }
+    }
+}
+
+/// The columns of one batch.
+struct Columns {
+    time: ScalarBuffer<i64>,
+    kind: Words<Kind>,
+    netns: Numbers<u32>,
+    local_addr: Addresses,
+    local_port: Numbers<u16>,
+    remote_addr: Addresses,
+    remote_port: Numbers<u16>,
+    old_state: Words<TcpState>,
+    new_state: Words<TcpState>,
+    errno: StringArray,
+    comm: StringArray,
+    pid: Numbers<u32>,
+    tid: Numbers<u32>,
+    current_pid: Numbers<u32>,
+    cgroup: Numbers<u64>,
+    cookie: Numbers<u64>,
+    sock: Numbers<u64>,
+    last_port: Numbers<u16>,
+    took: Numbers<u64>,
+    remaining: Numbers<u64>,
+    shutdown: BooleanBuffer,
+    rescued: BooleanBuffer,
+    classic: BooleanBuffer,
+    expired: BooleanBuffer,
+    fin_wait2: BooleanBuffer,
+    minisocket: BooleanBuffer,
+    detail: StringArray,
+}
+
+impl Columns {
+    /// `None` if a column is missing or of another type. More columns than these are fine.
+    fn new(batch: &RecordBatch) -> Option<Self> {
+        fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<Numbers<T::Native>>
+        where
+            T: arrow_array::ArrowPrimitiveType,
+        {
+            let array = batch.column_by_name(name)?.as_primitive_opt::<T>()?;
+            Some(Numbers { values: array.values().clone(), nulls: array.nulls().cloned() })
+        }
+        fn words<W>(batch: &RecordBatch, name: &str, meaning: impl Fn(&str) -> Option<W>) -> Option<Words<W>> {
+            let array = batch.column_by_name(name)?.as_dictionary_opt::<UInt8Type>()?;
+            let words = array.values().as_string_opt::<i32>()?;
+            let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
+            Some(Words { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
+        }
+        fn addresses(batch: &RecordBatch, name: &str) -> Option<Addresses> {
+            // The view of an empty text is 0, and an empty text is no address.
+            let array = batch.column_by_name(name)?.as_string_view_opt()?.clone();
+            Some(Addresses { array, latest: [(0, None); 2] })
+        }
+        let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
+        let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
+        Some(Self {
+            time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
+            kind: words(batch, column::KIND, Kind::of_word)?,
+            netns: numbers::<UInt32Type>(batch, column::NETNS)?,
+            local_addr: addresses(batch, column::LOCAL_ADDR)?,
+            local_port: numbers::<UInt16Type>(batch, column::LOCAL_PORT)?,
+            remote_addr: addresses(batch, column::REMOTE_ADDR)?,
+            remote_port: numbers::<UInt16Type>(batch, column::REMOTE_PORT)?,
+            old_state: words(batch, column::OLD_STATE, state_of_word)?,
+            new_state: words(batch, column::NEW_STATE, state_of_word)?,
+            errno: texts(column::ERRNO)?,
+            comm: texts(column::COMM)?,
+            pid: numbers::<UInt32Type>(batch, column::PID)?,
+            tid: numbers::<UInt32Type>(batch, column::TID)?,
+            current_pid: numbers::<UInt32Type>(batch, column::CURRENT_PID)?,
+            cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
+            cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
+            sock: numbers::<UInt64Type>(batch, column::SOCK)?,
+            last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
+            took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
+            remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
+            shutdown: flags(column::SHUTDOWN)?,
+            rescued: flags(column::RESCUED)?,
+            classic: flags(column::CLASSIC)?,
+            expired: flags(column::EXPIRED)?,
+            fin_wait2: flags(column::FIN_WAIT2)?,
+            minisocket: flags(column::MINISOCKET)?,
+            detail: texts(column::DETAIL)?,
+        })
+    }
+}
+
+/// A list of sockets that is still coming in.
+struct Open {
+    netns: Netns,
+    began: Ktime,
+    ended: Ktime,
+    initial: bool,
+    expected: u64,
+    rows: Vec<SocketRow>,
+}
+
+/// What a row came to.
+enum Row {
+    Step(Step),
+    /// Part of something larger.
+    Part,
+    /// It makes no sense.
+    Bad,
+}
+
+/// Turns batches into steps, one after the other.
+pub struct Decoder {
+    offset: i64,
+    columns: Option<Columns>,
+    row: usize,
+    rows: usize,
+    open: Option<Open>,
+    /// Rows that made no sense: of a kind that this version does not know, or without a value that they need.
+    pub bad_rows: u64,
+}
+
+impl Decoder {
+    pub fn new(offset: i64) -> Self {
+        Self { offset, columns: None, row: 0, rows: 0, open: None, bad_rows: 0 }
+    }
+
+    /// Takes the next batch; the one before has been read to its end, or is given up.
+    pub fn feed(&mut self, batch: &RecordBatch) -> bool {
+        self.columns = Columns::new(batch);
+        (self.row, self.rows) = (0, batch.num_rows());
+        self.columns.is_some()
+    }
+
+    /// Forgets what was begun, before reading goes on elsewhere.
+    pub fn reset(&mut self) {
+        (self.columns, self.open, self.row, self.rows) = (None, None, 0, 0);
+    }
+
+    /// The next step; `None` when the batch is used up.
+    pub fn next(&mut self) -> Option<Step> {
+        let Self { offset, columns: Some(columns), row, rows, open, bad_rows } = self else { return None };
+        while *row < *rows {
+            let at = *row;
+            *row += 1;
+            let kind = columns.kind.get(at);
+            if kind != Some(Kind::Socket)
+                && let Some(open) = open.take()
+            {
+                // Its rows ended early. Half a list would make every socket that is missing look closed.
+                *bad_rows += open.rows.len() as u64 + 1;
+            }
+            match columns.decode(open, *offset, kind, at) {
+                Row::Step(step) => return Some(step),
+                Row::Part => {}
+                Row::Bad => *bad_rows += 1,
+            }
+        }
+        None
+    }
+}
+
+/// `None` until the list has all its sockets.
+fn close(list: &mut Option<Open>) -> Row {
+    let Some(open) = list.take_if(|open| open.rows.len() as u64 == open.expected) else { return Row::Part };
+    Row::Step(Step::Event(Event::Baseline(Baseline {
+        netns: open.netns,
+        began: open.began,
+        ended: open.ended,
+        initial: open.initial,
+        rows: open.rows.into(),
+    })))
+}
+
+impl Columns {
+    fn decode(&mut self, open: &mut Option<Open>, offset: i64, kind: Option<Kind>, row: usize) -> Row {
+        let (Some(kind), Some(&time)) = (kind, self.time.get(row)) else { return Row::Bad };
+        let ktime = Ktime(time.wrapping_sub(offset).cast_unsigned());
+        let event = match kind {
+            Kind::Tick => return Row::Step(Step::Advance(ktime)),
+            Kind::Skipped => {
+                let skipped = self.detail::<detail::Skipped>(row);
+                return skipped.map_or(Row::Bad, |skipped| Row::Step(Step::Skipped(skipped.records)));
+            }
+            Kind::Baseline => return self.begin_list(open, ktime, row),
+            Kind::Socket => return self.list_socket(open, row),
+            Kind::Transition => self.transition(ktime, row).map(Event::Transition),
+            Kind::TimeWaitStart => self.time_wait(ktime, row).map(Event::TimeWaitStart),
+            Kind::TimeWaitEnd => self.time_wait(ktime, row).map(Event::TimeWaitEnd),
+            Kind::ConnectFailed => self.call_failed(Call::Connect, ktime, row),
+            Kind::BindFailed => self.call_failed(Call::Bind, ktime, row),
+            Kind::Accepted => self.socket_event(ktime, row).map(Event::Accepted),
+            Kind::Bound => self.socket_event(ktime, row).map(Event::Bound),
+            Kind::Released => self.socket_event(ktime, row).map(Event::Released),
+            Kind::Process => self.process(ktime, row),
+            Kind::Netns => self.limits(ktime, row),
+            Kind::ReservedPorts => self
+                .detail::<detail::ReservedPorts>(row)
+                .and_then(|detail| detail.ports())
+                .map(|ports| Event::ReservedPorts(ktime, self.netns(row), ports)),
+            Kind::Loss => self
+                .detail::<detail::Loss>(row)
+                .map(|detail| Event::Loss(detail.complete(LossCounts { ktime, ..LossCounts::default() }))),
+        };
+        event.map_or(Row::Bad, |event| Row::Step(Step::Event(event)))
+    }
+
+    fn begin_list(&self, list: &mut Option<Open>, ended: Ktime, row: usize) -> Row {
+        let Some(detail) = self.detail::<detail::Baseline>(row).filter(|detail| detail.sockets <= MAX_SOCKETS) else {
+            return Row::Bad;
+        };
+        *list = Some(Open {
+            netns: self.netns(row),
+            began: Ktime(detail.began_ns),
+            ended,
+            initial: detail.initial,
+            expected: detail.sockets,
+            rows: Vec::new(),
+        });
+        close(list)
+    }
+
+    fn list_socket(&mut self, list: &mut Option<Open>, row: usize) -> Row {
+        let Some(open) = list else { return Row::Bad };
+        let (Some(key), Some(state)) = (self.key(row), self.new_state.get(row)) else { return Row::Bad };
+        open.rows.push(SocketRow {
+            cookie: self.cookie.get(row).and_then(SocketCookie::new),
+            key,
+            state,
+            minisocket: self.minisocket.value(row),
+            remaining: self.remaining.get(row),
+            owner: self.pid.get(row),
+        });
+        close(list)
+    }
+}
+
+impl Columns {
+    fn netns(&self, row: usize) -> Netns {
+        Netns(self.netns.get(row).unwrap_or_default())
+    }
+
+    fn detail<T: DeserializeOwned>(&self, row: usize) -> Option<T> {
+        if self.detail.is_null(row) { None } else { serde_json::from_str(self.detail.value(row)).ok() }
+    }
+
+    fn text(array: &StringArray, row: usize) -> Option<&str> {
+        if array.is_null(row) { None } else { Some(array.value(row)) }
+    }
+
+    fn key(&mut self, row: usize) -> Option<FlowKey> {
+        Some(FlowKey {
+            netns: self.netns(row),
+            local: Endpoint { addr: self.local_addr.get(row)?, port: self.local_port.get(row)? },
+            remote: Endpoint { addr: self.remote_addr.get(row)?, port: self.remote_port.get(row)? },
+        })
+    }
+
+    fn id(&self, row: usize) -> SocketId {
+        SocketId {
+            cookie: self.cookie.get(row).and_then(SocketCookie::new),
+            sock: self.sock.get(row).unwrap_or_default(),
+        }
+    }
+
+    /// 0 where there is none; `None` if the word is no errno.
+    fn errno(&self, row: usize) -> Option<u16> {
+        Self::text(&self.errno, row).map_or(Some(0), errno_of_word)
+    }
+
+    fn caller(&self, row: usize) -> Option<Caller> {
+        Some(Caller {
+            pid: self.pid.get(row)?,
+            tid: self.tid.get(row)?,
+            cgroup: CgroupId(self.cgroup.get(row).unwrap_or_default()),
+        })
+    }
+
+    fn transition(&mut self, ktime: Ktime, row: usize) -> Option<Transition> {
+        let key = self.key(row)?;
+        Some(Transition {
+            ktime,
+            id: self.id(row),
+            key,
+            last_port: self.last_port.get(row).unwrap_or(key.local.port),
+            old: self.old_state.get(row)?,
+            new: self.new_state.get(row)?,
+            sk_err: self.errno(row)?,
+            shutdown: self.shutdown.value(row),
+            caller: self.caller(row),
+            current_tid: self.tid.get(row)?,
+            rescued: self.rescued.value(row),
+            classic: self.classic.value(row),
+        })
+    }
+
+    fn time_wait(&mut self, ktime: Ktime, row: usize) -> Option<TimeWaitEvent> {
+        Some(TimeWaitEvent {
+            ktime,
+            id: self.id(row),
+            key: self.key(row)?,
+            fin_wait2: self.fin_wait2.value(row),
+            expired: self.expired.value(row),
+            current_pid: self.current_pid.get(row)?,
+            current_tid: self.tid.get(row)?,
+        })
+    }
+
+    fn call_failed(&mut self, call: Call, ktime: Ktime, row: usize) -> Option<Event> {
+        let asked = match call {
+            Call::Connect => {
+                self.remote_addr.get(row).and_then(|addr| Some(Endpoint { addr, port: self.remote_port.get(row)? }))
+            }
+            Call::Bind => self.detail::<detail::Asked>(row)?.endpoint(),
+        };
+        Some(Event::CallFailed(Box::new(CallFailed {
+            ktime,
+            entered: Ktime(ktime.0.wrapping_sub(self.took.get(row)?)),
+            id: self.id(row),
+            netns: self.netns(row),
+            caller: self.caller(row)?,
+            comm: Self::text(&self.comm, row)?.into(),
+            call,
+            errno: self.errno(row)?,
+            target: asked,
+            local: Endpoint { addr: self.local_addr.get(row)?, port: self.local_port.get(row)? },
+        })))
+    }
+
+    fn socket_event(&mut self, ktime: Ktime, row: usize) -> Option<SocketEvent> {
+        Some(SocketEvent {
+            ktime,
+            id: self.id(row),
+            key: self.key(row)?,
+            pid: self.pid.get(row)?,
+            tid: self.tid.get(row)?,
+        })
+    }
+
+    fn process(&self, ktime: Ktime, row: usize) -> Option<Event> {
+        let detail = self.detail::<detail::Process>(row)?;
+        Some(Event::Process(Box::new(detail.complete(ProcessFacts {
+            ktime,
+            pid: self.pid.get(row)?,
+            netns: self.netns(row),
+            cgroup: CgroupId(self.cgroup.get(row).unwrap_or_default()),
+            comm: Self::text(&self.comm, row).map(Arc::from)?,
+            ..ProcessFacts::default()
+        }))))
+    }
+
+    fn limits(&self, ktime: Ktime, row: usize) -> Option<Event> {
+        let detail = self.detail::<detail::Netns>(row)?;
+        let netns = self.netns(row);
+        Some(Event::Netns(Box::new(detail.complete(&NetnsFacts { ktime, netns, ..NetnsFacts::default() }))))
+    }
+}

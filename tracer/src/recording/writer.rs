@@ -1,0 +1,392 @@
+//! Writes a recording, batch by batch, so that whatever happens to the program leaves a file that reads to its last batch.
+//!
+//! Not for: threads and queues (`run::recorder`), rotation, or deciding when a batch is due; the caller knows the time.
+
+use std::collections::HashMap;
+use std::io::{self, Seek, SeekFrom, Write};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_ipc::{Block, CompressionType, FooterBuilder, MetadataVersion};
+use arrow_schema::{ArrowError, SchemaRef};
+use flatbuffers::FlatBufferBuilder;
+use thiserror::Error;
+
+use super::encode::Encoder;
+use super::frame::{self, Stats};
+use super::{Header, Step, VERSION, schema};
+
+/// Level 1 packs churn as small as 3 does, in half the time.
+const LEVEL: i32 = 1;
+/// Arrow's least alignment; compressed buffers are copied out anyway.
+const ALIGNMENT: usize = 8;
+
+/// Why a recording cannot go on.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("building a batch: {0}")]
+    Arrow(#[from] ArrowError),
+}
+
+/// Where the bytes go. A writer that failed in the middle of a message takes back what it wrote of it.
+pub trait Sink: Write + Seek {
+    /// Cuts everything off behind `length`.
+    ///
+    /// # Errors
+    /// The file system refused.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Sink for std::fs::File {
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)?;
+        self.seek(SeekFrom::Start(length)).map(drop)
+    }
+}
+
+impl Sink for io::Cursor<Vec<u8>> {
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.get_mut().truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        self.set_position(length);
+        Ok(())
+    }
+}
+
+/// Creates a file that only its owner reads.
+///
+/// # Errors
+/// It exists and `force` was not given, or the file system refused.
+pub fn create(path: &std::path::Path, force: bool) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // A file that is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
+    if force && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
+        std::fs::remove_file(path)?;
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a recording needs a file that can be cut back when the disk is full; this is none",
+        ));
+    }
+    options.create_new(true).open(path)
+}
+
+/// What has been written so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes in the file.
+    pub bytes: u64,
+    pub rows: u64,
+    pub batches: u64,
+    /// Earliest and latest time of all rows: nanoseconds since 1970.
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Written {
+    fn count(&mut self, stats: Stats) {
+        self.first = if self.rows == 0 { stats.first } else { self.first.min(stats.first) };
+        self.last = if self.rows == 0 { stats.last } else { self.last.max(stats.last) };
+        self.rows += u64::from(stats.rows);
+        self.batches += 1;
+    }
+}
+
+/// A batch ready to be written.
+pub struct Packed {
+    pub head: Vec<u8>,
+    pub body: Vec<u8>,
+    pub stats: Stats,
+}
+
+impl Packed {
+    pub fn bytes(&self) -> u64 {
+        (self.head.len() + self.body.len()) as u64
+    }
+}
+
+/// Packs steps into batches that are ready to be written. Dictionaries are the same in every file of one version, so
+/// batches may wait in memory and go to any file.
+pub struct Packer {
+    encoder: Encoder,
+    schema: SchemaRef,
+    options: IpcWriteOptions,
+    context: IpcWriteContext,
+    generator: IpcDataGenerator,
+    dictionaries: DictionaryTracker,
+    /// The words, as the first batch brought them.
+    words: Vec<Packed>,
+}
+
+impl Packer {
+    /// # Errors
+    /// The schema could not be encoded, which no schema of ours causes.
+    pub fn new(header: &Header) -> Result<Self, WriteError> {
+        let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?
+            .try_with_compression(Some(CompressionType::ZSTD))?
+            .try_with_compression_level(Some(LEVEL))?;
+        let mut packer = Self {
+            encoder: Encoder::new(header.offset()),
+            schema: schema::schema(HashMap::new()),
+            options,
+            context: IpcWriteContext::default(),
+            generator: IpcDataGenerator::default(),
+            dictionaries: DictionaryTracker::new(true),
+            words: Vec::new(),
+        };
+        packer.context.set_reserve_scratch(true);
+        // Numbers the dictionaries of the schema.
+        packer.opening(header)?;
+        // An empty batch brings the words.
+        let (batch, _) = packer.encoder.batch(&packer.schema)?;
+        packer.pack(&batch, Stats::default())?;
+        Ok(packer)
+    }
+
+    /// The bytes that a file begins with: magic, schema with this header, words.
+    ///
+    /// # Errors
+    /// The header does not serialise, which none of ours causes.
+    pub fn opening(&mut self, header: &Header) -> Result<Opening, WriteError> {
+        let json = serde_json::to_string(header).map_err(io::Error::from)?;
+        let schema = schema::schema(HashMap::from([
+            (schema::VERSION_KEY.to_owned(), VERSION.to_string()),
+            (schema::OFFSET_KEY.to_owned(), header.offset().to_string()),
+            (schema::HEADER_KEY.to_owned(), json),
+        ]));
+        let mut numbering = DictionaryTracker::new(true);
+        let EncodedData { ipc_message, .. } =
+            self.generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut numbering, &self.options);
+        if self.dictionaries.dict_id().is_empty() {
+            self.dictionaries = numbering;
+        }
+        Ok(Opening { schema, message: ipc_message })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.encoder.rows()
+    }
+
+    /// Adds a step; batches that fill up on the way go to `packed`.
+    ///
+    /// # Errors
+    /// A batch could not be built or `packed` refused it.
+    pub fn step(
+        &mut self,
+        step: &Step,
+        mut packed: impl FnMut(Packed) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let mut batches = Vec::new();
+        self.encoder.step(step, |encoder| -> Result<(), WriteError> {
+            batches.push(encoder.batch(&self.schema)?);
+            Ok(())
+        })?;
+        for (batch, stats) in batches {
+            packed(self.pack(&batch, stats)?)?;
+        }
+        Ok(())
+    }
+
+    /// Packs what there is, even if it is little.
+    ///
+    /// # Errors
+    /// The batch could not be built.
+    pub fn flush(&mut self) -> Result<Option<Packed>, WriteError> {
+        if self.encoder.rows() == 0 {
+            return Ok(None);
+        }
+        let (batch, stats) = self.encoder.batch(&self.schema)?;
+        self.pack(&batch, stats).map(Some)
+    }
+
+    fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<Packed, WriteError> {
+        let (dictionaries, EncodedData { ipc_message, arrow_data }) =
+            self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
+        for EncodedData { ipc_message, arrow_data } in dictionaries {
+            let head = frame::head(&ipc_message, &arrow_data, Stats::default());
+            self.words.push(Packed { head, body: arrow_data, stats: Stats::default() });
+        }
+        Ok(Packed { head: frame::head(&ipc_message, &arrow_data, stats), body: arrow_data, stats })
+    }
+}
+
+/// See [`Packer::opening`].
+pub struct Opening {
+    schema: SchemaRef,
+    message: Vec<u8>,
+}
+
+/// One file.
+pub struct Output<S> {
+    sink: S,
+    schema: SchemaRef,
+    dictionaries: Vec<Block>,
+    batches: Vec<(Block, Stats)>,
+    written: Written,
+}
+
+impl<S: Sink> Output<S> {
+    /// Begins a file in an empty sink.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn begin(mut sink: S, opening: Opening, packer: &Packer) -> Result<Self, WriteError> {
+        sink.write_all(&frame::MAGIC)?;
+        let mut written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
+        let head = frame::head(&opening.message, &[], Stats::default());
+        sink.write_all(&head)?;
+        written.bytes += head.len() as u64;
+        let mut dictionaries = Vec::new();
+        for words in &packer.words {
+            sink.write_all(&words.head)?;
+            sink.write_all(&words.body)?;
+            dictionaries.push(block(written.bytes, words));
+            written.bytes += words.bytes();
+        }
+        Ok(Self { sink, schema: opening.schema, dictionaries, batches: Vec::new(), written })
+    }
+
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Adds a batch. After an error the file ends with the batch before, and [`Self::finish`] still makes it whole.
+    ///
+    /// # Errors
+    /// The sink refused, for example because the disk is full.
+    pub fn batch(&mut self, packed: &Packed) -> Result<(), WriteError> {
+        let start = self.written.bytes;
+        if let Err(error) = self.sink.write_all(&packed.head).and_then(|()| self.sink.write_all(&packed.body)) {
+            // If this fails too, the reader finds the damage.
+            let _ = self.sink.cut(start);
+            return Err(error.into());
+        }
+        self.batches.push((block(start, packed), packed.stats));
+        self.written.count(packed.stats);
+        self.written.bytes += packed.bytes();
+        Ok(())
+    }
+
+    /// Hands everything to the operating system.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        Ok(self.sink.flush()?)
+    }
+
+    /// Ends the file with its footer, giving up its last batches if that is what it takes to fit.
+    ///
+    /// # Errors
+    /// The sink refused even then. Readers of ours read the file all the same.
+    pub fn finish(mut self) -> Result<(Written, S), WriteError> {
+        loop {
+            let end = self.written.bytes;
+            let Err(error) = self.end() else { break };
+            self.sink.cut(end)?;
+            let Some((block, _)) = self.batches.pop() else { return Err(error) };
+            self.written = Written { bytes: u64::try_from(block.offset()).unwrap_or(end), ..Written::default() };
+            for (_, stats) in &self.batches {
+                self.written.count(*stats);
+            }
+            self.sink.cut(self.written.bytes)?;
+        }
+        Ok((self.written, self.sink))
+    }
+
+    fn end(&mut self) -> Result<(), WriteError> {
+        let mut fbb = FlatBufferBuilder::new();
+        let dictionaries = fbb.create_vector(&self.dictionaries);
+        let blocks: Vec<Block> = self.batches.iter().map(|(block, _)| *block).collect();
+        let batches = fbb.create_vector(&blocks);
+        let mut numbering = DictionaryTracker::new(true);
+        let schema =
+            IpcSchemaEncoder::new().with_dictionary_tracker(&mut numbering).schema_to_fb_offset(&mut fbb, &self.schema);
+        let mut footer = FooterBuilder::new(&mut fbb);
+        footer.add_version(MetadataVersion::V5);
+        footer.add_schema(schema);
+        footer.add_dictionaries(dictionaries);
+        footer.add_recordBatches(batches);
+        let root = footer.finish();
+        fbb.finish(root, None);
+        let footer = fbb.finished_data();
+        let stats = Stats {
+            rows: u32::try_from(self.written.batches).unwrap_or(u32::MAX),
+            flags: 0,
+            first: self.written.first,
+            last: self.written.last,
+        };
+        let mut bytes = Vec::with_capacity(frame::PREFIX + frame::TRAILER + footer.len() + 10);
+        bytes.extend_from_slice(&frame::CONTINUATION);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&frame::tail(stats, self.written.rows));
+        bytes.extend_from_slice(footer);
+        bytes.extend_from_slice(&i32::try_from(footer.len()).unwrap_or(i32::MAX).to_le_bytes());
+        bytes.extend_from_slice(b"ARROW1");
+        self.sink.write_all(&bytes)?;
+        self.sink.flush()?;
+        self.written.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn block(offset: u64, packed: &Packed) -> Block {
+    // A file of 8 EiB and a batch of 2 GiB are both out of reach.
+    Block::new(
+        i64::try_from(offset).unwrap_or(i64::MAX),
+        i32::try_from(packed.head.len()).unwrap_or(i32::MAX),
+        i64::try_from(packed.body.len()).unwrap_or(i64::MAX),
+    )
+}
+
+/// A whole recording into one sink: what tests, fixtures and exports need.
+pub struct Writer<S> {
+    packer: Packer,
+    output: Output<S>,
+}
+
+impl<S: Sink> Writer<S> {
+    /// # Errors
+    /// The sink refused.
+    pub fn new(sink: S, header: &Header) -> Result<Self, WriteError> {
+        let mut packer = Packer::new(header)?;
+        let opening = packer.opening(header)?;
+        let output = Output::begin(sink, opening, &packer)?;
+        Ok(Self { packer, output })
+    }
+
+    /// Adds a step.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn step(&mut self, step: &Step) -> Result<(), WriteError> {
+        let output = &mut self.output;
+        self.packer.step(step, |packed| output.batch(&packed))
+    }
+
+    /// Ends the present batch.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        if let Some(packed) = self.packer.flush()? {
+            self.output.batch(&packed)?;
+        }
+        self.output.flush()
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn finish(mut self) -> Result<(Written, S), WriteError> {
+        self.flush()?;
+        self.output.finish()
+    }
+}

@@ -1,0 +1,150 @@
+//! `portchurn export`: a recording for other programs.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::playback;
+use crate::cli::{ExportArgs, ExportFormat, Exported};
+use crate::export::flows::{self, Flows};
+use crate::export::redact::Redactor;
+use crate::export::table::{Dataset, Lines, Parquet, Table, TableError, Text};
+use crate::recording::writer::Sink;
+use crate::recording::{Header, Step, Tabler, Writer};
+use crate::source::replay::Replay;
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::Wanted;
+
+/// Exports what was asked for.
+///
+/// # Errors
+/// It is no recording, or the output could not be written.
+pub fn run(args: &ExportArgs) -> Result<()> {
+    let mut replay = Replay::open(&args.file)?;
+    let redactor = args.redact.then(Redactor::default);
+    let header = match &redactor {
+        Some(redactor) => redactor.header(replay.header().clone()),
+        None => replay.header().clone(),
+    };
+    let mut next = || -> Result<Option<Step>> {
+        let step = replay.next_step()?;
+        Ok(step.map(|step| match &redactor {
+            Some(redactor) => redactor.step(step),
+            None => step,
+        }))
+    };
+    if args.format == ExportFormat::Arrow {
+        let output = args.output.as_deref().context("an Arrow file needs -o FILE: it cannot be written to a pipe")?;
+        if args.what == Exported::Flows {
+            bail!("--format arrow writes a recording, which is events: flows go to parquet, jsonl or csv");
+        }
+        arrow(create(output, args.force)?, &header, &mut next)?;
+    } else {
+        match args.what {
+            Exported::Events => {
+                let mut tabler = Tabler::new(&header);
+                let mut table = table(args, &header, &tabler.schema())?;
+                while let Some(step) = next()? {
+                    for batch in tabler.step(&step)? {
+                        put(&mut *table, &batch)?;
+                    }
+                }
+                if let Some(batch) = tabler.flush()? {
+                    put(&mut *table, &batch)?;
+                }
+                conclude(table)?;
+            }
+            Exported::Flows => {
+                let mut table = table(args, &header, &flows::schema())?;
+                let mut rows = Flows::new(header.clock());
+                let mut tracker =
+                    playback::tracker(&header, args.by, Wanted { flows: true, failures: true, transitions: false, history: false });
+                while let Some(step) = next()? {
+                    playback::apply(&mut tracker, &step);
+                    drain(&mut tracker, &mut rows, &mut *table)?;
+                }
+                tracker.finish();
+                drain(&mut tracker, &mut rows, &mut *table)?;
+                put(&mut *table, &rows.batch()?)?;
+                conclude(table)?;
+            }
+        }
+    }
+    playback::warn(&args.file, &replay);
+    Ok(())
+}
+
+fn drain(tracker: &mut Tracker, rows: &mut Flows, table: &mut dyn Table) -> Result<()> {
+    for notice in tracker.drain_notices() {
+        if rows.add(&notice) {
+            put(table, &rows.batch()?)?;
+        }
+    }
+    Ok(())
+}
+
+fn arrow(file: File, header: &Header, next: &mut impl FnMut() -> Result<Option<Step>>) -> Result<()> {
+    fn write<S: Sink>(sink: S, header: &Header, next: &mut impl FnMut() -> Result<Option<Step>>) -> Result<()> {
+        let mut writer = Writer::new(sink, header)?;
+        while let Some(step) = next()? {
+            writer.step(&step)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+    write(file, header, next).context("writing the recording")
+}
+
+fn create(path: &Path, force: bool) -> Result<File> {
+    crate::recording::create(path, force).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
+        _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
+    })
+}
+
+/// The output that was asked for.
+fn table(args: &ExportArgs, header: &Header, schema: &arrow_schema::SchemaRef) -> Result<Box<dyn Table>> {
+    let lines = match args.format {
+        ExportFormat::Jsonl => Lines::Json,
+        ExportFormat::Csv => Lines::Csv,
+        ExportFormat::Parquet | ExportFormat::Arrow => {
+            let output = args.output.as_deref().context("Parquet needs -o: it cannot be written to a pipe")?;
+            if args.partition {
+                let host = header.host.hostname.as_deref().unwrap_or("unknown");
+                // One export of a recording has one name, so a second one of the same is refused.
+                let stem = format!("{}-{}", args.what.word(), header.begin_ns);
+                return Ok(Box::new(Dataset::new(output, host, &stem, schema.clone())));
+            }
+            return Ok(Box::new(Parquet::new(output, create(output, args.force)?, schema).context("writing Parquet")?));
+        }
+    };
+    if args.partition {
+        bail!("--partition makes directories of Parquet files: add --format parquet");
+    }
+    Ok(match args.output.as_deref().filter(|output| *output != Path::new("-")) {
+        Some(output) => Box::new(Text::new(output, create(output, args.force)?, lines, schema)?),
+        None => Box::new(Text::new(Path::new("-"), io::stdout(), lines, schema)?),
+    })
+}
+
+/// A reader of the pipe that has seen enough ends the export, and that is no failure.
+fn put(table: &mut dyn Table, batch: &arrow_array::RecordBatch) -> Result<()> {
+    match table.write(batch) {
+        Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.context("writing the export"),
+    }
+}
+
+fn conclude(table: Box<dyn Table>) -> Result<()> {
+    match table.finish() {
+        Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => {
+            for path in result.context("ending the export")?.iter().filter(|path| *path != Path::new("-")) {
+                eprintln!("portchurn: wrote {}", path.display());
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Where packed batches go: one file, a file after the other, or memory until it is known that they matter.
+//!
+//! Files that start in the middle begin with the names and limits known by then, so that each tells its story alone.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::recorder::Outcome;
+use crate::recording::writer::{Output, Packed, Packer};
+use crate::recording::{Header, Step, WriteError, Written, create};
+use crate::source::replay::Facts;
+
+/// A rotation keeps about this many files: retention throws away a quarter at a time.
+const PARTS: u64 = 4;
+/// Packed batches that a flight recorder holds: five million events.
+pub const FLIGHT_BYTES: u64 = 64 << 20;
+
+/// Bounds of a rotation; what is not bounded is `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Bytes of all files.
+    pub size: Option<u64>,
+    /// From the end of the oldest file until now.
+    pub age: Option<Duration>,
+}
+
+impl Bounds {
+    pub fn any(&self) -> bool {
+        self.size.is_some() || self.age.is_some()
+    }
+}
+
+/// What the flight recorder keeps around what it waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub before: Duration,
+    pub after: Duration,
+}
+
+/// Asks for a list of all sockets now.
+pub type Nudge = Sender<crate::run::session::Errand>;
+
+enum Place {
+    One(Output<File>),
+    Rotation(Rotation),
+    Flight(Flight),
+    /// Nothing more is taken.
+    Closed,
+}
+
+/// See the module.
+pub struct Keep {
+    path: PathBuf,
+    header: Header,
+    place: Place,
+    known: Facts,
+    nudge: Option<Nudge>,
+    done: Vec<(PathBuf, Written)>,
+    cut_short: bool,
+}
+
+struct Rotation {
+    bounds: Bounds,
+    number: u32,
+    output: Output<File>,
+    /// Files that are finished, oldest first.
+    files: VecDeque<(PathBuf, Written)>,
+}
+
+struct Flight {
+    window: Window,
+    held: VecDeque<(Packed, Vec<Step>)>,
+    bytes: u64,
+    /// Once it happened: the file, and the time in nanoseconds since 1970 at which it is complete.
+    output: Option<(Output<File>, i64)>,
+    complete: bool,
+}
+
+/// `trace.arrow` as `trace.000001.arrow`.
+pub fn numbered(path: &Path, number: u32) -> PathBuf {
+    let extension =
+        path.extension().map_or_else(|| "arrow".into(), |extension| extension.to_string_lossy().into_owned());
+    path.with_extension(format!("{number:06}.{extension}"))
+}
+
+impl Keep {
+    /// One file.
+    ///
+    /// # Errors
+    /// It could not be begun.
+    pub fn one(path: &Path, file: File, header: &Header) -> Result<Self, WriteError> {
+        let mut packer = Packer::new(header)?;
+        let output = Output::begin(file, packer.opening(header)?, &packer)?;
+        Ok(Self::new(path, header, Place::One(output), None))
+    }
+
+    /// A file after the other, of which `file` is the first.
+    ///
+    /// # Errors
+    /// It could not be begun.
+    pub fn rotation(
+        path: &Path,
+        file: File,
+        header: &Header,
+        bounds: Bounds,
+        nudge: Nudge,
+    ) -> Result<Self, WriteError> {
+        let mut packer = Packer::new(header)?;
+        let output = Output::begin(file, packer.opening(header)?, &packer)?;
+        let rotation = Rotation { bounds, number: 1, output, files: VecDeque::new() };
+        Ok(Self::new(path, header, Place::Rotation(rotation), Some(nudge)))
+    }
+
+    /// Nothing, until [`Self::trigger`].
+    pub fn flight(path: &Path, header: &Header, window: Window, nudge: Nudge) -> Self {
+        let flight = Flight { window, held: VecDeque::new(), bytes: 0, output: None, complete: false };
+        Self::new(path, header, Place::Flight(flight), Some(nudge))
+    }
+
+    fn new(path: &Path, header: &Header, place: Place, nudge: Option<Nudge>) -> Self {
+        Self {
+            path: path.into(),
+            header: header.clone(),
+            place,
+            known: Facts::default(),
+            nudge,
+            done: Vec::new(),
+            cut_short: false,
+        }
+    }
+
+    /// Does anybody care for the facts in a batch?
+    pub fn wants_facts(&self) -> bool {
+        !matches!(self.place, Place::One(_))
+    }
+
+    /// Has everything that was asked for been kept?
+    pub fn has_enough(&self) -> bool {
+        matches!(&self.place, Place::Flight(flight) if flight.complete)
+    }
+
+    /// Bytes of all files so far; of a flight recorder that waits, bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        match &self.place {
+            Place::One(output) => output.written().bytes,
+            Place::Rotation(rotation) => {
+                rotation.output.written().bytes + rotation.files.iter().map(|(_, written)| written.bytes).sum::<u64>()
+            }
+            Place::Flight(flight) => flight.output.as_ref().map_or(flight.bytes, |(output, _)| output.written().bytes),
+            Place::Closed => 0,
+        }
+    }
+
+    /// Takes a batch, whose facts are `facts`.
+    ///
+    /// # Errors
+    /// The disk refused. What was there before is still whole.
+    pub fn put(&mut self, packed: Packed, facts: Vec<Step>, packer: &mut Packer) -> Result<(), WriteError> {
+        match &mut self.place {
+            Place::One(output) => output.batch(&packed).and_then(|()| output.flush()),
+            Place::Rotation(rotation) => {
+                rotation.output.batch(&packed)?;
+                rotation.output.flush()?;
+                for fact in facts {
+                    self.known.take(fact);
+                }
+                self.rotate(packer)
+            }
+            Place::Flight(flight) => {
+                if let Some((output, until)) = &mut flight.output {
+                    flight.complete = packed.stats.last >= *until;
+                    return output.batch(&packed).and_then(|()| output.flush());
+                }
+                let horizon = packed.stats.last.saturating_sub(nanos(flight.window.before));
+                flight.bytes += packed.bytes();
+                flight.held.push_back((packed, facts));
+                while let Some((oldest, _)) = flight.held.front()
+                    && (oldest.stats.last < horizon || flight.bytes > FLIGHT_BYTES)
+                {
+                    self.cut_short |= oldest.stats.last >= horizon;
+                    flight.bytes -= oldest.bytes();
+                    for fact in flight.held.pop_front().into_iter().flat_map(|(_, facts)| facts) {
+                        self.known.take(fact);
+                    }
+                }
+                Ok(())
+            }
+            Place::Closed => Ok(()),
+        }
+    }
+
+    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next.
+    fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
+        let Place::Rotation(rotation) = &mut self.place else { return Ok(()) };
+        let (bounds, written) = (rotation.bounds, rotation.output.written());
+        let large = bounds.size.is_some_and(|size| written.bytes >= size / PARTS);
+        let long = written.last.saturating_sub(written.first);
+        let old = bounds.age.is_some_and(|age| long >= nanos(age) / nanos_parts());
+        if !large && !old {
+            // The file in the making counts too.
+            return rotation.retain(written.last);
+        }
+        let next = numbered(&self.path, rotation.number + 1);
+        let file = create(&next, true)?;
+        let begin = written.last.wrapping_sub(self.header.offset());
+        let header = Header { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
+        let opening = packer.opening(&header)?;
+        let output = std::mem::replace(&mut rotation.output, Output::begin(file, opening, packer)?);
+        let ended = output.finish()?.0;
+        rotation.files.push_back((numbered(&self.path, rotation.number), ended));
+        rotation.number += 1;
+        rotation.retain(written.last)?;
+        preamble(&self.known, &mut rotation.output, packer)?;
+        self.nudge();
+        Ok(())
+    }
+
+    /// What the flight recorder waits for has happened: writes what it holds and goes on writing for a while.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn trigger(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
+        let Place::Flight(flight) = &mut self.place else { return Ok(()) };
+        if flight.output.is_some() {
+            return Ok(());
+        }
+        let file = create(&self.path, true)?;
+        let first = flight.held.front().map(|(packed, _)| packed.stats.first);
+        let last = flight.held.back().map(|(packed, _)| packed.stats.last);
+        let begin =
+            first.map_or(self.header.begin_ns, |first| first.wrapping_sub(self.header.offset()).cast_unsigned());
+        // Names that are older than the events would stretch the window.
+        let header = Header { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
+        let mut output = Output::begin(file, packer.opening(&header)?, packer)?;
+        preamble(&self.known, &mut output, packer)?;
+        for (packed, _) in flight.held.drain(..) {
+            output.batch(&packed)?;
+        }
+        output.flush()?;
+        flight.bytes = 0;
+        flight.output = Some((output, last.unwrap_or_default().saturating_add(nanos(flight.window.after))));
+        self.nudge();
+        Ok(())
+    }
+
+    fn nudge(&self) {
+        if let Some(nudge) = &self.nudge {
+            // Nobody there any more: the trace is ending, with a list of sockets of its own.
+            let _ = nudge.send(crate::run::session::Errand::List);
+        }
+    }
+
+    /// Ends the files.
+    ///
+    /// # Errors
+    /// A file could not be ended. Readers of ours read it all the same.
+    pub fn finish(&mut self) -> Result<Outcome, WriteError> {
+        match std::mem::replace(&mut self.place, Place::Closed) {
+            Place::One(output) => self.done.push((self.path.clone(), output.finish()?.0)),
+            Place::Rotation(rotation) => {
+                self.done.extend(rotation.files);
+                self.done.push((numbered(&self.path, rotation.number), rotation.output.finish()?.0));
+            }
+            Place::Flight(flight) => {
+                if let Some((output, _)) = flight.output {
+                    self.done.push((self.path.clone(), output.finish()?.0));
+                }
+            }
+            Place::Closed => {}
+        }
+        Ok(Outcome { files: std::mem::take(&mut self.done), trouble: None, cut_short: self.cut_short })
+    }
+}
+
+impl Rotation {
+    /// Removes the oldest files until the rest is within the bounds.
+    fn retain(&mut self, now: i64) -> Result<(), WriteError> {
+        let total = |rotation: &Self| {
+            rotation.output.written().bytes + rotation.files.iter().map(|(_, written)| written.bytes).sum::<u64>()
+        };
+        while let Some((path, written)) = self.files.front() {
+            let large = self.bounds.size.is_some_and(|size| total(self) > size);
+            let old = self.bounds.age.is_some_and(|age| now.saturating_sub(written.last) > nanos(age));
+            if !large && !old {
+                break;
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => self.files.pop_front(),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// What was known before the first row.
+fn preamble(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Result<(), WriteError> {
+    for step in known.steps() {
+        packer.step(&step, |packed| output.batch(&packed))?;
+    }
+    packer.flush()?.map_or(Ok(()), |packed| output.batch(&packed))
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn nanos_parts() -> i64 {
+    i64::try_from(PARTS).unwrap_or(1)
+}

@@ -1,0 +1,247 @@
+//! `portchurn record`: a trace into a file, beside the tracker and never in its way.
+
+pub(super) mod keep;
+pub(super) mod recorder;
+pub(super) mod tap;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
+
+use self::keep::{Bounds, Keep, Window, numbered};
+use self::recorder::{Outcome, Recorder};
+use self::tap::Progress;
+use super::session::Live;
+use super::show;
+use crate::cli::{RecordArgs, Trigger};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::{Failure, Notice, Wanted};
+
+/// A line of progress this often, on a terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Forecasts need a snapshot, which costs milliseconds with a large table.
+const FORECAST_EVERY: Duration = Duration::from_secs(1);
+/// What a shell adds to the number of the signal that ended a command.
+const SIGNAL_BASE: u8 = 128;
+
+/// Records until the time is up, a signal comes, or the command has ended. Returns the exit code: the command's if there is one.
+///
+/// # Errors
+/// The trace or the file could not be begun, or the recording had to end before its time.
+pub fn run(args: &RecordArgs) -> Result<u8> {
+    let bounds = Bounds { size: args.max_size, age: args.max_age };
+    if bounds.any() && !args.on.is_empty() {
+        bail!("--on keeps one file, so --max-size and --max-age have nothing to act on: give one or the other");
+    }
+    let first = if bounds.any() { numbered(&args.output, 1) } else { args.output.clone() };
+    let flight = !args.on.is_empty();
+    if flight && !args.force && std::fs::symlink_metadata(&first).is_ok() {
+        bail!("{} exists; --force replaces it", first.display());
+    }
+    // Before the trace: a wrong path is told at once.
+    let file = (!flight).then(|| open(&first, args.force)).transpose()?;
+    let live = Live::start(&args.trace, Wanted { failures: flight, ..Wanted::default() })?;
+    let header = live.header();
+    let path = &args.output;
+    let keep = match file {
+        None => Keep::flight(path, &header, Window { before: args.before, after: args.after }, live.errands()),
+        Some(file) if bounds.any() => Keep::rotation(path, file, &header, bounds, live.errands())
+            .with_context(|| format!("writing {}", first.display()))?,
+        Some(file) => Keep::one(path, file, &header).with_context(|| format!("writing {}", first.display()))?,
+    };
+    let (recorder, tap) = Recorder::start(&header, keep)?;
+    let clock = live.clock;
+    live.ready();
+    let child = spawn(&args.command)?;
+    let (end, asked) = oneshot::channel();
+    let mut watch = Watch {
+        child,
+        status: None,
+        end: Some(end),
+        progress: Arc::clone(&recorder.progress),
+        meter: Meter::new(),
+        on: &args.on,
+        triggered: false,
+        looked: Instant::now(),
+    };
+    let finished =
+        live.run_with(args.duration, Some(tap), Some(asked), |tracker, tap| watch.look(tracker, tap.as_ref()))?;
+    watch.meter.clear();
+    let outcome = recorder.join()?;
+    let status = watch.finish()?;
+    conclude(&outcome, &watch, flight, finished.tracker.lost().recorder);
+    if args.json || args.report {
+        show::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
+    }
+    if let Some(trouble) = outcome.trouble {
+        return Err(trouble).context("the recording ended before its time; what was written until then is whole");
+    }
+    Ok(status)
+}
+
+fn open(path: &std::path::Path, force: bool) -> Result<std::fs::File> {
+    crate::recording::create(path, force).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
+        _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
+    })
+}
+
+fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+    let child = Command::new(program).args(arguments).spawn();
+    child.map(Some).with_context(|| format!("starting {}", program.to_string_lossy()))
+}
+
+/// What happens beside the recording.
+struct Watch<'a> {
+    child: Option<Child>,
+    status: Option<ExitStatus>,
+    end: Option<oneshot::Sender<()>>,
+    progress: Arc<Progress>,
+    meter: Meter,
+    on: &'a [Trigger],
+    triggered: bool,
+    looked: Instant,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, tracker: &mut Tracker, tap: Option<&tap::Tap>) -> ControlFlow<()> {
+        if let Some(tap) = tap
+            && !self.triggered
+            && self.happened(tracker)
+        {
+            self.triggered = true;
+            self.meter.clear();
+            eprintln!("portchurn: it happened; what led to it is being written");
+            tap.keep();
+        }
+        self.meter.show(tracker, &self.progress);
+        if self.status.is_none()
+            && let Some(child) = &mut self.child
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            self.status = Some(status);
+        }
+        if (self.status.is_some() || self.progress.ended.load(Ordering::Relaxed))
+            && let Some(end) = self.end.take()
+        {
+            // The trace ends in order: what the kernel still has is read, and recorded.
+            let _ = end.send(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Has one of the things happened that the flight recorder waits for?
+    fn happened(&mut self, tracker: &mut Tracker) -> bool {
+        if self.on.is_empty() {
+            return false;
+        }
+        let exhausted = tracker.drain_notices().any(|notice| {
+            matches!(&notice, Notice::FailedConnect(failed)
+                if matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted))
+        });
+        if exhausted && self.on.contains(&Trigger::Exhaustion) {
+            return true;
+        }
+        if !self.on.contains(&Trigger::Forecast) || self.looked.elapsed() < FORECAST_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        tracker.snapshot().findings.iter().any(|finding| finding.id == "port-exhaustion-soon")
+    }
+
+    /// The command's exit code, once it has ended; it is asked to if it has not.
+    fn finish(&mut self) -> Result<u8> {
+        let status = match (self.status, &mut self.child) {
+            (Some(status), _) => status,
+            (None, None) => return Ok(crate::cli::exit::OK),
+            (None, Some(child)) => {
+                if let Ok(pid) = i32::try_from(child.id()) {
+                    // It may have ended just now, which is what is asked of it.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+                child.wait().context("waiting for the command")?
+            }
+        };
+        let of_signal =
+            || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(|signal| SIGNAL_BASE + signal);
+        Ok(status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .or_else(of_signal)
+            .unwrap_or(crate::cli::exit::FAILED))
+    }
+}
+
+/// The line of progress on a terminal.
+struct Meter {
+    terminal: bool,
+    began: Instant,
+    shown: Instant,
+    events: u64,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { terminal: io::stderr().is_terminal(), began: now, shown: now, events: 0 }
+    }
+
+    fn show(&mut self, tracker: &Tracker, progress: &Progress) {
+        let passed = self.shown.elapsed();
+        if !self.terminal || passed < PROGRESS_EVERY {
+            return;
+        }
+        let (events, lost) = (tracker.read(), tracker.lost());
+        let rate = events.saturating_sub(self.events) as f64 / passed.as_secs_f64();
+        (self.shown, self.events) = (Instant::now(), events);
+        // A terminal that cannot be written to is no reason to end a recording.
+        let _ = write!(
+            io::stderr(),
+            "\r\x1b[Krecording {} s  {rate:.0} events/s  {} lost  {}",
+            self.began.elapsed().as_secs(),
+            lost.ring_full + lost.missed_runs + lost.recorder,
+            show::bytes(progress.bytes.load(Ordering::Relaxed)),
+        );
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// The last words on stderr.
+fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: bool, lost: u64) {
+    for (path, written) in &outcome.files {
+        let seconds = written.last.saturating_sub(written.first) as f64 / 1e9;
+        eprintln!(
+            "portchurn: recorded {} rows, {} in {} ({seconds:.1} s)",
+            written.rows,
+            show::bytes(written.bytes),
+            path.display()
+        );
+    }
+    if flight && outcome.files.is_empty() && outcome.trouble.is_none() {
+        eprintln!("portchurn: it did not happen, so nothing was written");
+    }
+    if outcome.cut_short && watch.triggered {
+        eprintln!(
+            "portchurn: the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
+            show::bytes(keep::FLIGHT_BYTES)
+        );
+    }
+    if lost > 0 {
+        eprintln!("portchurn: {lost} events were not recorded because the file could not be written fast enough");
+    }
+}

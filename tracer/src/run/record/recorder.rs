@@ -1,0 +1,179 @@
+//! The recorder's thread: decodes what the tracker was fed a second time, packs it and writes it.
+//!
+//! Decoding twice is cheaper than handing a million events through a queue, and keeps the work off the tracker's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tracer_common::TaskRecord;
+
+use super::keep::Keep;
+use super::tap::{Fed, Order, Progress, Tap};
+use crate::event::{self, Namer, ProcessFacts};
+use crate::names::Names;
+use crate::recording::writer::{Packed, Packer};
+use crate::recording::{Header, Step, WriteError, Written};
+
+/// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
+const ORDERS: usize = 64;
+/// A batch is written when it is full or this old: what a crash can take away.
+pub const BATCH_AGE: Duration = Duration::from_secs(2);
+
+/// A recorder at work.
+pub struct Recorder {
+    thread: JoinHandle<Result<Outcome, WriteError>>,
+    pub progress: Arc<Progress>,
+}
+
+/// What a recorder leaves behind.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Files that exist, oldest first, and what is in them; empty if a flight recorder had nothing to keep.
+    pub files: Vec<(std::path::PathBuf, Written)>,
+    /// What ended the recording before its time.
+    pub trouble: Option<WriteError>,
+    /// A flight recorder held less than it was asked to, because its memory was full.
+    pub cut_short: bool,
+}
+
+impl Recorder {
+    /// Starts the thread, and returns the tap that feeds it.
+    ///
+    /// # Errors
+    /// The thread could not be made, or the header not be encoded.
+    pub fn start(header: &Header, keep: Keep) -> Result<(Self, Tap)> {
+        let packer = Packer::new(header).context("preparing the recording")?;
+        let (sender, orders) = mpsc::sync_channel(ORDERS);
+        let progress = Arc::new(Progress::default());
+        let worker = Worker { packer, keep, progress: Arc::clone(&progress), facts: Vec::new(), since: None, rows: 0 };
+        let thread = std::thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || worker.run(&orders))
+            .context("starting the recorder thread")?;
+        Ok((Self { thread, progress: Arc::clone(&progress) }, Tap::new(sender, progress)))
+    }
+
+    /// Nothing is left to write: [`Self::join`] will not wait.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until everything is written; the tap must be gone.
+    ///
+    /// # Errors
+    /// The recorder could not end its file, or panicked.
+    pub fn join(self) -> Result<Outcome> {
+        let outcome = self.thread.join().map_err(|_| anyhow::anyhow!("the recorder thread panicked"))?;
+        outcome.context("ending the recording")
+    }
+}
+
+/// Yields what the tracker's thread had found out about processes, in the order of their records.
+struct Told(std::vec::IntoIter<ProcessFacts>);
+
+impl Namer for Told {
+    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
+        self.0.next().unwrap_or_else(|| Names::of_records().process(record))
+    }
+}
+
+struct Worker {
+    packer: Packer,
+    keep: Keep,
+    progress: Arc<Progress>,
+    /// Names and limits of the batch in the making, for those who start files in the middle.
+    facts: Vec<Step>,
+    /// When the batch in the making got its first row.
+    since: Option<Instant>,
+    rows: u64,
+}
+
+impl Worker {
+    fn run(mut self, orders: &Receiver<Order>) -> Result<Outcome, WriteError> {
+        let trouble = self.work(orders).err();
+        self.progress.ended.store(true, Ordering::Relaxed);
+        let mut outcome = self.keep.finish()?;
+        outcome.trouble = trouble;
+        Ok(outcome)
+    }
+
+    fn work(&mut self, orders: &Receiver<Order>) -> Result<(), WriteError> {
+        loop {
+            let wait = self.since.map_or(BATCH_AGE, |since| BATCH_AGE.saturating_sub(since.elapsed()));
+            match orders.recv_timeout(wait) {
+                Ok(Order::Take(fed)) => self.take(fed)?,
+                Ok(Order::Keep) => {
+                    self.flush()?;
+                    self.keep.trigger(&mut self.packer)?;
+                }
+                Err(RecvTimeoutError::Timeout) => self.flush()?,
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            if self.since.is_some_and(|since| since.elapsed() >= BATCH_AGE) {
+                self.flush()?;
+            }
+            if self.keep.has_enough() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, fed: Fed) -> Result<(), WriteError> {
+        let mut trouble = None;
+        let mut told = Told(fed.processes.into_iter());
+        let skipped = event::decode(&fed.records, &mut told, |event| {
+            if trouble.is_none() {
+                trouble = self.step(Step::Event(event)).err();
+            }
+        });
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
+        if skipped > 0 {
+            self.step(Step::Skipped(skipped))?;
+        }
+        for fact in fed.facts {
+            self.step(Step::Event(fact))?;
+        }
+        fed.now.map_or(Ok(()), |now| self.step(Step::Advance(now)))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), WriteError> {
+        let mut full = Vec::new();
+        self.packer.step(&step, |packed| {
+            full.push(packed);
+            Ok(())
+        })?;
+        if self.keep.wants_facts() && crate::source::replay::Facts::is_one(&step) {
+            self.facts.push(step);
+        }
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        for packed in full {
+            self.put(packed)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        match self.packer.flush()? {
+            Some(packed) => self.put(packed),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, packed: Packed) -> Result<(), WriteError> {
+        self.since = None;
+        self.rows += u64::from(packed.stats.rows);
+        self.progress.rows.store(self.rows, Ordering::Relaxed);
+        let facts = std::mem::take(&mut self.facts);
+        self.keep.put(packed, facts, &mut self.packer)?;
+        self.progress.bytes.store(self.keep.bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+}

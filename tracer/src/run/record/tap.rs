@@ -1,0 +1,154 @@
+//! The place where the tracker's food is copied for the recorder: as the tracker gets it, before the tracker gets it.
+//!
+//! Costs the tracker's thread a reference count per batch. What does not fit into the queue is counted, told to the tracker and to
+//! the recording alike, and never waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use bytes::Bytes;
+use tracer_common::TaskRecord;
+
+use crate::event::{Event, Ktime, LossCounts, Namer, ProcessFacts};
+use crate::names::Names;
+use crate::source::Batch;
+use crate::tracker::Tracker;
+
+/// While nothing happens the clock of a recorded trace moves this often: each time is a row.
+const TICK_NANOS: u64 = 100_000_000;
+
+/// One batch as the tracker was fed it.
+#[derive(Debug, Default)]
+pub struct Fed {
+    pub records: Bytes,
+    /// What the records about processes became; it was asked of /proc and cannot be asked again.
+    pub processes: Vec<ProcessFacts>,
+    pub facts: Vec<Event>,
+    /// The clock afterwards, if it moved.
+    pub now: Option<Ktime>,
+}
+
+/// What the recorder is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    Take(Fed),
+    /// What the flight recorder waits for has happened.
+    Keep,
+}
+
+/// How the recording is doing, for whoever looks.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows and bytes written.
+    pub rows: AtomicU64,
+    pub bytes: AtomicU64,
+    /// Events that the queue had no room for.
+    pub lost: AtomicU64,
+    /// The recorder has ended, by error or because it has all that it was to have.
+    pub ended: AtomicBool,
+}
+
+/// The tracker's end of the queue.
+pub struct Tap {
+    orders: SyncSender<Order>,
+    progress: Arc<Progress>,
+    /// Lost so far, and how much of it the tracker knows.
+    lost: u64,
+    told: u64,
+    loss: LossCounts,
+    ticked: Ktime,
+}
+
+/// Keeps what it passes on.
+struct Keeping<'a> {
+    names: &'a mut Names,
+    kept: Vec<ProcessFacts>,
+}
+
+impl Namer for Keeping<'_> {
+    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
+        let facts = self.names.process(record);
+        self.kept.push(facts.clone());
+        facts
+    }
+}
+
+impl Tap {
+    pub fn new(orders: SyncSender<Order>, progress: Arc<Progress>) -> Self {
+        Self { orders, progress, lost: 0, told: 0, loss: LossCounts::default(), ticked: Ktime(0) }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// What must be known to understand what follows, of a recording that starts in the middle: for the recorder alone, the tracker
+    /// knows it.
+    pub fn introduce(&mut self, facts: Vec<Event>, now: Ktime) {
+        self.ticked = now;
+        // The queue is empty as yet.
+        let _ = self.orders.send(Order::Take(Fed { facts, now: Some(now), ..Fed::default() }));
+    }
+
+    /// Tells the flight recorder that this is what it waits for.
+    pub fn keep(&self) {
+        // The queue may be full of what came before, all of which is to be kept; a recorder that has ended needs no telling.
+        let _ = self.orders.send(Order::Keep);
+    }
+
+    /// Feeds the tracker, and the recorder with the same.
+    pub fn feed(&mut self, tracker: &mut Tracker, batch: &Batch, names: &mut Names) {
+        let mut facts: Vec<Event> = batch.facts.iter().map(|fact| self.with_own_loss(fact)).collect();
+        if self.lost > self.told {
+            self.told = self.lost;
+            facts.push(Event::Loss(LossCounts { ktime: batch.now, recorder: self.lost, ..self.loss }));
+        }
+        let idle = batch.records.is_empty() && facts.is_empty();
+        if idle && batch.now.since(self.ticked) < TICK_NANOS {
+            return;
+        }
+        let mut keeping = Keeping { names, kept: Vec::new() };
+        let mut events = facts.len() as u64;
+        let skipped = crate::event::decode(&batch.records, &mut keeping, |event| {
+            events += 1;
+            tracker.ingest(&event);
+        });
+        tracker.skipped(skipped);
+        for fact in &facts {
+            tracker.ingest(fact);
+        }
+        // A batch read by pieces carries the time of its first piece: the clock never outruns the records.
+        let now = (batch.now > self.ticked).then_some(batch.now);
+        if let Some(now) = now {
+            self.ticked = now;
+            tracker.advance(now);
+        }
+        let fed = Fed { records: batch.records.clone(), processes: keeping.kept, facts, now };
+        match self.orders.try_send(Order::Take(fed)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.lost += events;
+                self.progress.lost.store(self.lost, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Tells tracker and recording of the loss that neither knows of yet. The last thing before the end.
+    pub fn close(mut self, tracker: &mut Tracker) {
+        if self.lost > self.told {
+            self.told = self.lost;
+            let loss = Event::Loss(LossCounts { ktime: tracker.now(), recorder: self.lost, ..self.loss });
+            tracker.ingest(&loss);
+            // Waits: this is the end, and a recorder that is alive takes it.
+            let _ = self.orders.send(Order::Take(Fed { facts: vec![loss], ..Fed::default() }));
+        }
+    }
+
+    fn with_own_loss(&mut self, fact: &Event) -> Event {
+        let Event::Loss(counts) = fact else { return fact.clone() };
+        self.told = self.lost;
+        self.loss = LossCounts { recorder: self.lost, ..*counts };
+        Event::Loss(self.loss)
+    }
+}

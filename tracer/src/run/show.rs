@@ -1,0 +1,134 @@
+//! What commands share when they print: stdout, colours, widths, and a reader that has seen enough.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use jiff::tz::TimeZone;
+
+use crate::clock::Clock;
+use crate::filter::{Filter, Subject};
+use crate::report::host::HostFacts;
+use crate::report::json::Report;
+use crate::report::text;
+use crate::stream::{Outcome, Stream};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::{Notice, Snapshot};
+
+/// Lines are this wide where the reader is no terminal.
+const PIPE_COLUMNS: usize = 120;
+
+/// Prints a report.
+///
+/// # Errors
+/// stdout could not be written to.
+pub fn report(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, json: bool) -> Result<()> {
+    let rendered = if json {
+        Report::new(snapshot, host, clock).to_json().context("serialising the report")?
+    } else {
+        text::render(snapshot, host, clock, &style())
+    };
+    out(&rendered)
+}
+
+/// Prints a text. Whoever closed the pipe has seen enough.
+///
+/// # Errors
+/// stdout could not be written to.
+pub fn out(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing to stdout"),
+    }
+}
+
+/// How text should look on this stdout.
+pub fn style() -> text::Style {
+    text::Style { colour: colour(), unicode: false, zone: TimeZone::system() }
+}
+
+/// Colours on a terminal that has not asked to be spared (<https://no-color.org>).
+pub fn colour() -> bool {
+    let spared = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !spared && !dumb
+}
+
+/// Columns of the terminal, as the shell tells or the terminal itself.
+pub fn width() -> usize {
+    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    asked.or_else(terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
+}
+
+#[cfg(feature = "live")]
+fn terminal_columns() -> Option<usize> {
+    crate::sys::terminal_columns()
+}
+
+/// Only `live` asks the kernel.
+#[cfg(not(feature = "live"))]
+fn terminal_columns() -> Option<usize> {
+    None
+}
+
+/// `12 B`, `3.4 kB`, `5.6 MB`.
+#[cfg(feature = "live")]
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// Leaves only what the filter matches.
+pub fn retain(snapshot: &mut Snapshot, filter: &Filter) {
+    let workloads = std::mem::take(&mut snapshot.workloads);
+    let matches = |subject: Subject<'_>, workload: &str| {
+        let known = workloads.iter().find(|found| &*found.name == workload);
+        filter.matches(&known.map_or(subject, |found| subject.with_workload(found)))
+    };
+    snapshot.attributions.retain(|attribution| matches(Subject::from(attribution), &attribution.workload));
+    snapshot.destinations.retain(|destination| {
+        filter.matches(&Subject::from(destination))
+            || snapshot.attributions.iter().any(|attribution| {
+                (attribution.netns, attribution.local_addr, attribution.remote_addr, attribution.remote_port)
+                    == (destination.netns, destination.local_addr, destination.remote_addr, destination.remote_port)
+            })
+    });
+    let named: Vec<_> = snapshot.attributions.iter().map(|attribution| attribution.workload.clone()).collect();
+    snapshot.workloads = workloads
+        .into_iter()
+        .filter(|workload| {
+            named.contains(&workload.name) || filter.matches(&Subject::default().with_workload(workload))
+        })
+        .collect();
+}
+
+/// Prints what the tracker has to tell since the last time.
+///
+/// # Errors
+/// The output could not be written to.
+pub fn notices<W: io::Write>(
+    lines: &mut Stream<W>,
+    tracker: &mut Tracker,
+    filter: Option<&Filter>,
+) -> io::Result<Outcome> {
+    let (now, lost) = (tracker.now(), tracker.lost());
+    for notice in tracker.drain_notices() {
+        let subject = match &notice {
+            Notice::FlowEnd(end) => Subject::from(end),
+            Notice::FailedConnect(failed) => Subject::from(failed),
+            Notice::StateChange(change) => Subject::from(change),
+        };
+        if filter.is_none_or(|filter| filter.matches(&subject)) && lines.notice(&notice)? == Outcome::Closed {
+            return Ok(Outcome::Closed);
+        }
+    }
+    // Called with every batch, which is at least every 20 ms.
+    if lines.loss(now, lost)? == Outcome::Closed {
+        return Ok(Outcome::Closed);
+    }
+    lines.flush()
+}

@@ -1,0 +1,314 @@
+//! A recording as a source of steps, with positions.
+//!
+//! Reading from the beginning to the end is exact. [`Replay::seek`] is not, and says so by its return value: it reads the names and
+//! limits of what lies before without the events, then goes on from the nearest list of sockets, so that what was open then is
+//! known, but not what had happened to it.
+//!
+//! Not for: waiting. [`Pacer`] tells when a step is due; who replays decides how to wait.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::event::{Event, Ktime, Netns};
+use crate::recording::{Damage, Header, Place, ReadError, Reader, Step};
+
+/// Reads ahead of the frames, which are read in pieces.
+const BUFFER: usize = 1 << 18;
+/// Names of processes taken over from what a seek jumps across. The tracker keeps no more of them either.
+const MAX_FACTS: usize = 1 << 16;
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    #[error("{}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{} is a directory; a recording is a file", path.display())]
+    Directory { path: PathBuf },
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: ReadError },
+    #[error("{} cannot be searched (a pipe has only one direction): replay it from its beginning, or save it to a file", path.display())]
+    NoSeek { path: PathBuf },
+}
+
+/// First and last time in a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub first: Ktime,
+    pub last: Ktime,
+}
+
+enum Input {
+    File(Box<Reader<BufReader<File>>>),
+    Pipe(Box<Reader<BufReader<Box<dyn Read + Send>>>>),
+}
+
+/// An open recording.
+pub struct Replay {
+    path: PathBuf,
+    input: Input,
+    /// Of a file: where its batches are, once somebody asked.
+    places: Option<Vec<Place>>,
+    /// What a seek found before the place it went to.
+    ahead: VecDeque<Step>,
+}
+
+impl Replay {
+    /// Opens a file, a pipe, or stdin as `-`.
+    ///
+    /// # Errors
+    /// [`ReplayError`]: it is not there, or no recording that this version reads.
+    pub fn open(path: &Path) -> Result<Self, ReplayError> {
+        let path_buf = || path.to_path_buf();
+        let read = |source| ReplayError::Read { path: path_buf(), source };
+        let pipe = |input: Box<dyn Read + Send>| {
+            Reader::open(BufReader::with_capacity(BUFFER, input)).map(|reader| Input::Pipe(Box::new(reader)))
+        };
+        let input = if path == Path::new("-") {
+            pipe(Box::new(io::stdin())).map_err(read)?
+        } else {
+            let open = |source| ReplayError::Open { path: path_buf(), source };
+            let kind = fs::metadata(path).map_err(open)?;
+            if kind.is_dir() {
+                return Err(ReplayError::Directory { path: path_buf() });
+            }
+            let file = File::open(path).map_err(open)?;
+            if kind.is_file() {
+                let reader = Reader::open(BufReader::with_capacity(BUFFER, file)).map_err(read)?;
+                Input::File(Box::new(reader))
+            } else {
+                pipe(Box::new(file)).map_err(read)?
+            }
+        };
+        Ok(Self { path: path_buf(), input, places: None, ahead: VecDeque::new() })
+    }
+
+    pub fn header(&self) -> &Header {
+        match &self.input {
+            Input::File(reader) => reader.header(),
+            Input::Pipe(reader) => reader.header(),
+        }
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.header().clock()
+    }
+
+    /// When observation began.
+    pub fn begin(&self) -> Ktime {
+        Ktime(self.header().begin_ns)
+    }
+
+    /// What could not be read; known once the end was reached.
+    pub fn damage(&self) -> Option<&Damage> {
+        match &self.input {
+            Input::File(reader) => reader.damage(),
+            Input::Pipe(reader) => reader.damage(),
+        }
+    }
+
+    /// Rows of a kind that is newer than this program.
+    pub fn bad_rows(&self) -> u64 {
+        match &self.input {
+            Input::File(reader) => reader.bad_rows(),
+            Input::Pipe(reader) => reader.bad_rows(),
+        }
+    }
+
+    /// The next thing that the tracker was fed; `None` at the end or at the first damage.
+    ///
+    /// # Errors
+    /// The bytes could not be read.
+    pub fn next_step(&mut self) -> Result<Option<Step>, ReplayError> {
+        if let Some(step) = self.ahead.pop_front() {
+            return Ok(Some(step));
+        }
+        let step = match &mut self.input {
+            Input::File(reader) => reader.next_step(),
+            Input::Pipe(reader) => reader.next_step(),
+        };
+        step.map_err(|source| ReplayError::Read { path: self.path.clone(), source: source.into() })
+    }
+
+    /// From when to when; `None` of a pipe, which does not tell, and of a recording without rows.
+    ///
+    /// # Errors
+    /// The bytes could not be read.
+    pub fn span(&mut self) -> Result<Option<Span>, ReplayError> {
+        if matches!(self.input, Input::Pipe(_)) {
+            return Ok(None);
+        }
+        let begin = self.begin();
+        let last = self.places()?.iter().map(|place| place.last).max();
+        Ok(last.map(|last| Span { first: begin.min(last), last }))
+    }
+
+    /// Goes to `to`, for a tracker that knows nothing yet: the next steps are the names and limits known until then, then everything
+    /// from the nearest list of sockets that begins before `to`. Returns the time of that list, or of the beginning.
+    ///
+    /// # Errors
+    /// A pipe cannot be searched, and bytes may not be readable.
+    pub fn seek(&mut self, to: Ktime) -> Result<Ktime, ReplayError> {
+        let begin = self.begin();
+        let path = self.path.clone();
+        let read = |source: io::Error| ReplayError::Read { path: path.clone(), source: source.into() };
+        let places = self.places()?.to_vec();
+        let Input::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path }) };
+        self.ahead.clear();
+        // Batches overlap by the little that events of two CPUs are out of order.
+        let target = places.partition_point(|place| place.last < to);
+        let start = (0..=target).rev().find(|&at| places.get(at).is_some_and(|place| place.baseline)).unwrap_or(0);
+        let mut facts = Facts::default();
+        for place in places.iter().take(start).filter(|place| place.facts) {
+            for step in reader.steps_of(place).map_err(read)? {
+                facts.take(step);
+            }
+        }
+        self.ahead = facts.steps();
+        if let Some(place) = places.get(start) {
+            reader.go_to(place).map_err(read)?;
+        }
+        Ok(if start == 0 { begin } else { places.get(start).map_or(begin, |place| place.first) })
+    }
+
+    fn places(&mut self) -> Result<&[Place], ReplayError> {
+        let Input::File(reader) = &mut self.input else {
+            return Err(ReplayError::NoSeek { path: self.path.clone() });
+        };
+        if self.places.is_none() {
+            let read = |source: io::Error| ReplayError::Read { path: self.path.clone(), source: source.into() };
+            self.places = Some(reader.places().map_err(read)?);
+        }
+        Ok(self.places.as_deref().unwrap_or_default())
+    }
+}
+
+/// What stays true after the events around it are past: who a process is, how a namespace is limited, what was lost.
+#[derive(Debug, Default)]
+pub struct Facts {
+    known: FxHashMap<Subject, (u64, Step)>,
+    taken: u64,
+}
+
+/// What a fact is about. A younger fact about the same replaces the older one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Process(u32),
+    /// Two sources tell of a namespace, each a part; only the kernel's has the cookie.
+    Netns(Netns, bool),
+    ReservedPorts(Netns),
+    Loss,
+}
+
+impl Subject {
+    fn of(step: &Step) -> Option<Self> {
+        let Step::Event(event) = step else { return None };
+        Some(match event {
+            Event::Process(facts) => Self::Process(facts.pid),
+            Event::Netns(facts) => Self::Netns(facts.netns, facts.cookie.is_some()),
+            Event::ReservedPorts(_, netns, _) => Self::ReservedPorts(*netns),
+            Event::Loss(_) => Self::Loss,
+            _ => return None,
+        })
+    }
+}
+
+impl Facts {
+    /// Is this step such a fact?
+    pub fn is_one(step: &Step) -> bool {
+        Subject::of(step).is_some()
+    }
+
+    /// Takes a step if it is such a fact.
+    pub fn take(&mut self, step: Step) {
+        let Some(subject) = Subject::of(&step) else { return };
+        self.taken += 1;
+        self.known.insert(subject, (self.taken, step));
+        if self.known.len() > MAX_FACTS {
+            // The older half goes: processes that were seen long ago.
+            let young = self.taken - MAX_FACTS as u64 / 2;
+            self.known.retain(|subject, (taken, _)| *taken > young || !matches!(subject, Subject::Process(_)));
+        }
+    }
+
+    /// The facts in the order in which they were learnt.
+    pub fn steps(&self) -> VecDeque<Step> {
+        let mut known: Vec<_> = self.known.values().collect();
+        known.sort_unstable_by_key(|(taken, _)| *taken);
+        known.into_iter().map(|(_, step)| step.clone()).collect()
+    }
+}
+
+/// How fast to replay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many seconds of the recording per second.
+    Times(f64),
+    /// As fast as it goes.
+    Max,
+}
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let times = text.strip_suffix('x').unwrap_or(text).parse::<f64>().ok();
+        times
+            .filter(|times| (0.001..=1_000_000.0).contains(times))
+            .map(Self::Times)
+            .ok_or_else(|| "expected a factor such as 1, 10 or 0.5, or max".into())
+    }
+}
+
+/// Tells when a step is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Pacer {
+    speed: Speed,
+    origin: Option<(Ktime, Instant)>,
+}
+
+impl Pacer {
+    pub fn new(speed: Speed) -> Self {
+        Self { speed, origin: None }
+    }
+
+    /// `at` is due at `now`: the beginning, the end of a pause, or a change of speed.
+    pub fn start(&mut self, at: Ktime, now: Instant) {
+        self.origin = Some((at, now));
+    }
+
+    /// When `at` is due. The first time that is asked for is due at once.
+    pub fn due(&mut self, at: Ktime, now: Instant) -> Instant {
+        let Speed::Times(times) = self.speed else { return now };
+        let (from, began) = *self.origin.get_or_insert((at, now));
+        Duration::try_from_secs_f64(at.seconds_since(from) / times).map_or(now, |wait| began + wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_scale_the_wait_and_max_never_waits() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new("10".parse().expect("a speed"));
+        assert_eq!(pacer.due(Ktime(5_000_000_000), now), now);
+        assert_eq!(pacer.due(Ktime(15_000_000_000), now), now + Duration::from_secs(1));
+        assert_eq!(pacer.due(Ktime(1), now), now, "out of order is not earlier than the beginning");
+        assert_eq!(Pacer::new(Speed::Max).due(Ktime(u64::MAX), now), now);
+        for wrong in ["0", "-1", "NaN", "inf", "fast", ""] {
+            assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
+        }
+        assert_eq!("2x".parse(), Ok(Speed::Times(2.0)));
+    }
+}
