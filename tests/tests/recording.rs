@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
 use portchurn_tests::process::{output, until};
 use portchurn_tests::require;
-use portchurn_tests::require::Need;
+use portchurn_tests::require::{Need, python};
 use portchurn_tests::script::{Manner, Script, Step, Then, Via, What};
 use portchurn_tests::tracer::{Tracer, binary};
 use serde_json::Value;
@@ -271,7 +271,7 @@ fn analysts_open_it_as_it_is_and_find_the_worst_destination() -> Result<()> {
     exhaust(&lab)?;
     let report: Value = serde_json::from_str(&tracer.finish()?)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/worst_destination.py");
-    let python = portchurn_tests::require::python().context("python")?;
+    let python = python().context("Python")?;
     let found: Value = serde_json::from_str(&output(Command::new(python).arg(script).arg(&file))?)?;
     let failed = report["destinations"].as_array().into_iter().flatten();
     let failed = failed.filter_map(|one| one["failed"]["EADDRNOTAVAIL"].as_u64()).max().expect("failures");
@@ -303,6 +303,22 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
     assert!(complaint(&file("text", b"time,kind\n")?)?.contains("no recording"));
     let fifo = lab.file("fifo");
     output(Command::new("mkfifo").arg(&fifo))?;
+    // A pipe is read like any other file, if somebody writes a recording into it.
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src/recording/samples/v1");
+    let clean = samples.join("clean.arrow");
+    let piped = Command::new("sh")
+        .args([
+            "-c",
+            "cat \"$1\" > \"$2\" & exec \"$0\" report --json \"$2\"",
+            text(&binary()?),
+            text(&clean),
+            text(&fifo),
+        ])
+        .output()?;
+    assert_eq!(String::from_utf8_lossy(&piped.stdout), printed(&["report", "--json", text(&clean)])?.0);
+    let truncated = portchurn(&["report", "--json", text(&samples.join("truncated.arrow"))])?;
+    let said = String::from_utf8_lossy(&truncated.stderr);
+    assert!(truncated.status.success() && said.contains("bytes") && said.contains(" s are missing"), "{said}");
     let out = portchurn(&["record", "-o", text(&fifo), "--force", "--for", "1s"])?;
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("needs a file"), "{}", String::from_utf8_lossy(&out.stderr));

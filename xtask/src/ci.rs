@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, run, say, target_dir};
+use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, root, run, say, target_dir};
 use crate::{e2e, layers, readme};
 
 struct Step {
@@ -22,7 +22,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -32,6 +32,7 @@ const STEPS: [Step; 12] = [
     Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
     Step { name: "rustdoc", after: None, work: rustdoc },
     Step { name: BUILD, after: None, work: || build_release().map(drop) },
+    Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
     // Last: it sees what the others left behind.
@@ -126,6 +127,29 @@ fn unit_tests() -> Result<()> {
 
 fn unit_tests_without_live() -> Result<()> {
     run(cargo().args(["test", "-p", "tracer", "--no-default-features", "--no-fail-fast"]))
+}
+
+/// Each target for a minute, from the corpus in the repository; what is found stays out of it.
+fn fuzz() -> Result<()> {
+    const SECONDS: u32 = 60;
+    // More than any input should ever need, with the sanitizer's overhead.
+    const MEGABYTES: u32 = 2048;
+    for target in ["recording", "frames", "records"] {
+        let grown = target_dir().join("fuzz-corpus").join(target);
+        std::fs::create_dir_all(&grown).context("a directory for the corpus")?;
+        let mut fuzz = nightly("cargo");
+        fuzz.args(["fuzz", "run", "--target-dir"])
+            .arg(target_dir().join("fuzz"))
+            .arg(target)
+            // New inputs go to the first directory, the seeds are in the second.
+            .arg(&grown)
+            .arg(root().join("fuzz/corpus").join(target))
+            .arg("--")
+            .args([format!("-max_total_time={SECONDS}"), format!("-rss_limit_mb={MEGABYTES}")])
+            .args(["-max_len=65536", "-print_final_stats=1"]);
+        run(&mut fuzz).with_context(|| format!("fuzz target {target}"))?;
+    }
+    Ok(())
 }
 
 fn rustdoc() -> Result<()> {

@@ -44,7 +44,8 @@ const MODULES: [Module; 19] = [
     Module { name: "source", layer: 3, uses: Uses::Only(&["probe", "recording", "names", "clock", "event", "sys"]) },
     // Views see the snapshot and nothing behind it. `event` is the vocabulary that the snapshot itself is written in.
     Module { name: "filter", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event"]) },
-    Module { name: "export", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter"]) },
+    // Its rows are those of the recording.
+    Module { name: "export", layer: 3, uses: Uses::Only(&["tracker::snapshot", "recording", "clock", "event"]) },
     Module {
         name: "report",
         layer: 3,

@@ -12,10 +12,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{STATIC_TARGET, answer, cargo, command, is_root, nightly, root, run, say};
+use crate::shell::{STATIC_TARGET, answer, cargo, command, is_root, nightly, root, run, say, target_dir};
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
+const CARGO_FUZZ: &str = "0.13.2";
+const PYTHON_PACKAGES: &str = "tests/python-requirements.txt";
+/// Below the target directory, where nothing of it can be committed.
+const PYTHON: &str = "python";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -34,6 +38,8 @@ pub fn setup(needs: Needs) -> Result<()> {
         static_target()?;
         lints()?;
         debian_packages()?;
+        cargo_fuzz()?;
+        python_packages()?;
     }
     say("setup: complete");
     Ok(())
@@ -180,6 +186,36 @@ fn debian_packages() -> Result<()> {
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(&missing))
     .with_context(|| format!("installing the packages of {PACKAGES}; by hand, as root: {line}"))
+}
+
+/// Drives the fuzz targets. 0.13 is the one that has been seen to work with them.
+fn cargo_fuzz() -> Result<()> {
+    if answer(command("cargo-fuzz").arg("--version")).is_some_and(|found| found.trim().ends_with(CARGO_FUZZ)) {
+        return Ok(());
+    }
+    say(&format!("setup: installing cargo-fuzz {CARGO_FUZZ}"));
+    run(cargo().args(["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked", "--force"]))
+        .context("cargo-fuzz runs the fuzz targets; it needs crates.io")
+}
+
+/// A Python of our own with what analysts open recordings with.
+fn python_packages() -> Result<()> {
+    let wanted =
+        fs::read_to_string(root().join(PYTHON_PACKAGES)).with_context(|| format!("reading {PYTHON_PACKAGES}"))?;
+    let dir = target_dir().join(PYTHON);
+    let python = dir.join("bin/python");
+    let installed = answer(std::process::Command::new(&python).args(["-m", "pip", "freeze"])).unwrap_or_default();
+    let missing = packages(&wanted).into_iter().any(|package| !installed.lines().any(|line| line == package));
+    if !missing {
+        return Ok(());
+    }
+    say(&format!("setup: installing the Python packages of {PYTHON_PACKAGES}"));
+    run(command("python3").args(["-m", "venv"]).arg(&dir))
+        .context("making a Python environment; on Debian: apt-get install python3-venv")?;
+    run(std::process::Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(root().join(PYTHON_PACKAGES)))
+    .with_context(|| format!("installing the packages of {PYTHON_PACKAGES}; is PyPI reachable?"))
 }
 
 /// The names in a package list: one per line, `#` starts a comment.

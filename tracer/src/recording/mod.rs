@@ -28,7 +28,7 @@ pub mod writer;
 pub use header::Header;
 pub use reader::{Damage, Place, ReadError, Reader};
 pub use table::Tabler;
-pub use writer::{WriteError, Writer, Written, create};
+pub use writer::{WriteError, Writer, Written, create, forge};
 
 use crate::event::{Event, Ktime};
 

@@ -329,7 +329,7 @@ impl<R: Read + io::Seek> Reader<R> {
 fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     let mut found = read_frame(input, at)?;
     // Other programs align their first message to 64 bytes.
-    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at < 64) {
+    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at <= 64) {
         found = read_frame(input, at)?;
     }
     let (metadata, why) = match found {

@@ -312,7 +312,7 @@ fn a_bit_flipped_anywhere_is_noticed_and_nothing_behind_it_is_believed() {
     let whole = unveiled(read(&bytes).expect("whole").0);
     let footer = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail") + 48;
     // One bit of each byte, another one each time; all of a frame's bits are the business of `frame`'s tests.
-    for bit in (0..bytes.len() * 8).step_by(9) {
+    for bit in (0..bytes.len() * 8).step_by(41) {
         bytes[bit / 8] ^= 1 << (bit % 8);
         match read(&bytes) {
             Err(ReadError::Io(error)) => panic!("bit {bit}: {error}"),
@@ -459,4 +459,42 @@ fn a_full_disk_leaves_a_whole_file() {
         assert_eq!((damage, back.len() as u64), (None, written.batches * 4), "{room}");
         arrow_ipc::reader::FileReader::try_new(Cursor::new(bytes), None).expect("a file for everybody");
     }
+}
+
+/// The samples of a released version are never written again (`examples/recording_samples.rs` wrote these).
+#[test]
+fn samples_of_version_1_are_read_as_they_were_written() {
+    let clean = read(include_bytes!("samples/v1/clean.arrow")).expect("a recording");
+    assert_eq!(clean.1, None);
+    let count = |steps: &[Step], wanted: fn(&Event) -> bool| {
+        steps.iter().filter(|step| matches!(step, Step::Event(event) if wanted(event))).count()
+    };
+    let kinds = |steps: &[Step]| {
+        [
+            count(steps, |event| matches!(event, Event::Transition(_))),
+            count(steps, |event| matches!(event, Event::TimeWaitStart(_))),
+            count(steps, |event| matches!(event, Event::Accepted(_))),
+            count(steps, |event| matches!(event, Event::Process(_))),
+        ]
+    };
+    assert_eq!(kinds(&clean.0), [450, 50, 50, 2]);
+    let Some(Step::Event(Event::Transition(first))) =
+        clean.0.iter().find(|step| matches!(step, Step::Event(Event::Transition(_))))
+    else {
+        panic!("no transition")
+    };
+    assert_eq!((first.old, first.new, first.key.local.port), (TcpState::Close, TcpState::SynSent, 0));
+    assert_eq!(first.key.remote.to_string(), "10.66.0.2:8443");
+    assert_eq!(first.id.cookie, SocketCookie::new(1));
+    assert_eq!(first.caller.map(|caller| caller.pid), Some(4_242));
+
+    let (truncated, damage) = read(include_bytes!("samples/v1/truncated.arrow")).expect("a recording");
+    assert_eq!(unveiled(truncated.clone())[..], unveiled(clean.0.clone())[..truncated.len()]);
+    assert!(truncated.len() > 100 && damage.is_some_and(|damage| damage.bytes > 0), "{}", truncated.len());
+
+    let (lossy, damage) = read(include_bytes!("samples/v1/loss.arrow")).expect("a recording");
+    assert_eq!(damage, None);
+    let Some(Step::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
+    assert_eq!((loss.ring_transitions, loss.recorder), (90, 3));
+    assert!(kinds(&lossy)[0] < 450);
 }

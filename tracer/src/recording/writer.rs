@@ -68,7 +68,9 @@ pub fn create(path: &std::path::Path, force: bool) -> io::Result<std::fs::File> 
     if force && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
         std::fs::remove_file(path)?;
     }
-    if std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink()) {
+    if path == std::path::Path::new("-")
+        || std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink())
+    {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "a recording needs a file that can be cut back when the disk is full; this is none",
@@ -389,4 +391,15 @@ impl<S: Sink> Writer<S> {
         self.flush()?;
         self.output.finish()
     }
+}
+
+/// A file of these messages (flatbuffer and body each), sealed as if a writer of ours had written them: what a test of the
+/// reader needs to get behind the checksums.
+pub fn forge(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut file = frame::MAGIC.to_vec();
+    for (flatbuffer, body) in messages {
+        file.extend_from_slice(&frame::head(flatbuffer, body, Stats::default()));
+        file.extend_from_slice(body);
+    }
+    file
 }

@@ -178,12 +178,18 @@ impl Replay {
     }
 
     fn places(&mut self) -> Result<&[Place], ReplayError> {
-        let Input::File(reader) = &mut self.input else {
+        if matches!(self.input, Input::Pipe(_)) {
             return Err(ReplayError::NoSeek { path: self.path.clone() });
-        };
+        }
         if self.places.is_none() {
-            let read = |source: io::Error| ReplayError::Read { path: self.path.clone(), source: source.into() };
-            self.places = Some(reader.places().map_err(read)?);
+            let read = |source: ReadError| ReplayError::Read { path: self.path.clone(), source };
+            let open = |source| ReplayError::Open { path: self.path.clone(), source };
+            // Without a buffer: of each batch 56 bytes are looked at, and what lies between is not read.
+            let mut reader = Reader::open(File::open(&self.path).map_err(open)?).map_err(read)?;
+            if reader.header() != self.header() {
+                return Err(open(io::Error::other("the file has been replaced by another since it was opened")));
+            }
+            self.places = Some(reader.places().map_err(|error| read(error.into()))?);
         }
         Ok(self.places.as_deref().unwrap_or_default())
     }

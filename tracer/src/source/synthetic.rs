@@ -86,7 +86,7 @@ impl Churn {
         let server = Endpoint { addr: addr(2), port: 8_443 };
         let netns = Netns(4_026_532_522);
         // Slabs hand out the addresses of the sockets that were freed last.
-        let mut id = |noise: &mut Noise, cookie: u64| SocketId {
+        let id = |noise: &mut Noise, cookie: u64| SocketId {
             cookie: SocketCookie::new(cookie),
             sock: 0xffff_8881_0400_0000 + noise.next(24) * 2_304,
         };
@@ -113,17 +113,16 @@ impl Churn {
                 classic: false,
             })));
         };
-        use TcpState as S;
-        change(later(noise), ours, unbound, S::Close, S::SynSent, caller(4_242), false);
-        change(later(noise), theirs, back, S::SynRecv, S::Established, None, false);
-        change(later(noise), ours, key, S::SynSent, S::Established, None, false);
-        change(later(noise), ours, key, S::Established, S::FinWait1, caller(4_242), true);
-        change(later(noise), theirs, back, S::Established, S::CloseWait, None, false);
-        change(later(noise), theirs, back, S::CloseWait, S::LastAck, caller(77), true);
-        change(later(noise), ours, key, S::FinWait1, S::FinWait2, None, true);
+        change(later(noise), ours, unbound, TcpState::Close, TcpState::SynSent, caller(4_242), false);
+        change(later(noise), theirs, back, TcpState::SynRecv, TcpState::Established, None, false);
+        change(later(noise), ours, key, TcpState::SynSent, TcpState::Established, None, false);
+        change(later(noise), ours, key, TcpState::Established, TcpState::FinWait1, caller(4_242), true);
+        change(later(noise), theirs, back, TcpState::Established, TcpState::CloseWait, None, false);
+        change(later(noise), theirs, back, TcpState::CloseWait, TcpState::LastAck, caller(77), true);
+        change(later(noise), ours, key, TcpState::FinWait1, TcpState::FinWait2, None, true);
         let begins = later(noise);
-        change(later(noise), ours, unbound, S::FinWait2, S::Close, None, true);
-        change(later(noise), theirs, back, S::LastAck, S::Close, None, true);
+        change(later(noise), ours, unbound, TcpState::FinWait2, TcpState::Close, None, true);
+        change(later(noise), theirs, back, TcpState::LastAck, TcpState::Close, None, true);
         let minisocket = TimeWaitEvent {
             ktime: begins,
             id: SocketId { sock: ours.sock + 0x1000, ..ours },

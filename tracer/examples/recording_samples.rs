@@ -1,0 +1,74 @@
+//! Writes the sample recordings that every later version must read, and the seeds of the fuzz targets.
+//!
+//! `cargo run --example recording_samples --no-default-features DIR CORPUS`. The samples of a released version are never written
+//! again; a new version gets a directory of its own.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tracer::event::{Event, Ktime, LossCounts};
+use tracer::recording::{Header, Step, Writer};
+use tracer::source::synthetic::{Churn, header};
+
+fn write(header: &Header, steps: impl IntoIterator<Item = Step>) -> Result<Vec<u8>> {
+    let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;
+    for (number, step) in steps.into_iter().enumerate() {
+        writer.step(&step)?;
+        // Small batches, so that a cut leaves some whole.
+        if number % 100 == 99 {
+            writer.flush()?;
+        }
+    }
+    Ok(writer.finish()?.1.into_inner())
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let samples = arguments.next().context("a directory for the samples")?;
+    let corpus = arguments.next().context("a directory for the corpus")?;
+    fs::create_dir_all(&samples)?;
+    let clean = write(&header(), Churn::new(50))?;
+    let lossy = Churn::new(50).enumerate().filter(|(number, _)| number % 7 != 3).map(|(_, step)| step);
+    let loss = LossCounts { ktime: Ktime(100_001_000_000), ring_transitions: 90, recorder: 3, ..LossCounts::default() };
+    let lossy = write(&header(), lossy.chain([Step::Event(Event::Loss(loss))]))?;
+    let path = |name: &str| Path::new(&samples).join(name);
+    fs::write(path("clean.arrow"), &clean)?;
+    fs::write(path("loss.arrow"), &lossy)?;
+    fs::write(path("truncated.arrow"), clean.get(..clean.len() * 2 / 3).unwrap_or_default())?;
+
+    let seed = |target: &str, name: &str, bytes: &[u8]| -> Result<()> {
+        let dir = Path::new(&corpus).join(target);
+        fs::create_dir_all(&dir)?;
+        Ok(fs::write(dir.join(name), bytes)?)
+    };
+    let small = write(&header(), Churn::new(2))?;
+    seed("recording", "small", &small)?;
+    seed("recording", "truncated", small.get(..small.len() - 500).unwrap_or_default())?;
+    // The messages of the small one without their seals.
+    let mut messages = Vec::new();
+    let mut at = 8;
+    let mut seen = HashSet::new();
+    while let Some(length) = small.get(at + 4..at + 8).and_then(|length| length.first_chunk()) {
+        let length = usize::try_from(i32::from_le_bytes(*length))?;
+        let Some(head) = small.get(at + 8..at + 8 + length).filter(|_| length > 48 && seen.insert(at)) else { break };
+        let (flatbuffer, trailer) = head.split_at(length - 48);
+        let body = trailer.get(24..32).and_then(|body| body.first_chunk()).context("a trailer")?;
+        let body = usize::try_from(u64::from_le_bytes(*body))?;
+        let start = at + 8 + length;
+        messages.extend_from_slice(&u16::try_from(flatbuffer.len())?.to_le_bytes());
+        messages.extend_from_slice(&u16::try_from(body)?.to_le_bytes());
+        messages.extend_from_slice(flatbuffer);
+        messages.extend_from_slice(small.get(start..start + body).context("a body")?);
+        at = start + body;
+    }
+    seed("frames", "small", &messages)?;
+    for kind in 1..=10_u8 {
+        let mut record = vec![0; 9_000];
+        record[0] = kind;
+        seed("records", &format!("kind{kind}"), &record)?;
+    }
+    Ok(())
+}
