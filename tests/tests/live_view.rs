@@ -3,16 +3,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portchurn_tests::lab::{Lab, Traffic, addr};
+use portchurn_tests::process::output;
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
 use portchurn_tests::screen::Screen;
 use portchurn_tests::script::{Manner, Script, Step, Then, Via, What};
-use portchurn_tests::tracer::binary;
+use portchurn_tests::tracer::{Report, binary};
 
 const TMUX: Need = Need::Program("tmux", "tmux");
 const PORTS: (u16, u16) = (40_000, 40_127);
@@ -85,6 +87,15 @@ fn row(screen: &str) -> Option<(u64, String, u64)> {
     let percent = words.next()?.to_owned();
     let failed = words.next()?.replace(',', "").parse().ok()?;
     Some((used, percent, failed))
+}
+
+/// What `report FILE` says of the destination: ports in use, connects without a port.
+fn reported(recording: &Path, netns: u32) -> Result<(u64, u64)> {
+    let text = output(Command::new(binary()?).arg("report").arg(recording).arg("--json"))?;
+    let report: Report = serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))?;
+    let found = report.destinations.iter().find(|found| found.netns == netns && found.remote_port == 9001);
+    let found = found.context("the destination in the report")?;
+    Ok((u64::from(found.ports.in_use), found.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
 }
 
 /// Where `cargo xtask screenshots` looks.
@@ -217,6 +228,64 @@ fn every_key_answers_at_200x50() -> Result<()> {
     screen.shows(&["COMMAND LINE", "? help"])?;
     screen.press(&["C-c"])?;
     screen.given_back(0)?;
+    Ok(())
+}
+
+#[test]
+fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
+    require!(TMUX);
+    let mut incident = Incident::new()?;
+    let screen = incident.watch("view", (80, 24), "")?;
+    screen.press(&["r"])?;
+    let text = screen.shows(&["REC ", "recording into "])?;
+    let path =
+        text.split("recording into ").nth(1).and_then(|rest| rest.split_whitespace().next()).context("a path")?;
+    let path = PathBuf::from(path);
+    let failed = incident.happen()?;
+    screen.wait("all failures", |text| row(text).is_some_and(|row| row.2 == failed))?;
+
+    // Quitting in the middle of a recording asks first.
+    screen.press(&["q"])?;
+    screen.shows(&["A recording is running"])?;
+    screen.press(&["n"])?;
+    screen.wait("no", |text| !text.contains("A recording is running"))?;
+    screen.press(&["r"])?;
+    screen.shows(&["recorded "])?;
+    screen.press(&["q"])?;
+    screen.given_back(0)?;
+
+    // The same view, to the key, and the numbers that `report` gives.
+    let (in_use, without) = reported(&path, incident.lab.netns())?;
+    ensure!(without == failed, "report says {without}, the job {failed}");
+    let filter = format!("netns={}", incident.lab.netns());
+    let command = format!("'{}' replay --speed max '{}' {filter}", binary()?.display(), path.display());
+    for size in [(80, 24), (200, 50)] {
+        let name = format!("replay-{}", size.0);
+        let replay = Screen::start(incident.lab.dir(), &name, size, &command)?;
+        replay.shows(&["REPLAY end max", "127.0.0.1:9001"])?;
+        if size.0 == 80 {
+            replay.wait("the numbers of the report", |text| {
+                row(text).is_some_and(|row| (row.0, row.2) == (in_use, failed))
+            })?;
+        }
+        // Back to the beginning, on to the first failure, a step, and to the end again.
+        replay.press(&["Space", "t"])?;
+        replay.type_text("0%")?;
+        replay.press(&["Enter"])?;
+        replay.shows(&["REPLAY PAUSED"])?;
+        replay.press(&["n"])?;
+        replay.shows(&["a connect found no port"])?;
+        replay.press(&["3"])?;
+        replay.shows(&["HELD AT THAT INSTANT: 128 of 128 ports"])?;
+        replay.press(&[",", "1", "["])?;
+        replay.shows(&["REPLAY PAUSED 600x"])?;
+        replay.press(&["]", "t"])?;
+        replay.type_text("100%")?;
+        replay.press(&["Enter"])?;
+        replay.shows(&[&format!(" {failed} ")])?;
+        replay.press(&["q"])?;
+        replay.given_back(0)?;
+    }
     Ok(())
 }
 

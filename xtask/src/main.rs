@@ -8,6 +8,7 @@ mod ci;
 mod e2e;
 mod layers;
 mod readme;
+mod screenshots;
 mod setup;
 mod shell;
 mod vm;
@@ -38,6 +39,8 @@ enum Errand {
     Ci,
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(e2e::Options),
+    /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
+    Screenshots,
     /// Check that modules only use the modules that the design lets them use.
     Layers,
 }
@@ -61,6 +64,10 @@ fn run(cli: &Cli) -> Result<()> {
         Errand::E2e(options) => {
             setup::setup(Needs::Everything)?;
             e2e::e2e(options)
+        }
+        Errand::Screenshots => {
+            setup::setup(Needs::Everything)?;
+            screenshots::screenshots()
         }
         Errand::Layers => layers::check_workspace(),
     }

@@ -45,7 +45,8 @@ fn say(line: String) {
 pub struct Hold;
 
 impl Hold {
-    pub fn new() -> Self {
+    /// From here on.
+    pub fn begin() -> Self {
         *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
         Self
     }

@@ -94,7 +94,10 @@ pub struct App {
     later: Option<Arc<Frame>>,
     /// A live view that stands still.
     pub frozen: bool,
-    stack: Vec<Spot>,
+    /// The page that a tab leads to.
+    base: Spot,
+    /// The way from there to where one is.
+    deeper: Vec<Spot>,
     sorts: Vec<(Pane, Sort)>,
     filter: Option<Filter>,
     /// As typed; shown even while it is not understood yet.
@@ -119,7 +122,8 @@ impl App {
             frame: Arc::new(Frame::default()),
             later: None,
             frozen: false,
-            stack: vec![Spot::new(Page::Overview)],
+            base: Spot::new(Page::Overview),
+            deeper: Vec::new(),
             sorts: Vec::new(),
             filter,
             filter_text,
@@ -166,11 +170,11 @@ impl App {
     }
 
     fn here(&self) -> &Spot {
-        self.stack.last().unwrap_or_else(|| unreachable!("the overview is never popped"))
+        self.deeper.last().unwrap_or(&self.base)
     }
 
     fn here_mut(&mut self) -> &mut Spot {
-        self.stack.last_mut().unwrap_or_else(|| unreachable!("the overview is never popped"))
+        self.deeper.last_mut().unwrap_or(&mut self.base)
     }
 
     pub fn page(&self) -> &Page {
@@ -179,12 +183,11 @@ impl App {
 
     /// Which tab the page was reached from.
     pub fn tab(&self) -> usize {
-        let root = self.stack.first().map(|root| &root.page);
-        Page::TABS.iter().position(|tab| Some(tab) == root).unwrap_or(0)
+        Page::TABS.iter().position(|tab| *tab == self.base.page).unwrap_or(0)
     }
 
     pub fn depth(&self) -> usize {
-        self.stack.len()
+        self.deeper.len()
     }
 
     /// The table that keys go to.
@@ -518,16 +521,15 @@ impl App {
     fn go(&mut self, tab: usize) {
         self.scroll = 0;
         if let Some(page) = Page::TABS.get(tab) {
-            self.stack = vec![Spot::new(page.clone())];
+            self.base = Spot::new(page.clone());
+            self.deeper.clear();
             self.refresh();
         }
     }
 
     fn leave(&mut self) {
-        if self.stack.len() > 1 {
-            self.stack.pop();
-        } else if *self.page() != Page::Overview {
-            self.stack = vec![Spot::new(Page::Overview)];
+        if self.deeper.pop().is_none() && *self.page() != Page::Overview {
+            self.base = Spot::new(Page::Overview);
         }
         self.refresh();
     }
@@ -535,10 +537,10 @@ impl App {
     fn enter(&mut self) {
         let pane = self.pane();
         let Some(page) = self.rows.leads_to(self, pane, self.cursor(pane).index) else { return };
-        if self.stack.len() < MAX_DEPTH && page != *self.page() {
+        if self.deeper.len() < MAX_DEPTH && page != *self.page() {
             // What was come from stays selected there.
             self.select(pane, self.cursor(pane).index);
-            self.stack.push(Spot::new(page));
+            self.deeper.push(Spot::new(page));
             self.refresh();
         }
     }

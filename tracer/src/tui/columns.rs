@@ -97,7 +97,7 @@ fn unknown() -> Cell {
     vec![(Paint::Dim, "-".into())]
 }
 
-fn most<N: PartialOrd>(a: N, b: N) -> Ordering {
+fn most<N: PartialOrd + Copy>(a: N, b: N) -> Ordering {
     b.partial_cmp(&a).unwrap_or(Ordering::Equal)
 }
 

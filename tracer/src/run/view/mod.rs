@@ -39,7 +39,7 @@ fn screen(about: About, args: &ScreenArgs, filter: Option<Filter>, text: String)
 /// Runs `publish` on this thread and the screen on another, until either ends.
 fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
     let (publisher, viewer) = feed::feed();
-    let _held = log::Hold::new();
+    let _held = log::Hold::begin();
     std::thread::scope(|scope| {
         let screen = std::thread::Builder::new()
             .name("screen".into())

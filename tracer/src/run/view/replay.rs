@@ -306,7 +306,8 @@ fn fresh(replay: &Replay, args: &ReplayArgs) -> Tracker {
 fn marks(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
     let about = |finding: &Finding| {
         let parts = ["netns", "local_addr", "remote_addr", "remote_port", "workload", "port"];
-        parts.iter().filter_map(|part| finding.evidence.get(part)).map(|value| format!("{value} ")).collect()
+        let values = parts.iter().filter_map(|part| finding.evidence.get(part)).map(ToString::to_string);
+        values.collect::<Vec<_>>().join(" ")
     };
     findings.iter().map(|finding| (finding.id, about(finding))).collect()
 }

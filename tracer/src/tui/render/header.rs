@@ -186,7 +186,7 @@ pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         Pane::Findings => "Enter to whom  ",
         Pane::Processes | Pane::Steps => "",
     };
-    let out = if app.depth() > 1 || app.tab() != 0 { "Esc out  " } else { "" };
+    let out = if app.depth() > 0 || app.tab() != 0 { "Esc out  " } else { "" };
     let table = if app.page().panes().len() > 1 { "Tab table  " } else { "" };
     if app.replaying() {
         let text = format!(
@@ -195,10 +195,7 @@ pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         canvas.pieces(area, area.y, &vec![(Paint::Dim, text)]);
         return;
     }
-    let pause = match app.frozen {
-        true => "Space resume  r record  ",
-        false => "Space pause  r record  ",
-    };
+    let pause = if app.frozen { "Space resume  r record  " } else { "Space pause  r record  " };
     let text = format!("? help  q quit  {into}{out}{table}/ filter  s sort  {pause}e export  y copy");
     let pieces = vec![(Paint::Dim, text)];
     canvas.pieces(area, area.y, &pieces);

@@ -40,19 +40,19 @@ pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: boo
     let uses = uses(detail, low, high);
     let columns = width.saturating_sub(LABEL + 1);
     let rows = height / 2;
-    let half = uses.len() / 2;
-    if columns == 0 || rows == 0 || half == 0 {
+    let ports_of_half = uses.len() / 2;
+    if columns == 0 || rows == 0 || ports_of_half == 0 {
         return None;
     }
-    let per_cell = half.div_ceil(columns * rows).max(1);
+    let per_cell = ports_of_half.div_ceil(columns * rows).max(1);
     let mut lines = Vec::new();
-    for parity in 0..2 {
+    for (parity, half) in HALVES.into_iter().enumerate() {
         let ports: Vec<Use> = uses.iter().skip(parity).step_by(2).copied().collect();
         for (row, ports) in ports.chunks(per_cell * columns).enumerate() {
             let first = usize::from(low) + parity + row * per_cell * columns * 2;
             let cells = ports.chunks(per_cell).map(|ports| cell(ports, unicode));
-            let half = if row == 0 { HALVES[parity] } else { "" };
-            let mut line: Cell = vec![(Paint::Dim, format!("{half:<3} {first:>6} "))];
+            let name = if row == 0 { half } else { "" };
+            let mut line: Cell = vec![(Paint::Dim, format!("{name:<3} {first:>6} "))];
             line.extend(merge(cells.collect()));
             lines.push(line);
         }

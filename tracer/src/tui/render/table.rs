@@ -44,7 +44,7 @@ impl Visit for Table<'_, '_, '_> {
             &widths,
             app.sort(pane),
             focused,
-            count(rows.len(), app.rows.all(pane), body.height),
+            &count(rows.len(), app.rows.all(pane), body.height),
         );
         for (line, row) in rows.iter().enumerate().skip(offset).take(usize::from(body.height)) {
             let y = body.y + u16::try_from(line - offset).unwrap_or(u16::MAX);
@@ -97,16 +97,14 @@ pub fn widths<T>(columns: &[Column<T>], width: u16) -> Vec<u16> {
     let grows = |index: usize, widths: &[u16]| if widths[index] > 0 { columns[index].grows } else { 0 };
     let shares: u16 = (0..columns.len()).map(|index| grows(index, &widths)).sum();
     let rest = width.saturating_sub(used(&widths));
-    if shares > 0 {
-        let mut given = 0;
-        for index in 0..columns.len() {
-            let share = rest * grows(index, &widths) / shares;
-            widths[index] += share;
-            given += share;
-        }
-        if let Some(first) = (0..columns.len()).find(|&index| grows(index, &widths) > 0) {
-            widths[first] += rest - given;
-        }
+    let mut given = 0;
+    for index in 0..columns.len() {
+        let share = (rest * grows(index, &widths)).checked_div(shares).unwrap_or(0);
+        widths[index] += share;
+        given += share;
+    }
+    if let Some(first) = (0..columns.len()).find(|&index| grows(index, &widths) > 0) {
+        widths[first] += rest - given;
     }
     widths
 }
@@ -122,7 +120,7 @@ fn heading<T>(
     widths: &[u16],
     sort: Sort,
     focused: bool,
-    count: String,
+    count: &str,
 ) {
     let paint = if focused { Paint::Strong } else { Paint::Dim };
     let mark = if focused { "*" } else { " " };
@@ -201,16 +199,19 @@ impl Visit for Whole<'_, '_> {
             let mut text = String::new();
             for ((cell, column), width) in line.iter().zip(&texts).zip(&widths) {
                 let fill = " ".repeat(width.saturating_sub(cell.width()));
-                match column.place {
-                    Place::Right => text += &format!("{fill}{cell}  "),
-                    _ => text += &format!("{cell}{fill}  "),
+                let pieces = if column.place == Place::Right { [&fill, cell] } else { [cell, &fill] };
+                for piece in pieces {
+                    text.push_str(piece);
                 }
+                text.push_str("  ");
             }
             out.push_str(text.trim_end());
             out.push('\n');
         }
         if let Some(more) = self.rows.len().checked_sub(self.limit).filter(|&more| more > 0) {
-            out.push_str(&format!("... and {more} more\n"));
+            out.push_str("... and ");
+            out.push_str(&more.to_string());
+            out.push_str(" more\n");
         }
         out
     }

@@ -115,15 +115,18 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     canvas.pieces(rest, area.y, &cell);
 }
 
-fn last_seconds(pulse: &[Second], seconds: usize, value: fn(&Second) -> u32) -> Vec<u64> {
+fn last_seconds(pulse: &[Second], seconds: usize, value: Value) -> Vec<u64> {
     pulse.iter().skip(pulse.len().saturating_sub(seconds)).map(|second| u64::from(value(second))).collect()
 }
+
+/// A number of a second.
+type Value = fn(&Second) -> u32;
 
 /// Failures and connects of the last minutes, second by second, side by side.
 fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let pulse = &app.frame.details.pulse;
     let half = area.width / 2;
-    let charts: [(&str, Paint, fn(&Second) -> u32); 2] = [
+    let charts: [(&str, Paint, Value); 2] = [
         ("no port, per second", Paint::Bad, |second| second.exhausted),
         ("connects, per second", Paint::Plain, |second| second.connects),
     ];

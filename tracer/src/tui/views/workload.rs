@@ -10,6 +10,8 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, exhausted};
 use crate::tui::render::{Canvas, divide, histogram};
 
+/// Lines of a distribution that is told bucket by bucket.
+const HEIGHT: u16 = 10;
 /// From this height on, distributions are told bucket by bucket.
 const TALL: u16 = 34;
 
@@ -53,7 +55,6 @@ pub fn distributions(
         }
         return u16::try_from(shapes.len()).unwrap_or(0);
     }
-    const HEIGHT: u16 = 10;
     let count = u16::try_from(shapes.len()).unwrap_or(1).max(1);
     let width = area.width / count;
     let mut most = 0;
@@ -129,5 +130,6 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
 pub fn others(failed: &Failed) -> String {
     use crate::tracker::snapshot::Failure::{BindExhausted, PortsExhausted};
     let others = failed.iter().filter(|(failure, _)| !matches!(failure, PortsExhausted | BindExhausted));
-    others.map(|(failure, count)| format!(", {} {failure}", short(*count))).collect()
+    let words: Vec<String> = others.map(|(failure, count)| format!(", {} {failure}", short(*count))).collect();
+    words.concat()
 }
