@@ -27,6 +27,7 @@ const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not permitted or kernel unsupported, 4 finding (check).
 
 Examples:
+  portchurn                                      the full-screen view
   portchurn report --for 30s                     who burns ports, towards whom, what would help
   portchurn stream dst=:443 and comm=php-fpm*    failures and finished flows as they happen
   portchurn record -o incident.arrow --for 10m   evidence to look at later
@@ -35,14 +36,21 @@ Examples:
 
 /// Who is burning the ephemeral ports of this host, towards which destination, how soon that runs out, and what would fix it.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(version, about, after_help = AFTER_HELP)]
 pub struct Cli {
+    /// Without a command: live, where it can be had
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The full-screen view (also without a command); ? lists its keys
+    ///
+    /// Where stdout is no terminal it is `stream`.
+    #[cfg(feature = "live")]
+    #[command(after_help = FILTER_HELP)]
+    Live(LiveArgs),
     /// One line per connect failure and finished flow, as they happen
     ///
     /// A flow's lifetime runs from its first transition (SYN_SENT, or ESTABLISHED for accepted ones) to the end of its full
@@ -64,7 +72,9 @@ pub enum Command {
     /// writes them when it happens.
     #[cfg(feature = "live")]
     Record(RecordArgs),
-    /// Print what stream would have printed then
+    /// The full-screen view of a recording, or what stream would have printed then
+    ///
+    /// Lines where stdout is no terminal, and with --what or --json.
     #[command(after_help = FILTER_HELP)]
     Replay(ReplayArgs),
     /// Turn a recording into Parquet, JSON lines, CSV, or a recording without names
@@ -136,6 +146,26 @@ impl Default for TraceArgs {
     fn default() -> Self {
         Self { by: None, ring_size: DEFAULT_RING_SIZE, tier: TierChoice::default() }
     }
+}
+
+/// How the full-screen view looks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ScreenArgs {
+    /// Draw with ASCII letters alone (the default where the locale is not UTF-8)
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+#[cfg(feature = "live")]
+#[derive(Debug, Default, Args)]
+pub struct LiveArgs {
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+    /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
+    #[arg(value_name = "FILTER", num_args = 0..)]
+    pub filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -223,12 +253,14 @@ pub struct ReplayArgs {
     /// Group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
-    /// What to print: failures and flows by default
+    /// Print lines, and what: failures, flows, transitions, all
     #[arg(long, value_name = "WHAT")]
     pub what: Option<What>,
-    /// One JSON object per line
+    /// Print lines: one JSON object each
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
     /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
     #[arg(value_name = "FILTER", num_args = 0..)]
     pub filter: Vec<String>,
@@ -423,7 +455,7 @@ mod tests {
     fn filter_words_need_no_quotes() {
         let words = ["portchurn", "replay", "FILE", "dst=:443", "and", "not", "comm=curl"];
         let cli = Cli::try_parse_from(words).expect("parses");
-        let Command::Replay(args) = cli.command else { panic!("not replay") };
+        let Some(Command::Replay(args)) = cli.command else { panic!("not replay") };
         assert!(filter(&args.filter).expect("a filter").is_some());
         assert!(filter(&["dst=".into()]).is_err());
     }

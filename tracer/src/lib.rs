@@ -21,3 +21,4 @@ pub mod stream;
 #[cfg(feature = "live")]
 mod sys;
 pub mod tracker;
+pub mod tui;

@@ -52,7 +52,18 @@ fn role() -> Option<ExitCode> {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    match &cli.command {
+    #[cfg(feature = "live")]
+    let bare = Command::Live(cli::LiveArgs::default());
+    #[cfg(feature = "live")]
+    let command = cli.command.as_ref().unwrap_or(&bare);
+    #[cfg(not(feature = "live"))]
+    let Some(command) = &cli.command else { return Ok(usage("a command is needed; --help lists them")) };
+    match command {
+        #[cfg(feature = "live")]
+        Command::Live(args) => match cli::filter(&args.filter) {
+            Ok(filter) => run::view::live(args, filter)?,
+            Err(error) => return Ok(usage(&error)),
+        },
         Command::Report(args) => {
             let (file, words) = run::split_file(&args.words);
             match cli::filter(words) {
@@ -61,7 +72,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             }
         }
         Command::Replay(args) => match cli::filter(&args.filter) {
-            Ok(filter) => run::replay::run(args, filter.as_ref())?,
+            Ok(filter) => run::view::replay(args, filter)?,
             Err(error) => return Ok(usage(&error)),
         },
         Command::Export(args) => run::export::run(args)?,

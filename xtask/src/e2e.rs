@@ -44,6 +44,11 @@ impl Options {
     pub fn strict() -> Self {
         Self { no_skip: true, ..Self::default() }
     }
+
+    /// The tests whose name contains this, none of them skipped.
+    pub fn only(filter: &str) -> Self {
+        Self { filter: Some(filter.into()), ..Self::strict() }
+    }
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]

@@ -56,7 +56,12 @@ const MODULES: [Module; 19] = [
         layer: 3,
         uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout"]),
     },
-    Module { name: "tui", layer: 3, uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "layout"]) },
+    // Host facts are the report's words for where one looks.
+    Module {
+        name: "tui",
+        layer: 3,
+        uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout", "report::host"]),
+    },
     Module { name: "run", layer: 4, uses: Uses::LowerAndPeers },
     Module { name: "cli", layer: 4, uses: Uses::LowerAndPeers },
     Module { name: "demo", layer: 4, uses: Uses::LowerAndPeers },

@@ -9,6 +9,7 @@ mod ci;
 mod e2e;
 mod layers;
 mod readme;
+mod screenshots;
 mod setup;
 mod shell;
 mod vm;
@@ -41,6 +42,8 @@ enum Errand {
     E2e(e2e::Options),
     /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
     Bench(bench::Options),
+    /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
+    Screenshots,
     /// Check that modules only use the modules that the design lets them use.
     Layers,
 }
@@ -66,6 +69,10 @@ fn run(cli: &Cli) -> Result<()> {
             e2e::e2e(options)
         }
         Errand::Bench(options) => bench::bench(options),
+        Errand::Screenshots => {
+            setup::setup(Needs::Everything)?;
+            screenshots::screenshots()
+        }
         Errand::Layers => layers::check_workspace(),
     }
 }

@@ -59,8 +59,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             Exported::Flows => {
                 let mut table = table(args, &header, &flows::schema())?;
                 let mut rows = Flows::new(header.clock());
-                let mut tracker =
-                    playback::tracker(&header, args.by, Wanted { flows: true, failures: true, transitions: false });
+                let mut tracker = playback::tracker(
+                    &header,
+                    args.by,
+                    Wanted { flows: true, failures: true, transitions: false, history: false },
+                );
                 while let Some(step) = next()? {
                     playback::apply(&mut tracker, &step);
                     drain(&mut tracker, &mut rows, &mut *table)?;

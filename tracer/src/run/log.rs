@@ -1,6 +1,7 @@
 //! Where the kernel side's rare diagnostics go: stderr, a few a minute at the most.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -21,13 +22,42 @@ impl Log for Stderr {
             return;
         }
         match self.lines.fetch_add(1, Ordering::Relaxed) {
-            line if line < MAX_LINES => eprintln!("portchurn: {}", record.args()),
-            MAX_LINES => eprintln!("portchurn: further diagnostics are not shown"),
+            line if line < MAX_LINES => say(format!("portchurn: {}", record.args())),
+            MAX_LINES => say("portchurn: further diagnostics are not shown".into()),
             _ => {}
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Lines that wait for the screen to be given back; at most [`MAX_LINES`] and one.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+fn say(line: String) {
+    match &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(lines) => lines.push(line),
+        None => eprintln!("{line}"),
+    }
+}
+
+/// Diagnostics would draw over a full-screen view: while this lives they wait, then they are printed.
+pub struct Hold;
+
+impl Hold {
+    /// From here on.
+    pub fn begin() -> Self {
+        *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        Self
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        for line in HELD.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default() {
+            eprintln!("{line}");
+        }
+    }
 }
 
 static LOGGER: Stderr = Stderr { lines: AtomicU32::new(0) };

@@ -13,7 +13,6 @@ pub mod diff;
 #[cfg(feature = "live")]
 pub mod doctor;
 pub mod export;
-#[cfg(feature = "live")]
 pub mod log;
 pub mod playback;
 #[cfg(feature = "live")]
@@ -27,6 +26,7 @@ mod show;
 #[cfg(feature = "live")]
 mod signals;
 pub mod times;
+pub mod view;
 
 use std::path::{Path, PathBuf};
 

@@ -160,6 +160,11 @@ impl Live {
         }
     }
 
+    /// Where this runs and what cannot be watched here.
+    pub fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
     /// What a recording of this trace says about itself.
     pub fn header(&self) -> Header {
         let (ktime, unix_ns) = self.clock.anchor();
@@ -191,7 +196,8 @@ impl Live {
         self.run_with(limit, None, None, |tracker, _| each(tracker))
     }
 
-    /// The same with a recorder that gets what the tracker gets, and an end that somebody else may call.
+    /// The same with a recorder that gets what the tracker gets (`each` may put one in or take it out), and an end that somebody
+    /// else may call.
     ///
     /// # Errors
     /// A thread died.
@@ -200,7 +206,7 @@ impl Live {
         limit: Option<Duration>,
         mut tap: Option<Tap>,
         asked: Option<oneshot::Receiver<()>>,
-        mut each: impl FnMut(&mut Tracker, Option<&Tap>) -> ControlFlow<()> + Send,
+        mut each: impl FnMut(&mut Tracker, &mut Option<Tap>) -> ControlFlow<()> + Send,
     ) -> Result<Finished> {
         let Self { host, mut tracker, batches, commands, reader, baseline, errands, reconcile, .. } = self;
         let (done, over) = oneshot::channel();
@@ -212,7 +218,7 @@ impl Live {
                         Some(tap) => tap.feed(&mut tracker, &batch, &mut names),
                         None => feed(&mut tracker, &batch, &mut names),
                     }
-                    if each(&mut tracker, tap.as_ref()).is_break() {
+                    if each(&mut tracker, &mut tap).is_break() {
                         break;
                     }
                 }
@@ -221,7 +227,7 @@ impl Live {
                 }
                 tracker.finish();
                 // Notices of what the end settled.
-                let _ = each(&mut tracker, None);
+                let _ = each(&mut tracker, &mut None);
                 // Nobody waiting for it any more is fine.
                 let _ = done.send(());
                 tracker

@@ -82,7 +82,7 @@ impl FromIterator<What> for Selection {
 impl Selection {
     /// The notices that have to be made for this.
     pub fn wanted(self) -> Wanted {
-        Wanted { transitions: self.transitions, flows: self.flows, failures: self.failures }
+        Wanted { transitions: self.transitions, flows: self.flows, failures: self.failures, history: false }
     }
 
     pub fn wants(self, notice: &Notice) -> bool {

@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use super::snapshot::detail::{Bucket, Shape};
 use super::snapshot::{CloseWaitStats, Durations, Failed, Failure, TimeWaitStats};
 use crate::event::Ktime;
 
@@ -93,6 +94,36 @@ impl Distribution {
             max: millis(self.max_nanos as f64),
         }
     }
+}
+
+impl Distribution {
+    /// Summary and buckets, for a picture.
+    pub fn shape(&self) -> Shape {
+        Shape { summary: self.summary(), buckets: self.buckets() }
+    }
+
+    fn buckets(&self) -> Vec<Bucket> {
+        let Some(histogram) = &self.histogram else { return Vec::new() };
+        let mut buckets: Vec<Bucket> =
+            bounds().map(|micros| Bucket { upto_ms: micros as f64 / 1e3, count: 0 }).collect();
+        let mut at = 0;
+        for step in histogram.iter_recorded() {
+            let millis = step.value_iterated_to() as f64 / 1e3;
+            at += buckets.iter().skip(at).take_while(|bucket| bucket.upto_ms < millis).count();
+            if let Some(bucket) = buckets.get_mut(at) {
+                bucket.count += step.count_since_last_iteration();
+            }
+        }
+        let used = |bucket: &Bucket| bucket.count > 0;
+        let end = buckets.iter().rposition(used).map_or(0, |last| last + 1);
+        let begin = buckets.iter().position(used).unwrap_or(end);
+        buckets.drain(begin..end).collect()
+    }
+}
+
+/// Upper bounds of buckets in microseconds: 10, 20, 50, 100 ... The decades end where nobody waits any more (4 months).
+fn bounds() -> impl Iterator<Item = u64> {
+    (1..13).flat_map(|decade| [1, 2, 5].map(|step| step * 10_u64.pow(decade)))
 }
 
 /// Attempts in each of the last seconds.
@@ -266,6 +297,21 @@ mod tests {
         assert_eq!((summary.count, summary.min, summary.max), (2, Some(1.234_567), Some(9.876_543)));
         assert!((summary.p99.expect("two values") - 9.876_543).abs() < 0.1);
         assert_eq!(Distribution::default().summary(), Durations::default());
+    }
+
+    #[test]
+    fn shapes_have_no_gaps() {
+        let mut distribution = Distribution::default();
+        for micros in [15, 16, 90, 950_000] {
+            distribution.record(micros * 1_000);
+        }
+        let buckets = distribution.shape().buckets;
+        let counts: Vec<u64> = buckets.iter().map(|bucket| bucket.count).collect();
+        assert_eq!(counts.len(), 15, "{buckets:?}");
+        assert_eq!((counts[0], counts[2], counts[14]), (2, 1, 1), "{buckets:?}");
+        assert_eq!(counts.iter().sum::<u64>(), 4);
+        assert!((buckets[0].upto_ms - 0.02).abs() < 1e-9 && (buckets[14].upto_ms - 1_000.0).abs() < 1e-9);
+        assert!(Distribution::default().shape().buckets.is_empty());
     }
 
     #[test]

@@ -195,16 +195,31 @@ impl Tracker {
                 dest.search.record(failed.at.since(began));
             }
         }
+        let lack = matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted);
+        if let Some(history) = &mut self.history {
+            history.count(failed.at, |second| {
+                let count = if lack { &mut second.exhausted } else { &mut second.failed };
+                *count += 1;
+            });
+        }
+        let logged = lack && self.history.is_some();
+        if !logged && !self.config.notices.failures {
+            return;
+        }
+        let told = FailedConnect {
+            ktime: failed.at,
+            failure: failed.failure,
+            key: failed.key,
+            owner: self.owner(failed.attr, failed.inferred),
+            tid: failed.tid,
+            confirmed,
+            after_ms: failed.began.map(|began| millis(failed.at.since(began))),
+        };
+        if logged {
+            self.log_failure(told.clone(), failed.dest);
+        }
         if self.config.notices.failures {
-            self.notices.push(Notice::FailedConnect(FailedConnect {
-                ktime: failed.at,
-                failure: failed.failure,
-                key: failed.key,
-                owner: self.owner(failed.attr, failed.inferred),
-                tid: failed.tid,
-                confirmed,
-                after_ms: failed.began.map(|began| millis(failed.at.since(began))),
-            }));
+            self.notices.push(Notice::FailedConnect(told));
         }
     }
 }

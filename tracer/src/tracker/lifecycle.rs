@@ -6,6 +6,7 @@
 
 use super::Tracker;
 use super::flow::Flow;
+use super::history::Trace;
 use super::people::AttrId;
 use super::slab::Ref;
 use super::snapshot::{Ended, FlowEnd, Notice, Opened, StateChange};
@@ -46,6 +47,9 @@ impl Tracker {
         let dest = self.dest(&t.key, t.ktime);
         let attr = self.people.attribute(proc, dest, t.key.netns, false, t.ktime);
         self.people.tick(attr, t.ktime);
+        if let Some(history) = &mut self.history {
+            history.count(t.ktime, |second| second.connects += 1);
+        }
         if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
             dest.rate.count(t.ktime);
             dest.touch(t.ktime);
@@ -389,6 +393,9 @@ impl Tracker {
     }
 
     fn tell_change(&mut self, at: Ref, now: Ktime, old: TcpState, new: TcpState, dwell: Option<u64>) {
+        if let (Some(history), Some(flow)) = (&mut self.history, self.flows.get(at)) {
+            history.step(Trace { at: now, cookie: flow.id.cookie, key: flow.key, old, new });
+        }
         if !self.config.notices.transitions {
             return;
         }

@@ -1,6 +1,7 @@
 //! Minisockets: `TIME_WAIT` begins, restarts and ends.
 
 use super::Tracker;
+use super::history::Trace;
 use super::slab::Ref;
 use super::time_wait::{Entry, REARM_NANOS};
 use crate::event::{FlowKey, Ktime, SocketId, TcpState, TimeWaitEvent};
@@ -51,6 +52,9 @@ impl Tracker {
             pass: self.pass,
         };
         self.begin_time_wait(entry, true);
+        if let Some(history) = &mut self.history {
+            history.step(Trace { at: e.ktime, cookie: e.id.cookie, key: e.key, old, new: TcpState::TimeWait });
+        }
         if self.config.notices.transitions {
             self.tell(e.ktime, e.key, attr, inferred, old, TcpState::TimeWait, None);
         }
@@ -134,6 +138,10 @@ impl Tracker {
         }
         if entry.bound {
             self.free_port(entry.key.netns, entry.key.local.port);
+        }
+        if let Some(history) = &mut self.history {
+            let (old, new) = (TcpState::TimeWait, TcpState::Close);
+            history.step(Trace { at: now, cookie: entry.cookie, key: entry.key, old, new });
         }
         if self.config.notices.transitions {
             let dwell = entry.observed.then(|| now.since(entry.began));

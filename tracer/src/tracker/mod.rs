@@ -6,14 +6,17 @@
 //!
 //! `flow` holds the lives of sockets, `time_wait` the minisockets, `bound` the sockets that block ports, `ports` the
 //! destinations and namespaces, `people` the processes and workloads; `lifecycle`, `minisockets`, `sockets`, `failures` and
-//! `reconcile` are the rules by which events change them, `assemble` builds the snapshot, `findings` judges it.
+//! `reconcile` are the rules by which events change them, `assemble` builds the snapshot, `findings` judges it; `history` and
+//! `details` serve whoever watches.
 
 mod assemble;
 mod bound;
 mod cell;
+mod details;
 mod failures;
 pub mod findings;
 mod flow;
+mod history;
 mod lifecycle;
 mod minisockets;
 mod pairs;
@@ -33,6 +36,7 @@ use bound::BoundSockets;
 use failures::Pending;
 use findings::{Knobs, Thresholds};
 use flow::Flows;
+use history::History;
 use people::{AttrId, People};
 use ports::{DestId, DestKey, Places};
 use slab::Ref;
@@ -60,7 +64,7 @@ pub struct Config {
     pub calls_observed: bool,
     /// The end of each port search comes as an event.
     pub searches_observed: bool,
-    /// Which notices to produce.
+    /// Which notices to produce, and whether to remember what [`Tracker::details`] tells of the past.
     pub notices: Wanted,
 }
 
@@ -82,6 +86,7 @@ pub struct Tracker {
     /// Minisockets whose timer was cancelled, and when.
     cancelled: VecDeque<(Ktime, Ref)>,
     notices: Vec<Notice>,
+    history: Option<Box<History>>,
     read: u64,
     skipped: u64,
     evicted: u64,
@@ -107,6 +112,7 @@ impl Tracker {
             unsettled: VecDeque::new(),
             cancelled: VecDeque::new(),
             notices: Vec::new(),
+            history: config.notices.history.then(Box::default),
             read: 0,
             skipped: 0,
             evicted: 0,
@@ -174,6 +180,9 @@ impl Tracker {
             }
             Event::Baseline(baseline) => self.reconcile(baseline),
             Event::Loss(loss) => self.loss = *loss,
+        }
+        if let Some(history) = &mut self.history {
+            history.count(self.now, |second| second.events += 1);
         }
         self.generation += 1;
     }

@@ -357,6 +357,11 @@ impl People {
         }
     }
 
+    /// Who has which pid now.
+    pub fn processes(&self) -> impl Iterator<Item = &ProcessFacts> {
+        self.by_pid.values().filter_map(|&id| self.proc(id)).filter(|proc| !proc.folded).map(|proc| &*proc.facts)
+    }
+
     pub fn workloads(&self) -> impl Iterator<Item = (WorkloadId, &WorkloadEntry)> {
         self.workloads.iter().enumerate().map(|(index, entry)| (WorkloadId::new(index), entry))
     }

@@ -217,6 +217,24 @@ impl Namespace {
         count(self.holders.keys().filter(|&&port| self.in_range(port) && !self.is_reserved(port)).count())
     }
 
+    /// The ports of [`Self::blocked`], ascending.
+    pub fn blocked_ports(&self) -> Vec<u16> {
+        let held = self.holders.keys().copied();
+        let mut ports: Vec<u16> = held.filter(|&port| self.in_range(port) && !self.is_reserved(port)).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    /// Reserved ports, inside the range and outside.
+    pub fn all_reserved(&self) -> &[u16] {
+        &self.reserved
+    }
+
+    /// The ports of [`Self::reserved`], ascending.
+    pub fn reserved_ports(&self) -> Vec<u16> {
+        self.reserved.iter().copied().filter(|&port| self.in_range(port)).collect()
+    }
+
     /// Ports that connect() can get towards any one destination; `None` if the range is unknown. An odd range loses one: the
     /// search makes an even number of steps (`remaining &= ~1U`).
     pub fn capacity(&self) -> Option<u32> {
@@ -298,6 +316,10 @@ impl Places {
         };
         self.by_key.insert(*key, id);
         (Some(id), forgotten)
+    }
+
+    pub fn find(&self, key: &DestKey) -> Option<DestId> {
+        self.by_key.get(key).copied()
     }
 
     pub fn get(&self, id: DestId) -> Option<&Dest> {

@@ -4,6 +4,8 @@
 //! screen speak of the same thing. Durations are named with their unit; instants are [`Ktime`] and become wall time in
 //! the view. What is not known is `None`.
 
+pub mod detail;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -507,10 +509,13 @@ pub enum Notice {
     StateChange(StateChange),
 }
 
-/// Notices cost time; only what somebody reads is made.
+/// Notices cost time, memory of the past costs memory; only what somebody reads is made.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent wishes")]
 pub struct Wanted {
     pub transitions: bool,
     pub flows: bool,
     pub failures: bool,
+    /// What [`detail::Details`] tells of the past.
+    pub history: bool,
 }

@@ -11,6 +11,7 @@ use crate::event::{
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
 mod properties;
+mod watching;
 
 const NETNS: Netns = Netns(7);
 const MS: u64 = 1_000_000;
@@ -47,7 +48,7 @@ impl Lab {
         let mut config = Config {
             time_wait_observed: true,
             calls_observed: true,
-            notices: Wanted { transitions: true, flows: true, failures: true },
+            notices: Wanted { transitions: true, flows: true, failures: true, history: false },
             ..Config::default()
         };
         change(&mut config);

@@ -72,8 +72,14 @@ fn busy() -> f64 {
 /// All and idle ticks since boot.
 fn times() -> (f64, f64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<f64> =
-        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+    let ticks: Vec<f64> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|tick| tick.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal; guest times are in user already.
     (ticks.iter().take(8).sum(), ticks.iter().skip(3).take(2).sum())
 }

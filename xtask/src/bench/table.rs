@@ -30,8 +30,11 @@ fn line(row: &Row, runs: &[Figures]) -> String {
     let figure = median(&each.iter().map(|samples| median(samples)).collect::<Vec<_>>());
     let (low, high) = all.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     let spread = if all.len() > 1 { format!("[{}, {}]", number(low), number(high)) } else { String::new() };
-    let medians =
-        if each.len() > 1 { each.iter().map(|samples| number(median(samples))).collect::<Vec<_>>().join(" / ") } else { String::new() };
+    let medians = if each.len() > 1 {
+        each.iter().map(|samples| number(median(samples))).collect::<Vec<_>>().join(" / ")
+    } else {
+        String::new()
+    };
     let (goal, verdict) = match row.goal() {
         Some(goal) if goal.met(figure) => (goal.text(), "met".to_owned()),
         Some(goal) => (goal.text(), format!("missed by {}: {}", goal.distance(figure), row.cause())),

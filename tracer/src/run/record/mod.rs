@@ -1,7 +1,7 @@
 //! `portchurn record`: a trace into a file, beside the tracker and never in its way.
 
-mod keep;
-mod recorder;
+pub(super) mod keep;
+pub(super) mod recorder;
 pub(super) mod tap;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -73,7 +73,8 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
         triggered: false,
         looked: Instant::now(),
     };
-    let finished = live.run_with(args.duration, Some(tap), Some(asked), |tracker, tap| watch.look(tracker, tap))?;
+    let finished =
+        live.run_with(args.duration, Some(tap), Some(asked), |tracker, tap| watch.look(tracker, tap.as_ref()))?;
     watch.meter.clear();
     let outcome = recorder.join()?;
     let status = watch.finish()?;

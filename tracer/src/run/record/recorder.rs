@@ -57,6 +57,11 @@ impl Recorder {
         Ok((Self { thread, progress: Arc::clone(&progress) }, Tap::new(sender, progress)))
     }
 
+    /// Nothing is left to write: [`Self::join`] will not wait.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until everything is written; the tap must be gone.
     ///
     /// # Errors

@@ -83,6 +83,14 @@ impl Tap {
         &self.progress
     }
 
+    /// What must be known to understand what follows, of a recording that starts in the middle: for the recorder alone, the tracker
+    /// knows it.
+    pub fn introduce(&mut self, facts: Vec<Event>, now: Ktime) {
+        self.ticked = now;
+        // The queue is empty as yet.
+        let _ = self.orders.send(Order::Take(Fed { facts, now: Some(now), ..Fed::default() }));
+    }
+
     /// Tells the flight recorder that this is what it waits for.
     pub fn keep(&self) {
         // The queue may be full of what came before, all of which is to be kept; a recorder that has ended needs no telling.

@@ -128,7 +128,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// Every number that is kept incrementally against the same number counted afresh.
 fn consistent(tracker: &Tracker) {
-    let mut held: BTreeMap<ports::DestId, BTreeMap<TcpState, u32>> = BTreeMap::new();
+    let mut held: BTreeMap<DestId, BTreeMap<TcpState, u32>> = BTreeMap::new();
     for (_, flow) in tracker.flows.iter().filter(|(_, flow)| flow.occupies) {
         let dest = flow.dest.expect("only towards a destination is a port held");
         *held.entry(dest).or_default().entry(flow.state).or_default() += 1;
@@ -148,7 +148,7 @@ fn consistent(tracker: &Tracker) {
     assert_eq!(snapshot.time_wait, u64::try_from(tracker.ledger.len()).expect("fits"));
     let time_wait: u64 = snapshot.workloads.iter().map(|workload| workload.time_wait.now).sum();
     assert_eq!(time_wait, snapshot.time_wait, "each entry belongs to one workload");
-    let close_wait = tracker.flows.iter().filter(|(_, flow)| flow.state == TcpState::CloseWait && flow.attr.is_some());
+    let close_wait = tracker.flows.iter().filter(|(_, flow)| flow.state == CloseWait && flow.attr.is_some());
     let told: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
     assert_eq!(told, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
     for workload in &snapshot.workloads {

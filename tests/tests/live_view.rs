@@ -1,0 +1,351 @@
+//! The full-screen view, in a real terminal with real keys, through a whole incident.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portchurn_tests::lab::{Lab, Traffic, addr};
+use portchurn_tests::process::output;
+use portchurn_tests::require;
+use portchurn_tests::require::Need;
+use portchurn_tests::screen::Screen;
+use portchurn_tests::script::{Manner, Script, Step, Then, Via, What};
+use portchurn_tests::tracer::{Report, binary};
+
+const TMUX: Need = Need::Program("tmux", "tmux");
+const PORTS: (u16, u16) = (40_000, 40_127);
+const POOL: u32 = 20;
+const CALLS: u32 = 300;
+const EADDRNOTAVAIL: i32 = 99;
+
+/// A pool that holds 20 of 128 ports, and a job that opens and closes a connection per call until none is left.
+struct Incident {
+    lab: Lab,
+    _backend: Traffic,
+    _pool: Traffic,
+    legacy: Traffic,
+}
+
+impl Incident {
+    fn new() -> Result<Self> {
+        let lab = Lab::with_ports(PORTS.0, PORTS.1)?;
+        lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
+        let backend = lab.serve("backend", "127.0.0.1:9001", Manner::WaitForPeer)?;
+        let to = vec![addr("127.0.0.1:9001")];
+        let hold = vec![Step::connect(to.clone(), POOL, Via::Blocking, Then::Hold), lab.wait_for("end")];
+        let mut pool = start(&lab, "checkout-pool", hold)?;
+        pool.entry(What::Waiting)?;
+        let calls = Step::Connect {
+            to,
+            times: CALLS,
+            via: Via::Blocking,
+            bind: None,
+            reuse_addr: false,
+            then: Then::Close,
+            pause_us: 10_000,
+        };
+        let mut legacy = start(&lab, "legacy-export", vec![lab.wait_for("go"), calls, lab.wait_for("end")])?;
+        legacy.entry(What::Waiting)?;
+        Ok(Self { lab, _backend: backend, _pool: pool, legacy })
+    }
+
+    /// Lets the job run to its end; how many of its connects found no port.
+    fn happen(&mut self) -> Result<u64> {
+        self.lab.go("go")?;
+        self.legacy.entries(What::Waiting, 2)?;
+        let log = self.legacy.log()?;
+        let failed = log.of(What::Connect).filter(|entry| entry.errno == EADDRNOTAVAIL).count();
+        let held = u32::from(PORTS.1 - PORTS.0) + 1 - POOL;
+        ensure!(failed == usize::try_from(CALLS - held)?, "the scenario itself: {failed} failed");
+        Ok(u64::try_from(failed)?)
+    }
+
+    /// The view of this namespace: other tests run in others.
+    fn watch(&self, name: &str, size: (u16, u16), environment: &str) -> Result<Screen> {
+        let command = format!("{environment} '{}' live netns={} 2>{name}.err", binary()?.display(), self.lab.netns());
+        let screen = Screen::start(self.lab.dir(), name, size, &command)?;
+        screen.shows(&["[1 Overview]", "checkout-pool"])?;
+        Ok(screen)
+    }
+}
+
+fn start(lab: &Lab, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+    let script = Script { log: lab.log_path(name), buffered: false, comm: Some(name.into()), steps };
+    lab.start_script(&lab.ns, name, &script)
+}
+
+/// Columns of the destination's row behind its bar: used, percent, without a port.
+fn row(screen: &str) -> Option<(u64, String, u64)> {
+    let line = screen.lines().find(|line| line.contains("127.0.0.1:9001") && line.contains('['))?;
+    let mut words = line.split([']', '>']).next_back()?.split_whitespace();
+    let mut number = || words.next()?.replace(',', "").parse().ok();
+    let used = number()?;
+    let percent = words.next()?.to_owned();
+    let failed = words.next()?.replace(',', "").parse().ok()?;
+    Some((used, percent, failed))
+}
+
+/// What `report FILE` says of the destination: ports in use, connects without a port.
+fn reported(recording: &Path, netns: u32) -> Result<(u64, u64)> {
+    let text = output(Command::new(binary()?).arg("report").arg(recording).arg("--json"))?;
+    let report: Report = serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))?;
+    let found = report.destinations.iter().find(|found| found.netns == netns && found.remote_port == 9001);
+    let found = found.context("the destination in the report")?;
+    Ok((u64::from(found.ports.in_use), found.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
+}
+
+/// Where `cargo xtask screenshots` looks.
+fn kept() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("screens")
+}
+
+#[test]
+fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
+    require!(TMUX);
+    let mut incident = Incident::new()?;
+    let screen = incident.watch("view", (80, 24), "")?;
+    let failed = incident.happen()?;
+    let full = (128, "100%".to_owned(), failed);
+    screen.wait("all failures in the destination's row", |text| row(text) == Some(full.clone()))?;
+    screen.shows(&["0 lost", "legacy-export", "BEARS/S"])?;
+    screen.keep(&kept(), "overview-80x24")?;
+
+    // To where: the destination, port by port.
+    screen.press(&["Tab", "Enter"])?;
+    let without = format!("{failed} without a port of {} connects", POOL + CALLS);
+    // The pool connected before anybody looked.
+    let page = screen.shows(&["1st  40000", "2nd  40001", "ESTAB 20", "TIME_WAIT 108", "free 0", "futile search"])?;
+    ensure!(
+        page.contains(&format!("{failed} without a port of {CALLS} connects")) || page.contains(&without),
+        "{page}"
+    );
+    screen.shows(&["legacy-export", "checkout-pool", "128 of 128"])?;
+    screen.keep(&kept(), "destination-80x24")?;
+
+    // One flow of the job, from its SYN to TIME_WAIT.
+    screen.press(&["Tab", "/", "C-u"])?;
+    screen.type_text("state=time_wait")?;
+    screen.press(&["Enter", "Home", "Enter"])?;
+    screen.shows(&["opened by this side", "SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "TIME_WAIT", "legacy-export"])?;
+    screen.press(&["/", "C-u", "Enter", "h", "h"])?;
+    screen.shows(&["FULL IN"])?;
+
+    // Who: a workload and back.
+    screen.press(&["BTab", "End", "Home", "Enter"])?;
+    screen.shows(&["COMMAND LINE", "lifetime", "connects/s"])?;
+    screen.press(&["h"])?;
+
+    // The failures, each with the holders of its instant; what to do.
+    screen.press(&["3"])?;
+    screen.shows(&["HELD AT THAT INSTANT: 128 of 128 ports", "108 TIME_WAIT", "EADDRNOTAVAIL after"])?;
+    screen.press(&["2"])?;
+    screen.shows(&["SEVERITY", "DO 1", "expected"])?;
+    screen.keep(&kept(), "findings-80x24")?;
+    screen.press(&["PageDown", "PageDown"])?;
+    screen.shows(&["EVIDENCE"])?;
+    screen.press(&["Escape"])?;
+    screen.shows(&["[1 Overview]"])?;
+    screen.press(&["q"])?;
+    screen.given_back(0)?;
+    Ok(())
+}
+
+#[test]
+fn every_key_answers_at_200x50() -> Result<()> {
+    require!(TMUX);
+    let mut incident = Incident::new()?;
+    let screen = incident.watch("view", (200, 50), "")?;
+    let failed = incident.happen()?;
+    screen.shows(&["MOST BY", " 128    128 100%", &format!("{failed}      0 ")])?;
+    screen.keep(&kept(), "overview-200x50")?;
+    screen.press(&["Tab", "Enter"])?;
+    screen.shows(&["1 port each", "futile search", &format!("{failed} without a port")])?;
+    screen.keep(&kept(), "destination-200x50")?;
+
+    // A filter works while it is typed; a wrong one says where.
+    // An Escape that another key follows at once is Alt and that key, in any terminal.
+    screen.press(&["h", "/", "C-u"])?;
+    screen.type_text("comm=checkout* an")?;
+    screen.shows(&["found `an`", "^"])?;
+    screen.type_text("d state=")?;
+    screen.press(&["Escape"])?;
+    screen.wait("the old filter", |text| text.contains("filter: netns=") && text.contains("? help"))?;
+    screen.press(&["/", "C-u"])?;
+    screen.type_text("comm=checkout-pool")?;
+    screen.press(&["Enter"])?;
+    screen.wait("one workload", |text| !text.contains("> legacy-export") && text.contains("(1 of "))?;
+
+    // Sorting, help, pause.
+    screen.press(&["s"])?;
+    screen.shows(&["DESTINATIONv"])?;
+    screen.press(&["S"])?;
+    screen.shows(&["DESTINATION^"])?;
+    screen.press(&["?"])?;
+    screen.shows(&["start or stop a recording", "copy the row"])?;
+    screen.press(&["?", "Space"])?;
+    screen.shows(&["PAUSED", "? help"])?;
+    screen.press(&["Space"])?;
+    screen.wait("going on", |text| !text.contains("PAUSED"))?;
+
+    // What is shown goes into a file of one's own, what is selected into the clipboard.
+    screen.press(&["e"])?;
+    let text = screen.shows(&["written: "])?;
+    let path = text.split("written: ").nth(1).and_then(|rest| rest.split_whitespace().next()).context("a path")?;
+    let exported = fs::read_to_string(path).with_context(|| path.to_owned())?;
+    ensure!(exported.contains("127.0.0.1:9001") && exported.contains("checkout-pool"), "{exported}");
+    ensure!(fs::metadata(path)?.permissions().mode() & 0o777 == 0o600, "an export is nobody else's business");
+    screen.press(&["y"])?;
+    screen.shows(&["copied: "])?;
+    let copied = screen.clipboard()?;
+    ensure!(copied.contains("127.0.0.1:9001\t127.0.0.1\t"), "{copied}");
+
+    // The mouse: a tab, then a row twice.
+    let line = |text: &str, what: &str| {
+        let found = text.lines().enumerate().find_map(|(line, text)| Some((line, text.find(what)?)));
+        found.with_context(|| format!("{what} on the screen:\n{text}"))
+    };
+    let (tabs, column) = line(&screen.text()?, "3 Failures")?;
+    screen.click(column, tabs)?;
+    screen.shows(&["[3 Failures"])?;
+    let (tabs, column) = line(&screen.text()?, "1 Overview")?;
+    screen.click(column, tabs)?;
+    let overview = screen.shows(&["[1 Overview", "checkout-pool"])?;
+    let (row, _) = line(&overview, "checkout-pool     ")?;
+    screen.click(4, row)?;
+    screen.click(4, row)?;
+    screen.shows(&["COMMAND LINE"])?;
+
+    // Any size; too small is said, and it comes back.
+    screen.resize(60, 15)?;
+    screen.shows(&["COMMAND LINE", "? help"])?;
+    screen.resize(50, 10)?;
+    screen.shows(&["needs 60x15"])?;
+    screen.resize(300, 100)?;
+    screen.shows(&["COMMAND LINE", "? help"])?;
+    screen.press(&["C-c"])?;
+    screen.given_back(0)?;
+    Ok(())
+}
+
+#[test]
+fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
+    require!(TMUX);
+    let mut incident = Incident::new()?;
+    let screen = incident.watch("view", (80, 24), "")?;
+    screen.press(&["r"])?;
+    let text = screen.shows(&["REC ", "recording into "])?;
+    let path =
+        text.split("recording into ").nth(1).and_then(|rest| rest.split_whitespace().next()).context("a path")?;
+    let path = PathBuf::from(path);
+    let failed = incident.happen()?;
+    screen.wait("all failures", |text| row(text).is_some_and(|row| row.2 == failed))?;
+
+    // Quitting in the middle of a recording asks first.
+    screen.press(&["q"])?;
+    screen.shows(&["A recording is running"])?;
+    screen.press(&["n"])?;
+    screen.wait("no", |text| !text.contains("A recording is running"))?;
+    screen.press(&["r"])?;
+    screen.shows(&["recorded "])?;
+    screen.press(&["q"])?;
+    screen.given_back(0)?;
+
+    // The same view, to the key, and the numbers that `report` gives.
+    let (in_use, without) = reported(&path, incident.lab.netns())?;
+    ensure!(without == failed, "report says {without}, the job {failed}");
+    let filter = format!("netns={}", incident.lab.netns());
+    let command = format!("'{}' replay --speed max '{}' {filter}", binary()?.display(), path.display());
+    for size in [(80, 24), (200, 50)] {
+        let name = format!("replay-{}", size.0);
+        let replay = Screen::start(incident.lab.dir(), &name, size, &command)?;
+        replay.shows(&["REPLAY end max", "127.0.0.1:9001"])?;
+        if size.0 == 80 {
+            replay.wait("the numbers of the report", |text| {
+                row(text).is_some_and(|row| (row.0, row.2) == (in_use, failed))
+            })?;
+        }
+        // Back to the beginning, on to the first failure, a step, and to the end again.
+        replay.press(&["Space", "t"])?;
+        replay.type_text("0%")?;
+        replay.press(&["Enter"])?;
+        replay.shows(&["REPLAY PAUSED"])?;
+        replay.press(&["n"])?;
+        replay.shows(&["a connect found no port"])?;
+        replay.press(&["3"])?;
+        replay.shows(&["HELD AT THAT INSTANT: 128 of 128 ports"])?;
+        replay.press(&[",", "1", "["])?;
+        replay.shows(&["REPLAY PAUSED 600x"])?;
+        replay.press(&["]", "t"])?;
+        replay.type_text("100%")?;
+        replay.press(&["Enter"])?;
+        replay.shows(&[&format!(" {failed} ")])?;
+        replay.press(&["q"])?;
+        replay.given_back(0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_view_gives_the_terminal_back() -> Result<()> {
+    require!(TMUX);
+    let incident = Incident::new()?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let screen = incident.watch(signal.as_str(), (80, 24), "")?;
+        let pid = screen.pid_of("portchurn")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        screen.given_back(0).with_context(|| signal.to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_panic_leaves_its_message_on_a_working_terminal() -> Result<()> {
+    require!(TMUX);
+    let dir = tempfile::tempdir()?;
+    let test = std::env::current_exe()?;
+    let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("examples/panicking_view"));
+    let example = found.into_iter().find(|path| path.is_file()).context("the example panicking_view")?;
+    let screen = Screen::start(dir.path(), "panic", (100, 30), &example.display().to_string())?;
+    screen.shows(&["[1 Overview]", "service-"])?;
+    let text = screen.given_back(7)?;
+    ensure!(text.contains("the tracker came to grief"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn without_rights_the_reason_stands_on_an_untouched_terminal() -> Result<()> {
+    require!(TMUX, Need::Program("setpriv", "util-linux"));
+    let dir = tempfile::tempdir()?;
+    // Another user must be able to read the binary.
+    let copy = dir.path().join("portchurn");
+    fs::copy(binary()?, &copy)?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let user = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all";
+    let screen = Screen::start(dir.path(), "view", (100, 30), &format!("{user} {}", copy.display()))?;
+    let text = screen.given_back(3)?;
+    ensure!(text.contains("portchurn needs CAP_BPF"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn without_colour_and_without_utf8_it_says_the_same() -> Result<()> {
+    require!(TMUX);
+    let mut incident = Incident::new()?;
+    let screen = incident.watch("view", (80, 24), "NO_COLOR=1 LC_ALL=C")?;
+    let failed = incident.happen()?;
+    screen.wait("all failures", |text| row(text).is_some_and(|row| row.2 == failed))?;
+    screen.press(&["Tab", "Enter"])?;
+    let text = screen.shows(&["# ESTAB 20", "= TIME_WAIT 108", "1st  40000 "])?;
+    ensure!(text.is_ascii(), "{text}");
+    let coloured = screen.coloured()?;
+    let colours =
+        coloured.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m')).any(|(codes, _)| {
+            codes.split(';').any(|code| matches!(code.parse::<u32>(), Ok(30..=38 | 40..=48 | 90..=107)))
+        });
+    ensure!(!colours, "{coloured:?}");
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `portchurn live`: frames of the running trace, and a recording of it on request.
+
+use std::io::{self, IsTerminal as _};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::tz::TimeZone;
+
+use super::{Pace, run, screen};
+use crate::cli::{LiveArgs, StreamArgs};
+use crate::clock::Clock;
+use crate::event::Ktime;
+use crate::filter::Filter;
+use crate::recording::Header;
+use crate::run::record::keep::Keep;
+use crate::run::record::recorder::Recorder;
+use crate::run::record::tap::Tap;
+use crate::run::session::{Errand, Live};
+use crate::run::{show, stream};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::Wanted;
+use crate::tui::About;
+use crate::tui::feed::{Order, Publisher, Recording, Status};
+
+/// Frames are made this often while only the clock moves.
+const IDLE_CADENCE: Duration = Duration::from_secs(1);
+
+/// The full-screen view of this host, or `stream` where stdout is no terminal.
+///
+/// # Errors
+/// The trace could not start ([`crate::run::StartError`]), or the terminal not be used.
+pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
+    if !io::stdout().is_terminal() {
+        let stream_args =
+            StreamArgs { trace: args.trace.clone(), what: None, json: false, duration: None, filter: Vec::new() };
+        return stream(&stream_args, filter.as_ref());
+    }
+    let live = Live::start(&args.trace, Wanted { history: true, ..Wanted::default() })?;
+    let about = About { host: live.host().clone(), clock: live.clock };
+    let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
+    let header = live.header();
+    let (errands, clock) = (live.errands(), live.clock);
+    let mut told = None;
+    run(app, &look, |publisher| {
+        let mut desk = Desk::new(publisher, header, errands, clock);
+        live.run_with(None, None, None, |tracker, tap| desk.tend(tracker, tap))?;
+        told = desk.finish()?;
+        Ok(())
+    })?;
+    // On the terminal as it was before.
+    if let Some(told) = told {
+        eprintln!("portchurn: {told}");
+    }
+    Ok(())
+}
+
+/// Where orders come in and frames go out.
+struct Desk {
+    publisher: Publisher,
+    pace: Pace,
+    last: Instant,
+    read: u64,
+    header: Header,
+    errands: mpsc::Sender<Errand>,
+    clock: Clock,
+    recording: Option<(Recorder, Recording)>,
+    /// Its tap is gone; what it was fed is still being written.
+    ending: Option<Recorder>,
+    note: Option<Arc<str>>,
+}
+
+impl Desk {
+    fn new(publisher: Publisher, header: Header, errands: mpsc::Sender<Errand>, clock: Clock) -> Self {
+        Self {
+            publisher,
+            pace: Pace::new(),
+            last: Instant::now(),
+            read: u64::MAX,
+            header,
+            errands,
+            clock,
+            recording: None,
+            ending: None,
+            note: None,
+        }
+    }
+
+    /// Called after every batch.
+    fn tend(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) -> ControlFlow<()> {
+        if self.publisher.over() {
+            return ControlFlow::Break(());
+        }
+        let mut asked = false;
+        while let Some(order) = self.publisher.order() {
+            asked = true;
+            match order {
+                Order::Look(wish) => self.pace.wish = wish,
+                Order::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker, tap),
+                Order::Record(false) => self.stop(tracker, tap),
+                // Of a replay.
+                _ => {}
+            }
+        }
+        self.look_after(tracker, tap);
+        let quiet = tracker.read() == self.read && self.last.elapsed() < IDLE_CADENCE;
+        if asked || (self.pace.is_due() && (!quiet || self.note.is_some())) {
+            self.read = tracker.read();
+            self.last = Instant::now();
+            let status = self.status();
+            self.pace.publish(&self.publisher, tracker, status);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn status(&mut self) -> Status {
+        let recording = self.recording.as_ref().map(|(recorder, recording)| Recording {
+            bytes: recorder.progress.bytes.load(Ordering::Relaxed),
+            ..recording.clone()
+        });
+        Status { recording, replay: None, note: self.note.take() }
+    }
+
+    fn record(&mut self, tracker: &Tracker, tap: &mut Option<Tap>) {
+        let time = self.clock.date_time(tracker.now(), &TimeZone::system()).replace(['-', ':'], "").replace(' ', "-");
+        let name = format!("portchurn-{time}.arrow");
+        match self.begin(Path::new(&name), tracker.now()) {
+            Ok((recorder, mut started)) => {
+                started.introduce(tracker.facts(), tracker.now());
+                // What is open now; without it only what begins from here on would be known.
+                let _ = self.errands.send(Errand::List);
+                *tap = Some(started);
+                let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
+                self.note = Some(format!("recording into {path}").into());
+                self.recording = Some((recorder, Recording { path, since: tracker.now(), bytes: 0 }));
+            }
+            Err(error) => self.note = Some(format!("not recording: {error:#}").into()),
+        }
+    }
+
+    fn begin(&self, path: &Path, now: Ktime) -> Result<(Recorder, Tap)> {
+        let header = Header { begin_ns: now.0, continued: true, ..self.header.clone() };
+        let file = crate::recording::create(path, false)?;
+        Recorder::start(&header, Keep::one(path, file, &header)?)
+    }
+
+    fn stop(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) {
+        if let Some(tap) = tap.take() {
+            tap.close(tracker);
+        }
+        if let Some((recorder, _)) = self.recording.take() {
+            self.ending = Some(recorder);
+        }
+    }
+
+    /// A recorder that has ended, because it was asked to or because it had to, has something to tell.
+    fn look_after(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) {
+        if self.recording.as_ref().is_some_and(|(recorder, _)| recorder.has_ended()) {
+            self.stop(tracker, tap);
+        }
+        if self.ending.as_ref().is_some_and(Recorder::has_ended)
+            && let Some(recorder) = self.ending.take()
+        {
+            self.note = Some(told(recorder).unwrap_or_else(|error| format!("recording: {error:#}")).into());
+        }
+    }
+
+    /// The view is over: a recording that still runs is ended in order. What became of it.
+    fn finish(mut self) -> Result<Option<String>> {
+        let running = self.recording.take().map(|(recorder, _)| recorder);
+        running.or_else(|| self.ending.take()).map(told).transpose()
+    }
+}
+
+/// What became of a recording, in one line.
+fn told(recorder: Recorder) -> Result<String> {
+    let outcome = recorder.join()?;
+    let files = outcome.files.iter().map(|(path, written)| {
+        format!("recorded {} rows, {} in {}", written.rows, show::bytes(written.bytes), path.display())
+    });
+    let mut told = files.collect::<Vec<_>>().join("; ");
+    if let Some(trouble) = outcome.trouble {
+        told = format!("{told}; ended before its time: {trouble}");
+    }
+    Ok(told)
+}

@@ -1,0 +1,76 @@
+//! The full-screen view: whoever makes frames on one side, the screen on the other, a slot with the newest frame between them.
+//!
+//! Frames are made by the tracker's owner, never more often than they can be read; the screen has a thread of its own, so that
+//! neither waits for the other. What can be refused (rights, a file that is none) is refused with words before the
+//! terminal is taken.
+
+#[cfg(feature = "live")]
+mod live;
+mod replay;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use jiff::tz::TimeZone;
+
+#[cfg(feature = "live")]
+pub use live::live;
+pub use replay::replay;
+
+use super::{log, show};
+use crate::cli::ScreenArgs;
+use crate::filter::Filter;
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::detail::Wish;
+use crate::tui::app::App;
+use crate::tui::feed::{self, Frame, Publisher, Status};
+use crate::tui::{About, Look, terminal};
+
+/// Frames are made this often while something happens.
+const CADENCE: Duration = Duration::from_millis(100);
+/// A frame of a huge table costs more: at most one part in so many of the time goes into frames.
+const COST_FACTOR: u32 = 10;
+
+fn screen(about: About, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, Look) {
+    let look = Look::from_env(show::colour(), args.ascii);
+    (App::new(about, TimeZone::system(), filter, text), look)
+}
+
+/// Runs `publish` on this thread and the screen on another, until either ends.
+fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
+    let (publisher, viewer) = feed::feed();
+    let _held = log::Hold::begin();
+    std::thread::scope(|scope| {
+        let screen = std::thread::Builder::new()
+            .name("screen".into())
+            // The viewer goes with the thread, which tells the other side.
+            .spawn_scoped(scope, move || terminal::run(&viewer, app, look))
+            .context("starting the screen's thread")?;
+        let published = publish(publisher);
+        let shown = screen.join().map_err(|_| anyhow::anyhow!("the screen's thread panicked"))?;
+        published?;
+        shown.context("using the terminal")
+    })
+}
+
+/// When the next frame is due, and what belongs into it.
+struct Pace {
+    wish: Wish,
+    due: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { wish: Wish::default(), due: Instant::now() }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.due
+    }
+
+    fn publish(&mut self, publisher: &Publisher, tracker: &Tracker, status: Status) {
+        let began = Instant::now();
+        publisher.publish(Frame { snapshot: tracker.snapshot(), details: tracker.details(&self.wish), status });
+        self.due = Instant::now() + CADENCE.max(began.elapsed() * COST_FACTOR);
+    }
+}

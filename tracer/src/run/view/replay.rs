@@ -1,0 +1,313 @@
+//! `portchurn replay` on a terminal: the same view, its frames made from a recording at any speed.
+//!
+//! Every position is reached by reading from the beginning, so that the numbers on the screen are those that `report` gives for the
+//! same recording up to there; going back means reading again.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use jiff::tz::TimeZone;
+
+use super::{Pace, run, screen};
+use crate::cli::ReplayArgs;
+use crate::event::Ktime;
+use crate::filter::Filter;
+use crate::recording::Step;
+use crate::run::playback;
+use crate::source::replay::{Pacer, Replay, Speed as Factor};
+use crate::tracker::Tracker;
+use crate::tracker::snapshot::{Failure, Finding, Notice, Wanted};
+use crate::tui::About;
+use crate::tui::feed::{self, Order, Publisher, Speed, Status};
+
+/// Longest sleep between two looks for orders.
+const NAP: Duration = Duration::from_millis(10);
+/// Steps read between two looks for orders while nothing is waited for.
+const STEPS: usize = 4_096;
+/// The clock of a recording moves at least ten times a second: a silence of this length was not recorded.
+const GAP_NANOS: u64 = 5_000_000_000;
+/// Gaps remembered; the line that shows them has fewer columns.
+const MAX_GAPS: usize = 256;
+/// Findings are compared this often while looking for the next new one.
+const FINDINGS_NANOS: u64 = 1_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// The full-screen view of a recording, or its lines where stdout is no terminal or lines are asked for.
+///
+/// # Errors
+/// It is no recording, or the terminal cannot be used.
+pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
+    if !io::stdout().is_terminal() || args.json || args.what.is_some() {
+        return crate::run::replay::run(args, filter.as_ref());
+    }
+    let mut player = Player::open(args)?;
+    let about = About { host: playback::host(player.replay.header()), clock: player.replay.clock() };
+    let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
+    run(app, &look, |publisher| player.play(&publisher))?;
+    playback::warn(&args.file, &player.replay);
+    Ok(())
+}
+
+/// What the player is on its way to, as fast as it goes.
+enum Target {
+    Time(Ktime),
+    Mark(Marks),
+}
+
+/// What was known when the search for the next mark began.
+struct Marks {
+    findings: BTreeSet<(&'static str, String)>,
+    looked: Ktime,
+}
+
+struct Player<'a> {
+    args: &'a ReplayArgs,
+    replay: Replay,
+    tracker: Tracker,
+    pacer: Pacer,
+    pace: Pace,
+    speed: Speed,
+    start: Ktime,
+    /// The end as the file has it; of a pipe, what has been read.
+    end: Ktime,
+    end_known: bool,
+    paused: bool,
+    target: Option<Target>,
+    /// Read, and not due yet.
+    waiting: Option<Step>,
+    ended: bool,
+    gaps: Vec<(Ktime, Ktime)>,
+    note: Option<Arc<str>>,
+}
+
+impl<'a> Player<'a> {
+    fn open(args: &'a ReplayArgs) -> Result<Self> {
+        let mut replay = Replay::open(&args.file)?;
+        let span = replay.span()?;
+        let begin = replay.begin();
+        let zone = TimeZone::system();
+        let (mut end, mut target) = (span.map_or(begin, |span| span.last), None);
+        if args.from.is_some() || args.to.is_some() {
+            let Some(span) = span else {
+                bail!("--from and --to need a file that can be searched and has events in it");
+            };
+            if let Some(to) = &args.to {
+                end = to.ktime(span, replay.clock(), &zone).min(span.last);
+            }
+            if let Some(from) = &args.from {
+                let from = from.ktime(span, replay.clock(), &zone);
+                if from > end {
+                    bail!("--from is later than the end, {}", replay.clock().rfc3339(end));
+                }
+                target = Some(Target::Time(from));
+            }
+        }
+        let speed = match args.speed {
+            Factor::Times(times) => Speed::Times(times),
+            Factor::Max => Speed::Max,
+        };
+        let tracker = fresh(&replay, args);
+        Ok(Self {
+            args,
+            replay,
+            tracker,
+            pacer: Pacer::new(args.speed),
+            pace: Pace::new(),
+            speed,
+            start: begin,
+            end,
+            end_known: span.is_some(),
+            paused: false,
+            target,
+            waiting: None,
+            ended: false,
+            gaps: Vec::new(),
+            note: None,
+        })
+    }
+
+    fn play(&mut self, publisher: &Publisher) -> Result<()> {
+        while !publisher.over() {
+            let mut asked = false;
+            while let Some(order) = publisher.order() {
+                asked = true;
+                self.obey(order)?;
+            }
+            let resting = self.ended || (self.paused && self.target.is_none());
+            let mut changed = false;
+            if !resting {
+                changed = self.advance()?;
+            }
+            // Somebody who waits for a place sees that it is being looked for.
+            if asked || changed || (!resting && self.pace.is_due()) {
+                let status = self.status();
+                self.pace.publish(publisher, &self.tracker, status);
+            } else if resting || self.waiting.is_some() {
+                std::thread::sleep(NAP);
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&mut self) -> Status {
+        let replay = feed::Replay {
+            start: self.start,
+            end: if self.end_known { self.end } else { self.tracker.now() },
+            speed: self.speed,
+            paused: self.paused,
+            seeking: self.target.is_some(),
+            gaps: self.gaps.clone().into(),
+        };
+        Status { recording: None, replay: Some(replay), note: self.note.take() }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<()> {
+        let now = self.tracker.now();
+        match order {
+            Order::Look(wish) => self.pace.wish = wish,
+            Order::Pause(paused) => {
+                self.paused = paused;
+                if !paused && self.ended {
+                    self.note = Some("this is the end; t goes back".into());
+                }
+            }
+            Order::Speed(speed) => {
+                self.speed = speed;
+                self.pacer = Pacer::new(match speed {
+                    Speed::Times(times) => Factor::Times(times),
+                    Speed::Max => Factor::Max,
+                });
+            }
+            Order::Step(seconds) => {
+                self.paused = true;
+                let by = seconds.unsigned_abs().saturating_mul(SECOND);
+                let to = if seconds < 0 { Ktime(now.0.saturating_sub(by)) } else { now.plus(by) };
+                self.go(to.max(self.start))?;
+            }
+            Order::Seek(to) => self.go(to)?,
+            Order::NextMark if !self.ended => {
+                self.tracker.drain_notices();
+                let findings = marks(&self.tracker.snapshot().findings);
+                self.target = Some(Target::Mark(Marks { findings, looked: now }));
+            }
+            // A recording of a recording is a copy.
+            Order::NextMark | Order::Record(_) => {}
+        }
+        self.pacer.start(self.tracker.now(), Instant::now());
+        Ok(())
+    }
+
+    fn go(&mut self, to: Ktime) -> Result<()> {
+        if to < self.tracker.now() {
+            if !self.end_known {
+                self.note = Some("a pipe has only one direction".into());
+                return Ok(());
+            }
+            self.replay = Replay::open(&self.args.file)?;
+            self.tracker = fresh(&self.replay, self.args);
+            (self.waiting, self.ended) = (None, false);
+        }
+        self.target = Some(Target::Time(to));
+        Ok(())
+    }
+
+    /// Reads until something is worth a frame, is not due yet, or it is time to look for orders. True if a target was reached.
+    fn advance(&mut self) -> Result<bool> {
+        for _ in 0..STEPS {
+            let Some(step) = self.waiting.take().map_or_else(|| self.replay.next_step(), |step| Ok(Some(step)))? else {
+                self.finish();
+                return Ok(true);
+            };
+            let at = step.ktime();
+            if self.end_known && at.is_some_and(|at| at > self.end) && self.args.to.is_some() {
+                self.ended = true;
+                self.target = None;
+                return Ok(true);
+            }
+            if self.target.is_none()
+                && let Step::Advance(now) = step
+                && self.pacer.due(now, Instant::now()) > Instant::now()
+            {
+                self.waiting = Some(step);
+                return Ok(false);
+            }
+            let (before, lost) = (self.tracker.now(), self.tracker.lost());
+            playback::apply(&mut self.tracker, &step);
+            let Step::Advance(now) = step else { continue };
+            if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
+                self.gap(before, now);
+            }
+            if self.reached(now) {
+                self.target = None;
+                self.pacer.start(now, Instant::now());
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn gap(&mut self, from: Ktime, to: Ktime) {
+        let known = self.gaps.iter().any(|gap| gap.1 >= to);
+        if !known && self.gaps.len() < MAX_GAPS && from > Ktime(0) {
+            self.gaps.push((from, to));
+        }
+    }
+
+    fn reached(&mut self, now: Ktime) -> bool {
+        let failed = self.tracker.drain_notices().any(|notice| {
+            matches!(&notice, Notice::FailedConnect(failed)
+                if matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted))
+        });
+        match &mut self.target {
+            None => false,
+            Some(Target::Time(to)) => now >= *to,
+            Some(Target::Mark(_)) if failed => {
+                self.paused = true;
+                self.note = Some("a connect found no port".into());
+                true
+            }
+            Some(Target::Mark(known)) => {
+                if now.since(known.looked) < FINDINGS_NANOS {
+                    return false;
+                }
+                known.looked = now;
+                let findings = self.tracker.snapshot().findings;
+                let now_known = marks(&findings);
+                let new = now_known.difference(&known.findings).next().map(|(id, _)| *id);
+                self.paused |= new.is_some();
+                self.note = new.map(|id| format!("new finding: {id}").into());
+                new.is_some()
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.tracker.finish();
+        self.ended = true;
+        self.end = self.end.max(self.tracker.now());
+        if matches!(self.target, Some(Target::Mark(_))) {
+            self.note = Some("no further failure or finding".into());
+        }
+        self.target = None;
+        if let Some(damage) = self.replay.damage() {
+            self.note = Some(playback::told(damage).into());
+        }
+    }
+}
+
+fn fresh(replay: &Replay, args: &ReplayArgs) -> Tracker {
+    playback::tracker(replay.header(), args.by, Wanted { failures: true, history: true, ..Wanted::default() })
+}
+
+/// Findings by what does not change while their numbers do.
+fn marks(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
+    let about = |finding: &Finding| {
+        let parts = ["netns", "local_addr", "remote_addr", "remote_port", "workload", "port"];
+        let values = parts.iter().filter_map(|part| finding.evidence.get(part)).map(ToString::to_string);
+        values.collect::<Vec<_>>().join(" ")
+    };
+    findings.iter().map(|finding| (finding.id, about(finding))).collect()
+}

@@ -1,0 +1,345 @@
+//! The tables' columns: title, width, what stands in a cell, by what it is sorted. One table for screen, export and copy.
+//!
+//! Widths are in terminal columns; a column with `from` shows only in tables that are at least so wide.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::render::bar;
+use super::{About, Look};
+use crate::clock::Clock;
+use crate::event::{Addr, Endpoint, Ktime, TcpState};
+use crate::layout::human::{brief, number, rate, seconds, short};
+use crate::layout::page::{Paint, safe};
+use crate::tracker::snapshot::detail::{FailureRecord, PortUse, Step};
+use crate::tracker::snapshot::{
+    Attribution, Destination, Failed, Failure, Finding, Owner, Process, Severity, Snapshot, Workload,
+};
+
+/// A failure so recent still hurts.
+pub const RECENT_SECONDS: f64 = 10.0;
+
+/// What a cell may look at beside its row.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub snapshot: &'a Snapshot,
+    /// Of the destination that is drilled into.
+    pub owners: &'a [Owner],
+    pub about: &'a About,
+    pub look: &'a Look,
+}
+
+impl Context<'_> {
+    pub fn time(&self, at: Ktime) -> String {
+        let clock: &Clock = &self.about.clock;
+        clock.time_of_day(at, &self.look.zone)
+    }
+
+    pub fn safe(&self, text: &str) -> String {
+        safe(text, self.look.unicode)
+    }
+}
+
+/// Text in pieces of one look.
+pub type Cell = Vec<(Paint, String)>;
+
+/// How a column is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Left,
+    Right,
+    /// Left, and of no use as text alone.
+    Picture,
+}
+
+pub struct Column<T> {
+    pub title: &'static str,
+    pub width: u16,
+    /// Takes a share of what is left.
+    pub grows: u16,
+    pub place: Place,
+    /// Width of the table from which it shows.
+    pub from: u16,
+    pub cell: fn(&T, &Context<'_>, usize) -> Cell,
+    /// The order of the first press: largest first for numbers, alphabetic for names.
+    pub order: Option<fn(&T, &T) -> Ordering>,
+}
+
+/// Somebody who holds ports of a destination, or fails for lack of one, or both.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HolderRow {
+    pub workload: Arc<str>,
+    pub ports: u32,
+    pub time_wait: u64,
+    pub failed: u64,
+    pub connects: u64,
+    pub processes: usize,
+    pub inferred: bool,
+}
+
+fn plain(text: String) -> Cell {
+    vec![(Paint::Plain, text)]
+}
+
+fn count(value: u64) -> Cell {
+    vec![(if value == 0 { Paint::Dim } else { Paint::Plain }, short(value))]
+}
+
+fn bad(value: u64) -> Cell {
+    vec![(if value == 0 { Paint::Dim } else { Paint::Bad }, short(value))]
+}
+
+fn millis(value: Option<f64>) -> Cell {
+    value.map_or_else(unknown, |value| plain(brief(value)))
+}
+
+fn unknown() -> Cell {
+    vec![(Paint::Dim, "-".into())]
+}
+
+fn most<N: PartialOrd + Copy>(a: N, b: N) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}
+
+/// Unknown last.
+fn most_known(a: Option<f64>, b: Option<f64>) -> Ordering {
+    most(a.unwrap_or(f64::NEG_INFINITY), b.unwrap_or(f64::NEG_INFINITY))
+}
+
+pub fn exhausted(failed: &Failed) -> u64 {
+    let of = |failure| failed.get(&failure).copied().unwrap_or(0);
+    of(Failure::PortsExhausted).saturating_add(of(Failure::BindExhausted))
+}
+
+fn all(failed: &Failed) -> u64 {
+    failed.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+pub fn endpoint(addr: Addr, port: u16) -> String {
+    Endpoint { addr, port }.to_string()
+}
+
+/// `web`, else the inode number.
+pub fn netns(snapshot: &Snapshot, netns: crate::event::Netns) -> String {
+    let named = snapshot.namespaces.iter().find(|found| found.netns == netns).and_then(|found| found.name.as_deref());
+    match named {
+        Some(name) => name.to_owned(),
+        None if netns.0 == 0 => "-".into(),
+        None => netns.0.to_string(),
+    }
+}
+
+macro_rules! column {
+    ($title:literal, $width:literal $(+ $grows:literal)?, $place:ident, from $from:literal, $cell:expr $(, by $order:expr)?) => {
+        Column {
+            title: $title,
+            width: $width,
+            grows: 0 $(+ $grows)?,
+            place: Place::$place,
+            from: $from,
+            cell: $cell,
+            order: column!(@order $($order)?),
+        }
+    };
+    (@order) => { None };
+    (@order $order:expr) => { Some($order) };
+}
+
+/// `!` fails now, `^` fills up.
+pub fn sign(destination: &Destination, snapshot: &Snapshot) -> (Paint, &'static str) {
+    let failing = destination.last_failure.is_some_and(|at| snapshot.now.seconds_since(at) < RECENT_SECONDS);
+    if failing || destination.seconds_to_exhaustion == Some(0.0) {
+        (Paint::Bad, "!")
+    } else if destination.seconds_to_exhaustion.is_some() || destination.ports.utilisation.is_some_and(|u| u > 0.8) {
+        (Paint::Warn, "^")
+    } else {
+        (Paint::Plain, " ")
+    }
+}
+
+/// When it is full: `now`, `39 s`.
+pub fn full_in(destination: &Destination) -> Cell {
+    match destination.seconds_to_exhaustion {
+        Some(left) if left <= 0.0 => vec![(Paint::Bad, "now".into())],
+        Some(left) => vec![(Paint::Warn, brief(left * 1e3))],
+        None if destination.ports.capacity.is_none() => vec![(Paint::Dim, "?".into())],
+        None => vec![(Paint::Dim, "-".into())],
+    }
+}
+
+/// `100%`; 100 is kept for full.
+pub fn percent(share: Option<f64>) -> Cell {
+    match share.filter(|share| share.is_finite()) {
+        None => vec![(Paint::Dim, "?".into())],
+        Some(share) => {
+            let paint = match share {
+                s if s >= 1.0 => Paint::Bad,
+                s if s >= 0.8 => Paint::Warn,
+                _ => Paint::Plain,
+            };
+            let percent = (share * 100.0).floor().min(999.0);
+            vec![(paint, if share > 0.0 && percent < 1.0 { "<1%".into() } else { format!("{percent}%") })]
+        }
+    }
+}
+
+pub const WORKLOADS: &[Column<Workload>] = &[
+    column!("WORKLOAD", 12 + 2, Left, from 0, |w, c, _| vec![(Paint::Strong, c.safe(&w.name))], by |a, b| a.name.cmp(&b.name)),
+    column!("CONN/S", 6, Right, from 0, |w, _, _| plain(rate(w.connects_per_second)), by |a, b| most(a.connects_per_second, b.connects_per_second)),
+    column!("CONNECTS", 9, Right, from 100, |w, _, _| count(w.connects), by |a, b| most(a.connects, b.connects)),
+    column!("ACCEPTED", 9, Right, from 130, |w, _, _| count(w.accepted), by |a, b| most(a.accepted, b.accepted)),
+    column!("NO PORT", 8, Right, from 0, |w, _, _| bad(exhausted(&w.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("OTHER", 7, Right, from 110, |w, _, _| count(all(&w.failed) - exhausted(&w.failed).min(all(&w.failed))), by |a, b| most(all(&a.failed), all(&b.failed))),
+    column!("PORTS", 7, Right, from 0, |w, _, _| count(w.ports_held), by |a, b| most(a.ports_held, b.ports_held)),
+    column!("TIME_WAIT", 9, Right, from 0, |w, _, _| count(w.time_wait.now), by |a, b| most(a.time_wait.now, b.time_wait.now)),
+    column!("TW/S", 6, Right, from 120, |w, _, _| plain(rate(w.time_wait.per_second)), by |a, b| most(a.time_wait.per_second, b.time_wait.per_second)),
+    column!("CL_WAIT", 7, Right, from 90, |w, _, _| count(w.close_wait.now), by |a, b| most(a.close_wait.now, b.close_wait.now)),
+    column!("LIFE p50", 8, Right, from 0, |w, _, _| millis(w.lifetime_ms.p50), by |a, b| most_known(a.lifetime_ms.p50, b.lifetime_ms.p50)),
+    column!("CONN p50", 8, Right, from 140, |w, _, _| millis(w.connect_ms.p50), by |a, b| most_known(a.connect_ms.p50, b.connect_ms.p50)),
+    column!("PIDS", 5, Right, from 120, |w, _, _| count(w.pids.len() as u64), by |a, b| most(a.pids.len(), b.pids.len())),
+    column!("UNIT OR CONTAINER", 17 + 1, Left, from 160, |w, c, _| plain(c.safe(w.container.as_deref().or(w.unit.as_deref()).unwrap_or("-")))),
+];
+
+pub const DESTINATIONS: &[Column<Destination>] = &[
+    column!("DESTINATION", 15 + 2, Left, from 0, |d, c, _| {
+        let (paint, sign) = sign(d, c.snapshot);
+        vec![(paint, sign.into()), (Paint::Plain, " ".into()), (Paint::Strong, endpoint(d.remote_addr, d.remote_port))]
+    }, by |a, b| (a.remote_addr, a.remote_port).cmp(&(b.remote_addr, b.remote_port))),
+    column!("FROM", 15 + 1, Left, from 110, |d, _, _| plain(d.local_addr.to_string()), by |a, b| a.local_addr.cmp(&b.local_addr)),
+    column!("NETNS", 10, Left, from 130, |d, c, _| plain(c.safe(&netns(c.snapshot, d.netns))), by |a, b| a.netns.cmp(&b.netns)),
+    column!("OCCUPANCY", 11 + 2, Picture, from 0, bar::cell, by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),
+    column!("USED", 6, Right, from 0, |d, _, _| count(u64::from(d.ports.in_use)), by |a, b| most(a.ports.in_use, b.ports.in_use)),
+    column!("OF", 6, Right, from 100, |d, _, _| d.ports.capacity.map_or_else(unknown, |of| count(u64::from(of))), by |a, b| most(a.ports.capacity, b.ports.capacity)),
+    column!("%", 4, Right, from 0, |d, _, _| percent(d.ports.utilisation), by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),
+    column!("ESTAB", 6, Right, from 120, |d, _, _| count(u64::from(d.ports.by_state.get(&TcpState::Established).copied().unwrap_or(0)))),
+    column!("TIME_WAIT", 9, Right, from 120, |d, _, _| count(u64::from(d.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0)))),
+    column!("NO PORT", 7, Right, from 0, |d, _, _| bad(exhausted(&d.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("OTHER", 6, Right, from 140, |d, _, _| count(all(&d.failed) - exhausted(&d.failed).min(all(&d.failed)))),
+    column!("CONN/S", 6, Right, from 0, |d, _, _| pace(d), by |a, b| most(a.connects_per_second, b.connects_per_second)),
+    column!("BEARS/S", 7, Right, from 0, |d, _, _| d.sustainable_per_second.map_or_else(unknown, |r| plain(rate(r))), by |a, b| most_known(a.sustainable_per_second, b.sustainable_per_second)),
+    column!("FULL IN", 7, Right, from 0, |d, _, _| full_in(d), by |a, b| most_known(b.seconds_to_exhaustion, a.seconds_to_exhaustion)),
+    column!("MOST BY", 12 + 1, Left, from 150, |d, c, _| plain(c.safe(d.holders.first().map_or("-", |h| &h.workload)))),
+];
+
+fn pace(destination: &Destination) -> Cell {
+    let over = destination.sustainable_per_second.is_some_and(|bears| destination.connects_per_second > bears);
+    vec![(if over { Paint::Warn } else { Paint::Plain }, rate(destination.connects_per_second))]
+}
+
+pub const PROCESSES: &[Column<Process>] = &[
+    column!("PID", 8, Right, from 0, |p, _, _| if p.pid == 0 { vec![(Paint::Dim, "ended".into())] } else { plain(p.pid.to_string()) }, by |a, b| a.pid.cmp(&b.pid)),
+    column!("CONNECTS", 9, Right, from 0, |p, _, _| count(p.connects), by |a, b| most(a.connects, b.connects)),
+    column!("NO PORT", 8, Right, from 0, |p, _, _| bad(exhausted(&p.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("COMMAND LINE", 20 + 1, Left, from 0, |p, c, _| plain(c.safe(p.cmdline.as_deref().unwrap_or("-")))),
+];
+
+pub const TOWARDS: &[Column<Attribution>] = &[
+    column!("DESTINATION", 15 + 1, Left, from 0, |a, _, _| vec![(Paint::Strong, endpoint(a.remote_addr, a.remote_port))], by |a, b| (a.remote_addr, a.remote_port).cmp(&(b.remote_addr, b.remote_port))),
+    column!("FROM", 15, Left, from 110, |a, _, _| plain(a.local_addr.to_string())),
+    column!("PID", 8, Right, from 0, |a, _, _| pid(a.pid, a.inferred), by |a, b| a.pid.cmp(&b.pid)),
+    column!("CONNECTS", 9, Right, from 0, |a, _, _| count(a.connects), by |a, b| most(a.connects, b.connects)),
+    column!("NO PORT", 8, Right, from 0, |a, _, _| bad(exhausted(&a.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("PORTS", 7, Right, from 0, |a, _, _| count(u64::from(a.ports_held)), by |a, b| most(a.ports_held, b.ports_held)),
+    column!("TIME_WAIT", 9, Right, from 0, |a, _, _| count(a.time_wait.now), by |a, b| most(a.time_wait.now, b.time_wait.now)),
+    column!("CL_WAIT", 7, Right, from 100, |a, _, _| count(a.close_wait.now), by |a, b| most(a.close_wait.now, b.close_wait.now)),
+    column!("LIFE p50", 8, Right, from 0, |a, _, _| millis(a.lifetime_ms.p50), by |a, b| most_known(a.lifetime_ms.p50, b.lifetime_ms.p50)),
+    column!("OLDEST", 8, Right, from 100, |a, _, _| millis(a.oldest_established_seconds.map(|s| s * 1e3)), by |a, b| most_known(a.oldest_established_seconds, b.oldest_established_seconds)),
+];
+
+fn pid(pid: u32, inferred: bool) -> Cell {
+    let mark = if inferred { "~" } else { "" };
+    if pid == 0 { unknown() } else { plain(format!("{mark}{pid}")) }
+}
+
+pub const HOLDERS: &[Column<HolderRow>] = &[
+    column!("HOLDERS AND VICTIMS", 19 + 1, Left, from 0, |h, c, _| {
+        let mark = if h.inferred { "~" } else { "" };
+        vec![(Paint::Strong, format!("{mark}{}", c.safe(&h.workload)))]
+    }, by |a, b| a.workload.cmp(&b.workload)),
+    column!("PORTS", 7, Right, from 0, |h, _, _| count(u64::from(h.ports)), by |a, b| most(a.ports, b.ports)),
+    column!("TIME_WAIT", 9, Right, from 0, |h, _, _| count(h.time_wait), by |a, b| most(a.time_wait, b.time_wait)),
+    column!("NO PORT", 8, Right, from 0, |h, _, _| bad(h.failed), by |a, b| most(a.failed, b.failed)),
+    column!("CONNECTS", 9, Right, from 50, |h, _, _| count(h.connects), by |a, b| most(a.connects, b.connects)),
+    column!("PIDS", 5, Right, from 60, |h, _, _| count(h.processes as u64), by |a, b| most(a.processes, b.processes)),
+];
+
+pub const FLOWS: &[Column<PortUse>] = &[
+    column!("PORT", 6, Right, from 0, |p, _, _| plain(p.port.to_string()), by |a, b| a.port.cmp(&b.port)),
+    column!("STATE", 11, Left, from 0, |p, _, _| vec![(state_paint(p.state), p.state.name().into())], by |a, b| a.state.name().cmp(b.state.name())),
+    column!("FOR", 9, Right, from 0, |p, c, _| p.since.map_or_else(unknown, |since| plain(brief(c.snapshot.now.seconds_since(since) * 1e3))), by |a, b| a.since.unwrap_or_default().cmp(&b.since.unwrap_or_default())),
+    column!("PID", 8, Right, from 0, |p, c, _| owner(p, c).map_or_else(unknown, |owner| pid(owner.pid, owner.inferred)), by |a, b| a.owner.cmp(&b.owner)),
+    column!("WORKLOAD", 12 + 1, Left, from 0, |p, c, _| owner(p, c).map_or_else(unknown, |owner| plain(c.safe(&owner.workload)))),
+];
+
+fn owner<'a>(port: &PortUse, context: &Context<'a>) -> Option<&'a Owner> {
+    context.owners.get(usize::from(port.owner))
+}
+
+pub fn state_paint(state: TcpState) -> Paint {
+    match state {
+        TcpState::Established => Paint::Good,
+        TcpState::TimeWait => Paint::Warn,
+        TcpState::Close => Paint::Dim,
+        _ => Paint::Strong,
+    }
+}
+
+pub const FAILURES: &[Column<Arc<FailureRecord>>] = &[
+    column!("TIME", 12, Left, from 0, |f, c, _| plain(c.time(f.failed.ktime)), by |a, b| b.failed.ktime.cmp(&a.failed.ktime)),
+    column!("WORKLOAD", 12 + 2, Left, from 0, |f, c, _| {
+        let owner = f.failed.owner.as_ref();
+        vec![(Paint::Strong, c.safe(owner.map_or("-", |owner| &owner.workload)))]
+    }, by |a, b| a.failed.owner.as_ref().map(|o| &o.workload).cmp(&b.failed.owner.as_ref().map(|o| &o.workload))),
+    column!("PID", 8, Right, from 0, |f, _, _| f.failed.owner.as_ref().map_or_else(unknown, |owner| pid(owner.pid, owner.inferred)), by |a, b| a.failed.owner.as_ref().map(|o| o.pid).cmp(&b.failed.owner.as_ref().map(|o| o.pid))),
+    column!("DESTINATION", 15 + 1, Left, from 0, |f, _, _| {
+        // bind(port 0) fails without one.
+        if f.failed.key.remote.port == 0 { plain(format!("bind {}", f.failed.key.local.addr)) } else { plain(f.failed.key.remote.to_string()) }
+    }, by |a, b| a.failed.key.remote.cmp(&b.failed.key.remote)),
+    column!("REASON", 14, Left, from 110, |f, _, _| vec![(Paint::Bad, f.failed.failure.name())]),
+    column!("SEARCHED", 8, Right, from 90, |f, _, _| millis(f.failed.after_ms), by |a, b| most_known(a.failed.after_ms, b.failed.after_ms)),
+    column!("HELD THEN", 15, Right, from 0, |f, _, _| match f.capacity {
+        Some(capacity) => plain(format!("{}/{}", number(u64::from(f.in_use)), number(u64::from(capacity)))),
+        None => plain(number(u64::from(f.in_use))),
+    }, by |a, b| most(a.in_use, b.in_use)),
+    column!("MOST BY", 14 + 2, Left, from 100, |f, c, _| f.holders.first().map_or_else(unknown, |holder| plain(c.safe(&holder.workload)))),
+];
+
+pub const FINDINGS: &[Column<Finding>] = &[
+    column!("SEVERITY", 8, Left, from 0, |f, _, _| {
+        let (paint, word) = severity(f.severity);
+        vec![(paint, word.into())]
+    }),
+    column!("SINCE", 12, Left, from 100, |f, c, _| f.since.map_or_else(unknown, |since| plain(c.time(since)))),
+    column!("FINDING", 30 + 1, Left, from 0, |f, c, _| plain(c.safe(&f.summary))),
+];
+
+pub fn severity(severity: Severity) -> (Paint, &'static str) {
+    match severity {
+        Severity::Critical => (Paint::Bad, "CRITICAL"),
+        Severity::Warning => (Paint::Warn, "WARNING"),
+        Severity::Info => (Paint::Strong, "INFO"),
+    }
+}
+
+pub const STEPS: &[Column<Step>] = &[
+    column!("ENTERED", 12, Left, from 0, |s, c, _| s.entered.map_or_else(|| vec![(Paint::Dim, "before start".into())], |at| plain(c.time(at)))),
+    column!("STATE", 12, Left, from 0, |s, _, _| vec![(state_paint(s.state), s.state.name().into())]),
+    column!("STAYED", 12, Right, from 0, |s, _, _| s.dwell.map_or_else(unknown, |dwell| plain(stay(dwell)))),
+    column!("", 10 + 1, Picture, from 0, |s, c, width| dwell_bar(s, c, width)),
+];
+
+/// Short stays in one unit, long ones in two.
+fn stay(nanos: u64) -> String {
+    let millis = nanos as f64 / 1e6;
+    if millis < 10_000.0 { brief(millis) } else { seconds(millis / 1e3) }
+}
+
+/// On a logarithmic scale from 1 us to an hour: a state of a millisecond and one of a minute are both to be seen.
+fn dwell_bar(step: &Step, context: &Context<'_>, width: usize) -> Cell {
+    const DECADES: f64 = 9.5;
+    let Some(dwell) = step.dwell else { return plain(String::new()) };
+    let decades = (dwell.max(1) as f64 / 1e3).max(1.0).log10();
+    let cells = (0..width).take_while(|&cell| (cell as f64) < decades / DECADES * width as f64).count();
+    let letter = if context.look.unicode { "\u{2501}" } else { "-" };
+    vec![(state_paint(step.state), letter.repeat(cells))]
+}

@@ -1,0 +1,156 @@
+//! Keys and what they ask for: one table, from which help is printed too.
+//!
+//! Not for: what an action does in which place (`app`).
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    First,
+    Last,
+    /// Into the selected row.
+    In,
+    /// Back out.
+    Out,
+    NextPane,
+    PreviousPane,
+    /// Overview, findings, failures.
+    Tab(usize),
+    Sort,
+    Reverse,
+    Filter,
+    Pause,
+    Slower,
+    Faster,
+    StepBack,
+    StepForward,
+    Seek,
+    NextMark,
+    Record,
+    Export,
+    Copy,
+    Help,
+    Quit,
+}
+
+/// Where a key works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Both,
+    Live,
+    Replay,
+}
+
+/// One line of help.
+pub struct Binding {
+    /// As written in help.
+    pub label: &'static str,
+    keys: &'static [KeyCode],
+    pub action: Action,
+    pub scope: Scope,
+    pub help: &'static str,
+}
+
+macro_rules! bindings {
+    ($($label:literal [$($key:expr),+] $action:expr, $scope:ident, $help:literal;)+) => {
+        &[$(Binding { label: $label, keys: &[$($key),+], action: $action, scope: Scope::$scope, help: $help }),+]
+    };
+}
+
+use KeyCode::{BackTab, Char, Down, End, Enter, Esc, F, Home, Left, PageDown, PageUp, Right, Tab, Up};
+
+/// Every key of the view.
+pub const BINDINGS: &[Binding] = bindings! {
+    "Up k" [Up, Char('k')] Action::Up, Both, "one row up";
+    "Down j" [Down, Char('j')] Action::Down, Both, "one row down";
+    "PgUp PgDn" [PageUp] Action::PageUp, Both, "a page of rows";
+    "" [PageDown] Action::PageDown, Both, "";
+    "Home g" [Home, Char('g')] Action::First, Both, "first row";
+    "End G" [End, Char('G')] Action::Last, Both, "last row";
+    "Enter Right l" [Enter, Right, Char('l')] Action::In, Both, "into the row: workload, destination, flow";
+    "Esc Left h" [Esc, Left, Char('h'), KeyCode::Backspace] Action::Out, Both, "back out";
+    "Tab" [Tab] Action::NextPane, Both, "next table of the page (Shift-Tab: previous)";
+    "" [BackTab] Action::PreviousPane, Both, "";
+    "1" [Char('1')] Action::Tab(0), Both, "overview";
+    "2" [Char('2')] Action::Tab(1), Both, "findings: evidence and advice";
+    "3" [Char('3')] Action::Tab(2), Both, "failures, each with who held the ports then";
+    "s" [Char('s')] Action::Sort, Both, "sort by the next column";
+    "S" [Char('S')] Action::Reverse, Both, "reverse the order";
+    "/" [Char('/')] Action::Filter, Both, "filter: comm=php* and dst=:443 (Enter keeps, Esc drops)";
+    "Space" [Char(' ')] Action::Pause, Both, "pause; live: collection goes on, resume jumps to now";
+    "[" [Char('[')] Action::Slower, Replay, "slower";
+    "]" [Char(']')] Action::Faster, Replay, "faster";
+    "," [Char(',')] Action::StepBack, Replay, "one second back";
+    "." [Char('.')] Action::StepForward, Replay, "one second on";
+    "t" [Char('t')] Action::Seek, Replay, "go to a time: 14:02:30, 3m ago, +90s";
+    "n" [Char('n')] Action::NextMark, Replay, "on to the next failure or finding";
+    "r" [Char('r')] Action::Record, Live, "start or stop a recording";
+    "e" [Char('e')] Action::Export, Both, "export what is shown into a file";
+    "y" [Char('y')] Action::Copy, Both, "copy the row (OSC 52; tmux: set-clipboard on)";
+    "?" [Char('?'), F(1)] Action::Help, Both, "this help";
+    "q Ctrl-C" [Char('q')] Action::Quit, Both, "quit (asks while recording)";
+};
+
+/// The action of a key where no text is being typed.
+pub fn action(key: &KeyEvent, replay: bool) -> Option<Action> {
+    if is_interrupt(key) {
+        return Some(Action::Quit);
+    }
+    if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SUPER) {
+        return None;
+    }
+    let here = |scope| match scope {
+        Scope::Both => true,
+        Scope::Live => !replay,
+        Scope::Replay => replay,
+    };
+    BINDINGS.iter().find(|binding| here(binding.scope) && binding.keys.contains(&key.code)).map(|found| found.action)
+}
+
+/// Ctrl-C, which reaches us as a key in raw mode.
+pub fn is_interrupt(key: &KeyEvent) -> bool {
+    key.code == Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn press(code: KeyCode) -> KeyEvent {
+        KeyEvent::new(code, KeyModifiers::NONE)
+    }
+
+    #[test]
+    fn no_key_means_two_things() {
+        for replay in [false, true] {
+            let mut seen = Vec::new();
+            for binding in BINDINGS {
+                let other = if replay { Scope::Live } else { Scope::Replay };
+                for key in binding.keys.iter().filter(|_| binding.scope != other) {
+                    assert!(!seen.contains(key), "{key:?}");
+                    seen.push(*key);
+                    assert_eq!(action(&press(*key), replay), Some(binding.action));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_replay_do_nothing_live_and_the_other_way_round() {
+        assert_eq!(action(&press(Char('t')), false), None);
+        assert_eq!(action(&press(Char('r')), true), None);
+        assert_eq!(action(&press(Char('r')), false), Some(Action::Record));
+    }
+
+    #[test]
+    fn control_characters_are_no_letters() {
+        let control = |c| KeyEvent::new(Char(c), KeyModifiers::CONTROL);
+        assert_eq!(action(&control('c'), false), Some(Action::Quit));
+        assert_eq!(action(&control('s'), false), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! The lines that every page has: who and when, tabs and filter, and the keys at the bottom.
+
+use ratatui::layout::Rect;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::Canvas;
+use crate::layout::human::{rate, seconds, short};
+use crate::layout::page::{Paint, cut};
+use crate::tui::app::{App, Page, Pane};
+use crate::tui::columns::{Cell, endpoint};
+use crate::tui::feed::Replay;
+
+/// Draws them; the lines used.
+pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
+    top(canvas, app, area);
+    tabs(canvas, app, Rect { y: area.y + 1, height: 1, ..area });
+    match &app.newest().status.replay {
+        Some(replay) => {
+            position(canvas, app, replay, Rect { y: area.y + 2, height: 1, ..area });
+            3
+        }
+        None => 2,
+    }
+}
+
+/// Host, tier, events, loss at the left; recording, pause and time at the right.
+fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    let (newest, host) = (app.newest(), &app.about.host);
+    let mut left: Cell = vec![(Paint::Strong, "portchurn ".into())];
+    left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
+    left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));
+    let per_second = newest.details.pulse.last().map_or(0, |second| second.events);
+    left.push((Paint::Plain, format!("  {} ev/s", rate(f64::from(per_second)))));
+    let events = &newest.snapshot.events;
+    let lost = [events.lost.ring_full, events.lost.missed_runs, events.lost.recorder, events.skipped]
+        .into_iter()
+        .fold(0, u64::saturating_add);
+    left.push(if lost > 0 { (Paint::Bad, format!("  LOST {}", short(lost))) } else { (Paint::Dim, "  0 lost".into()) });
+    if !host.degraded.is_empty() {
+        left.push((Paint::Warn, format!("  {} degraded", host.degraded.len())));
+    }
+    if events.evicted > 0 {
+        left.push((Paint::Warn, format!("  {} evicted", short(events.evicted))));
+    }
+    let right = right(app);
+    let taken: usize = right.iter().map(|(_, text)| text.width()).sum();
+    let start = area.width.saturating_sub(u16::try_from(taken).unwrap_or(area.width));
+    canvas.pieces(Rect { width: start.saturating_sub(1), ..area }, area.y, &left);
+    canvas.pieces(Rect { x: area.x + start, width: area.width - start, ..area }, area.y, &right);
+}
+
+fn right(app: &App) -> Cell {
+    let newest = app.newest();
+    let mut right: Cell = Vec::new();
+    if let Some(recording) = &newest.status.recording {
+        let lasted = seconds(newest.snapshot.now.seconds_since(recording.since).floor());
+        right.push((Paint::Bad, format!("REC {lasted} {}", bytes(recording.bytes))));
+        right.push((Paint::Plain, "  ".into()));
+    }
+    if app.frozen {
+        right.push((Paint::Warn, "PAUSED".into()));
+        right.push((Paint::Plain, "  ".into()));
+    }
+    let (clock, now) = (&app.about.clock, app.frame.snapshot.now);
+    if newest.snapshot.generation == 0 {
+        right.push((Paint::Dim, "waiting for the first events".into()));
+    } else {
+        let time = clock.date_time(now, app.zone());
+        // In a replay the day matters, live it is today.
+        let time = if app.replaying() { time } else { time.split(' ').next_back().unwrap_or_default().to_owned() };
+        right.push((Paint::Strong, format!("{time} {}", clock.zone_name(now, app.zone()))));
+    }
+    right
+}
+
+/// `3.1 MB`.
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        b if b < 1_000_000 => format!("{} kB", b / 1_000),
+        b if b < 1_000_000_000 => format!("{:.1} MB", b as f64 / 1e6),
+        b => format!("{:.1} GB", b as f64 / 1e9),
+    }
+}
+
+fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    let findings = app.frame.snapshot.findings.len();
+    let failures: u64 = app
+        .frame
+        .snapshot
+        .workloads
+        .iter()
+        .map(|w| crate::tui::columns::exhausted(&w.failed))
+        .fold(0, u64::saturating_add);
+    let names = [
+        ("1 Overview".to_owned(), Paint::Plain),
+        (format!("2 Findings {findings}"), if app.alarms() > 0 { Paint::Warn } else { Paint::Plain }),
+        (format!("3 Failures {}", short(failures)), if failures > 0 { Paint::Bad } else { Paint::Plain }),
+    ];
+    let mut x = area.x;
+    for (index, (name, paint)) in names.into_iter().enumerate() {
+        let here = app.tab() == index;
+        let text = if here { format!("[{name}]") } else { format!(" {name} ") };
+        let width = u16::try_from(text.width()).unwrap_or(0);
+        canvas.text(x, area.y, width, if here && paint == Paint::Plain { Paint::Strong } else { paint }, &text);
+        canvas.hits.tabs.push((Rect { x, width, ..area }, index));
+        x += width + 1;
+    }
+    let rest = Rect { x, width: (area.x + area.width).saturating_sub(x), ..area };
+    let mut pieces: Cell = Vec::new();
+    match app.page() {
+        Page::Workload(name) => pieces.push((Paint::Plain, format!("> {}", canvas.safe(name)))),
+        Page::Destination(place) => {
+            pieces.push((Paint::Plain, format!("> {}", endpoint(place.remote_addr, place.remote_port))));
+        }
+        Page::Flow(key) => pieces.push((Paint::Plain, format!("> port {}", key.local.port))),
+        Page::Overview | Page::Findings | Page::Failures => {}
+    }
+    if !app.filter_text.trim().is_empty() {
+        let gap = if pieces.is_empty() { "" } else { "   " };
+        pieces.push((Paint::Warn, format!("{gap}filter: {}", canvas.safe(&app.filter_text))));
+    }
+    canvas.pieces(rest, area.y, &pieces);
+}
+
+/// Where a replay is: a line from begin to end with its gaps, and how fast it runs.
+fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
+    let now = app.newest().snapshot.now;
+    let at = seconds(now.seconds_since(replay.start).floor());
+    let length = seconds(replay.end.seconds_since(replay.start).floor());
+    let what = match (replay.seeking, replay.paused, now >= replay.end) {
+        (true, _, _) => "seeking",
+        (_, _, true) => "end",
+        (_, true, _) => "PAUSED",
+        (false, false, false) => "playing",
+    };
+    let mut label = format!("REPLAY {what} {}  {at} of {length} ", replay.speed);
+    if !replay.gaps.is_empty() {
+        label = format!("{label} {} gap{} ", replay.gaps.len(), if replay.gaps.len() == 1 { "" } else { "s" });
+    }
+    let label = cut(&label, usize::from(area.width));
+    let taken = u16::try_from(label.width()).unwrap_or(area.width);
+    let paint = if replay.paused { Paint::Warn } else { Paint::Strong };
+    canvas.text(area.x, area.y, taken, paint, &label);
+    let line = Rect { x: area.x + taken, width: area.width - taken, ..area };
+    canvas.pieces(line, area.y, &track(replay, now, usize::from(line.width), canvas.look.unicode));
+}
+
+/// `[====|..xx..]`: passed, here, to come, gaps.
+fn track(replay: &Replay, now: crate::event::Ktime, width: usize, unicode: bool) -> Cell {
+    let cells = width.saturating_sub(2);
+    let length = replay.end.since(replay.start).max(1);
+    let cell_of = |at: crate::event::Ktime| {
+        let passed = u128::from(at.since(replay.start).min(length)) * cells.saturating_sub(1) as u128;
+        usize::try_from(passed / u128::from(length)).unwrap_or(0)
+    };
+    let here = cell_of(now);
+    let [passed, to_come] = if unicode { ['\u{2501}', '\u{2500}'] } else { ['=', '-'] };
+    let mut row: Vec<(Paint, char)> =
+        (0..cells).map(|cell| if cell < here { (Paint::Plain, passed) } else { (Paint::Dim, to_come) }).collect();
+    for (from, to) in replay.gaps.iter() {
+        for cell in cell_of(*from)..=cell_of(*to) {
+            if let Some(slot) = row.get_mut(cell) {
+                *slot = (Paint::Bad, 'x');
+            }
+        }
+    }
+    if let Some(slot) = row.get_mut(here) {
+        *slot = (Paint::Strong, '|');
+    }
+    row.insert(0, (Paint::Plain, '['));
+    row.push((Paint::Plain, ']'));
+    super::bar::merge(row)
+}
+
+/// What was just done, or the keys that matter here.
+pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    if let Some(message) = &app.message {
+        let text = canvas.safe(message);
+        canvas.pieces(area, area.y, &vec![(Paint::Strong, text)]);
+        return;
+    }
+    let into = match app.pane() {
+        Pane::Workloads | Pane::Destinations | Pane::Towards | Pane::Holders | Pane::Flows | Pane::Failures => {
+            "Enter in  "
+        }
+        Pane::Findings => "Enter to whom  ",
+        Pane::Processes | Pane::Steps => "",
+    };
+    let out = if app.depth() > 0 || app.tab() != 0 { "Esc out  " } else { "" };
+    let table = if app.page().panes().len() > 1 { "Tab table  " } else { "" };
+    if app.replaying() {
+        let text = format!(
+            "? help  q quit  Space pause  [ ] speed  , . step  t time  n next  {into}{out}{table}/ filter  s sort"
+        );
+        canvas.pieces(area, area.y, &vec![(Paint::Dim, text)]);
+        return;
+    }
+    let pause = if app.frozen { "Space resume  r record  " } else { "Space pause  r record  " };
+    let text = format!("? help  q quit  {into}{out}{table}/ filter  s sort  {pause}e export  y copy");
+    let pieces = vec![(Paint::Dim, text)];
+    canvas.pieces(area, area.y, &pieces);
+}

@@ -1,0 +1,177 @@
+//! A busy host's frames and screens, to measure what a redraw costs.
+//!
+//! Not for: tests of what is shown; nothing here is realistic but its size.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::app::App;
+use super::feed::Frame;
+use super::{About, Look, render};
+use crate::clock::Clock;
+use crate::event::{Addr, Ktime, Netns, TcpState};
+use crate::report::host::HostFacts;
+use crate::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
+use crate::tracker::snapshot::{
+    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot,
+    TimeWaitStats, Workload,
+};
+
+const NETNS: Netns = Netns(4_026_531_840);
+const RANGE: (u16, u16) = (1_024, 65_535);
+/// Pairs of process and destination per destination.
+const PAIRS: u32 = 4;
+
+fn addr(number: u32) -> Addr {
+    Addr::from(std::net::IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
+}
+
+fn workload_name(number: u32) -> Arc<str> {
+    format!("service-{number}.service").into()
+}
+
+/// A frame of so many flows towards so many destinations.
+pub fn frame(flows: u32, destinations: u32) -> Frame {
+    let each = flows / destinations.max(1);
+    let mut snapshot = Snapshot {
+        generation: 1,
+        start: Ktime(0),
+        now: Ktime(600_000_000_000),
+        flows: u64::from(flows),
+        ..Snapshot::default()
+    };
+    for number in 0..destinations {
+        let states = [(TcpState::Established, each / 3), (TcpState::TimeWait, each - each / 3)];
+        snapshot.destinations.push(Destination {
+            netns: NETNS,
+            netns_name: None,
+            local_addr: addr(1),
+            remote_addr: addr(1_000 + number),
+            remote_port: 443,
+            ports: Ports {
+                range: Some(RANGE),
+                capacity: Some(64_512),
+                in_use: each,
+                peak: each,
+                utilisation: Some(f64::from(each) / 64_512.0),
+                by_state: states.into(),
+            },
+            connects: u64::from(each) * 10,
+            established: u64::from(each) * 10,
+            failed: Failed::from([(Failure::PortsExhausted, u64::from(number % 7))]),
+            first_failure: None,
+            last_failure: None,
+            connects_per_second: f64::from(number),
+            sustainable_per_second: Some(1_033.0),
+            seconds_to_exhaustion: None,
+            forecast_confidence: None,
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
+            holders: vec![Holder { workload: workload_name(number % 40), ports: each }],
+            victims: Vec::new(),
+        });
+        for pair in 0..PAIRS {
+            snapshot.attributions.push(attribution(number, pair, each / PAIRS));
+        }
+    }
+    for number in 0..40 {
+        snapshot.workloads.push(Workload {
+            name: workload_name(number),
+            connects: u64::from(number) * 1_000,
+            ports_held: u64::from(flows / 40),
+            ..Workload::default()
+        });
+    }
+    let mut frame = Frame { snapshot, ..Frame::default() };
+    frame.details.pulse = vec![Second { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
+    frame.details.destination = Some(full_range());
+    frame
+}
+
+fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
+    Attribution {
+        workload: workload_name((destination + pair) % 40),
+        pid: 10_000 + pair,
+        comm: "worker".into(),
+        cmdline: None,
+        netns: NETNS,
+        local_addr: addr(1),
+        remote_addr: addr(1_000 + destination),
+        remote_port: 443,
+        connects: u64::from(ports) * 10,
+        established: u64::from(ports) * 10,
+        failed: Failed::new(),
+        active_closes: 0,
+        time_wait: TimeWaitStats::default(),
+        close_wait: CloseWaitStats::default(),
+        lifetime_ms: Durations::default(),
+        ports_held: ports,
+        oldest_established_seconds: None,
+        inferred: false,
+    }
+}
+
+/// The largest range, every port in use.
+fn full_range() -> DestinationDetail {
+    let port = |port| PortUse { port, state: TcpState::TimeWait, owner: port % 4, since: Some(Ktime(u64::from(port))) };
+    DestinationDetail {
+        place: Place { netns: NETNS, local_addr: addr(1), remote_addr: addr(1_000), remote_port: 443 },
+        range: Some(RANGE),
+        used: (RANGE.0..=RANGE.1).map(port).collect(),
+        owners: (0..4).map(|pid| Owner { pid, ..Owner::default() }).collect(),
+        blocked: Vec::new(),
+        reserved: Vec::new(),
+        lifetime: Shape::default(),
+        connect: Shape::default(),
+        port_search: Shape::default(),
+    }
+}
+
+/// A screen without a terminal.
+pub struct Screen {
+    app: App,
+    look: Look,
+    buffer: Buffer,
+}
+
+impl Screen {
+    pub fn new(width: u16, height: u16) -> Self {
+        let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 1_700_000_000_000_000_000) };
+        let look = Look { colour: true, unicode: true, zone: TimeZone::UTC };
+        let app = App::new(about, TimeZone::UTC, None, String::new());
+        Self { app, look, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
+    }
+
+    /// Shows what is behind the filter text, as if typed.
+    pub fn filter(&mut self, text: &str) -> Result<(), crate::filter::FilterError> {
+        let about = self.app.about.clone();
+        let filter = crate::filter::Filter::parse(text)?;
+        self.app = App::new(about, TimeZone::UTC, Some(filter), text.to_owned());
+        Ok(())
+    }
+
+    /// Into the first destination.
+    pub fn drill_down(&mut self) {
+        use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+        for code in [KeyCode::Tab, KeyCode::Enter] {
+            self.app.key(&KeyEvent::new(code, KeyModifiers::NONE));
+        }
+    }
+
+    /// A new frame, taken and drawn: what happens ten times a second.
+    pub fn show(&mut self, frame: Arc<Frame>) {
+        self.app.accept(frame);
+        self.buffer.reset();
+        let drawn = render::draw(&self.app, &self.look, &mut self.buffer);
+        self.app.drawn(drawn.hits);
+    }
+
+    /// A letter of the screen, so that no part of the work can be optimised away.
+    pub fn first_letter(&self) -> Option<&str> {
+        self.buffer.cell((0, 0)).map(ratatui::buffer::Cell::symbol)
+    }
+}

@@ -1,0 +1,276 @@
+//! Keys and clicks: what they lead to.
+
+use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+
+use super::*;
+use crate::tracker::snapshot::detail::Wish;
+use crate::tui::app::{Page, Pane};
+use crate::tui::feed::Order;
+
+use KeyCode::{Backspace, Char, Enter, Esc, Tab};
+
+fn orders(effects: &[Effect]) -> Vec<&Order> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order(order) => Some(order),
+            _ => None,
+        })
+        .collect()
+}
+
+fn click(stage: &mut Stage, x: u16, y: u16, kind: MouseEventKind) -> Vec<Effect> {
+    let event = MouseEvent { kind, column: x, row: y, modifiers: KeyModifiers::NONE };
+    let effects = stage.app.mouse(&event);
+    stage.screen();
+    effects
+}
+
+fn line_with(stage: &mut Stage, text: &str) -> u16 {
+    let screen = stage.screen();
+    let line = screen.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {screen}"));
+    u16::try_from(line).expect("on the screen")
+}
+
+#[test]
+fn going_in_asks_for_details_once_and_coming_out_for_none() {
+    let mut stage = Stage::exhaustion();
+    stage.press(Tab);
+    let wish = Wish { destination: Some(place()), ..Wish::default() };
+    assert_eq!(orders(&stage.press(Enter)), [&Order::Look(wish)]);
+    assert_eq!(*stage.app.page(), Page::Destination(place()));
+    assert!(stage.press(Char('j')).is_empty());
+    assert_eq!(orders(&stage.press(Esc)), [&Order::Look(Wish::default())]);
+    assert_eq!(stage.app.pane(), Pane::Destinations, "where one came from is still selected");
+}
+
+#[test]
+fn the_way_from_workload_to_flow_and_back() {
+    let mut stage = Stage::exhaustion();
+    for key in [Enter, Tab, Enter, Tab, Enter] {
+        stage.press(key);
+    }
+    assert_eq!(*stage.app.page(), Page::Flow(flow(40_000)));
+    for _ in 0..3 {
+        stage.press(Char('h'));
+    }
+    assert_eq!(*stage.app.page(), Page::Overview);
+    // Out of the outermost page leads nowhere, least of all out of the program.
+    assert!(stage.press(Esc).is_empty());
+}
+
+#[test]
+fn a_selected_row_is_followed_when_the_order_changes() {
+    let mut stage = Stage::exhaustion();
+    stage.press(Char('j'));
+    assert_eq!(stage.app.cursor(Pane::Workloads).index, 1);
+    let mut snapshot = sample::exhaustion();
+    snapshot.workloads.swap(0, 1);
+    stage.app.accept(Arc::new(Frame { snapshot, ..Frame::default() }));
+    assert_eq!(stage.app.cursor(Pane::Workloads).index, 0);
+    stage.press(Enter);
+    assert_eq!(*stage.app.page(), Page::Workload("pool.service".into()));
+}
+
+#[test]
+fn sorting_goes_through_the_columns_and_back() {
+    let mut stage = Stage::exhaustion();
+    let first = |stage: &Stage| stage.app.rows.of(Pane::Workloads).to_vec();
+    let unsorted = first(&stage);
+    stage.press(Char('s'));
+    assert!(stage.screen().contains("WORKLOADv"));
+    assert_eq!(first(&stage), [0, 1], "by name");
+    stage.press(Char('S'));
+    assert_eq!(first(&stage), [1, 0]);
+    let columns = stage.app.rows.sortable(&stage.app, Pane::Workloads).len();
+    for _ in 0..columns {
+        stage.press(Char('s'));
+    }
+    assert_eq!(first(&stage), unsorted);
+    assert_eq!(stage.app.sort(Pane::Workloads).column, None);
+}
+
+#[test]
+fn a_filter_works_while_it_is_typed_and_a_wrong_one_leaves_the_last() {
+    let mut stage = Stage::exhaustion();
+    stage.press(Char('/'));
+    stage.type_text("workload=pool*");
+    assert_eq!(stage.app.rows.of(Pane::Workloads), [1]);
+    assert_eq!(stage.app.rows.of(Pane::Destinations), [0], "what pool.service talks to");
+    stage.type_text(" and");
+    assert_eq!(stage.app.rows.of(Pane::Workloads), [1]);
+    assert!(stage.press(Enter).is_empty() && stage.app.overlay.is_some(), "a wrong filter is not taken");
+    stage.press(Esc);
+    assert_eq!(stage.app.rows.of(Pane::Workloads).len(), 2, "as it was before");
+    stage.press(Char('/'));
+    stage.type_text("pid=4211");
+    stage.press(Enter);
+    assert_eq!((stage.app.rows.of(Pane::Workloads), stage.app.filter_text.as_str()), (&[0][..], "pid=4211"));
+    // Keys typed into the line are no commands, and an empty line is no filter.
+    stage.press(Char('/'));
+    for _ in 0..8 {
+        stage.press(Backspace);
+    }
+    stage.press(Enter);
+    assert!(stage.app.filter().is_none());
+}
+
+#[test]
+fn the_flows_of_a_destination_are_filtered_by_state_and_owner() {
+    let mut stage = Stage::exhaustion();
+    for key in [Tab, Enter, Char('/')] {
+        stage.press(key);
+    }
+    stage.type_text("state=established and pid=4001");
+    let detail = stage.app.destination_detail(&place()).expect("told");
+    let established = detail.used.iter().filter(|port| port.state == TcpState::Established).count();
+    assert!(established > 0);
+    assert_eq!(stage.app.rows.of(Pane::Flows).len(), established);
+}
+
+#[test]
+fn a_paused_live_view_stands_still_and_resumes_at_now() {
+    let mut stage = Stage::exhaustion();
+    assert!(stage.press(Char(' ')).is_empty(), "nobody else is stopped");
+    assert!(stage.screen().contains("PAUSED"));
+    stage.app.accept(Arc::new(Frame { snapshot: sample::quiet(), ..Frame::default() }));
+    assert!(stage.screen().contains("bypass.service"));
+    stage.press(Char(' '));
+    assert!(stage.screen().contains("backup.service") && !stage.screen().contains("bypass.service"));
+}
+
+#[test]
+fn what_is_drilled_into_while_paused_still_comes() {
+    let mut stage = Stage::exhaustion();
+    let full = Arc::clone(&stage.app.frame);
+    stage.app.accept(Arc::new(Frame { details: Details::default(), ..(*full).clone() }));
+    for key in [Char(' '), Tab, Enter] {
+        stage.press(key);
+    }
+    assert!(stage.screen().contains("being looked up"));
+    stage.app.accept(full);
+    assert!(stage.screen().contains("1st  40000"), "{}", stage.screen());
+}
+
+#[test]
+fn a_replay_is_steered_by_orders() {
+    let mut stage = Stage::replay();
+    let now = stage.app.frame.snapshot.now;
+    for (key, order) in [
+        (Char(' '), Order::Pause(false)),
+        (Char(']'), Order::Speed(Speed::Times(60.0))),
+        (Char('['), Order::Speed(Speed::Times(5.0))),
+        (Char(','), Order::Step(-1)),
+        (Char('.'), Order::Step(1)),
+        (Char('n'), Order::NextMark),
+    ] {
+        assert_eq!(stage.press(key), [Effect::Order(order)], "{key:?}");
+    }
+    assert!(stage.press(Char('r')).is_empty(), "a recording of a recording is a copy");
+    let at = |seconds| START.plus(seconds * SECOND);
+    for (typed, expected) in [
+        ("+10s", now.plus(10 * SECOND)),
+        ("5s ago", Ktime(now.0 - 5 * SECOND)),
+        ("-1h", START),
+        ("50%", at(60)),
+        ("03:11:17", at(10)),
+        ("2026-03-14T03:11:09Z", at(2)),
+        ("23:00", at(120)),
+    ] {
+        stage.press(Char('t'));
+        stage.type_text(typed);
+        assert_eq!(stage.press(Enter), [Effect::Order(Order::Seek(expected))], "{typed}");
+    }
+    stage.press(Char('t'));
+    stage.type_text("soon");
+    assert!(stage.press(Enter).is_empty());
+    assert!(stage.screen().contains("expected a time"));
+}
+
+#[test]
+fn quitting_asks_only_while_recording() {
+    let mut stage = Stage::exhaustion();
+    assert_eq!(stage.press(Char('q')), [Effect::Quit]);
+    stage.with_status(recording_status());
+    assert!(stage.press(Char('q')).is_empty());
+    assert!(stage.press(Char('n')).is_empty(), "no");
+    assert!(stage.app.overlay.is_none());
+    let interrupt = KeyEvent::new(Char('c'), KeyModifiers::CONTROL);
+    assert!(stage.app.key(&interrupt).is_empty());
+    assert_eq!(stage.press(Char('y')), [Effect::Quit]);
+}
+
+#[test]
+fn r_starts_a_recording_and_stops_it() {
+    let mut stage = Stage::exhaustion();
+    assert_eq!(stage.press(Char('r')), [Effect::Order(Order::Record(true))]);
+    stage.with_status(recording_status());
+    assert!(stage.screen().contains("REC 30 s 3.1 MB"), "{}", stage.screen());
+    assert_eq!(stage.press(Char('r')), [Effect::Order(Order::Record(false))]);
+}
+
+#[test]
+fn a_copied_row_is_its_cells() {
+    let mut stage = Stage::exhaustion();
+    stage.press(Tab);
+    let effects = stage.press(Char('y'));
+    let [Effect::Copy(text)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(text.starts_with("! 10.66.0.2:8443\t10.66.0.1\t"), "{text}");
+    assert!(text.contains("\t1,024\t"), "{text}");
+}
+
+#[test]
+fn the_mouse_selects_enters_and_scrolls() {
+    let mut stage = Stage::exhaustion();
+    let left = MouseEventKind::Down(MouseButton::Left);
+    let row = line_with(&mut stage, "pool.service  ");
+    click(&mut stage, 10, row, left);
+    assert_eq!(stage.app.cursor(Pane::Workloads).index, 1);
+    click(&mut stage, 10, row, left);
+    assert_eq!(*stage.app.page(), Page::Workload("pool.service".into()));
+    let tabs = line_with(&mut stage, "3 Failures");
+    let column = stage.screen().lines().nth(usize::from(tabs)).and_then(|line| line.find("3 Failures"));
+    click(&mut stage, u16::try_from(column.expect("shown")).expect("small"), tabs, left);
+    assert_eq!(*stage.app.page(), Page::Failures);
+    let table = line_with(&mut stage, "TIME ");
+    click(&mut stage, 5, table + 2, MouseEventKind::ScrollDown);
+    assert_eq!(stage.app.cursor(Pane::Failures).index, 3);
+    // Beside everything.
+    assert!(click(&mut stage, 79, 23, left).is_empty());
+}
+
+#[test]
+fn a_finding_leads_to_whom_it_is_about() {
+    let mut snapshot = sample::exhaustion();
+    for finding in &mut snapshot.findings {
+        finding.evidence.insert("remote_addr", "10.66.0.2".into());
+        finding.evidence.insert("remote_port", 8443.into());
+    }
+    let mut stage = Stage::new(snapshot, sample::host());
+    stage.press(Char('2'));
+    stage.press(Enter);
+    assert_eq!(*stage.app.page(), Page::Destination(place()));
+}
+
+#[test]
+fn an_export_has_the_screen_and_every_row() {
+    let mut stage = Stage::exhaustion();
+    assert_eq!(stage.press(Char('e')), [Effect::Export]);
+    stage.press(Char('3'));
+    let text = crate::tui::export::text(&stage.app, &ASCII);
+    assert!(text.contains("HELD AT THAT INSTANT"));
+    assert!(text.matches("4211").count() + text.matches("4001").count() >= 40, "{text}");
+    assert!(text.lines().all(|line| line == line.trim_end()));
+}
+
+#[test]
+fn help_lists_every_key() {
+    let mut stage = Stage::exhaustion().sized(100, 60);
+    stage.press(Char('?'));
+    let screen = stage.screen();
+    for binding in crate::tui::keys::BINDINGS {
+        assert!(screen.contains(binding.label) && screen.contains(binding.help), "{}", binding.label);
+    }
+    stage.press(Esc);
+    assert!(stage.app.overlay.is_none());
+}

@@ -1,0 +1,155 @@
+//! One destination: how full, whose, since when, and every port of it.
+
+use ratatui::layout::Rect;
+
+use super::workload::{distributions, others};
+use crate::layout::human::{number, rate, seconds, short};
+use crate::layout::page::Paint;
+use crate::tracker::snapshot::Destination;
+use crate::tracker::snapshot::detail::{DestinationDetail, Place};
+use crate::tui::app::{App, Pane};
+use crate::tui::columns::{Cell, endpoint, exhausted, full_in, netns, percent};
+use crate::tui::render::{Canvas, bar, divide, portmap};
+
+/// From this height on, distributions are told bucket by bucket.
+const TALL: u16 = 40;
+/// Below this height holders are more important than distributions.
+const LOW: u16 = 16;
+/// From this width on, the tables stand side by side.
+const WIDE: u16 = 140;
+
+pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &Place) {
+    let found = app.frame.snapshot.destinations.iter().find(|destination| Place::from(*destination) == *place);
+    let Some(destination) = found else {
+        let text = format!("Nothing is known of {} any more.", endpoint(place.remote_addr, place.remote_port));
+        canvas.paragraph(area, &Vec::new(), Paint::Plain, &text);
+        return;
+    };
+    let mut y = area.y;
+    for line in facts(canvas, app, destination, usize::from(area.width)) {
+        canvas.pieces(area, y, &line);
+        y += 1;
+    }
+    let rest = |y: u16| Rect { y, height: area.bottom().saturating_sub(y), ..area };
+    match app.destination_detail(place) {
+        Some(detail) => {
+            // A third of the page, one line more for its legend.
+            let height = (area.height / 3).max(4);
+            y += map(canvas, detail, Rect { height: height.min(rest(y).height), ..rest(y) });
+            if area.height >= LOW {
+                y += distributions(
+                    canvas,
+                    rest(y),
+                    area.height >= TALL,
+                    &[
+                        ("connect", &detail.connect),
+                        ("lifetime", &detail.lifetime),
+                        ("port search", &detail.port_search),
+                    ],
+                );
+            }
+        }
+        None => {
+            canvas.pieces(rest(y), y, &vec![(Paint::Dim, "port by port: being looked up ...".into())]);
+            y += 1;
+        }
+    }
+    let left = rest(y);
+    let (holders, flows) = (app.rows.of(Pane::Holders).len(), app.rows.of(Pane::Flows).len());
+    if area.width >= WIDE {
+        let half = area.width / 2;
+        canvas.table(app, Pane::Holders, Rect { width: half - 1, ..left });
+        canvas.table(app, Pane::Flows, Rect { x: left.x + half, width: area.width - half, ..left });
+    } else {
+        let (first, second) = divide(left.height, holders, flows);
+        canvas.table(app, Pane::Holders, Rect { height: first, ..left });
+        canvas.table(app, Pane::Flows, Rect { y: y + first, height: second, ..left });
+    }
+}
+
+fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize) -> Vec<Cell> {
+    let snapshot = &app.frame.snapshot;
+    let ports = &destination.ports;
+    let title: Cell = vec![
+        (Paint::Strong, endpoint(destination.remote_addr, destination.remote_port)),
+        (Paint::Plain, format!(" from {}", destination.local_addr)),
+        (Paint::Dim, format!("  netns {}", canvas.safe(&netns(snapshot, destination.netns)))),
+        (
+            Paint::Dim,
+            ports.range.map_or_else(|| "  range unknown".into(), |(low, high)| format!("  range {low}-{high}")),
+        ),
+    ];
+    let capacity = ports.capacity.map_or_else(|| "unknown".into(), |capacity| number(u64::from(capacity)));
+    let numbers = format!(" {} of {capacity} ", number(u64::from(ports.in_use)));
+    let peak = format!("  peak {}", number(u64::from(ports.peak)));
+    let room = width.saturating_sub(numbers.len() + peak.len() + 6).clamp(10, 80);
+    let mut occupancy = bar::bar(destination, room, canvas.look.unicode);
+    occupancy.push((Paint::Strong, numbers));
+    occupancy.extend(percent(ports.utilisation));
+    occupancy.push((Paint::Dim, peak));
+    let bears = destination.sustainable_per_second;
+    let over = bears.is_some_and(|bears| destination.connects_per_second > bears);
+    let mut pace: Cell = vec![
+        (
+            if over { Paint::Warn } else { Paint::Plain },
+            format!("{} connects/s", rate(destination.connects_per_second)),
+        ),
+        (
+            Paint::Plain,
+            bears.map_or_else(|| ", bears unknown".into(), |bears| format!(", bears {}/s for good", rate(bears))),
+        ),
+        (Paint::Plain, "; full: ".into()),
+    ];
+    match destination.seconds_to_exhaustion {
+        Some(left) if left > 0.0 => {
+            pace.push((Paint::Warn, format!("in {}", seconds(left))));
+            if let Some(confidence) = destination.forecast_confidence {
+                pace.push((Paint::Dim, format!(" (confidence {})", format!("{confidence:?}").to_lowercase())));
+            }
+        }
+        Some(_) => pace.extend(full_in(destination)),
+        None if ports.capacity.is_none() => pace.push((Paint::Dim, "unknown".into())),
+        None => pace.push((Paint::Good, "not at this rate".into())),
+    }
+    let failed = exhausted(&destination.failed);
+    let time = |at| app.about.clock.time_or_date(at, snapshot.now, app.zone());
+    let mut failures: Cell = vec![
+        (if failed > 0 { Paint::Bad } else { Paint::Good }, format!("{} without a port", short(failed))),
+        (Paint::Plain, format!("{} of {} connects", others(&destination.failed), number(destination.connects))),
+    ];
+    if let (Some(first), Some(last)) = (destination.first_failure, destination.last_failure) {
+        failures.push((Paint::Plain, format!("; first {}, last {}", time(first), time(last))));
+    }
+    vec![title, occupancy, pace, failures]
+}
+
+/// The port map with its legend; the lines used.
+fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
+    let unicode = canvas.look.unicode;
+    let Some(map) = portmap::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)
+    else {
+        canvas.pieces(area, area.y, &vec![(Paint::Dim, "no map: the range of local ports is unknown".into())]);
+        return 1;
+    };
+    let [established, time_wait, other, free] = portmap::legend(unicode);
+    let [free_ports, established_ports, time_wait_ports, other_ports, blocked] = map.counts;
+    let legend: Cell = vec![
+        (Paint::Good, format!("{established} ESTAB {established_ports}")),
+        (Paint::Warn, format!("  {time_wait} TIME_WAIT {time_wait_ports}")),
+        (Paint::Strong, format!("  {other} other {other_ports}")),
+        (Paint::Dim, format!("  {free} free {free_ports}")),
+        (Paint::Bad, format!("  x blocked {blocked}")),
+        (
+            Paint::Dim,
+            match map.ports_per_cell {
+                1 => "  1 port each".into(),
+                many => format!("  {many} ports each"),
+            },
+        ),
+    ];
+    canvas.pieces(area, area.y, &legend);
+    for (index, line) in map.lines.iter().enumerate() {
+        canvas.pieces(area, area.y + 1 + u16::try_from(index).unwrap_or(0), line);
+    }
+    1 + u16::try_from(map.lines.len()).unwrap_or(0)
+}

@@ -1,0 +1,65 @@
+//! The last connects that found no port, each with who held the ports at that instant.
+
+use ratatui::layout::Rect;
+
+use crate::layout::human::{brief, number};
+use crate::layout::page::{Paint, left};
+use crate::tracker::snapshot::detail::FailureRecord;
+use crate::tui::app::{App, Pane};
+use crate::tui::columns::Cell;
+use crate::tui::render::Canvas;
+
+/// Lines of the lower part: two sentences and a few holders.
+const DETAIL: u16 = 8;
+
+pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    let failures = &app.frame.details.failures;
+    if failures.is_empty() {
+        let text = "No connect has failed for lack of a port.";
+        canvas.paragraph(area, &Vec::new(), Paint::Good, text);
+        return;
+    }
+    let lower = DETAIL.max(area.height / 3);
+    let upper = area.height.saturating_sub(lower + 1);
+    canvas.table(app, Pane::Failures, Rect { height: upper, ..area });
+    let selected = app.rows.of(Pane::Failures).get(app.cursor(Pane::Failures).index);
+    if let Some(record) = selected.and_then(|index| failures.get(*index)) {
+        detail(canvas, app, record, Rect { y: area.y + upper + 1, height: lower, ..area });
+    }
+}
+
+fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect) {
+    let failed = &record.failed;
+    let who = failed.owner.as_ref().map_or_else(
+        || "somebody unknown".into(),
+        |owner| format!("{} (pid {}, thread {})", owner.workload, owner.pid, failed.tid),
+    );
+    let confirmed = if failed.confirmed { "the system call returned so" } else { "concluded from its transitions" };
+    let after = failed.after_ms.map_or_else(String::new, |ms| format!(" after {}", brief(ms)));
+    let text = format!(
+        "{}: {who} got {}{after}; {confirmed}.",
+        app.about.clock.time_of_day(failed.ktime, app.zone()),
+        failed.failure
+    );
+    let used = canvas.paragraph(Rect { height: 2, ..area }, &Vec::new(), Paint::Plain, &canvas.safe(&text));
+    let mut y = area.y + used;
+    let capacity = record.capacity.map_or_else(|| "unknown".into(), |capacity| number(u64::from(capacity)));
+    let title = format!("HELD AT THAT INSTANT: {} of {capacity} ports", number(u64::from(record.in_use)));
+    canvas.pieces(area, y, &vec![(Paint::Strong, title)]);
+    y += 1;
+    let most = record.holders.iter().map(|holder| holder.ports).max().unwrap_or(1).max(1);
+    let letter = if canvas.look.unicode { '\u{2588}' } else { '#' };
+    for holder in record.holders.iter() {
+        let room = u64::from(area.width.saturating_sub(58).max(8));
+        let cells = usize::try_from(u64::from(holder.ports) * room / u64::from(most)).unwrap_or(0).max(1);
+        let name = left(&canvas.safe(&holder.workload), 28);
+        let cell: Cell = vec![
+            (Paint::Strong, name),
+            (Paint::Plain, format!(" {:>7}", number(u64::from(holder.ports)))),
+            (Paint::Warn, format!(" {:>7} TIME_WAIT ", number(u64::from(holder.time_wait)))),
+            (Paint::Plain, std::iter::repeat_n(letter, cells).collect()),
+        ];
+        canvas.pieces(area, y, &cell);
+        y += 1;
+    }
+}

@@ -1,0 +1,51 @@
+//! One flow, step by step.
+
+use ratatui::layout::Rect;
+
+use crate::event::FlowKey;
+use crate::layout::page::Paint;
+use crate::tracker::snapshot::Opened;
+use crate::tui::app::{App, Pane};
+use crate::tui::columns::Cell;
+use crate::tui::render::Canvas;
+
+pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
+    let mut title: Cell = vec![
+        (Paint::Strong, format!("{} > {}", key.local, key.remote)),
+        (Paint::Dim, format!("  netns {}", canvas.safe(&crate::tui::columns::netns(&app.frame.snapshot, key.netns)))),
+    ];
+    let Some(flow) = app.flow_detail() else {
+        canvas.pieces(area, area.y, &title);
+        let text = "Nothing is known of this flow: it is being looked up, or it ended too long ago.";
+        canvas.paragraph(Rect { y: area.y + 1, height: 2, ..area }, &Vec::new(), Paint::Plain, text);
+        return;
+    };
+    title.push((
+        Paint::Plain,
+        match flow.opened {
+            Opened::Active => "  opened by this side".into(),
+            Opened::Passive => "  opened by the peer".into(),
+            Opened::Unknown => String::new(),
+        },
+    ));
+    canvas.pieces(area, area.y, &title);
+    let mut owner: Cell = Vec::new();
+    match &flow.owner {
+        Some(found) => {
+            let mark = if found.inferred { "~" } else { "" };
+            owner.push((Paint::Plain, "owner ".into()));
+            owner.push((Paint::Strong, format!("{mark}{}", canvas.safe(&found.workload))));
+            owner.push((Paint::Plain, format!("  pid {} {}", found.pid, canvas.safe(&found.comm))));
+        }
+        None => owner.push((Paint::Dim, "owner unknown".into())),
+    }
+    if flow.begin_unknown {
+        owner.push((Paint::Dim, "  earlier steps are not known".into()));
+    }
+    if flow.repaired {
+        owner.push((Paint::Warn, "  set right after a loss".into()));
+    }
+    canvas.pieces(area, area.y + 1, &owner);
+    let table = Rect { y: area.y + 3, height: area.height.saturating_sub(3), ..area };
+    canvas.table(app, Pane::Steps, table);
+}
