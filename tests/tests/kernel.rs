@@ -258,9 +258,10 @@ fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, 
         let rest = log.split_once(before).with_context(|| format!("{before:?} in {log:?}"))?.1;
         Ok(rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?)
     };
-    // One number per function of the program: `stack depth 64+16`.
-    let stack = log.split_once("stack depth ").context("the stack depth")?.1.lines().next().unwrap_or_default();
-    let stack = stack.split('+').map(|part| part.trim().parse::<u64>().unwrap_or_default()).sum();
+    // One number per function of the program: `stack depth 64+16`, since 7.2 `stack depth 64+16 max 80 ...`.
+    let stack =
+        log.split_once("stack depth ").context("the stack depth")?.1.split_whitespace().next().unwrap_or_default();
+    let stack: u64 = stack.split('+').map(|part| part.parse::<u64>().unwrap_or_default()).sum();
     Ok((number("processed ")?, stack))
 }
 

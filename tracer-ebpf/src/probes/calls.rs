@@ -105,28 +105,32 @@ fn accepted(ctx: &TracePointContext) {
     }
 }
 
-// int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// 5.10-6.18: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// 6.19+:     int tcp_v4_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
 #[fexit(function = "tcp_v4_connect")]
 pub fn connected_v4(ctx: FExitContext) -> u32 {
     connected::<false>(&ctx);
     0
 }
 
-// int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// 5.10-6.18: int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+// 6.19+:     int tcp_v6_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
 #[fexit(function = "tcp_v6_connect")]
 pub fn connected_v6(ctx: FExitContext) -> u32 {
     connected::<true>(&ctx);
     0
 }
 
-// int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+// 5.10-6.18: int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+// 6.19+:     int inet_bind(struct socket *sock, struct sockaddr_unsized *uaddr, int addr_len)
 #[fexit(function = "inet_bind")]
 pub fn bound_v4(ctx: FExitContext) -> u32 {
     bound(&ctx);
     0
 }
 
-// int inet6_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+// 5.10-6.18: int inet6_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+// 6.19+:     int inet6_bind(struct socket *sock, struct sockaddr_unsized *uaddr, int addr_len)
 #[fexit(function = "inet6_bind")]
 pub fn bound_v6(ctx: FExitContext) -> u32 {
     bound(&ctx);
@@ -158,15 +162,21 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
         }
         return;
     }
-    let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
-    // tcp_v6_connect() hands a mapped address to tcp_v4_connect(), whose return has told already.
-    let told = V6 && matches!(target, Some((_, [0, low])) if low as u32 == 0xffff_0000);
-    if ret < 0 && !told {
-        introduce_task(ctx, sk.netns());
-        let pending =
-            PendingCall { entered: since.unwrap_or_else(now), sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
-        failed(&pending, target, sk, -ret);
+    if ret > 0 {
+        return;
     }
+    // Before the address is looked at: to the verifier everything after a branch is there twice.
+    introduce_task(ctx, sk.netns());
+    let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
+    // tcp_v6_connect() hands a mapped address to tcp_v4_connect(), whose return has told already. Not matched inside the Option:
+    // the compiler would read the address before it knows that there is one, which the verifier refuses.
+    let (_, [high, low]) = target.unwrap_or((0, [0; 2]));
+    if V6 && high == 0 && low as u32 == 0xffff_0000 {
+        return;
+    }
+    let pending =
+        PendingCall { entered: since.unwrap_or_else(now), sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
+    failed(&pending, target, sk, -ret);
 }
 
 #[inline(always)]

@@ -44,7 +44,7 @@ pub struct Purpose {
 pub const TIME_WAIT: Purpose = Purpose {
     name: "TIME_WAIT",
     exact: &[
-        hook("minisocket_start", "__inet_twsk_schedule", Kind::Fentry),
+        hook("minisocket_start", "inet_twsk_alloc", Kind::Fexit),
         hook("minisocket_end", "inet_twsk_kill", Kind::Fentry),
     ],
     tracepoints: &[

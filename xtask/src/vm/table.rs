@@ -41,7 +41,7 @@ const NOWHERE: &[Series] = &[];
 const HOOKS: [(&str, &[Series]); 17] = [
     ("inet_sock_set_state", EVERYWHERE),
     ("tcp_destroy_sock", EVERYWHERE),
-    ("__inet_twsk_schedule", EXACT),
+    ("inet_twsk_alloc", EXACT),
     ("inet_twsk_kill", EXACT),
     ("timer_start", NOWHERE),
     ("timer_cancel", NOWHERE),
