@@ -93,6 +93,17 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
         .output()?;
     assert_eq!(String::from_utf8_lossy(&piped.stdout), again);
 
+    let check = |condition: &str| portchurn(&["check", text(&file), "--fail-if", condition]);
+    for (condition, code) in
+        [("port-exhaustion", 4), ("occupancy>0.9", 4), ("failed>0", 4), ("close-wait-leak", 0), ("soon", 2)]
+    {
+        let answer = check(condition)?;
+        assert_eq!(answer.status.code(), Some(code), "{condition}: {}", String::from_utf8_lossy(&answer.stdout));
+        assert_eq!(answer.stdout.is_empty(), code != 4, "{condition}: the evidence");
+    }
+    let (same, _) = printed(&["diff", text(&file), text(&file)])?;
+    assert!(same.contains("without a change") && !same.contains("CAUTION the lengths"), "{same}");
+
     // Speed changes when lines come, not which.
     let lines = |speed: &str| printed(&["replay", text(&file), "--json", "--what", "all", "--speed", speed]);
     let (most, _) = lines("max")?;
@@ -324,5 +335,48 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
     let out = portchurn(&["record", "-o", text(&fifo), "--force", "--for", "1s"])?;
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("needs a file"), "{}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+#[test]
+fn exports_hold_what_the_recording_holds_and_redacted_ones_no_name_of_it() -> Result<()> {
+    require!(Need::Python);
+    let lab = Lab::new()?;
+    let clean = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src/recording/samples/v1/clean.arrow");
+    let export = |more: &[&str]| printed(&[&["export", text(&clean)], more].concat()).map(|(out, _)| out);
+
+    let lines = export(&["--format", "jsonl"])?;
+    let rows = lines.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Value>, _>>()?;
+    assert_eq!(rows.iter().filter(|row| row["kind"] == "transition").count(), 450);
+    assert!(rows.iter().any(|row| row["detail"]["cmdline"].is_string()), "details are JSON, not text of it");
+    let flows = export(&["--what", "flows", "--format", "csv"])?;
+    // Fifty connections with both ends on this host, and the heading.
+    assert_eq!(flows.lines().count(), 101, "{flows:.300}");
+
+    let shareable = lab.file("shareable.arrow");
+    export(&["--format", "arrow", "--redact", "-o", text(&shareable)])?;
+    let connects = |file: &Path| -> Result<(String, u64)> {
+        let (report, complaints) = printed(&["report", text(file), "--json"])?;
+        ensure!(complaints.is_empty(), "{complaints}");
+        let parsed: Value = serde_json::from_str(&report)?;
+        let connects =
+            parsed["workloads"].as_array().into_iter().flatten().filter_map(|one| one["connects"].as_u64()).sum();
+        Ok((report, connects))
+    };
+    let ((before, count), (after, same)) = (connects(&clean)?, connects(&shareable)?);
+    assert_eq!((count, same), (50, 50));
+    for secret in ["10.66.0.", "/usr/bin/client", "\"client\""] {
+        assert!(before.contains(secret) && !after.contains(secret), "{secret}");
+    }
+
+    let (parquet, dataset) = (lab.file("events.parquet"), lab.file("dataset"));
+    export(&["--format", "parquet", "-o", text(&parquet)])?;
+    export(&["--format", "parquet", "--what", "flows", "--partition", "-o", text(&dataset)])?;
+    let script = "import sys, duckdb\n\
+        print(duckdb.sql(f\"select count(*) from '{sys.argv[1]}' where kind = 'transition'\").fetchall()[0][0])\n\
+        print(*duckdb.sql(f\"select count(*), any_value(hour), any_value(host) from '{sys.argv[2]}/**/*.parquet'\").fetchall()[0])";
+    let python = python().context("Python")?;
+    let found = output(Command::new(python).args(["-c", script]).arg(&parquet).arg(&dataset))?;
+    assert_eq!(found.lines().collect::<Vec<_>>(), ["450", "100 2026-03-14T02 unknown"]);
     Ok(())
 }

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 path = sys.argv[1]
 found = {}
 
-table = pa.ipc.open_file(path).read_all()
-failed = table.filter(pc.and_kleene(pc.equal(table["kind"], "connect_failed"), pc.equal(table["errno"], "EADDRNOTAVAIL")))
+events = pa.ipc.open_file(path).read_all()
+failed = events.filter(pc.and_kleene(pc.equal(events["kind"], "connect_failed"), pc.equal(events["errno"], "EADDRNOTAVAIL")))
 worst = failed.group_by(["remote_addr", "remote_port"]).aggregate([([], "count_all")]).sort_by([("count_all", "descending")])
 found["pyarrow"] = [worst["remote_addr"][0].as_py(), worst["remote_port"][0].as_py(), worst["count_all"][0].as_py()]
 
@@ -32,25 +32,25 @@ found["duckdb"] = list(
     duckdb.sql(
         """
         select remote_addr, remote_port, count(*) as failed
-        from table where kind = 'connect_failed' and errno = 'EADDRNOTAVAIL'
+        from events where kind = 'connect_failed' and errno = 'EADDRNOTAVAIL'
         group by all order by failed desc limit 1
         """
-    ).fetchone()
+    ).fetchall()[0]
 )
 
 # With names, as FORMAT.md has it.
 names = duckdb.sql(
     """
     select e.remote_addr, e.remote_port, p.comm, p.detail->>'cmdline' as cmdline, count(*) as attempts
-    from table e asof left join (select time, pid, comm, detail from table where kind = 'process') p
+    from events e asof left join (select time, pid, comm, detail from events where kind = 'process') p
          on e.pid = p.pid and e.time >= p.time
     where e.kind = 'transition' and e.new_state = 'SYN_SENT'
     group by all order by attempts desc
     """
-).fetchone()
+).fetchall()[0]
 found["names"] = list(names)
 
-found["columns"] = {field.name: str(field.type) for field in table.schema}
-found["rows"] = [table.num_rows, frame.height]
-found["first"] = table["time"][0].as_py().isoformat()
+found["columns"] = {field.name: str(field.type) for field in events.schema}
+found["rows"] = [events.num_rows, frame.height]
+found["first"] = events["time"][0].as_py().isoformat()
 json.dump(found, sys.stdout)

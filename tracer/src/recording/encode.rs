@@ -8,14 +8,15 @@ use std::sync::Arc;
 use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
+use rustc_hash::FxHashMap;
 
 use super::columns::{Flags, Numbers, Rare, Texts, Words};
 use super::frame::{Stats, flags};
 use super::words::{Kind, errno_word};
 use super::{MAX_ROWS, MAX_TEXT, Step, detail};
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent,
-    Transition,
+    Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState,
+    TimeWaitEvent, Transition,
 };
 
 /// Rows under construction.
@@ -27,6 +28,8 @@ pub struct Encoder {
     rows: usize,
     stats: Stats,
     now: Ktime,
+    /// What was last said of each socket in this batch.
+    socks: FxHashMap<SocketCookie, u64>,
     time: Numbers<TimestampNanosecondType>,
     kind: Words,
     netns: Numbers<UInt32Type>,
@@ -70,6 +73,7 @@ impl Encoder {
             rows: 0,
             stats: Stats::default(),
             now: Ktime(0),
+            socks: FxHashMap::default(),
             time: Numbers::default(),
             kind: Words::new(Kind::ALL.map(Kind::word)),
             netns: Numbers::default(),
@@ -214,12 +218,15 @@ impl Encoder {
     }
 
     fn id(&mut self, row: usize, id: SocketId) {
+        let sock = if id.sock == 0 { 0 } else { id.sock ^ self.veil };
         if let Some(cookie) = id.cookie {
             self.cookie.put(row, cookie.get());
+            // Within a batch a socket's cookie stands for the rest, too.
+            if self.socks.insert(cookie, sock) == Some(sock) {
+                return;
+            }
         }
-        if id.sock != 0 {
-            self.sock.put(row, id.sock ^ self.veil);
-        }
+        self.sock.put(row, sock);
     }
 
     fn transition(&mut self, t: &Transition) {
@@ -338,6 +345,7 @@ impl Encoder {
     /// The rows so far as a batch; the encoder is empty afterwards.
     pub fn batch(&mut self, schema: &SchemaRef) -> Result<(RecordBatch, Stats), ArrowError> {
         let rows = std::mem::take(&mut self.rows);
+        self.socks.clear();
         let mut stats = std::mem::take(&mut self.stats);
         stats.rows = u32::try_from(rows).unwrap_or(u32::MAX);
         let columns: Vec<ArrayRef> = vec![

@@ -9,6 +9,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{Array as _, RecordBatch, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
 use super::words::{Kind, errno_of_word, state_of_word};
@@ -84,6 +85,8 @@ struct Columns {
     cgroup: Numbers<u64>,
     cookie: Numbers<u64>,
     sock: Numbers<u64>,
+    /// What was last said of each socket in this batch.
+    socks: FxHashMap<SocketCookie, u64>,
     last_port: Numbers<u16>,
     took: Numbers<u64>,
     remaining: Numbers<u64>,
@@ -137,6 +140,7 @@ impl Columns {
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
+            socks: FxHashMap::default(),
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
             took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
             remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
@@ -320,11 +324,17 @@ impl Columns {
         })
     }
 
-    fn id(&self, row: usize) -> SocketId {
-        SocketId {
-            cookie: self.cookie.get(row).and_then(SocketCookie::new),
-            sock: self.sock.get(row).unwrap_or_default(),
-        }
+    fn id(&mut self, row: usize) -> SocketId {
+        let cookie = self.cookie.get(row).and_then(SocketCookie::new);
+        let sock = match (cookie, self.sock.get(row)) {
+            (None, sock) => sock.unwrap_or_default(),
+            (Some(cookie), Some(sock)) => {
+                self.socks.insert(cookie, sock);
+                sock
+            }
+            (Some(cookie), None) => self.socks.get(&cookie).copied().unwrap_or_default(),
+        };
+        SocketId { cookie, sock }
     }
 
     /// 0 where there is none; `None` if the word is no errno.
