@@ -113,7 +113,8 @@ pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
         };
         if let Some(id) = field("prog_id") {
             let number = |name| field(name).unwrap_or_default();
-            let runs = Runs { runs: number("run_cnt"), nanos: number("run_time_ns"), missed: number("recursion_misses") };
+            let runs =
+                Runs { runs: number("run_cnt"), nanos: number("run_time_ns"), missed: number("recursion_misses") };
             // Links of the program name it too, without its counters.
             let known = held.entry(u32::try_from(id)?).or_default();
             if runs.runs >= known.runs && text.contains("run_cnt") {
@@ -121,9 +122,9 @@ pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
             }
         }
     }
-    let names = loaded_programs().filter_map(Result::ok).filter_map(|info| {
-        Some((info.name_as_str()?.to_owned(), *held.get(&info.id())?))
-    });
+    let names = loaded_programs()
+        .filter_map(Result::ok)
+        .filter_map(|info| Some((info.name_as_str()?.to_owned(), *held.get(&info.id())?)));
     Ok(names.collect())
 }
 
@@ -142,7 +143,8 @@ pub fn wake_ups(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
+        let count =
+            text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
         sum += count.unwrap_or(0);
     }
     Ok(sum)

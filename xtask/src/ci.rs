@@ -109,7 +109,19 @@ fn clippy_bpf() -> Result<()> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let mut command = nightly("cargo");
     command
-        .args(["clippy", "-p", "tracer-ebpf", "--bins", "--features", "floor", "--release", "--target", target, "-Z", "build-std=core"])
+        .args([
+            "clippy",
+            "-p",
+            "tracer-ebpf",
+            "--bins",
+            "--features",
+            "floor",
+            "--release",
+            "--target",
+            target,
+            "-Z",
+            "build-std=core",
+        ])
         .arg("--target-dir")
         .arg(target_dir().join("clippy-bpf"))
         .args(["--", "-D", "warnings"])

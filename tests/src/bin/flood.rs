@@ -61,7 +61,8 @@ fn run(options: &Options) -> Result<()> {
             scope.spawn(|| serve(&listener, &closed, options.connections));
         }
         let started = Instant::now();
-        let threads: Vec<_> = (0..options.clients).map(|client| scope.spawn(move || connect(options, client, started))).collect();
+        let threads: Vec<_> =
+            (0..options.clients).map(|client| scope.spawn(move || connect(options, client, started))).collect();
         let mut latency = Histogram::<u64>::new_with_max(SLOWEST_US, 3)?;
         for thread in threads {
             latency.add(&thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??)?;

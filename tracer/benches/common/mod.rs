@@ -17,8 +17,7 @@ const TIME_WAIT: u64 = 61 * SECOND;
 
 /// A tracker as `portchurn report` has it, which knows the namespace and the processes.
 pub fn tracker() -> Tracker {
-    let mut tracker =
-        Tracker::new(Config { time_wait_observed: true, calls_observed: true, ..Config::default() });
+    let mut tracker = Tracker::new(Config { time_wait_observed: true, calls_observed: true, ..Config::default() });
     tracker.begin(Ktime(SECOND));
     tracker.ingest(&Event::Netns(Box::new(NetnsFacts {
         netns: NETNS,
@@ -55,7 +54,10 @@ impl Connection {
     }
 
     fn id(&self) -> SocketId {
-        SocketId { cookie: SocketCookie::new(self.number + 1), sock: 0xffff_8880_0000_0000 + self.number % 1_000_000 * 2048 }
+        SocketId {
+            cookie: SocketCookie::new(self.number + 1),
+            sock: 0xffff_8880_0000_0000 + self.number % 1_000_000 * 2048,
+        }
     }
 
     pub fn transition(&self, at: u64, old: TcpState, new: TcpState) -> Event {
@@ -67,8 +69,11 @@ impl Connection {
             key.local.port = 0;
         }
         let pid = 1000 + u32::try_from(self.number % u64::from(CLIENTS)).unwrap_or(0);
-        let caller = (old == TcpState::Close || new == TcpState::FinWait1)
-            .then_some(Caller { pid, tid: pid, cgroup: CgroupId(1) });
+        let caller = (old == TcpState::Close || new == TcpState::FinWait1).then_some(Caller {
+            pid,
+            tid: pid,
+            cgroup: CgroupId(1),
+        });
         Event::Transition(Transition {
             ktime: Ktime(at),
             id: self.id(),

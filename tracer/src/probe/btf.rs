@@ -202,28 +202,15 @@ mod tests {
         };
         let info = |kind: u32, count: u32| kind << 24 | count;
         let types: Vec<u32> = [
-            vec![name("int"), info(1, 0), 4, 32],                                 // 1
+            vec![name("int"), info(1, 0), 4, 32],                                  // 1
             vec![name("inner"), info(4, 2), 8, name("a"), 1, 0, name("x"), 1, 32], // 2
-            vec![name("inner_t"), info(8, 0), 2],                                 // 3
-            vec![0, info(10, 0), 3],                                              // 4: const inner_t
-            vec![0, info(4, 1), 8, name("b"), 4, 0],                              // 5: anonymous
-            vec![
-                name("outer"),
-                info(4, 3) | 1 << 31,
-                20,
-                name("a"),
-                1,
-                0,
-                0,
-                5,
-                32,
-                name("bits"),
-                1,
-                3 << 24 | 96,
-            ], // 6
-            vec![name("color"), info(6, 1), 4, name("red"), 7],                   // 7
-            vec![0, info(13, 2), 1, name("a"), 1, name("b"), 1],                  // 8
-            vec![name("call"), info(12, 0), 8],                                   // 9
+            vec![name("inner_t"), info(8, 0), 2],                                  // 3
+            vec![0, info(10, 0), 3],                                               // 4: const inner_t
+            vec![0, info(4, 1), 8, name("b"), 4, 0],                               // 5: anonymous
+            vec![name("outer"), info(4, 3) | 1 << 31, 20, name("a"), 1, 0, 0, 5, 32, name("bits"), 1, 3 << 24 | 96], // 6
+            vec![name("color"), info(6, 1), 4, name("red"), 7],  // 7
+            vec![0, info(13, 2), 1, name("a"), 1, name("b"), 1], // 8
+            vec![name("call"), info(12, 0), 8],                  // 9
         ]
         .concat();
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();

@@ -157,7 +157,9 @@ mod tests {
     #[test]
     fn only_benches_of_cargos_messages_are_run() {
         let message = |kind: &str| {
-            format!(r#"{{"reason":"compiler-artifact","target":{{"name":"memory","kind":["{kind}"]}},"executable":"/t/memory-1"}}"#)
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"memory","kind":["{kind}"]}},"executable":"/t/memory-1"}}"#
+            )
         };
         assert_eq!(bench_of(&message("bench")), Some(("memory".to_owned(), PathBuf::from("/t/memory-1"))));
         assert_eq!(bench_of(&message("lib")), None);

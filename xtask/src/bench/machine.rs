@@ -48,10 +48,7 @@ impl Machine {
     }
 
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        for (what, value) in &self.lines {
-            text += &format!("- {what}: {value}\n");
-        }
+        let mut text: String = self.lines.iter().flat_map(|(what, value)| ["- ", what, ": ", value, "\n"]).collect();
         if self.busy_percent > QUIET_PERCENT {
             text += "\n**The machine was not idle: these figures are for development only, and a goal that is missed here may be met on a \
                      quiet machine (ratios of one round suffer less than absolute times).**\n";
@@ -72,8 +69,14 @@ fn busy() -> f64 {
 /// All and idle ticks since boot.
 fn times() -> (f64, f64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<f64> =
-        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+    let ticks: Vec<f64> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|tick| tick.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal; guest times are in user already.
     (ticks.iter().take(8).sum(), ticks.iter().skip(3).take(2).sum())
 }

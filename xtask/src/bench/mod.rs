@@ -78,8 +78,7 @@ pub fn bench(options: &Options) -> Result<()> {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let wanted: Vec<What> =
-        if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
+    let wanted: Vec<What> = if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
     let collector = Collector::build(options.check)?;
     let machine = machine::Machine::look();
     let mut runs = Vec::new();

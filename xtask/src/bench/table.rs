@@ -11,15 +11,15 @@ pub fn render(machine: &Machine, rows: &[&Row], runs: &[Figures]) -> String {
          Written by `cargo xtask bench`. A ratio compares two things of the same round, with rounds interleaved; a figure is the median of all rounds, \
          in brackets the lowest and the highest. With several runs each run's own median follows. Every goal that is missed says why.\n\n",
     );
-    text += &machine.render();
-    text += "\n| what | figure | spread | runs | goal | |\n| --- | ---: | --- | --- | --- | --- |\n";
+    text.push_str(&machine.render());
+    text.push_str("\n| what | figure | spread | runs | goal | |\n| --- | ---: | --- | --- | --- | --- |\n");
     let mut section = "";
     for row in rows {
         if row.section() != section {
             section = row.section();
-            text += &format!("| **{section}** | | | | | |\n");
+            text.extend(["| **", section, "** | | | | | |\n"]);
         }
-        text += &line(row, runs);
+        text.push_str(&line(row, runs));
     }
     text + &growth(runs)
 }
@@ -30,8 +30,11 @@ fn line(row: &Row, runs: &[Figures]) -> String {
     let figure = median(&each.iter().map(|samples| median(samples)).collect::<Vec<_>>());
     let (low, high) = all.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     let spread = if all.len() > 1 { format!("[{}, {}]", number(low), number(high)) } else { String::new() };
-    let medians =
-        if each.len() > 1 { each.iter().map(|samples| number(median(samples))).collect::<Vec<_>>().join(" / ") } else { String::new() };
+    let medians = if each.len() > 1 {
+        each.iter().map(|samples| number(median(samples))).collect::<Vec<_>>().join(" / ")
+    } else {
+        String::new()
+    };
     let (goal, verdict) = match row.goal() {
         Some(goal) if goal.met(figure) => (goal.text(), "met".to_owned()),
         Some(goal) => (goal.text(), format!("missed by {}: {}", goal.distance(figure), row.cause())),
@@ -88,7 +91,7 @@ fn growth(runs: &[Figures]) -> String {
     for (name, key) in [("1", picture::ONE_CPU), ("all", picture::ALL_CPUS)] {
         for point in run.lines(key) {
             let cells: Vec<String> = point.iter().map(|value| number(*value)).collect();
-            text += &format!("| {name} | {} |\n", cells.join(" | "));
+            text.extend(["| ", name, " | ", &cells.join(" | "), " |\n"]);
         }
     }
     text

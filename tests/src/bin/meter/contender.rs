@@ -24,7 +24,10 @@ const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state /args->protocol == 
 pub enum Contender {
     Nothing,
     /// A program of the floor's object.
-    Floor { object: PathBuf, program: &'static str },
+    Floor {
+        object: PathBuf,
+        program: &'static str,
+    },
     Portchurn,
     Bpftrace,
 }
@@ -110,7 +113,9 @@ impl Attached {
                 "state_second" | "state_third" => spent.hook.nanos += runs.nanos,
                 // bpftrace's only program is named after its probe, shortened.
                 "state_first" | "floor" | "empty" => add(&mut spent.hook, runs),
-                other if other.contains("inet_sock_set") || other.starts_with("tracepoint") => add(&mut spent.hook, runs),
+                other if other.contains("inet_sock_set") || other.starts_with("tracepoint") => {
+                    add(&mut spent.hook, runs)
+                }
                 _ => add(&mut spent.elsewhere, runs),
             }
         }

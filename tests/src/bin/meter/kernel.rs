@@ -119,7 +119,9 @@ fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> 
     add("hidden", hidden as f64);
     add("other_runs", report.events.lost.other_runs as f64);
     let told = tallies(&report, ns.inode());
-    for (what, count) in [("connects", told[0]), ("established", told[1]), ("accepted", told[2]), ("time_wait", told[3])] {
+    for (what, count) in
+        [("connects", told[0]), ("established", told[1]), ("accepted", told[2]), ("time_wait", told[3])]
+    {
         add(&format!("missing.{what}"), connections as f64 - count as f64);
     }
     add("repaired", report.events.repaired as f64);
