@@ -301,3 +301,77 @@ fn micros(nanos: u64) -> u32 {
 fn low_half(pass: u32) -> u16 {
     u16::try_from(pass & 0xffff).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Addr, Endpoint};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn entry(port: u16, began: u64) -> Entry {
+        let end = |last, port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, last])), port };
+        Entry {
+            key: FlowKey { netns: Netns(7), local: end(1, port), remote: end(2, 443) },
+            cookie: SocketCookie::new(u64::from(port)),
+            began: Ktime(began),
+            armed: Ktime(began + 5_000),
+            attr: None,
+            dest: None,
+            observed: true,
+            fin_wait2: true,
+            bound: true,
+            pass: 3,
+        }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut ledger = Ledger::new(true);
+        let (a, b) = (entry(1, 7 * SECOND), Entry { fin_wait2: false, ..entry(2, 8 * SECOND) });
+        let (at_a, at_b) = (ledger.insert(a).expect("room"), ledger.insert(b).expect("room"));
+        assert_eq!(format!("{:?}", ledger.get(at_a)), format!("{:?}", Some(a)));
+        assert_eq!(format!("{:?}", ledger.get(at_b)), format!("{:?}", Some(b)));
+        assert_eq!((ledger.find(&a.key), ledger.find(&b.key)), (Some(at_a), Some(at_b)));
+        // Restarted: began when it began, due from now.
+        assert_eq!(ledger.rearm(at_a, Ktime(9 * SECOND), false), Some((a.armed, None)));
+        let again = ledger.get(at_a).expect("still there");
+        assert_eq!((again.began, again.armed, again.fin_wait2), (a.began, Ktime(9 * SECOND), false));
+        assert!(ledger.remove(at_a).is_some());
+        assert_eq!((ledger.find(&a.key), ledger.find(&b.key), ledger.len()), (None, Some(at_b), 1));
+    }
+
+    #[test]
+    fn a_younger_minisocket_of_a_4_tuple_is_the_one_that_is_found() {
+        let mut ledger = Ledger::new(true);
+        let old = ledger.insert(entry(1, SECOND)).expect("room");
+        let young = ledger.insert(entry(1, 2 * SECOND)).expect("room");
+        ledger.remove(old);
+        assert_eq!(ledger.find(&entry(1, 0).key), Some(young));
+    }
+
+    #[test]
+    fn entries_are_overdue_when_their_life_is_over_and_not_before() {
+        let mut ledger = Ledger::new(false);
+        let at = ledger.insert(entry(1, SECOND)).expect("room");
+        let later = ledger.insert(entry(2, 3 * SECOND)).expect("room");
+        let due = entry(1, SECOND).armed.plus(INFERRED_LIFE);
+        assert!(ledger.overdue(Ktime(due.0 - 1)).is_empty());
+        assert_eq!(ledger.overdue(due), [at]);
+        ledger.remove(at);
+        assert_eq!(ledger.overdue(due.plus(2 * SECOND)), [later]);
+    }
+
+    #[test]
+    fn a_pass_counts_as_unlisted_what_is_silent_and_of_its_namespace_only() {
+        let mut ledger = Ledger::new(true);
+        let listed = ledger.insert(entry(1, SECOND)).expect("room");
+        let missing = ledger.insert(entry(2, SECOND)).expect("room");
+        let cancelled = ledger.insert(entry(3, SECOND)).expect("room");
+        let began = Ktime(5 * SECOND);
+        ledger.list(listed, 4, false);
+        ledger.cancel(cancelled, Ktime(6 * SECOND));
+        assert_eq!(ledger.unlisted(Netns(7), 4, began), [missing]);
+        assert!(ledger.unlisted(Netns(8), 4, began).is_empty());
+    }
+}

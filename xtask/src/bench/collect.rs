@@ -135,7 +135,8 @@ fn build_floor() -> Result<PathBuf> {
 
 fn build_benches() -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
-    command.args(["bench", "-p", "tracer", "--benches", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["bench", "-p", "tracer", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile"]);
     let line = line_of(&command);
     say(&line);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;

@@ -48,10 +48,7 @@ impl Machine {
     }
 
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        for (what, value) in &self.lines {
-            text += &format!("- {what}: {value}\n");
-        }
+        let mut text: String = self.lines.iter().flat_map(|(what, value)| ["- ", what, ": ", value, "\n"]).collect();
         if self.busy_percent > QUIET_PERCENT {
             text += "\n**The machine was not idle: these figures are for development only, and a goal that is missed here may be met on a \
                      quiet machine (ratios of one round suffer less than absolute times).**\n";

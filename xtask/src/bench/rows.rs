@@ -264,13 +264,16 @@ pub const ROWS: &[Row] = &[
     row(RECONCILE, "the tracker's comparison, per 10,000 sockets", From::Figure("reconcile.tracker_10k_ms"), "ms"),
 ];
 
-const FLOOR_CAUSE: &str = "";
-const RATE_CAUSE: &str = "";
-const USER_CAUSE: &str = "";
-const LOSS_CAUSE: &str = "";
-const INGEST_CAUSE: &str = "";
-const CACHE_CAUSE: &str = "";
-const DECODE_CAUSE: &str = "";
-const MEMORY_CAUSE: &str = "";
-const STARTUP_CAUSE: &str = "";
-const IDLE_CAUSE: &str = "";
+// Shown only while the goal is missed.
+const FLOOR_CAUSE: &str = "three programs stand on the hook so that none of the kernel's recursion guard's skips is a loss, and three empty ones already cost more than the floor's one and a half; the first also reads addresses, ports, cookie, namespace and caller";
+const RATE_CAUSE: &str = "the load saturates every CPU, so each cycle of ours is a cycle less of its own: programs on transitions, timers and system calls, then the process that reads, decodes and counts";
+const USER_CAUSE: &str =
+    "copying out of the ring, decoding and the tracker's table look-ups; at low rates the polling itself";
+const LOSS_CAUSE: &str = "see the counters below: what the guard skipped and no later link of the chain caught";
+const INGEST_CAUSE: &str = "table look-ups that miss the CPU's caches";
+const CACHE_CAUSE: &str = "the tables of a million flows and a million TIME_WAITs do not fit the CPU's caches: an event waits for memory about four times";
+const DECODE_CAUSE: &str = "fields are copied one by one out of bytes that may be unaligned";
+const MEMORY_CAUSE: &str = "see tracer/src/tracker/{flow,time_wait}.rs";
+const STARTUP_CAUSE: &str = "the kernel's verifier walks every path of every program at load";
+const IDLE_CAUSE: &str =
+    "the reader looks at its ring ten times a second, because a wake-up per record costs ten times the record";

@@ -11,15 +11,15 @@ pub fn render(machine: &Machine, rows: &[&Row], runs: &[Figures]) -> String {
          Written by `cargo xtask bench`. A ratio compares two things of the same round, with rounds interleaved; a figure is the median of all rounds, \
          in brackets the lowest and the highest. With several runs each run's own median follows. Every goal that is missed says why.\n\n",
     );
-    text += &machine.render();
-    text += "\n| what | figure | spread | runs | goal | |\n| --- | ---: | --- | --- | --- | --- |\n";
+    text.push_str(&machine.render());
+    text.push_str("\n| what | figure | spread | runs | goal | |\n| --- | ---: | --- | --- | --- | --- |\n");
     let mut section = "";
     for row in rows {
         if row.section() != section {
             section = row.section();
-            text += &format!("| **{section}** | | | | | |\n");
+            text.extend(["| **", section, "** | | | | | |\n"]);
         }
-        text += &line(row, runs);
+        text.push_str(&line(row, runs));
     }
     text + &growth(runs)
 }
@@ -91,7 +91,7 @@ fn growth(runs: &[Figures]) -> String {
     for (name, key) in [("1", picture::ONE_CPU), ("all", picture::ALL_CPUS)] {
         for point in run.lines(key) {
             let cells: Vec<String> = point.iter().map(|value| number(*value)).collect();
-            text += &format!("| {name} | {} |\n", cells.join(" | "));
+            text.extend(["| ", name, " | ", &cells.join(" | "), " |\n"]);
         }
     }
     text
