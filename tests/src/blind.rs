@@ -20,6 +20,8 @@ use perf_event::{Builder, Counter};
 /// First link of the tracer's chain: runs once per transition.
 const PROGRAM: &str = "state_first";
 const TRACEPOINT_ID: &str = "/sys/kernel/tracing/events/sock/inet_sock_set_state/id";
+/// Both readings take some ten microseconds.
+const LOOKS: u32 = 1000;
 /// Line that `cargo xtask e2e` looks for in the output of a failed test.
 pub const MARK: &str = "HIDDEN BY THE KERNEL";
 
@@ -28,7 +30,8 @@ pub const MARK: &str = "HIDDEN BY THE KERNEL";
 pub struct Watch {
     counters: Vec<Counter>,
     program: ProgramFd,
-    before: u64,
+    /// Firings and runs at the start.
+    before: (u64, u64),
     _run_counts: OwnedFd,
 }
 
@@ -40,25 +43,38 @@ impl Watch {
         let id = tracepoint()?;
         let cpus = std::thread::available_parallelism().context("CPUs")?.get();
         let mut counters = Vec::new();
-        let before = runs(&program)?;
         for cpu in 0..cpus {
             let mut counter =
                 Builder::new(Tracepoint::with_id(id)).any_pid().one_cpu(cpu).build().context("perf_event_open")?;
             counter.enable().context("enabling the counter")?;
             counters.push(counter);
         }
+        let before = at_once(&mut counters, &program)?;
         Ok(Self { counters, program, before, _run_counts: run_counts })
     }
 
-    /// Transitions since the start for which the program was not even called. Never too many: whatever happens between the
-    /// readings is taken for seen.
+    /// Transitions since the start for which the program was not even called.
     pub fn hidden(&mut self) -> Result<u64> {
+        let (fired, runs) = at_once(&mut self.counters, &self.program)?;
+        Ok((fired - self.before.0).saturating_sub(runs - self.before.1))
+    }
+}
+
+/// Firings of the tracepoint and runs of the program, read in a moment without either.
+fn at_once(counters: &mut [Counter], program: &ProgramFd) -> Result<(u64, u64)> {
+    let mut before = runs(program)?;
+    for _ in 0..LOOKS {
         let mut fired = 0;
-        for counter in &mut self.counters {
+        for counter in &mut *counters {
             fired += counter.read().context("reading the counter")?;
         }
-        Ok(fired.saturating_sub(runs(&self.program)?.saturating_sub(self.before)))
+        let after = runs(program)?;
+        if before == after {
+            return Ok((fired, after));
+        }
+        before = after;
     }
+    anyhow::bail!("transitions without a pause")
 }
 
 /// Runs of a program and attempts that the recursion guard refused.

@@ -191,6 +191,7 @@ mod tests {
             "schema": "portchurn.report/1",
             "events": {"read": 9, "lost": {"ring_full": 0, "missed_runs": 0, "other_runs": 0, "recorder": 0}, "skipped": 0, "evicted": 0, "repaired": 0},
             "workloads": [], "destinations": [],
+            "findings": [],
             "attributions": [{
                 "workload": "w", "pid": 7, "comm": "c", "netns": NETNS,
                 "local_addr": "127.0.0.1", "remote_addr": "127.0.0.1", "remote_port": 80,

@@ -84,7 +84,9 @@ impl Tracer {
         Self::start(dir, "stream", &["stream", "--json", "--what", what, "--for", "600s"])
     }
 
+    /// Whoever ends it himself gets it unwatched: a watched program stays loaded.
     pub fn running(&mut self) -> &mut Running {
+        self.tell_hidden();
         &mut self.running
     }
 
@@ -99,9 +101,10 @@ impl Tracer {
 
     /// Says on the test's own output what no tracer could have seen.
     fn tell_hidden(&mut self) {
-        let hidden = self.watch.take().and_then(|mut watch| watch.hidden().ok()).unwrap_or(0);
-        if hidden > 0 {
-            eprintln!("{MARK}: {hidden} transitions");
+        match self.watch.take().map(|mut watch| watch.hidden()) {
+            Some(Ok(hidden)) if hidden > 0 => eprintln!("{MARK}: {hidden} transitions"),
+            Some(Err(error)) => eprintln!("hidden transitions unknown: {error:#}"),
+            _ => {}
         }
     }
 
@@ -143,6 +146,13 @@ pub struct Report {
     pub workloads: Vec<Workload>,
     pub destinations: Vec<Destination>,
     pub attributions: Vec<Attribution>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    pub summary: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -202,6 +212,9 @@ pub struct Destination {
     pub connects: u64,
     pub established: u64,
     pub failed: Failed,
+    pub port_search_ms: Durations,
+    pub port_search_recent_ms: Option<f64>,
+    pub port_search_quickest_ms: Option<f64>,
     pub holders: Vec<Holder>,
     pub victims: Vec<Victim>,
 }

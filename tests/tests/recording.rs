@@ -219,7 +219,9 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
             let all = report["workloads"].as_array().into_iter().flatten();
             all.filter(|one| one["name"] == name).filter_map(|one| one["connects"].as_u64()).sum::<u64>()
         };
-        assert!(connects("churn") > 100, "{}: the name was learnt in an earlier part", part.display());
+        // The last one may have begun just before the end.
+        let last = parts.last() == Some(part);
+        assert!(last || connects("churn") > 100, "{}: the name was learnt in an earlier part", part.display());
     }
     Ok(())
 }
@@ -318,7 +320,7 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
     assert_eq!(String::from_utf8_lossy(&piped.stdout), printed(&["report", "--json", text(&clean)])?.0);
     let truncated = portchurn(&["report", "--json", text(&samples.join("truncated.arrow"))])?;
     let said = String::from_utf8_lossy(&truncated.stderr);
-    assert!(truncated.status.success() && said.contains("bytes") && said.contains(" s are missing"), "{said}");
+    assert!(truncated.status.success() && said.contains("bytes") && said.contains("are missing"), "{said}");
     let out = portchurn(&["record", "-o", text(&fifo), "--force", "--for", "1s"])?;
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("needs a file"), "{}", String::from_utf8_lossy(&out.stderr));

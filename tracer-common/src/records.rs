@@ -69,6 +69,8 @@ pub enum RecordKind {
     Netns = 9,
     /// [`ReservedPortsRecord`].
     ReservedPorts = 10,
+    /// connect() has chosen a port.
+    PortSearch = 11,
 }
 
 /// The kind behind the first byte of a record.
@@ -84,6 +86,7 @@ pub const fn kind_of(byte: u8) -> Option<RecordKind> {
         8 => RecordKind::Task,
         9 => RecordKind::Netns,
         10 => RecordKind::ReservedPorts,
+        11 => RecordKind::PortSearch,
         _ => return None,
     })
 }
@@ -99,6 +102,7 @@ impl RecordKind {
             Self::Task => TaskRecord::SIZE,
             Self::Netns => NetnsRecord::SIZE,
             Self::ReservedPorts => ReservedPortsRecord::SIZE,
+            Self::PortSearch => PortSearchRecord::SIZE,
         }
     }
 }
@@ -296,6 +300,17 @@ wire! {
     }
 }
 
+wire! {
+    /// A connect() has found its port and sent its SYN.
+    pub struct PortSearchRecord {
+        pub header: Header,
+        pub cookie: u64,
+        pub sock: u64,
+        /// Nanoseconds since CLOSE->SYN_SENT, which precedes the search (net/ipv4/tcp_ipv4.c `tcp_v4_connect`).
+        pub nanos: u64,
+    }
+}
+
 /// A decoded record. The rare, large kinds stay behind a reference to the bytes they were decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -309,6 +324,7 @@ pub enum Record<'a> {
     /// Use [`Record::task`] to decode.
     Task(&'a [u8]),
     Netns(NetnsRecord),
+    PortSearch(PortSearchRecord),
     /// The [`RESERVED_BITMAP_BYTES`] stay where they are.
     ReservedPorts {
         ktime: u64,
@@ -366,6 +382,7 @@ impl<'a> Record<'a> {
             RecordKind::Task => Some(Self::Task(own)),
             RecordKind::Netns => NetnsRecord::read(own).map(Self::Netns),
             RecordKind::ReservedPorts => Self::reserved_ports(own),
+            RecordKind::PortSearch => PortSearchRecord::read(own).map(Self::PortSearch),
         };
         Ok((record.ok_or(wrong)?, rest))
     }

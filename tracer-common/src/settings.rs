@@ -40,6 +40,9 @@ macro_rules! with_offsets {
             NET_TIMESTAMPS = "net"."ipv4.sysctl_tcp_timestamps",
             TW_TIMER = "inet_timewait_sock"."tw_timer",
             TW_SUBSTATE = "inet_timewait_sock"."tw_substate",
+            /// The timer that tcp_connect() arms after the SYN; in `struct sock` since 6.19.
+            ICSK_RETRANSMIT = "inet_connection_sock"."icsk_retransmit_timer",
+            SK_RETRANSMIT = "sock"."tcp_retransmit_timer",
             TIMER_EXPIRES = "timer_list"."expires",
             TIMER_FUNCTION = "timer_list"."function",
             TASK_TGID = "task_struct"."tgid",

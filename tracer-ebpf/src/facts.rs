@@ -10,13 +10,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    ARGV_BYTES, CGROUP_DEPTH, CGROUP_NAME_BYTES, Counter, NetnsRecord, RESERVED_BITMAP_BYTES, RecordKind,
+    ARGV_BYTES, CGROUP_DEPTH, CGROUP_NAME_BYTES, Counter, NetnsRecord, Offsets, RESERVED_BITMAP_BYTES, RecordKind,
     ReservedPortsRecord, TaskRecord,
 };
 
 use crate::emit::{header, now, record};
 use crate::maps::{CGROUP_V1_SUBSYS, KnownNetns, KnownTask, NAMESPACES, TASKS, offset};
-use crate::sock::peek;
+use crate::sock::{peek, peek_or};
 
 /// Limits change rarely, the `TIME_WAIT` count always: once a second is what a forecast needs.
 const LIMITS_EVERY_NS: u64 = 1_000_000_000;
@@ -44,9 +44,9 @@ pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     let (tgid, tid) = current();
-    let leader: u64 = peek(task, offset::TASK_LEADER.load()).unwrap_or(0);
-    let start: u64 = peek(leader, offset::TASK_START.load()).unwrap_or(0);
-    let mm: u64 = peek(task, offset::TASK_MM.load()).unwrap_or(0);
+    let leader: u64 = peek_or(task, offset::TASK_LEADER.load(), 0);
+    let start: u64 = peek_or(leader, offset::TASK_START.load(), 0);
+    let mm: u64 = peek_or(task, offset::TASK_MM.load(), 0);
     // SAFETY: the value is copied out before anything else runs; an element recycled meanwhile yields another process's
     // start time, and the worst outcome is that a process is described twice.
     if let Some(known) = unsafe { TASKS.get(&tgid) } {
@@ -82,11 +82,11 @@ unsafe fn describe_task(
     tid: u32,
     netns: u32,
 ) {
-    let parent: u64 = peek(leader, offset::TASK_PARENT.load()).unwrap_or(0);
-    let parent_leader: u64 = peek(parent, offset::TASK_LEADER.load()).unwrap_or(0);
-    let arg_start: u64 = peek(mm, offset::MM_ARG_START.load()).unwrap_or(0);
-    let arg_end: u64 = peek(mm, offset::MM_ARG_END.load()).unwrap_or(0);
-    let css_set: u64 = peek(task, offset::TASK_CGROUPS.load()).unwrap_or(0);
+    let parent: u64 = peek_or(leader, offset::TASK_PARENT.load(), 0);
+    let parent_leader: u64 = peek_or(parent, offset::TASK_LEADER.load(), 0);
+    let arg_start: u64 = peek_or(mm, offset::MM_ARG_START.load(), 0);
+    let arg_end: u64 = peek_or(mm, offset::MM_ARG_END.load(), 0);
+    let css_set: u64 = peek_or(task, offset::TASK_CGROUPS.load(), 0);
     // SAFETY: `out` is valid by contract; helpers write inside the array they are given and zero it on failure.
     unsafe {
         (*out).header = header(RecordKind::Task, 0, 0, TaskRecord::SIZE, now());
@@ -94,19 +94,19 @@ unsafe fn describe_task(
         (*out).cgroup = current_cgroup();
         (*out).tgid = tgid;
         (*out).tid = tid;
-        (*out).ppid = peek(parent, offset::TASK_TGID.load()).unwrap_or(0);
+        (*out).ppid = peek_or(parent, offset::TASK_TGID.load(), 0);
         (*out).uid = bpf_get_current_uid_gid() as u32;
         (*out).netns = netns;
         (*out).argv_len = arg_end.wrapping_sub(arg_start) as u32;
-        (*out).comm = peek(leader, offset::TASK_COMM.load()).unwrap_or([0; 16]);
-        (*out).thread_comm = peek(task, offset::TASK_COMM.load()).unwrap_or([0; 16]);
-        (*out).parent_comm = peek(parent_leader, offset::TASK_COMM.load()).unwrap_or([0; 16]);
+        (*out).comm = peek_or(leader, offset::TASK_COMM.load(), [0; 16]);
+        (*out).thread_comm = peek_or(task, offset::TASK_COMM.load(), [0; 16]);
+        (*out).parent_comm = peek_or(parent_leader, offset::TASK_COMM.load(), [0; 16]);
         read_argv(&raw mut (*out).argv, arg_start, arg_end.wrapping_sub(arg_start));
-        cgroup_path(&raw mut (*out).cgroup_v2, peek(css_set, offset::CSS_SET_DFL.load()).unwrap_or(0));
+        cgroup_path(&raw mut (*out).cgroup_v2, peek_or(css_set, offset::CSS_SET_DFL.load(), 0));
         let v1 = CGROUP_V1_SUBSYS.load();
         let css: u64 =
-            if v1 == u32::MAX { 0 } else { peek(css_set, offset::CSS_SET_SUBSYS.load().wrapping_add(v1)).unwrap_or(0) };
-        cgroup_path(&raw mut (*out).cgroup_v1, peek(css, offset::CSS_CGROUP.load()).unwrap_or(0));
+            if v1 == u32::MAX { 0 } else { peek_or(css_set, offset::CSS_SET_SUBSYS.load().wrapping_add(v1), 0) };
+        cgroup_path(&raw mut (*out).cgroup_v1, peek_or(css, offset::CSS_CGROUP.load(), 0));
     }
 }
 
@@ -135,10 +135,10 @@ unsafe fn read_argv(out: *mut [u8; ARGV_BYTES], arg_start: u64, len: u64) {
 /// `out` must be writable.
 #[inline(always)]
 unsafe fn cgroup_path(out: *mut [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH], cgroup: u64) {
-    let mut node: u64 = peek(cgroup, offset::CGROUP_KN.load()).unwrap_or(0);
+    let mut node: u64 = peek_or(cgroup, offset::CGROUP_KN.load(), 0);
     for level in 0..CGROUP_DEPTH {
-        let name: u64 = peek(node, offset::KN_NAME.load()).unwrap_or(0);
-        let parent: u64 = peek(node, offset::KN_PARENT.load()).unwrap_or(0);
+        let name: u64 = peek_or(node, offset::KN_NAME.load(), 0);
+        let parent: u64 = peek_or(node, offset::KN_PARENT.load(), 0);
         // SAFETY: `out` is writable by contract and `level` below its length; a failing helper zeroes its destination.
         unsafe {
             let slot = out.cast::<u8>().add(level * CGROUP_NAME_BYTES);
@@ -161,26 +161,27 @@ pub fn introduce_netns(net: u64, netns: u32) {
     }
     let (range_lo, range_hi) = port_range(net);
     let unknown = u32::MAX;
-    let time_wait = match peek::<u32>(net, offset::NET_TW_REFCOUNT.load()) {
-        Some(count) => count.wrapping_sub(1),
-        None => peek::<u32>(net, offset::NET_TW_COUNT.load()).unwrap_or(unknown),
+    let time_wait = if offset::NET_TW_REFCOUNT.load() == Offsets::MISSING {
+        peek_or(net, offset::NET_TW_COUNT.load(), unknown)
+    } else {
+        peek_or::<u32>(net, offset::NET_TW_REFCOUNT.load(), 0).wrapping_sub(1)
     };
     let sent = record::<NetnsRecord>(Counter::FactRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
             *out = NetnsRecord {
                 header: header(RecordKind::Netns, 0, 0, NetnsRecord::SIZE, ktime),
-                net_cookie: peek(net, offset::NET_COOKIE.load()).unwrap_or(0),
+                net_cookie: peek_or(net, offset::NET_COOKIE.load(), 0),
                 jiffies: bpf_jiffies64(),
                 netns,
                 range_lo,
                 range_hi,
                 time_wait,
-                max_tw_buckets: peek(net, offset::NET_MAX_TW.load()).unwrap_or(unknown),
-                fin_timeout: peek(net, offset::NET_FIN_TIMEOUT.load()).unwrap_or(unknown),
-                tw_reuse_delay: peek(net, offset::NET_TW_REUSE_DELAY.load()).unwrap_or(unknown),
-                tw_reuse: peek(net, offset::NET_TW_REUSE.load()).unwrap_or(u8::MAX),
-                timestamps: peek(net, offset::NET_TIMESTAMPS.load()).unwrap_or(u8::MAX),
+                max_tw_buckets: peek_or(net, offset::NET_MAX_TW.load(), unknown),
+                fin_timeout: peek_or(net, offset::NET_FIN_TIMEOUT.load(), unknown),
+                tw_reuse_delay: peek_or(net, offset::NET_TW_REUSE_DELAY.load(), unknown),
+                tw_reuse: peek_or(net, offset::NET_TW_REUSE.load(), u8::MAX),
+                timestamps: peek_or(net, offset::NET_TIMESTAMPS.load(), u8::MAX),
                 pad: [0; 6],
             };
         }
@@ -201,7 +202,7 @@ pub fn introduce_netns(net: u64, netns: u32) {
 /// `ip_local_port_range`: two ints before 6.8, one `u32` of high << 16 | low since (the second word is then a lock or padding).
 #[inline(always)]
 fn port_range(net: u64) -> (u16, u16) {
-    let [first, second]: [u32; 2] = peek(net, offset::NET_PORT_RANGE.load()).unwrap_or([0; 2]);
+    let [first, second]: [u32; 2] = peek_or(net, offset::NET_PORT_RANGE.load(), [0; 2]);
     if first > 0xffff { (first as u16, (first >> 16) as u16) } else { (first as u16, second as u16) }
 }
 

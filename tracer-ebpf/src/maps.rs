@@ -17,6 +17,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SL
 #[map]
 pub static LAST: PerCpuArray<LastTransition> = PerCpuArray::with_max_entries(1, 0);
 
+/// The socket that last went CLOSE->SYN_SENT on this CPU, until its SYN is on its way.
+#[map]
+pub static CONNECTING: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
+
 /// connect() and bind() calls that have been entered and not left, by thread. One entry per thread inside such a call; LRU, so
 /// that threads killed inside a blocking connect cannot fill it.
 #[map]
@@ -36,6 +40,13 @@ pub struct LastTransition {
     pub sock: u64,
     pub old: u32,
     pub new: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connecting {
+    pub sock: u64,
+    pub since: u64,
 }
 
 #[repr(C)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::filter::Filter;
 use crate::report::check::Condition;
@@ -124,6 +124,19 @@ pub struct TraceArgs {
     /// What does not fit is counted as lost and shown.
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = ring_size)]
     pub ring_size: u32,
+    /// Which kernel hooks to use: the best that this kernel lets in, or tracepoints only
+    #[arg(long, value_name = "TIER", value_enum, default_value_t)]
+    pub tier: TierChoice,
+}
+
+/// `--tier`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TierChoice {
+    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere
+    #[default]
+    Auto,
+    /// Tracepoints alone
+    Tracepoint,
 }
 
 /// 16 MiB hold 150,000 transitions: half a second of the fastest loopback churn that two CPUs can make.
@@ -131,7 +144,7 @@ const DEFAULT_RING_SIZE: u32 = 16 << 20;
 
 impl Default for TraceArgs {
     fn default() -> Self {
-        Self { by: None, ring_size: DEFAULT_RING_SIZE }
+        Self { by: None, ring_size: DEFAULT_RING_SIZE, tier: TierChoice::default() }
     }
 }
 

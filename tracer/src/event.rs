@@ -292,6 +292,16 @@ pub struct CallFailed {
     pub local: Endpoint,
 }
 
+/// A connect() has found its local port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSearch {
+    pub ktime: Ktime,
+    pub id: SocketId,
+    /// From CLOSE->SYN_SENT to the SYN on its way: the search (net/ipv4/inet_hashtables.c `__inet_hash_connect`) and some microseconds
+    /// of sending.
+    pub nanos: u64,
+}
+
 /// accept(), bind(), or the destruction of a bound socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketEvent {
@@ -411,6 +421,7 @@ pub enum Event {
     Released(SocketEvent),
     Process(Box<ProcessFacts>),
     Netns(Box<NetnsFacts>),
+    PortSearch(PortSearch),
     /// Ports of a namespace that connect() never chooses, ascending.
     ReservedPorts(Ktime, Netns, Arc<[u16]>),
     Baseline(Baseline),
@@ -564,6 +575,11 @@ pub fn decode(mut bytes: &[u8], namer: &mut impl Namer, mut each: impl FnMut(Eve
             Record::Released(record) => Some(Event::Released(socket_event(&record))),
             Record::Task(own) => Record::task(own).ok().map(|record| Event::Process(Box::new(namer.process(&record)))),
             Record::Netns(record) => Some(Event::Netns(Box::new(netns_facts(&record)))),
+            Record::PortSearch(record) => Some(Event::PortSearch(PortSearch {
+                ktime: Ktime(record.header.ktime),
+                id: socket_id(&record.header, record.cookie, record.sock),
+                nanos: record.nanos,
+            })),
             Record::ReservedPorts { ktime, netns, bitmap } => {
                 Some(Event::ReservedPorts(Ktime(ktime), Netns(netns), reserved(bitmap)))
             }

@@ -7,6 +7,7 @@
 //! A failed test that proves that the kernel had hidden transitions from every tracer (tests/src/blind.rs) is run again, a few times
 //! at most, and said to have been.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 use crate::shell::{as_root, build_release, cargo, line_of, say};
 use crate::vm;
+use crate::vm::ledger::{self, Cost};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -30,6 +32,9 @@ pub struct Options {
     /// A skipped test fails the run (always so when CI=true).
     #[arg(long)]
     no_skip: bool,
+    /// Write the kernel into the table of supported kernels.
+    #[arg(long)]
+    record: bool,
     #[command(flatten)]
     machines: vm::Machines,
 }
@@ -72,9 +77,11 @@ pub struct Suite {
 /// What the lines of a test run add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    passed: u64,
+    pub passed: u64,
     failed: u64,
     skips: Vec<String>,
+    /// What the programs cost the verifier.
+    pub costs: BTreeMap<String, Cost>,
     repeats: Vec<String>,
 }
 
@@ -82,12 +89,12 @@ pub fn e2e(options: &Options) -> Result<()> {
     let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
     let filter = options.filter.as_deref();
     match options.place {
-        Place::Local => local(filter, strict),
-        Place::Vm => vm::vm(&options.machines, filter, strict),
+        Place::Local => local(filter, strict, options.record),
+        Place::Vm => vm::vm(&options.machines, filter, strict, options.record),
     }
 }
 
-fn local(filter: Option<&str>, strict: bool) -> Result<()> {
+fn local(filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let portchurn = build_release()?;
     let suites = build_suites(None)?;
     let mut tally = Tally::default();
@@ -98,7 +105,12 @@ fn local(filter: Option<&str>, strict: bool) -> Result<()> {
         }
     }
     tally.say();
-    verdict(&tally, &broken, filter, strict)
+    verdict(&tally, &broken, filter, strict)?;
+    if record && filter.is_none() {
+        let output = as_root(portchurn.as_os_str(), &[])?.args(["doctor", "--json"]).output().context("doctor")?;
+        vm::record_own(&String::from_utf8_lossy(&output.stdout), &tally)?;
+    }
+    Ok(())
 }
 
 /// Whether a run of this outcome succeeded.
@@ -259,6 +271,8 @@ impl Tally {
     pub fn read(&mut self, line: &str, suite: &str) {
         if line.starts_with("SKIPPED") {
             self.skips.push(format!("{suite}: {line}"));
+        } else if let Some((program, cost)) = ledger::cost(line) {
+            self.costs.insert(program, cost);
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, " passed");
             self.failed += count(counts, " failed");

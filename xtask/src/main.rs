@@ -4,6 +4,7 @@
 //! Not for: anything that users of portchurn need at run time.
 #![expect(clippy::print_stdout, reason = "a command-line tool: its results go to stdout, its progress to stderr")]
 
+mod bench;
 mod ci;
 mod e2e;
 mod layers;
@@ -41,6 +42,8 @@ enum Errand {
     E2e(e2e::Options),
     /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
     Screenshots,
+    /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
+    Bench(bench::Options),
     /// Check that modules only use the modules that the design lets them use.
     Layers,
 }
@@ -69,6 +72,7 @@ fn run(cli: &Cli) -> Result<()> {
             setup::setup(Needs::Everything)?;
             screenshots::screenshots()
         }
+        Errand::Bench(options) => bench::bench(options),
         Errand::Layers => layers::check_workspace(),
     }
 }

@@ -45,7 +45,7 @@ struct Step {
     limit_seconds: u64,
 }
 
-const MOUNTS: [(&str, &str, &str); 9] = [
+const MOUNTS: [(&str, &str, &str); 7] = [
     ("devtmpfs", "/dev", "mode=0755"),
     ("devpts", "/dev/pts", "mode=0620"),
     ("proc", "/proc", ""),
@@ -53,8 +53,6 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("cgroup2", "/sys/fs/cgroup", ""),
     ("securityfs", "/sys/kernel/security", ""),
     ("tracefs", "/sys/kernel/tracing", ""),
-    ("tmpfs", "/run", "mode=0755"),
-    ("tmpfs", "/tmp", "mode=1777"),
 ];
 
 fn main() {

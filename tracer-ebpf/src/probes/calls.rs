@@ -1,17 +1,21 @@
-//! connect(), bind() and accept() at the system call boundary: errors that no state transition shows, and who accepted.
+//! connect(), bind() and accept(): errors that no state transition shows, and who accepted.
 //!
-//! Classic tracepoints: they alone fire for one system call instead of all of them. The socket is found through the caller's
-//! file descriptor table.
+//! Where fexit can be had, at the return of TCP's own functions, which io_uring and `MSG_FASTOPEN` come through too. Else at the
+//! system call boundary by classic tracepoints, which alone fire for one system call instead of all of them (though every task then
+//! takes the slow way into all of its system calls); the socket is found through the caller's file descriptor table.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
-use tracer_common::{CallRecord, Counter, RecordKind, SocketRecord, call};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::macros::{fexit, tracepoint};
+use aya_ebpf::programs::{FExitContext, TracePointContext};
+use tracer_common::{CallRecord, Counter, PROTOCOL_TCP, RecordKind, SocketRecord, call};
 
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_task};
-use crate::maps::{CALLS, PendingCall};
-use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, tcp_socket_of_fd};
+use crate::maps::{CALLS, PendingCall, offset};
+use crate::probes::connecting;
+use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, peek, tcp_socket_of_fd};
 
 /// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after the
 /// 8 common bytes and the 4-byte number with its padding.
@@ -33,6 +37,7 @@ pub fn connect_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_connect(int fd, struct sockaddr *uservaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn connect_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
@@ -41,7 +46,7 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
         && let Some(sk) = tcp_socket_of_fd(pending.fd)
     {
         introduce_task(&ctx, sk.netns());
-        failed(&pending, sk, -ret);
+        failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
     }
     0
 }
@@ -53,16 +58,21 @@ pub fn bind_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_bind(int fd, struct sockaddr *umyaddr, int addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn bind_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
         && let Some(sk) = tcp_socket_of_fd(pending.fd)
     {
+        // Bound to an address alone: IP_BIND_ADDRESS_NO_PORT.
+        if ret >= 0 && sk.tuple().lport == 0 {
+            return 0;
+        }
+        // Once for both outcomes: to the verifier a second call is the whole program again.
+        introduce_task(&ctx, sk.netns());
         if ret < 0 {
-            introduce_task(&ctx, sk.netns());
-            failed(&pending, sk, -ret);
-        } else if sk.tuple().lport != 0 {
-            introduce_task(&ctx, sk.netns());
+            failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
+        } else {
             socket(RecordKind::Bound, sk);
         }
     }
@@ -95,6 +105,100 @@ fn accepted(ctx: &TracePointContext) {
     }
 }
 
+// int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "tcp_v4_connect")]
+pub fn connected_v4(ctx: FExitContext) -> u32 {
+    connected::<false>(&ctx);
+    0
+}
+
+// int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "tcp_v6_connect")]
+pub fn connected_v6(ctx: FExitContext) -> u32 {
+    connected::<true>(&ctx);
+    0
+}
+
+// int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "inet_bind")]
+pub fn bound_v4(ctx: FExitContext) -> u32 {
+    bound(&ctx);
+    0
+}
+
+// int inet6_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "inet6_bind")]
+pub fn bound_v6(ctx: FExitContext) -> u32 {
+    bound(&ctx);
+    0
+}
+
+// 5.10-6.9: struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
+#[fexit(function = "inet_csk_accept")]
+pub fn accepted_of_four(ctx: FExitContext) -> u32 {
+    accepted_child(&ctx, ctx.arg::<*const c_void>(4) as u64);
+    0
+}
+
+// 6.10+: struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
+#[fexit(function = "inet_csk_accept")]
+pub fn accepted_of_two(ctx: FExitContext) -> u32 {
+    accepted_child(&ctx, ctx.arg::<*const c_void>(2) as u64);
+    0
+}
+
+#[inline(always)]
+fn connected<const V6: bool>(ctx: &FExitContext) {
+    let sk = Untrusted(ctx.arg::<*const c_void>(0) as u64);
+    let ret = i64::from(ctx.arg::<i32>(3));
+    let since = connecting::ends(sk.0);
+    if ret == 0 {
+        if let Some(since) = since {
+            connecting::searched(sk, since);
+        }
+        return;
+    }
+    let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
+    // tcp_v6_connect() hands a mapped address to tcp_v4_connect(), whose return has told already.
+    let told = V6 && matches!(target, Some((_, [0, low])) if low as u32 == 0xffff_0000);
+    if ret < 0 && !told {
+        introduce_task(ctx, sk.netns());
+        let pending =
+            PendingCall { entered: since.unwrap_or_else(now), sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
+        failed(&pending, target, sk, -ret);
+    }
+}
+
+#[inline(always)]
+fn bound(ctx: &FExitContext) {
+    let socket_of = ctx.arg::<*const c_void>(0) as u64;
+    let ret = i64::from(ctx.arg::<i32>(3));
+    let Some(sk) = peek(socket_of, offset::SOCKET_SK.load()).map(Untrusted) else { return };
+    if sk.protocol() != PROTOCOL_TCP {
+        return;
+    }
+    if ret >= 0 && sk.tuple().lport == 0 {
+        return;
+    }
+    introduce_task(ctx, sk.netns());
+    if ret < 0 {
+        let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
+        let pending = PendingCall { entered: now(), sockaddr: 0, fd: 0, call: u32::from(call::BIND) };
+        failed(&pending, target, sk, -ret);
+    } else {
+        socket(RecordKind::Bound, sk);
+    }
+}
+
+#[inline(always)]
+fn accepted_child(ctx: &FExitContext, child: u64) {
+    let sk = Untrusted(child);
+    if child != 0 && sk.protocol() == PROTOCOL_TCP {
+        introduce_task(ctx, sk.netns());
+        socket(RecordKind::Accepted, sk);
+    }
+}
+
 #[inline(always)]
 fn enter(ctx: &TracePointContext, call: u8) {
     // SAFETY: reads inside the tracepoint's context.
@@ -120,12 +224,23 @@ fn leave(ctx: &TracePointContext) -> Option<(PendingCall, i64)> {
     Some((pending, unsafe { ctx.read_at::<i64>(RETURN) }.ok()?))
 }
 
+/// Where a `sockaddr` is.
+#[derive(Clone, Copy)]
+enum Memory {
+    User,
+    Kernel,
+}
+
 /// `struct sockaddr_in` and `sockaddr_in6`, as far as they matter: family, port (big-endian), address.
-fn sockaddr(address: u64) -> Option<(u16, [u64; 2])> {
+#[inline(always)]
+fn sockaddr(address: u64, memory: Memory) -> Option<(u16, [u64; 2])> {
     let mut raw = [0_u32; 7];
     // SAFETY: copies at most the size of `raw` from the caller's memory.
     let read = |raw: &mut [u32; 7], len: u32| unsafe {
-        bpf_probe_read_user(raw.as_mut_ptr().cast(), len, address as *const _)
+        match memory {
+            Memory::User => bpf_probe_read_user(raw.as_mut_ptr().cast(), len, address as *const _),
+            Memory::Kernel => bpf_probe_read_kernel(raw.as_mut_ptr().cast(), len, address as *const _),
+        }
     };
     // An IPv4 caller may own only 16 bytes.
     if read(&mut raw, 28) != 0 && read(&mut raw, 16) != 0 {
@@ -143,12 +258,11 @@ fn sockaddr(address: u64) -> Option<(u16, [u64; 2])> {
 }
 
 #[inline(always)]
-fn failed(pending: &PendingCall, sk: Untrusted, errno: i64) {
+fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted, errno: i64) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();
     let netns = sk.netns();
-    let target = sockaddr(pending.sockaddr);
     let (port, addr) = target.unwrap_or((0, [0; 2]));
     // SAFETY: copies the current task's name into a local.
     let comm = aya_ebpf::helpers::bpf_get_current_comm().unwrap_or([0; 16]);

@@ -1,5 +1,6 @@
 //! The programs, one file per hook family.
 
 mod calls;
+mod connecting;
 mod state;
 mod time_wait;

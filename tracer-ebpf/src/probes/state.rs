@@ -17,6 +17,7 @@ use tracer_common::{Counter, PROTOCOL_TCP, RecordKind, SocketRecord, TransitionR
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::LAST;
+use crate::probes::connecting;
 use crate::sock::{Trusted, bytes, mapped};
 
 const SYN_SENT: i32 = 2;
@@ -107,10 +108,14 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
         flag |= flags::RESCUED;
         count(Counter::Rescued);
     }
+    let ktime = now();
+    if old == CLOSE && new == SYN_SENT {
+        connecting::begins(sk.address(), ktime);
+    }
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, now());
+            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, ktime);
             (*out).cookie = cookie;
             (*out).sock = sk.address();
             (*out).netns = netns;
@@ -163,8 +168,9 @@ pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
 
 /// For kernels without BTF: the same record without cookie, netns, errno and a trustworthy port.
 ///
-/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; user space compares
-/// before it attaches.
+/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; the tests compare them on
+/// every supported kernel.
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn state_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: reads inside the tracepoint's context, checked by the helper.

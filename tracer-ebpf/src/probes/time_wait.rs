@@ -1,6 +1,7 @@
-//! `TIME_WAIT` from the timer tracepoints: every minisocket lives exactly as long as its timer.
+//! `TIME_WAIT`, begin and end: every minisocket lives exactly as long as its timer.
 //!
-//! No tracepoint speaks of minisockets themselves, and fentry is not to be had everywhere; but `timer_start` and `timer_cancel`
+//! Where fentry can be had, the functions that arm the timer and take the minisocket down say so themselves. No tracepoint
+//! speaks of minisockets, and fentry is not to be had everywhere; but `timer_start` and `timer_cancel`
 //! fire for `tw_timer` on every kernel since 5.10, and the handler's address tells it from all other timers. An expiring
 //! timer is cancelled first (kernel/time/timer.c `expire_timers` -> `detach_timer`), so the cancel alone marks the end;
 //! whether its time was up tells a natural end from an early one.
@@ -8,13 +9,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use tracer_common::{Counter, RecordKind, TimeWaitRecord, flags};
 
 use crate::emit::{header, now, record};
 use crate::facts::current;
 use crate::maps::{TW_TIMER_HANDLER, offset};
+use crate::probes::connecting;
 use crate::sock::{Untrusted, bytes, peek};
 
 // 5.10-6.7: void timer_start(struct timer_list *timer, unsigned long expires, unsigned int flags)
@@ -23,7 +25,9 @@ use crate::sock::{Untrusted, bytes, peek};
 pub fn time_wait_start(ctx: BtfTracePointContext) -> i32 {
     let timer: *const c_void = ctx.arg(0);
     if is_time_wait(timer) {
-        minisocket(timer as u64, RecordKind::TimeWaitStart, 0);
+        minisocket(of_timer(timer as u64), RecordKind::TimeWaitStart, 0);
+    } else {
+        connecting::timer_armed(timer as u64);
     }
     0
 }
@@ -35,11 +39,40 @@ pub fn time_wait_end(ctx: BtfTracePointContext) -> i32 {
     if is_time_wait(timer) {
         // SAFETY: typed pointer, see is_time_wait.
         let expires: u64 = unsafe { load(timer, offset::TIMER_EXPIRES.load()) };
-        // SAFETY: no arguments.
-        let due = unsafe { bpf_jiffies64() }.wrapping_sub(expires) as i64 >= 0;
-        minisocket(timer as u64, RecordKind::TimeWaitEnd, if due { flags::EXPIRED } else { 0 });
+        minisocket(of_timer(timer as u64), RecordKind::TimeWaitEnd, expired(expires));
     }
     0
+}
+
+// void __inet_twsk_schedule(struct inet_timewait_sock *tw, int timeo, bool rearm)
+#[fentry(function = "__inet_twsk_schedule")]
+pub fn minisocket_start(ctx: FEntryContext) -> u32 {
+    minisocket(ctx.arg::<*const c_void>(0) as u64, RecordKind::TimeWaitStart, 0);
+    0
+}
+
+// void inet_twsk_kill(struct inet_timewait_sock *tw)
+#[fentry(function = "inet_twsk_kill")]
+pub fn minisocket_end(ctx: FEntryContext) -> u32 {
+    let tw = ctx.arg::<*const c_void>(0) as u64;
+    let timer = tw + u64::from(offset::TW_TIMER.load());
+    let expires: u64 = peek(timer, offset::TIMER_EXPIRES.load()).unwrap_or(u64::MAX);
+    minisocket(tw, RecordKind::TimeWaitEnd, expired(expires));
+    0
+}
+
+/// The record flag that says whether a timer that was to expire at `expires` (jiffies) was due.
+#[inline(always)]
+fn expired(expires: u64) -> u16 {
+    // SAFETY: no arguments.
+    let due = unsafe { bpf_jiffies64() }.wrapping_sub(expires) as i64 >= 0;
+    if due { flags::EXPIRED } else { 0 }
+}
+
+/// The minisocket around its timer.
+#[inline(always)]
+fn of_timer(timer: u64) -> u64 {
+    timer - u64::from(offset::TW_TIMER.load())
 }
 
 /// # Safety
@@ -57,8 +90,7 @@ fn is_time_wait(timer: *const c_void) -> bool {
 }
 
 #[inline(always)]
-fn minisocket(timer: u64, kind: RecordKind, flag: u16) {
-    let address = timer - u64::from(offset::TW_TIMER.load());
+fn minisocket(address: u64, kind: RecordKind, flag: u16) {
     let tw = Untrusted(address);
     let (cookie, cookie_flag) = tw.cookie();
     let tuple = tw.tuple();

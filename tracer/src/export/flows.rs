@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, StringViewBuilder, TimestampNanosecondBuilder, UInt16Builder, UInt32Builder,
+    BooleanBuilder, Float64Builder, StringBuilder, TimestampNanosecondBuilder, UInt16Builder, UInt32Builder,
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -24,17 +24,17 @@ pub fn schema() -> SchemaRef {
         Field::new("end", time(), false),
         field("start", time()),
         field("netns", DataType::UInt32),
-        field("local_addr", DataType::Utf8View),
+        field("local_addr", DataType::Utf8),
         field("local_port", DataType::UInt16),
-        field("remote_addr", DataType::Utf8View),
+        field("remote_addr", DataType::Utf8),
         field("remote_port", DataType::UInt16),
-        field("workload", DataType::Utf8View),
-        field("comm", DataType::Utf8View),
+        field("workload", DataType::Utf8),
+        field("comm", DataType::Utf8),
         field("pid", DataType::UInt32),
         field("inferred_owner", DataType::Boolean),
-        field("opened", DataType::Utf8View),
-        field("ended", DataType::Utf8View),
-        field("failure", DataType::Utf8View),
+        field("opened", DataType::Utf8),
+        field("ended", DataType::Utf8),
+        field("failure", DataType::Utf8),
         field("lifetime_ms", DataType::Float64),
         field("connect_ms", DataType::Float64),
         field("time_wait", DataType::Boolean),
@@ -49,17 +49,17 @@ pub struct Flows {
     end: TimestampNanosecondBuilder,
     start: TimestampNanosecondBuilder,
     netns: UInt32Builder,
-    local_addr: StringViewBuilder,
+    local_addr: StringBuilder,
     local_port: UInt16Builder,
-    remote_addr: StringViewBuilder,
+    remote_addr: StringBuilder,
     remote_port: UInt16Builder,
-    workload: StringViewBuilder,
-    comm: StringViewBuilder,
+    workload: StringBuilder,
+    comm: StringBuilder,
     pid: UInt32Builder,
     inferred: BooleanBuilder,
-    opened: StringViewBuilder,
-    ended: StringViewBuilder,
-    failure: StringViewBuilder,
+    opened: StringBuilder,
+    ended: StringBuilder,
+    failure: StringBuilder,
     lifetime: Float64Builder,
     connect: Float64Builder,
     time_wait: BooleanBuilder,
@@ -73,7 +73,7 @@ fn word(value: &impl Serialize) -> Option<String> {
 
 impl Flows {
     pub fn new(clock: Clock) -> Self {
-        let text = || StringViewBuilder::new().with_deduplicate_strings();
+        let text = || StringBuilder::new();
         Self {
             clock,
             rows: 0,

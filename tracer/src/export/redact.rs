@@ -98,7 +98,7 @@ impl Redactor {
                     })
                     .collect();
             }
-            Event::ReservedPorts(..) | Event::Loss(_) => {}
+            Event::PortSearch(_) | Event::ReservedPorts(..) | Event::Loss(_) => {}
         }
         step
     }

@@ -30,7 +30,6 @@ fn value(array: &dyn Array, row: usize) -> Value {
         DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
         DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
-        DataType::Utf8View => array.as_string_view().value(row).into(),
         DataType::Timestamp(..) => {
             let nanos = array.as_primitive::<TimestampNanosecondType>().value(row);
             Timestamp::from_nanosecond(nanos.into()).map_or(Value::Null, |at| format!("{at:.9}").into())

@@ -3,53 +3,17 @@
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, Program, ProgramError, TracePoint};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use thiserror::Error;
 use tracer_common::Counter;
 
-use super::plan::{StateHook, no_calls, no_time_wait};
+use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, Kind, Purpose, TIME_WAIT};
+use super::plan::{StateHook, no_calls, no_exact, no_time_wait};
 use super::{Degradation, Host, Plan};
 
 /// The BPF object, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portchurn-ebpf"));
-
-/// One hook and its program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// BPF program.
-    pub program: &'static str,
-    /// Kernel hook.
-    pub hook: &'static str,
-    /// For classic tracepoints their category; `None` = BTF tracepoint.
-    category: Option<&'static str>,
-}
-
-const fn btf(program: &'static str, hook: &'static str) -> Hook {
-    Hook { program, hook, category: None }
-}
-
-const fn syscall(program: &'static str, hook: &'static str) -> Hook {
-    Hook { program, hook, category: Some("syscalls") }
-}
-
-/// Programs of one tracepoint run in the order of their attachment: the first link must come first.
-const CHAIN: [Hook; 3] = [
-    btf("state_first", "inet_sock_set_state"),
-    btf("state_second", "inet_sock_set_state"),
-    btf("state_third", "inet_sock_set_state"),
-];
-const CLASSIC: Hook = Hook { program: "state_classic", hook: "inet_sock_set_state", category: Some("sock") };
-const DESTROYED: Hook = btf("socket_destroyed", "tcp_destroy_sock");
-const TIME_WAIT: [Hook; 2] = [btf("time_wait_start", "timer_start"), btf("time_wait_end", "timer_cancel")];
-const CALLS: [Hook; 6] = [
-    syscall("connect_enter", "sys_enter_connect"),
-    syscall("connect_exit", "sys_exit_connect"),
-    syscall("bind_enter", "sys_enter_bind"),
-    syscall("bind_exit", "sys_exit_bind"),
-    syscall("accept_exit", "sys_exit_accept"),
-    syscall("accept4_exit", "sys_exit_accept4"),
-];
 
 /// Why nothing can be traced.
 #[derive(Debug, Error)]
@@ -113,13 +77,33 @@ impl HookState {
     }
 }
 
+/// How much the kernel lets us see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// fentry and fexit for everything that has them.
+    Exact,
+    /// Tracepoints for some or all of it.
+    Tracepoint,
+    /// One classic tracepoint, without BTF.
+    Classic,
+}
+
+impl Tier {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Tracepoint => "tracepoint",
+            Self::Classic => "classic",
+        }
+    }
+}
+
 /// Everything loaded and attached. Dropping it detaches.
 pub struct Session {
     pub ring: RingBuf<MapData>,
     pub hooks: Vec<HookState>,
     pub degraded: Vec<Degradation>,
-    /// Which state hook it got.
-    pub state: StateHook,
+    pub tier: Tier,
     /// Things done to the host that the user should hear of.
     pub notes: Vec<String>,
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -128,6 +112,27 @@ pub struct Session {
 }
 
 impl Session {
+    fn runs(&self, purpose: &Purpose) -> bool {
+        self.hooks.iter().any(|state| purpose.exact.contains(&state.hook) || purpose.tracepoints.contains(&state.hook))
+    }
+
+    /// Begin and end of every minisocket are seen.
+    pub fn sees_time_wait(&self) -> bool {
+        self.runs(&TIME_WAIT)
+    }
+
+    /// The return of every connect() is seen.
+    pub fn sees_connects(&self) -> bool {
+        self.runs(&CONNECT)
+    }
+
+    /// The end of a port search is seen: at connect()'s return, or at the first timer that it arms.
+    pub fn sees_port_searches(&self) -> bool {
+        self.hooks
+            .iter()
+            .any(|state| CONNECT.exact.contains(&state.hook) || TIME_WAIT.tracepoints.contains(&state.hook))
+    }
+
     /// Sum of a counter over all CPUs.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.counters.get(&(counter as u32), 0).map(|values| values.iter().sum()).unwrap_or_default()
@@ -185,10 +190,9 @@ fn attach_with_tracefs(host: &Host, mut plan: Plan) -> Result<Session, ProbeErro
             ],
         ),
         Err(error) if plan.state == StateHook::Chain => {
-            plan.calls = false;
-            plan.degraded.push(no_calls(format!(
+            plan.calls = Err(format!(
                 "tracefs is not mounted and mounting it failed ({error}); mount -t tracefs tracefs /sys/kernel/tracing"
-            )));
+            ));
             load(host, &plan, Vec::new())
         }
         Err(error) => Err(ProbeError::Tracefs(error)),
@@ -216,13 +220,18 @@ fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeEr
     }
 }
 
-fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -> Result<Session, ProbeError> {
-    let handler = plan.time_wait.unwrap_or(0);
+/// The BPF object with a plan's settings, none of its programs loaded yet.
+///
+/// # Errors
+/// The kernel refuses one of its maps.
+pub fn object(plan: &Plan, btf: Option<&Btf>, cookie: bool, log: VerifierLogLevel) -> Result<Ebpf, ProbeError> {
+    let handler = plan.timers.clone().unwrap_or(0);
     let have_cookie = u8::from(cookie);
     let entries = plan.offsets.entries();
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)
+        .verifier_log_level(log)
         .map_max_entries("EVENTS", plan.ring_size)
         .override_global("TW_TIMER_HANDLER", &handler, true)
         .override_global("HAVE_COOKIE", &have_cookie, true)
@@ -231,17 +240,20 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
         // A global that no program reads is not in the object.
         loader.override_global(global, offset, false);
     }
-    let mut ebpf = loader.load(OBJECT).map_err(|error| ProbeError::Load(Box::new(error)))?;
+    loader.load(OBJECT).map_err(|error| ProbeError::Load(Box::new(error)))
+}
+
+fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -> Result<Session, ProbeError> {
+    let mut ebpf = object(plan, btf, cookie, VerifierLogLevel::default())?;
     let mut hooks = Vec::new();
     let mut degraded = plan.degraded.clone();
     // TIME_WAIT and names first: when the first transition arrives, all that explains it is in place.
-    if plan.time_wait.is_some() {
-        try_group(&mut ebpf, btf, &TIME_WAIT, &mut hooks)
-            .unwrap_or_else(|error| degraded.push(no_time_wait(chain(&error))));
-    }
-    if plan.calls {
-        try_group(&mut ebpf, btf, &CALLS, &mut hooks).unwrap_or_else(|error| degraded.push(no_calls(chain(&error))));
-    }
+    let exact = if plan.state == StateHook::Chain {
+        attach_purposes(&mut ebpf, btf, plan, &mut hooks, &mut degraded)
+    } else {
+        degraded.extend([no_time_wait("needs BTF"), no_calls(&["connect", "bind", "accept"], "needs BTF")]);
+        false
+    };
     match plan.state {
         StateHook::Chain => {
             for hook in CHAIN {
@@ -262,7 +274,53 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)
         .map_err(|source| ProbeError::Map { name: "COUNTERS", source: Box::new(source) })?;
     let logger = aya_log::EbpfLogger::init(&mut ebpf).ok();
-    Ok(Session { ring, hooks, degraded, state: plan.state, notes, logger, counters, _ebpf: ebpf })
+    let tier = match plan.state {
+        StateHook::Classic => Tier::Classic,
+        StateHook::Chain if exact => Tier::Exact,
+        StateHook::Chain => Tier::Tracepoint,
+    };
+    Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, _ebpf: ebpf })
+}
+
+/// Attaches for each purpose what the kernel lets in, exact hooks first; true if those were let in for all.
+fn attach_purposes(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    plan: &Plan,
+    hooks: &mut Vec<HookState>,
+    degraded: &mut Vec<Degradation>,
+) -> bool {
+    let mut refused: Vec<(&str, String)> = Vec::new();
+    let mut unseen: Vec<(&str, String)> = Vec::new();
+    for purpose in [TIME_WAIT, CONNECT, BIND, hooks::accept(plan.accept_parameters)] {
+        let time_wait = purpose.name == TIME_WAIT.name;
+        let possible = match &plan.minisockets {
+            Err(why) if time_wait => Err(why.clone()),
+            _ if !plan.exact => Err("not asked for".to_owned()),
+            _ if purpose.exact.is_empty() => Err("this kernel\'s inet_csk_accept is of an unknown form".to_owned()),
+            _ => Ok(()),
+        };
+        match possible.and_then(|()| try_group(ebpf, btf, purpose.exact, hooks).map_err(|error| chain(&error))) {
+            Ok(()) => continue,
+            Err(why) => refused.push((purpose.name, why)),
+        }
+        let possible = if time_wait { plan.timers.clone().map(drop) } else { plan.calls.clone() };
+        let attached =
+            possible.and_then(|()| try_group(ebpf, btf, purpose.tracepoints, hooks).map_err(|error| chain(&error)));
+        match attached {
+            Err(why) if time_wait => degraded.push(no_time_wait(why)),
+            Err(why) => unseen.push((purpose.name, why)),
+            Ok(()) => {}
+        }
+    }
+    let names = |list: &[(&'static str, String)]| list.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    if let Some((_, why)) = unseen.first() {
+        degraded.push(no_calls(&names(&unseen), why.clone()));
+    }
+    if let Some((_, why)) = refused.first().filter(|_| plan.exact) {
+        degraded.push(no_exact(&names(&refused), why.clone()));
+    }
+    refused.is_empty()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
@@ -281,6 +339,8 @@ fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec
                     let _ = match ebpf.program_mut(started.hook.program) {
                         Some(Program::TracePoint(program)) => program.unload(),
                         Some(Program::BtfTracePoint(program)) => program.unload(),
+                        Some(Program::FEntry(program)) => program.unload(),
+                        Some(Program::FExit(program)) => program.unload(),
                         _ => Ok(()),
                     };
                 }
@@ -293,10 +353,12 @@ fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec
 
 fn start(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<HookState, ProbeError> {
     let program = ebpf.program_mut(hook.program).ok_or(ProbeError::Mismatch { name: hook.program })?;
-    let attached = match (hook.category, btf) {
-        (None, Some(btf)) => start_btf(program, hook, btf),
-        (Some(category), _) => start_classic(program, hook, category),
-        (None, None) => return Err(ProbeError::Mismatch { name: hook.program }),
+    let attached = match (hook.kind, btf) {
+        (Kind::Tracepoint(category), _) => start_classic(program, hook, category),
+        (Kind::BtfTracepoint, Some(btf)) => start_btf(program, hook, btf),
+        (Kind::Fentry, Some(btf)) => start_fentry(program, hook, btf),
+        (Kind::Fexit, Some(btf)) => start_fexit(program, hook, btf),
+        (_, None) => return Err(ProbeError::Mismatch { name: hook.program }),
     };
     attached.map(|fd| HookState { hook, fd }).map_err(|source| ProbeError::Program {
         program: hook.program,
@@ -316,6 +378,20 @@ fn start_classic(program: &mut Program, hook: Hook, category: &str) -> Result<Ra
     let program: &mut TracePoint = program.try_into()?;
     program.load()?;
     program.attach(category, hook.hook)?;
+    Ok(program.fd()?.as_fd_raw())
+}
+
+fn start_fentry(program: &mut Program, hook: Hook, btf: &Btf) -> Result<RawFd, ProgramError> {
+    let program: &mut FEntry = program.try_into()?;
+    program.load(hook.hook, btf)?;
+    program.attach()?;
+    Ok(program.fd()?.as_fd_raw())
+}
+
+fn start_fexit(program: &mut Program, hook: Hook, btf: &Btf) -> Result<RawFd, ProgramError> {
+    let program: &mut FExit = program.try_into()?;
+    program.load(hook.hook, btf)?;
+    program.attach()?;
     Ok(program.fd()?.as_fd_raw())
 }
 
@@ -341,7 +417,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text.lines().take(3).collect::<Vec<_>>().join(" ")
+    // A refusal before verification comes with an empty log.
+    text.lines()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
+        .trim()
+        .trim_end_matches("Verifier output:")
+        .trim_end_matches([' ', '.'])
+        .to_owned()
 }
 
 /// Before 5.11 BPF memory counts against `RLIMIT_MEMLOCK`. May fail without `CAP_SYS_RESOURCE`; then the load says so.

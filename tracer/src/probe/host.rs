@@ -36,6 +36,8 @@ pub struct BtfFacts {
     pub offsets: Offsets,
     /// `enum cgroup_subsys_id`, by name (`pids_cgrp_id`).
     pub cgroup_subsystems: Vec<(String, u32)>,
+    /// Parameters of `inet_csk_accept`: behind them fexit finds what it returned.
+    pub accept_parameters: Option<usize>,
 }
 
 /// Capabilities that some part of portchurn uses, with what each is for.
@@ -153,7 +155,14 @@ fn btf_facts(path: &Path) -> Result<BtfFacts, String> {
             _ => None,
         })
         .unwrap_or_default();
-    Ok(BtfFacts { offsets, cgroup_subsystems })
+    let accept_parameters = match types.id_of("inet_csk_accept").and_then(|id| types.from_id(id)) {
+        Some(TypeVariant::Func(function)) => match types.from_id(*function.prototype_tid()) {
+            Some(TypeVariant::FuncProto(prototype)) => Some(prototype.parameter_list().len()),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters })
 }
 
 /// The handler of every minisocket's timer (net/ipv4/inet_timewait_sock.c). Compilers may append a suffix to its name.

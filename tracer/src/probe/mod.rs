@@ -5,10 +5,12 @@
 //! output carries; only a host that cannot show state transitions at all is an error.
 
 pub mod attach;
+pub mod hooks;
 pub mod host;
 pub mod plan;
 
-pub use attach::{Hook, HookState, ProbeError, Session};
+pub use attach::{HookState, ProbeError, Session, Tier};
+pub use hooks::Hook;
 pub use host::Host;
 pub use plan::{Options, Plan, plan};
 

@@ -9,14 +9,14 @@ use super::{Degradation, Host};
 pub struct Options {
     /// Bytes of the ring buffer: a power of two, at least a page.
     pub ring_size: u32,
-    pub time_wait: bool,
-    pub calls: bool,
+    /// Try fentry and fexit before tracepoints.
+    pub exact: bool,
 }
 
 impl Default for Options {
     /// 16 MiB hold 150,000 transitions: half a second of the fastest loopback churn that two CPUs can make.
     fn default() -> Self {
-        Self { ring_size: 16 << 20, time_wait: true, calls: true }
+        Self { ring_size: 16 << 20, exact: true }
     }
 }
 
@@ -34,10 +34,16 @@ pub enum StateHook {
 pub struct Plan {
     pub state: StateHook,
     pub offsets: Offsets,
-    /// Address of the timer handler, if `TIME_WAIT` is to be traced.
-    pub time_wait: Option<u64>,
-    /// connect, bind and accept at the syscall boundary.
-    pub calls: bool,
+    /// fentry and fexit are worth a try; whether the kernel lets them in only an attempt tells.
+    pub exact: bool,
+    /// Parameters of `inet_csk_accept`.
+    pub accept_parameters: Option<usize>,
+    /// Address of the timer handler for the timer tracepoints; the error says why `TIME_WAIT` cannot be traced by them.
+    pub timers: Result<u64, String>,
+    /// connect, bind and accept at the syscall boundary; the error says why not.
+    pub calls: Result<(), String>,
+    /// `TIME_WAIT` can be read from minisockets at all; the error says why not.
+    pub minisockets: Result<(), String>,
     /// tracefs has to be mounted for the classic tracepoints.
     pub mount_tracefs: bool,
     /// Offset into `css_set.subsys`, `u32::MAX` = no v1 hierarchy worth reading.
@@ -97,25 +103,14 @@ pub fn plan(host: &Host, options: &Options) -> Plan {
             StateHook::Classic
         }
     };
-    let time_wait = if state == StateHook::Classic || !options.time_wait {
-        None
-    } else {
-        match missing(&FOR_TIME_WAIT).map_or_else(|| host.tw_timer_handler.clone(), Err) {
-            Ok(address) => Some(address),
-            Err(why) => {
-                degraded.push(no_time_wait(why));
-                None
-            }
-        }
+    let needs = |names: &[&str]| match missing(names) {
+        _ if state == StateHook::Classic => Err("needs BTF".to_owned()),
+        Some(why) => Err(why),
+        None => Ok(()),
     };
-    let calls = options.calls
-        && match if state == StateHook::Classic { Some("needs BTF".to_owned()) } else { missing(&FOR_CALLS) } {
-            None => true,
-            Some(why) => {
-                degraded.push(no_calls(why));
-                false
-            }
-        };
+    let minisockets = needs(&FOR_TIME_WAIT);
+    let timers = minisockets.clone().and_then(|()| host.tw_timer_handler.clone());
+    let calls = needs(&FOR_CALLS);
     if state == StateHook::Chain {
         if let Some(why) = missing(&FOR_LIMITS) {
             degraded.push(Degradation::new(
@@ -135,9 +130,12 @@ pub fn plan(host: &Host, options: &Options) -> Plan {
     Plan {
         state,
         offsets,
-        time_wait,
+        exact: options.exact && state == StateHook::Chain,
+        accept_parameters: host.btf.as_ref().ok().and_then(|facts| facts.accept_parameters),
+        mount_tracefs: !host.tracefs && (calls.is_ok() || state == StateHook::Classic),
+        timers,
         calls,
-        mount_tracefs: !host.tracefs && (calls || state == StateHook::Classic),
+        minisockets,
         cgroup_v1_subsys: v1_subsystem(host),
         ring_size: options.ring_size,
         degraded,
@@ -147,16 +145,26 @@ pub fn plan(host: &Host, options: &Options) -> Plan {
 /// `TIME_WAIT` cannot be traced, because of `why`.
 pub fn no_time_wait(why: impl Into<String>) -> Degradation {
     Degradation::new(
-        "TIME_WAIT timer tracepoints",
+        "tracing of TIME_WAIT",
         why,
         "exact begin and end of TIME_WAIT: both are inferred by the kernel's rules and reconciled with sock_diag",
     )
 }
 
-/// System calls cannot be traced, because of `why`.
-pub fn no_calls(why: impl Into<String>) -> Degradation {
+/// fentry and fexit are refused, because of `why`.
+pub fn no_exact(purposes: &[&str], why: impl Into<String>) -> Degradation {
     Degradation::new(
-        "syscall tracepoints connect, bind, accept",
+        format!("fentry and fexit for {}", purposes.join(", ")),
+        why,
+        "who accepts through io_uring, and why its connects fail before any state changes; tracepoints tell the rest, at a small \
+         cost for every timer and every system call of this host",
+    )
+}
+
+/// Neither functions nor system calls can be traced for `purposes`, because of `why`.
+pub fn no_calls(purposes: &[&str], why: impl Into<String>) -> Degradation {
+    Degradation::new(
+        format!("tracing of {}", purposes.join(", ")),
         why,
         "failures that change no TCP state (no route, no local address, bind without a free port), confirmation of errnos, and \
          which process accepted a connection",
@@ -189,6 +197,7 @@ mod tests {
             btf: Ok(BtfFacts {
                 offsets: Offsets::from_lookup(|_, _| Some(8)),
                 cgroup_subsystems: vec![("cpu_cgrp_id".into(), 1), ("pids_cgrp_id".into(), 11)],
+                accept_parameters: Some(4),
             }),
             tw_timer_handler: Ok(1),
             tracefs: true,
@@ -203,8 +212,8 @@ mod tests {
     fn a_whole_kernel_gives_every_hook_and_no_degradation() {
         let plan = plan(&host(), &Options::default());
         assert_eq!(
-            (plan.state, plan.time_wait, plan.calls, plan.mount_tracefs),
-            (StateHook::Chain, Some(1), true, false)
+            (plan.state, plan.exact, plan.timers, plan.calls, plan.mount_tracefs),
+            (StateHook::Chain, true, Ok(1), Ok(()), false)
         );
         assert_eq!(plan.degraded, []);
     }
@@ -212,9 +221,9 @@ mod tests {
     #[test]
     fn without_btf_the_classic_tracepoint_is_left_and_each_loss_is_stated() {
         let plan = plan(&Host { btf: Err("no such file".into()), tracefs: false, ..host() }, &Options::default());
-        assert_eq!((plan.state, plan.time_wait, plan.calls), (StateHook::Classic, None, false));
-        assert!(plan.mount_tracefs);
-        assert_eq!(plan.degraded.len(), 2, "{:?}", plan.degraded);
+        assert_eq!((plan.state, plan.exact), (StateHook::Classic, false));
+        assert!(plan.timers.is_err() && plan.minisockets.is_err() && plan.calls.is_err() && plan.mount_tracefs);
+        assert_eq!(plan.degraded.len(), 1, "{:?}", plan.degraded);
     }
 
     #[test]
@@ -226,18 +235,19 @@ mod tests {
             ("ipv4.ip_local_ports.range", StateHook::Chain, true, true),
         ] {
             let offsets = Offsets::from_lookup(|_, member| (member != absent).then_some(8));
-            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![] });
+            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![], accept_parameters: None });
             let plan = plan(&Host { btf, ..host() }, &Options::default());
-            assert_eq!((plan.state, plan.time_wait.is_some(), plan.calls), (chain, time_wait, calls), "{absent}");
-            assert!(!plan.degraded.is_empty(), "{absent}");
+            assert_eq!((plan.state, plan.timers.is_ok(), plan.calls.is_ok()), (chain, time_wait, calls), "{absent}");
+            let stated = [plan.timers.err(), plan.calls.err()].into_iter().flatten().count() + plan.degraded.len();
+            assert!(stated > 0, "{absent}");
         }
     }
 
     #[test]
     fn hidden_symbols_cost_the_timers_and_say_what_gives_them_back() {
         let plan = plan(&Host { tw_timer_handler: Err("needs CAP_SYSLOG".into()), ..host() }, &Options::default());
-        assert_eq!(plan.time_wait, None);
-        assert!(plan.degraded[0].why.contains("CAP_SYSLOG"));
+        assert!(plan.timers.is_err_and(|why| why.contains("CAP_SYSLOG")));
+        assert_eq!(plan.minisockets, Ok(()), "fentry needs no address");
     }
 
     #[test]

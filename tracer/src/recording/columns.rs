@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::make_view;
 use arrow_array::types::{ArrowPrimitiveType, UInt8Type};
-use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray, StringArray, StringViewArray};
+use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use rustc_hash::FxHashMap;
@@ -96,87 +95,49 @@ impl Flags {
     }
 }
 
-/// Short texts that repeat: each different one is stored once per batch.
+/// Short texts that repeat. Plain strings all the same: of the encodings that store each once, no reader of today has all.
 pub struct Texts<K> {
-    views: Vec<u128>,
-    nulls: NullBufferBuilder,
-    /// Texts too long to live in a view.
-    long: Vec<u8>,
-    known: FxHashMap<K, u128>,
+    rare: Rare,
+    known: FxHashMap<K, Arc<str>>,
     /// The two latest: one side of a connection after the other.
-    latest: [Option<(K, u128)>; 2],
+    latest: [Option<(K, Arc<str>)>; 2],
 }
 
 impl<K> Default for Texts<K> {
     fn default() -> Self {
-        Self {
-            views: Vec::new(),
-            nulls: NullBufferBuilder::new(0),
-            long: Vec::new(),
-            known: FxHashMap::default(),
-            latest: [None, None],
-        }
+        Self { rare: Rare::default(), known: FxHashMap::default(), latest: [None, None] }
     }
 }
 
 impl<K: Clone + Eq + std::hash::Hash> Texts<K> {
-    fn pad(&mut self, rows: usize) {
-        let missing = rows.saturating_sub(self.views.len());
-        if missing > 0 {
-            self.views.resize(rows, 0);
-            self.nulls.append_n_nulls(missing);
-        }
-    }
-
     /// `text` is asked for what `key` says only when it is new.
-    pub fn put<S: AsRef<str>>(&mut self, row: usize, key: &K, text: impl FnOnce() -> S) {
-        self.pad(row);
-        let view = match &self.latest {
-            [Some((known, view)), _] | [_, Some((known, view))] if known == key => *view,
-            _ => self.look_up(key, text),
-        };
-        self.views.push(view);
-        self.nulls.append_non_null();
-    }
-
-    fn look_up<S: AsRef<str>>(&mut self, key: &K, text: impl FnOnce() -> S) -> u128 {
-        let view = match self.known.get(key) {
-            Some(&view) => view,
-            None => {
-                let text = text();
-                let text = text.as_ref().as_bytes();
-                // A batch is cut long before its texts reach 4 GiB.
-                let view = make_view(text, 0, u32::try_from(self.long.len()).unwrap_or(u32::MAX));
-                if text.len() > 12 {
-                    self.long.extend_from_slice(text);
-                }
-                self.known.insert(key.clone(), view);
-                view
-            }
-        };
+    pub fn put(&mut self, row: usize, key: &K, text: impl FnOnce() -> String) {
+        let [first, second] = &self.latest;
+        if let Some((_, text)) = first.as_ref().filter(|(known, _)| known == key) {
+            return self.rare.put(row, text);
+        }
+        if let Some((_, text)) = second.as_ref().filter(|(known, _)| known == key) {
+            return self.rare.put(row, text);
+        }
+        let text = self.known.entry(key.clone()).or_insert_with(|| text().into());
+        self.rare.put(row, text);
         self.latest.swap(0, 1);
-        self.latest[0] = Some((key.clone(), view));
-        view
+        self.latest[0] = Some((key.clone(), text.clone()));
     }
 
-    /// Bytes of long texts so far.
+    /// Bytes so far.
     pub fn bytes(&self) -> usize {
-        self.long.len()
+        self.rare.bytes()
     }
 
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        self.pad(rows);
+        // What was known in one batch may be forgotten with it; that bounds the memory.
         self.known.clear();
-        self.latest = [None, None];
-        let capacity = self.views.len();
-        let views = std::mem::replace(&mut self.views, Vec::with_capacity(capacity));
-        let long = std::mem::take(&mut self.long);
-        let buffers = if long.is_empty() { Vec::new() } else { vec![Buffer::from_vec(long)] };
-        Ok(Arc::new(StringViewArray::try_new(ScalarBuffer::from(views), buffers, self.nulls.finish())?))
+        self.rare.finish(rows)
     }
 }
 
-/// Texts that are hardly ever there.
+/// Texts, null where nothing was put.
 pub struct Rare {
     ends: Vec<i32>,
     nulls: NullBufferBuilder,
@@ -215,8 +176,11 @@ impl Rare {
 
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         self.pad(rows);
-        let ends = std::mem::replace(&mut self.ends, vec![0]);
-        let bytes = Buffer::from_vec(std::mem::take(&mut self.bytes));
+        let mut fresh = Vec::with_capacity(self.ends.len());
+        fresh.push(0);
+        let ends = std::mem::replace(&mut self.ends, fresh);
+        let capacity = self.bytes.len();
+        let bytes = Buffer::from_vec(std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity)));
         Ok(Arc::new(StringArray::try_new(OffsetBuffer::new(ScalarBuffer::from(ends)), bytes, self.nulls.finish())?))
     }
 }

@@ -188,6 +188,12 @@ impl Encoder {
                 self.detail(row, &detail::ReservedPorts::from(&**ports));
                 self.end();
             }
+            Event::PortSearch(search) => {
+                let row = self.row(Kind::PortSearch, search.ktime);
+                self.id(row, search.id);
+                self.took.put(row, search.nanos);
+                self.end();
+            }
             // `step` takes these apart.
             Event::Baseline(_) => {}
             Event::Loss(counts) => {

@@ -59,6 +59,7 @@ pub struct Watch {
     pub by: String,
     pub time_wait_observed: bool,
     pub calls_observed: bool,
+    pub searches_observed: bool,
     pub knobs: Knobs,
 }
 

@@ -63,6 +63,7 @@ impl Step {
                 Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => event.ktime,
                 Event::CallFailed(event) => event.ktime,
                 Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => event.ktime,
+                Event::PortSearch(search) => search.ktime,
                 Event::Process(facts) => facts.ktime,
                 Event::Netns(facts) => facts.ktime,
                 Event::ReservedPorts(ktime, ..) => *ktime,

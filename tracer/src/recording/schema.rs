@@ -53,9 +53,9 @@ pub fn fields() -> Vec<Field> {
         always(c::TIME, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))),
         always(c::KIND, words()),
         nullable(c::NETNS, DataType::UInt32),
-        nullable(c::LOCAL_ADDR, DataType::Utf8View),
+        nullable(c::LOCAL_ADDR, DataType::Utf8),
         nullable(c::LOCAL_PORT, DataType::UInt16),
-        nullable(c::REMOTE_ADDR, DataType::Utf8View),
+        nullable(c::REMOTE_ADDR, DataType::Utf8),
         nullable(c::REMOTE_PORT, DataType::UInt16),
         nullable(c::OLD_STATE, words()),
         nullable(c::NEW_STATE, words()),
@@ -105,7 +105,7 @@ mod tests {
         };
         let told = |data_type: &DataType| match data_type {
             DataType::Dictionary(..) => "word".to_owned(),
-            DataType::Utf8 | DataType::Utf8View => "text".to_owned(),
+            DataType::Utf8 => "text".to_owned(),
             DataType::Timestamp(..) => "timestamp[ns, UTC]".to_owned(),
             other => other.to_string().to_lowercase(),
         };

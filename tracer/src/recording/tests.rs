@@ -226,6 +226,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => baseline().prop_map(Step::Event),
         1 => loss().prop_map(Step::Event),
         1 => reserved().prop_map(Step::Event),
+        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| Step::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
         1 => ktime().prop_map(Step::Advance),
         1 => (1..u64::MAX).prop_map(Step::Skipped),
     ]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array as _, RecordBatch, StringArray, StringViewArray};
+use arrow_array::{Array as _, RecordBatch, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use serde::de::DeserializeOwned;
 
@@ -15,7 +15,7 @@ use super::words::{Kind, errno_of_word, state_of_word};
 use super::{MAX_SOCKETS, Step, detail, schema::column};
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
-    ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
+    PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 
 /// A column of numbers.
@@ -42,10 +42,11 @@ impl<W: Copy> Words<W> {
     }
 }
 
-/// A column of addresses. Equal texts have equal views within a batch, so each is parsed about once.
+/// A column of addresses. The same few come again and again, so each is parsed about once.
 struct Addresses {
-    array: StringViewArray,
-    latest: [(u128, Option<Addr>); 2],
+    array: StringArray,
+    /// The two latest: the row that had the text, and what it was.
+    latest: [Option<(usize, Addr)>; 2],
 }
 
 impl Addresses {
@@ -53,15 +54,14 @@ impl Addresses {
         if self.array.is_null(row) {
             return None;
         }
-        let view = *self.array.views().get(row)?;
-        match self.latest {
-            [(known, addr), _] | [_, (known, addr)] if known == view => addr,
-            _ => {
-                let addr = self.array.value(row).parse().ok().map(|ip: std::net::IpAddr| Addr::from(ip));
-                self.latest = [(view, addr), self.latest[0]];
-                addr
-            }
+        let text = self.array.value(row);
+        let known = self.latest.into_iter().flatten().find(|(known, _)| self.array.value(*known) == text);
+        if let Some((_, addr)) = known {
+            return Some(addr);
         }
+        let addr = Addr::from(text.parse::<std::net::IpAddr>().ok()?);
+        self.latest = [Some((row, addr)), self.latest[0]];
+        Some(addr)
     }
 }
 
@@ -114,8 +114,8 @@ impl Columns {
         }
         fn addresses(batch: &RecordBatch, name: &str) -> Option<Addresses> {
             // The view of an empty text is 0, and an empty text is no address.
-            let array = batch.column_by_name(name)?.as_string_view_opt()?.clone();
-            Some(Addresses { array, latest: [(0, None); 2] })
+            let array = batch.column_by_name(name)?.as_string_opt::<i32>()?.clone();
+            Some(Addresses { array, latest: [None; 2] })
         }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
@@ -255,6 +255,9 @@ impl Columns {
             Kind::Released => self.socket_event(ktime, row).map(Event::Released),
             Kind::Process => self.process(ktime, row),
             Kind::Netns => self.limits(ktime, row),
+            Kind::PortSearch => {
+                self.took.get(row).map(|nanos| Event::PortSearch(PortSearch { ktime, id: self.id(row), nanos }))
+            }
             Kind::ReservedPorts => self
                 .detail::<detail::ReservedPorts>(row)
                 .and_then(|detail| detail.ports())

@@ -22,6 +22,7 @@ pub enum Kind {
     Process,
     Netns,
     ReservedPorts,
+    PortSearch,
     Baseline,
     Socket,
     Loss,
@@ -30,7 +31,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Transition,
         Self::TimeWaitStart,
         Self::TimeWaitEnd,
@@ -42,6 +43,7 @@ impl Kind {
         Self::Process,
         Self::Netns,
         Self::ReservedPorts,
+        Self::PortSearch,
         Self::Baseline,
         Self::Socket,
         Self::Loss,
@@ -62,6 +64,7 @@ impl Kind {
             Self::Process => "process",
             Self::Netns => "netns",
             Self::ReservedPorts => "reserved_ports",
+            Self::PortSearch => "port_search",
             Self::Baseline => "baseline",
             Self::Socket => "socket",
             Self::Loss => "loss",

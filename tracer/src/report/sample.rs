@@ -92,6 +92,9 @@ fn destination(ports: Ports) -> Destination {
         sustainable_per_second: None,
         seconds_to_exhaustion: None,
         forecast_confidence: None,
+        port_search_ms: Durations::default(),
+        port_search_recent_ms: None,
+        port_search_quickest_ms: None,
         holders: Vec::new(),
         victims: Vec::new(),
     }
@@ -206,6 +209,9 @@ pub fn exhaustion() -> Snapshot {
             sustainable_per_second: Some(16.1),
             seconds_to_exhaustion: Some(0.0),
             forecast_confidence: Some(Confidence::High),
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
             holders: vec![
                 Holder { workload: name("bypass.service"), ports: 982 },
                 Holder { workload: name("pool.service"), ports: 42 },
@@ -306,6 +312,9 @@ pub fn forecast() -> Snapshot {
             sustainable_per_second: Some(16.9),
             seconds_to_exhaustion: Some(39.1),
             forecast_confidence: Some(Confidence::Medium),
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
             holders: vec![Holder { workload: name("bypass.service"), ports: 731 }],
             ..destination(occupancy(1_024, 1, 730, 731))
         }],

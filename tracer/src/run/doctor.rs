@@ -114,8 +114,7 @@ pub fn diagnose() -> Diagnosis {
     };
     match attach::attach(&host, plan) {
         Ok(session) => {
-            diagnosis.tier =
-                Some(if session.state == probe::plan::StateHook::Chain { "tracepoint" } else { "classic" });
+            diagnosis.tier = Some(session.tier.name());
             diagnosis.hooks = session.hooks.iter().map(|state| state.hook.hook.to_owned()).collect();
             diagnosis.hooks.dedup();
             diagnosis.degraded = session.degraded.iter().map(Loss::from).collect();
@@ -156,7 +155,7 @@ fn checks(host: &Host) -> Vec<Check> {
         ),
         check(
             "lockdown",
-            // integrity forbids kprobes and fentry, neither of which this tier uses; confidentiality forbids reading kernel memory.
+            // integrity may forbid fentry, which an attempt tells; confidentiality forbids reading kernel memory.
             if host.lockdown.as_deref() == Some("confidentiality") { Verdict::Failed } else { Verdict::Ok },
             host.lockdown.clone().unwrap_or_else(|| "unknown (securityfs is not mounted or has no lockdown)".into()),
         ),

@@ -30,6 +30,7 @@ pub fn tracker(header: &Header, by: Option<By>, notices: Wanted) -> Tracker {
         },
         time_wait_observed: watch.time_wait_observed,
         calls_observed: watch.calls_observed,
+        searches_observed: watch.searches_observed,
         notices,
     });
     tracker.begin(crate::event::Ktime(header.begin_ns));
@@ -42,6 +43,7 @@ pub fn watch(config: &Config) -> header::Watch {
         by: config.by.name().into(),
         time_wait_observed: config.time_wait_observed,
         calls_observed: config.calls_observed,
+        searches_observed: config.searches_observed,
         knobs: header::Knobs {
             tw_reuse_delay: config.knobs.tw_reuse_delay,
             ip_local_port_range_sockopt: config.knobs.ip_local_port_range_sockopt,

@@ -14,13 +14,12 @@ use tokio::sync::oneshot;
 
 use super::record::tap::Tap;
 use super::{playback, privileges, signals};
-use crate::cli::TraceArgs;
+use crate::cli::{TierChoice, TraceArgs};
 use crate::clock::Clock;
 use crate::event::{self, Ktime};
 use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
-use crate::probe::plan::StateHook;
-use crate::probe::{self, Degradation, Host, Options, ProbeError, attach};
+use crate::probe::{self, Degradation, Host, Options, ProbeError, Tier, attach};
 use crate::recording::{Header, header};
 use crate::report::host::{Degradation as Degraded, HostFacts};
 use crate::source::baseline::{self, Pass, Scope};
@@ -83,7 +82,7 @@ impl Live {
     pub fn start(args: &TraceArgs, notices: Wanted) -> Result<Self> {
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
-        let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, ..Options::default() });
+        let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, exact: args.tier == TierChoice::Auto });
         for (name, purpose) in privileges::gaps(&host) {
             plan.degraded.push(Degradation::new(
                 format!("capability {name}"),
@@ -97,14 +96,14 @@ impl Live {
         for note in &session.notes {
             eprintln!("portchurn: {note}");
         }
-        let classic = session.state == StateHook::Classic;
-        let attached = |hook: &str| session.hooks.iter().any(|state| state.hook.program == hook);
+        let classic = session.tier == Tier::Classic;
         let config = Config {
             by: args.by.unwrap_or_default(),
             thresholds: Thresholds::default(),
             knobs: knobs(&host),
-            time_wait_observed: attached("time_wait_end"),
-            calls_observed: attached("connect_exit"),
+            time_wait_observed: session.sees_time_wait(),
+            calls_observed: session.sees_connects(),
+            searches_observed: session.sees_port_searches(),
             notices,
         };
         let mut tracker = Tracker::new(config.clone());
@@ -114,7 +113,7 @@ impl Live {
             hostname: Some(host.hostname.clone()),
             kernel: Some(host.kernel.clone()),
             boot_id: host.boot_id.clone(),
-            tier: Some(if classic { "classic" } else { "tracepoint" }.into()),
+            tier: Some(session.tier.name().into()),
             degraded: session.degraded.iter().map(degraded).collect(),
         };
         let (batch_sender, batches) = mpsc::sync_channel(BATCHES);

@@ -19,6 +19,8 @@ const POLL_MAX: Duration = Duration::from_millis(20);
 const POLL_MIN: Duration = Duration::from_millis(1);
 /// A ring smaller than the default is looked at sooner, down to `POLL_MIN`: bytes per millisecond that it must absorb.
 const BYTES_PER_MS: usize = 200 * 1024;
+/// Longest sleep while nothing comes: an idle host should not notice us, and the ring takes the whole of a burst that begins meanwhile.
+const POLL_IDLE: Duration = Duration::from_millis(100);
 /// Looks at the ring after the stop, one poll interval apart.
 const LAST_LOOKS: u32 = 3;
 /// Loss counters are read this often (fifteen small reads from /proc), and once more at the end.
@@ -39,6 +41,8 @@ pub struct Live {
     last_loss: LossCounts,
     loss_due: Ktime,
     poll_max: Duration,
+    /// The next sleep: `poll_max` under load, longer after each look that found nothing.
+    pause: Duration,
 }
 
 impl Live {
@@ -51,6 +55,7 @@ impl Live {
             last_loss: LossCounts::default(),
             loss_due: Ktime(0),
             poll_max: tolerable.clamp(POLL_MIN, POLL_MAX),
+            pause: tolerable.clamp(POLL_MIN, POLL_MAX),
         }
     }
 
@@ -58,7 +63,7 @@ impl Live {
     /// and counts what it cannot.
     pub fn run(mut self, commands: &Receiver<Command>, out: &SyncSender<Batch>) {
         loop {
-            match commands.recv_timeout(self.poll_max) {
+            match commands.recv_timeout(self.pause) {
                 Ok(Command::Facts(facts)) => {
                     if !self.drain(out, false)
                         || out.send(Batch { now: super::now(), records: Bytes::new(), facts }).is_err()
@@ -89,7 +94,9 @@ impl Live {
     /// Hands on everything that is in the ring now. False if nobody listens.
     fn drain(&mut self, out: &SyncSender<Batch>, last: bool) -> bool {
         let now = super::now();
+        let mut idle = true;
         while let Some(item) = self.session.ring.next() {
+            idle = false;
             self.buffer.extend_from_slice(&item);
             drop(item);
             if self.buffer.len() >= BATCH_BYTES {
@@ -99,6 +106,9 @@ impl Live {
                 }
             }
         }
+        // Only a ring of full size may wait.
+        let idle_pause = if self.poll_max == POLL_MAX { (self.pause * 2).min(POLL_IDLE) } else { self.poll_max };
+        self.pause = if idle { idle_pause } else { self.poll_max };
         let facts = self.loss(now, last);
         let batch = Batch { now, records: self.buffer.split().freeze(), facts };
         if batch.records.is_empty() && batch.facts.is_empty() && !last {

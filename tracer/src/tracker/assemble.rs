@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::Tracker;
 use super::findings::findings;
+use super::lifecycle::millis;
 use super::people::{AttrId, UNKNOWN, WorkloadId};
 use super::ports::{Dest, DestId, netns_name};
 use super::snapshot::{
@@ -243,6 +244,9 @@ impl Tracker {
             sustainable_per_second: forecast.sustainable,
             seconds_to_exhaustion: forecast.exhausted_in,
             forecast_confidence: forecast.confidence,
+            port_search_ms: dest.search.all.summary(),
+            port_search_recent_ms: dest.search.median.map(millis),
+            port_search_quickest_ms: dest.search.quickest.map(millis),
             holders,
             victims,
         }

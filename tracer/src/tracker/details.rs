@@ -105,7 +105,7 @@ impl Tracker {
             reserved: namespace.map(super::ports::Namespace::reserved_ports).unwrap_or_default(),
             lifetime: dest.cell.lifetime.shape(),
             connect: dest.cell.connect.shape(),
-            futile_search: dest.futile_search.shape(),
+            search: dest.search.all.shape(),
         })
     }
 
@@ -120,6 +120,7 @@ impl Tracker {
 
     fn flow_detail(&self, key: &FlowKey) -> Option<FlowDetail> {
         let entry = self.ledger.find(key).and_then(|at| self.ledger.get(at));
+        let entry = entry.as_ref();
         let flow = self.flows.iter().map(|(_, flow)| flow).find(|flow| flow.key == *key);
         let cookie = flow.and_then(|flow| flow.id.cookie).or_else(|| entry.and_then(|entry| entry.cookie));
         let traces = self.history.as_deref().map(|history| history.steps(cookie, key)).unwrap_or_default();

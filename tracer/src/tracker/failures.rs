@@ -14,7 +14,7 @@ use super::lifecycle::millis;
 use super::people::AttrId;
 use super::ports::DestId;
 use super::snapshot::{FailedConnect, Failure, Notice};
-use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, SocketId, Transition};
+use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, PortSearch, SocketId, TcpState, Transition};
 
 /// Threads with a failure that waits for its return value. Far more than can fail within the window.
 const MAX_PENDING: usize = 16_384;
@@ -78,6 +78,18 @@ impl Tracker {
         self.settle_thread(flow.tid);
         self.pending.order.push_back((failed.at, failed.tid));
         self.pending.by_tid.insert(failed.tid, failed);
+    }
+
+    /// A connect() has its port.
+    pub(super) fn port_found(&mut self, search: &PortSearch) {
+        let Some(at) = self.flows.find(search.id, None) else { return };
+        let Some((dest, state)) = self.flows.get(at).map(|flow| (flow.dest, flow.state)) else { return };
+        if state == TcpState::SynSent {
+            self.occupy(at);
+        }
+        if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
+            dest.search.record(search.nanos);
+        }
     }
 
     /// The thread goes on to something else: its failure stands as it is.
@@ -178,8 +190,9 @@ impl Tracker {
             && let Some(dest) = failed.dest.and_then(|dest| self.places.get_mut(dest))
         {
             dest.fail(failed.at);
+            // In vain, but searched it has.
             if let Some(began) = failed.began {
-                dest.futile_search.record(failed.at.since(began));
+                dest.search.record(failed.at.since(began));
             }
         }
         let lack = matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted);

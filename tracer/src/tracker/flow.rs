@@ -1,8 +1,10 @@
 //! Flows: one life of one TCP socket, found by cookie, else by the socket's address while it lives, else by 4-tuple.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::people::AttrId;
 use super::ports::DestId;
@@ -56,7 +58,8 @@ pub struct Flow {
 #[derive(Debug)]
 pub struct Flows {
     slab: Slab<Flow>,
-    by_cookie: FxHashMap<SocketCookie, Ref>,
+    /// Indexes: the cookie is read where the flow is, which is where whoever looks goes next.
+    by_cookie: HashTable<u32>,
     /// Flows whose kernel gave no cookie: by socket address and by 4-tuple.
     by_sock: FxHashMap<u64, Ref>,
     by_key: FxHashMap<FlowKey, Ref>,
@@ -68,7 +71,7 @@ impl Default for Flows {
     fn default() -> Self {
         Self {
             slab: Slab::new(MAX_FLOWS),
-            by_cookie: FxHashMap::default(),
+            by_cookie: HashTable::new(),
             by_sock: FxHashMap::default(),
             by_key: FxHashMap::default(),
             tombstones: FxHashMap::default(),
@@ -97,7 +100,7 @@ impl Flows {
     /// The flow of this socket. A cookie that appears in mid-life (5.10, where `sock_diag` makes them) is learnt.
     pub fn find(&mut self, id: SocketId, key: Option<&FlowKey>) -> Option<Ref> {
         if let Some(cookie) = id.cookie
-            && let Some(&at) = self.by_cookie.get(&cookie)
+            && let Some(at) = self.of_cookie(cookie)
         {
             return Some(at);
         }
@@ -108,7 +111,6 @@ impl Flows {
         let flow = self.slab.get_mut(at)?;
         if let (Some(cookie), None) = (id.cookie, flow.id.cookie) {
             flow.id.cookie = Some(cookie);
-            self.by_cookie.insert(cookie, at);
         }
         if id.sock != 0 && flow.id.sock == 0 {
             flow.id.sock = id.sock;
@@ -116,7 +118,28 @@ impl Flows {
                 self.by_sock.insert(id.sock, at);
             }
         }
+        if let Some(cookie) = id.cookie {
+            // It was not found by it above.
+            self.index_cookie(cookie, at);
+        }
         Some(at)
+    }
+
+    fn of_cookie(&self, cookie: SocketCookie) -> Option<Ref> {
+        let held = |&index: &u32| self.slab.at(index).is_some_and(|(_, flow)| flow.id.cookie == Some(cookie));
+        Some(self.slab.at(*self.by_cookie.find(hash(cookie), held)?)?.0)
+    }
+
+    /// From now on this cookie means this flow.
+    fn index_cookie(&mut self, cookie: SocketCookie, at: Ref) {
+        let slab = &self.slab;
+        let cookie_of = |index: u32| slab.at(index).and_then(|(_, flow)| flow.id.cookie);
+        match self.by_cookie.find_entry(hash(cookie), |&index| cookie_of(index) == Some(cookie)) {
+            Ok(mut held) => *held.get_mut() = at.index,
+            Err(_) => {
+                self.by_cookie.insert_unique(hash(cookie), at.index, |&index| cookie_of(index).map_or(0, hash));
+            }
+        }
     }
 
     /// `None` at the bound.
@@ -126,7 +149,7 @@ impl Flows {
         match id.cookie {
             Some(cookie) => {
                 self.tombstones.remove(&cookie);
-                self.by_cookie.insert(cookie, at);
+                self.index_cookie(cookie, at);
             }
             None => {
                 if id.sock != 0 {
@@ -151,9 +174,13 @@ impl Flows {
 
     /// Takes a closed flow out and remembers that it is closed.
     pub fn bury(&mut self, at: Ref, now: Ktime) -> Option<Flow> {
+        if let Some(cookie) = self.slab.get(at)?.id.cookie
+            && let Ok(held) = self.by_cookie.find_entry(hash(cookie), |&index| index == at.index)
+        {
+            held.remove();
+        }
         let flow = self.slab.remove(at)?;
         if let Some(cookie) = flow.id.cookie {
-            self.by_cookie.remove(&cookie);
             self.tombstones.insert(cookie, now);
             self.graves.push_back((now, cookie));
         }
@@ -180,4 +207,8 @@ impl Flows {
     pub fn closed_at(&self, cookie: Option<SocketCookie>) -> Option<Ktime> {
         self.tombstones.get(&cookie?).copied()
     }
+}
+
+fn hash(cookie: SocketCookie) -> u64 {
+    FxBuildHasher.hash_one(cookie)
 }

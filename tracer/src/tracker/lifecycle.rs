@@ -211,6 +211,9 @@ impl Tracker {
         }
         match self.flows.insert(flow) {
             Some(at) => {
+                if t.old == TcpState::CloseWait {
+                    self.count(Some(attr), dest, |cell| cell.close_wait.up());
+                }
                 self.occupy(at);
                 self.change(at, t);
             }
@@ -310,8 +313,8 @@ impl Tracker {
     /// A connection came to life on the 4-tuple of a minisocket that was just killed: that was the reason.
     fn credit_reuse(&mut self, at: Ref) {
         let Some(key) = self.flows.get(at).map(|flow| flow.key) else { return };
-        if let Some(entry) = self.ledger.reused(&key) {
-            self.count(entry.attr, entry.dest, |cell| cell.tw_reused += 1);
+        if let Some(former) = self.ledger.reused(&key) {
+            self.count(former.attr, former.dest, |cell| cell.tw_reused += 1);
         }
     }
 
@@ -345,13 +348,11 @@ impl Tracker {
             cookie: flow.id.cookie,
             began: t.ktime,
             armed: t.ktime,
-            cancelled: None,
             attr: flow.attr,
             dest: flow.dest,
             observed: false,
             fin_wait2: t.old == TcpState::FinWait2,
             bound: flow.bound,
-            last: t.ktime,
             pass: self.pass,
         });
         if let Some(entry) = heir {
@@ -364,7 +365,6 @@ impl Tracker {
     /// The flow is over, since just now if its end was `seen`.
     pub(super) fn ends(&mut self, at: Ref, now: Ktime, ended: Ended, seen: bool) {
         self.vacate(at);
-        let time_wait = self.flows.get(at).is_some_and(|flow| self.ledger.find(&flow.key).is_some());
         self.set_state(at, TcpState::Close, now);
         let Some(flow) = self.flows.bury(at, now) else { return };
         // When a flow whose end was lost really ended is not known, so neither is how long it lived.
@@ -387,7 +387,7 @@ impl Tracker {
                 lifetime_ms: lifetime.map(millis),
                 connect_ms: connect.map(|(began, established)| millis(established.since(began))),
                 repaired: flow.repaired,
-                time_wait,
+                time_wait: self.ledger.find(&flow.key).is_some(),
             }));
         }
     }

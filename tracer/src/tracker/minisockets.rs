@@ -9,17 +9,13 @@ use crate::event::{FlowKey, Ktime, SocketId, TcpState, TimeWaitEvent};
 impl Tracker {
     pub(super) fn time_wait_begins(&mut self, e: &TimeWaitEvent) {
         if let Some(at) = self.ledger.find(&e.key) {
-            let Some(entry) = self.ledger.get_mut(at) else { return };
-            match entry.cancelled {
+            let Some(entry) = self.ledger.get(at) else { return };
+            match self.ledger.cancelled(at) {
                 // The 4-tuple has been given to a new connection meanwhile, and that one has closed too.
                 Some(cancelled) if entry.cookie != e.id.cookie => self.end_cancelled(at, cancelled),
                 _ => {
                     // The peer's FIN (or a stray segment) restarted the timer: the same minisocket for another 60 s.
-                    let (dest, before) = (entry.dest, entry.armed);
-                    entry.cancelled = None;
-                    entry.armed = e.ktime;
-                    entry.fin_wait2 = e.fin_wait2;
-                    entry.last = e.ktime;
+                    let Some((before, dest)) = self.ledger.rearm(at, e.ktime, e.fin_wait2) else { return };
                     if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
                         dest.unschedule(before);
                         dest.schedule(e.ktime);
@@ -48,13 +44,11 @@ impl Tracker {
             cookie: e.id.cookie,
             began: e.ktime,
             armed: e.ktime,
-            cancelled: None,
             attr,
             dest,
             observed: true,
             fin_wait2: e.fin_wait2,
             bound,
-            last: e.ktime,
             pass: self.pass,
         };
         self.begin_time_wait(entry, true);
@@ -94,10 +88,9 @@ impl Tracker {
         let Some(at) = self.ledger.find(&e.key) else { return };
         if e.expired {
             self.end_time_wait(at, e.ktime);
-        } else if let Some(entry) = self.ledger.get_mut(at) {
+        } else {
             // mod_timer() cancels too: only what is not started again at once has ended.
-            entry.cancelled = Some(e.ktime);
-            entry.last = e.ktime;
+            self.ledger.cancel(at, e.ktime);
             self.cancelled.push_back((e.ktime, at));
         }
     }
@@ -109,7 +102,7 @@ impl Tracker {
                 break;
             }
             self.cancelled.pop_front();
-            if self.ledger.get_mut(at).is_some_and(|entry| entry.cancelled == Some(cancelled)) {
+            if self.ledger.cancelled(at) == Some(cancelled) {
                 self.end_cancelled(at, cancelled);
             }
         }
@@ -117,8 +110,9 @@ impl Tracker {
 
     /// A 4-tuple is about to serve a new connection: a minisocket on it whose timer was cancelled has ended for its sake.
     pub(super) fn make_way(&mut self, key: &FlowKey) {
-        if let Some(at) = self.ledger.find(key)
-            && let Some(cancelled) = self.ledger.get_mut(at).and_then(|entry| entry.cancelled)
+        if self.ledger.any_cancelled()
+            && let Some(at) = self.ledger.find(key)
+            && let Some(cancelled) = self.ledger.cancelled(at)
         {
             self.end_cancelled(at, cancelled);
         }
@@ -126,7 +120,7 @@ impl Tracker {
 
     fn end_cancelled(&mut self, at: Ref, cancelled: Ktime) {
         if let Some(entry) = self.end_time_wait(at, cancelled) {
-            self.ledger.remember(entry, cancelled);
+            self.ledger.remember(&entry, cancelled);
         }
     }
 

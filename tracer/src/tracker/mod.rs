@@ -19,9 +19,11 @@ mod flow;
 mod history;
 mod lifecycle;
 mod minisockets;
+mod pairs;
 mod people;
 mod ports;
 mod reconcile;
+mod search;
 mod slab;
 pub mod snapshot;
 mod sockets;
@@ -47,6 +49,8 @@ use crate::event::{Event, FlowKey, Ktime, LossCounts};
 /// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
 /// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
 const SETTLE_NANOS: u64 = 20_000_000;
+/// The same where the end of the search is an event of its own: only a search whose end was not seen waits that long.
+const SETTLE_UNSEEN_NANOS: u64 = 1_000_000_000;
 
 /// What the tracker needs to know beside events.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,8 @@ pub struct Config {
     pub time_wait_observed: bool,
     /// Failed system calls come as events and confirm or correct what transitions say.
     pub calls_observed: bool,
+    /// The end of each port search comes as an event.
+    pub searches_observed: bool,
     /// Which notices to produce, and whether to remember what [`Tracker::details`] tells of the past.
     pub notices: Wanted,
 }
@@ -156,6 +162,10 @@ impl Tracker {
                 self.observe(released.ktime);
                 self.port_released(released.id);
             }
+            Event::PortSearch(search) => {
+                self.observe(search.ktime);
+                self.port_found(search);
+            }
             Event::Process(facts) => {
                 self.people.introduce(facts);
             }
@@ -190,7 +200,7 @@ impl Tracker {
         self.observe(now);
         self.settle(now);
         self.settle_failures(now);
-        while let Some(at) = self.ledger.overdue(now) {
+        for at in self.ledger.overdue(now) {
             if self.config.time_wait_observed {
                 self.repaired += 1;
             }
@@ -233,7 +243,7 @@ impl Tracker {
             self.start = Some(at);
         }
         self.now = self.now.max(at);
-        if self.unsettled.front().is_some_and(|&(began, _)| self.now.since(began) > SETTLE_NANOS) {
+        if self.unsettled.front().is_some_and(|&(began, _)| self.now.since(began) > self.settle_nanos()) {
             self.settle(self.now);
         }
         if !self.cancelled.is_empty() {
@@ -241,10 +251,15 @@ impl Tracker {
         }
     }
 
+    fn settle_nanos(&self) -> u64 {
+        if self.config.searches_observed { SETTLE_UNSEEN_NANOS } else { SETTLE_NANOS }
+    }
+
     /// Flows that have been in `SYN_SENT` long enough hold a port.
     fn settle(&mut self, now: Ktime) {
+        let nanos = self.settle_nanos();
         while let Some(&(began, at)) = self.unsettled.front() {
-            if now.since(began) <= SETTLE_NANOS {
+            if now.since(began) <= nanos {
                 break;
             }
             self.unsettled.pop_front();

@@ -25,15 +25,16 @@ macro_rules! index {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(u32);
+        // One more than the index, so that an option of it takes no more room.
+        pub struct $name(std::num::NonZeroU32);
 
         impl $name {
             fn new(index: usize) -> Self {
-                Self(u32::try_from(index).unwrap_or(u32::MAX))
+                Self(std::num::NonZeroU32::MIN.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)))
             }
 
             pub fn index(self) -> usize {
-                usize::try_from(self.0).unwrap_or(usize::MAX)
+                usize::try_from(self.0.get() - 1).unwrap_or(usize::MAX)
             }
         }
     };
@@ -108,7 +109,7 @@ impl People {
             attrs: Vec::new(),
             free_attrs: Vec::new(),
             by_pair: FxHashMap::default(),
-            unknown: ProcId(0),
+            unknown: ProcId::new(0),
         };
         let facts = Arc::new(ProcessFacts { comm: UNKNOWN.into(), ..ProcessFacts::default() });
         let workload = people.workload(UNKNOWN.into(), &facts);

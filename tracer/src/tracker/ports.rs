@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::cell::{Cell, Distribution, Rate};
+use super::cell::{Cell, Rate};
+use super::search::Search;
 use crate::event::{Addr, FlowKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
@@ -27,11 +28,16 @@ const FORECAST_SECONDS: u32 = 180;
 const DEFAULT_REUSE_DELAY: f64 = 1.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestId(u32);
+// One more than the index, so that an option of it takes no more room.
+pub struct DestId(std::num::NonZeroU32);
 
 impl DestId {
+    fn new(index: usize) -> Self {
+        Self(std::num::NonZeroU32::MIN.saturating_add(count(index)))
+    }
+
     pub fn index(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
+        usize::try_from(self.0.get() - 1).unwrap_or(usize::MAX)
     }
 }
 
@@ -54,6 +60,7 @@ pub struct Dest {
     pub key: DestKey,
     pub cell: Cell,
     pub rate: Rate,
+    pub search: Search,
     /// Ports in use by state number.
     by_state: [u32; 13],
     in_use: u32,
@@ -64,8 +71,6 @@ pub struct Dest {
     schedule: Option<Box<[u32; SCHEDULE_SECONDS]>>,
     pub first_failure: Option<Ktime>,
     pub last_failure: Option<Ktime>,
-    /// How long connect() calls searched that found no port.
-    pub futile_search: Distribution,
     first: Ktime,
     last: Ktime,
 }
@@ -286,6 +291,7 @@ impl Places {
             key: *key,
             cell: Cell::default(),
             rate: Rate::default(),
+            search: Search::default(),
             by_state: [0; 13],
             in_use: 0,
             peak: 0,
@@ -293,7 +299,6 @@ impl Places {
             schedule: None,
             first_failure: None,
             last_failure: None,
-            futile_search: Distribution::default(),
             first: at,
             last: at,
         };
@@ -306,7 +311,7 @@ impl Places {
             }
             None => {
                 self.dests.push(Some(dest));
-                DestId(count(self.dests.len() - 1))
+                DestId::new(self.dests.len() - 1)
             }
         };
         self.by_key.insert(*key, id);

@@ -58,9 +58,8 @@ impl Tracker {
     fn list_minisocket(&mut self, row: &SocketRow, baseline: &Baseline, first: bool) {
         let pass = self.pass;
         let fin_wait2 = row.state == TcpState::FinWait2;
-        if let Some(entry) = self.ledger.find(&row.key).and_then(|at| self.ledger.get_mut(at)) {
-            entry.pass = pass;
-            entry.fin_wait2 = fin_wait2;
+        if let Some(at) = self.ledger.find(&row.key) {
+            self.ledger.list(at, pass, fin_wait2);
             return;
         }
         // It may have begun after the row was read and ended before we read it, or its flow is still to close: a minisocket whose
@@ -89,13 +88,11 @@ impl Tracker {
             cookie: row.cookie,
             began: Ktime(baseline.ended.0.saturating_sub(lived)),
             armed: Ktime(baseline.ended.0.saturating_sub(lived)),
-            cancelled: None,
             attr: Some(attr),
             dest,
             observed: false,
             fin_wait2,
             bound,
-            last: baseline.began,
             pass,
         };
         if let Some(at) = heir_of {
@@ -192,12 +189,7 @@ impl Tracker {
         for at in flows {
             self.loses_end(at, baseline.began);
         }
-        let minisockets: Vec<Ref> = self
-            .ledger
-            .iter()
-            .filter(|(_, entry)| entry.key.netns == baseline.netns && gone(entry.last, entry.pass))
-            .map(|(at, _)| at)
-            .collect();
+        let minisockets = self.ledger.unlisted(baseline.netns, pass, baseline.began);
         for at in minisockets {
             // Without its timer in sight an end found by looking is the rule, not a repair.
             self.repaired += u64::from(self.config.time_wait_observed);

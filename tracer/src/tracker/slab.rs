@@ -54,6 +54,12 @@ impl<T> Slab<T> {
         self.slot(at.index).filter(|slot| slot.generation == at.generation)?.value.as_ref()
     }
 
+    /// What is at an index now.
+    pub fn at(&self, index: u32) -> Option<(Ref, &T)> {
+        let slot = self.slot(index)?;
+        Some((Ref { index, generation: slot.generation }, slot.value.as_ref()?))
+    }
+
     pub fn get_mut(&mut self, at: Ref) -> Option<&mut T> {
         let slot = self.slots.get_mut(usize::try_from(at.index).ok()?)?;
         if slot.generation == at.generation { slot.value.as_mut() } else { None }

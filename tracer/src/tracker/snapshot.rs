@@ -304,6 +304,11 @@ pub struct Destination {
     /// 0 = exhausted now; `None` = not at this rate, or unknown.
     pub seconds_to_exhaustion: Option<f64>,
     pub forecast_confidence: Option<Confidence>,
+    /// How long connect() searched for a port, failed searches included; empty where no hook tells.
+    pub port_search_ms: Durations,
+    /// Median of the latest searches, and the quickest that it ever was; `None` before there were enough.
+    pub port_search_recent_ms: Option<f64>,
+    pub port_search_quickest_ms: Option<f64>,
     /// Most ports first.
     pub holders: Vec<Holder>,
     /// Most failures first.

@@ -10,6 +10,7 @@ use crate::event::{
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
+mod properties;
 mod watching;
 
 const NETNS: Netns = Netns(7);

@@ -3,40 +3,46 @@
 //! Observed entries begin and end with the minisocket's timer. Where the timers cannot be traced an entry is inferred from
 //! FIN_WAIT2->CLOSE and CLOSING->CLOSE (net/ipv4/tcp_minisocks.c `tcp_time_wait`) and ends after 60 s and the mean delay of the
 //! timer wheel; `sock_diag` corrects both. Either way an entry that outlives every rule is removed and said to be repaired.
+//!
+//! A host may have a million of them, so an entry is packed: addresses once per pair, times relative to one another, indexes in place of
+//! references. What comes out of the ledger is the unpacked [`Entry`].
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashTable;
 use rustc_hash::FxHashMap;
 
+use super::pairs::{Pairs, ShortKey};
 use super::people::AttrId;
 use super::ports::DestId;
 use super::slab::{Ref, Slab};
-use crate::event::{FlowKey, Ktime, SocketCookie};
+use crate::event::{FlowKey, Ktime, Netns, SocketCookie};
 
-/// Minisockets held, about 140 bytes each. The kernel's own default bound is a quarter of this on large hosts.
+/// Minisockets held, about 60 bytes each. The kernel's own default bound is a quarter of this on large hosts.
 pub const MAX_ENTRIES: usize = 1_048_576;
 /// Ends remembered, to tell a re-use (the 4-tuple connects again) from a kill.
 const MAX_ENDS: usize = 65_536;
 /// A new connection on a killed minisocket's 4-tuple shows its port within the connect timeout of a sane application.
 const END_NANOS: u64 = 5_000_000_000;
-/// mod_timer() cancels and starts in one breath.
-pub const REARM_NANOS: u64 = 1_000_000;
+/// mod_timer() cancels and starts in one breath, which on a virtual CPU may be held for a while: 1 ms was too short for an emulated
+/// one. A re-use of the 4-tuple is recognised by itself, so a long wait only delays the news of other early ends.
+pub const REARM_NANOS: u64 = 50_000_000;
 /// An inferred entry ends here: 60 s (include/net/tcp.h `TCP_TIMEWAIT_LEN`) and what the wheel adds on average at 250 Hz.
 const INFERRED_LIFE: u64 = 61_000_000_000;
 /// An observed entry ends by its event. 60 s in sub-state FIN_WAIT2 at the most, 60 s more, and the wheel's worst case twice:
 /// later than that the event was lost.
 const OBSERVED_LIFE: u64 = 131_000_000_000;
+/// A look for overdue entries costs about a nanosecond an entry; a thousand times that lies between two looks.
+const SWEEP_PAUSE_NANOS: u64 = 1_000;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub key: FlowKey,
     pub cookie: Option<SocketCookie>,
+    /// Never later than `armed`, and microseconds that do not fit into 32 bits before it at the most.
     pub began: Ktime,
     /// The last start of its timer, from which its end is due.
     pub armed: Ktime,
-    /// Its timer was cancelled early: its end, unless it is started again in the same breath.
-    pub cancelled: Option<Ktime>,
     pub attr: Option<AttrId>,
     pub dest: Option<DestId>,
     /// Its begin was seen at its timer.
@@ -44,27 +50,52 @@ pub struct Entry {
     pub fin_wait2: bool,
     /// Its port is held by bind().
     pub bound: bool,
-    pub last: Ktime,
+    /// Number of the last pass of `sock_diag` that listed it.
     pub pass: u32,
 }
 
-/// What an early end left behind.
-#[derive(Clone, Debug)]
-struct Ended {
-    at: Ktime,
-    entry: Entry,
+/// An entry as it is held.
+#[derive(Debug)]
+struct Packed {
+    key: ShortKey,
+    cookie: Option<SocketCookie>,
+    armed: Ktime,
+    /// Microseconds from `began` to `armed`.
+    rearmed_after: u32,
+    attr: Option<AttrId>,
+    dest: Option<DestId>,
+    /// The low half: passes are seconds apart, and 65,536 of them days.
+    pass: u16,
+    observed: bool,
+    flags: u8,
+}
+
+const FIN_WAIT2: u8 = 1;
+const BOUND: u8 = 2;
+
+const _: () = assert!(size_of::<Option<Packed>>() == 40, "a million of these");
+
+/// Whose an ended minisocket was.
+#[derive(Clone, Copy, Debug)]
+pub struct Former {
+    pub attr: Option<AttrId>,
+    pub dest: Option<DestId>,
 }
 
 /// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    slab: Slab<Entry>,
+    slab: Slab<Packed>,
+    pairs: Pairs,
     /// A 4-tuple can be in `TIME_WAIT` once, while a cookie may have several minisockets (a socket used again).
-    by_key: FxHashMap<FlowKey, Ref>,
-    /// When each entry is past its life; ended entries stay in here until they come up or are swept.
-    deadlines: BinaryHeap<Reverse<(Ktime, Ref)>>,
+    by_key: HashTable<u32>,
+    /// Entries whose timer was cancelled early: their end, unless it is started again in the same breath.
+    cancelled: FxHashMap<Ref, Ktime>,
     life: u64,
-    ends: FxHashMap<FlowKey, Ended>,
+    /// No entry is past its life before this.
+    earliest: Ktime,
+    swept: Ktime,
+    ends: FxHashMap<FlowKey, (Ktime, Former)>,
     ends_order: VecDeque<(Ktime, FlowKey)>,
     pub inferred: u64,
 }
@@ -74,9 +105,12 @@ impl Ledger {
     pub fn new(ends_observed: bool) -> Self {
         Self {
             slab: Slab::new(MAX_ENTRIES),
-            by_key: FxHashMap::default(),
-            deadlines: BinaryHeap::new(),
+            pairs: Pairs::default(),
+            by_key: HashTable::new(),
+            cancelled: FxHashMap::default(),
             life: if ends_observed { OBSERVED_LIFE } else { INFERRED_LIFE },
+            earliest: Ktime(u64::MAX),
+            swept: Ktime(0),
             ends: FxHashMap::default(),
             ends_order: VecDeque::new(),
             inferred: 0,
@@ -87,80 +121,183 @@ impl Ledger {
         self.slab.len()
     }
 
-    pub fn get(&self, at: Ref) -> Option<&Entry> {
-        self.slab.get(at)
+    pub fn get(&self, at: Ref) -> Option<Entry> {
+        self.unpack(self.slab.get(at)?)
     }
 
-    pub fn get_mut(&mut self, at: Ref) -> Option<&mut Entry> {
-        self.slab.get_mut(at)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (Ref, &Entry)> {
-        self.slab.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (Ref, Entry)> {
+        self.slab.iter().filter_map(|(at, packed)| Some((at, self.unpack(packed)?)))
     }
 
     pub fn find(&self, key: &FlowKey) -> Option<Ref> {
-        self.by_key.get(key).copied()
+        let key = self.pairs.find(key)?;
+        let held = |&index: &u32| self.slab.at(index).is_some_and(|(_, packed)| packed.key == key);
+        Some(self.slab.at(*self.by_key.find(key.hash(), held)?)?.0)
     }
 
     /// `None` at the bound.
     pub fn insert(&mut self, entry: Entry) -> Option<Ref> {
-        let (key, armed, observed) = (entry.key, entry.armed, entry.observed);
-        let at = self.slab.insert(entry)?;
-        self.by_key.insert(key, at);
-        self.deadlines.push(Reverse((armed.plus(self.life), at)));
-        self.inferred += u64::from(!observed);
+        let key = self.pairs.take(&entry.key)?;
+        let packed = Packed {
+            key,
+            cookie: entry.cookie,
+            armed: entry.armed,
+            rearmed_after: micros(entry.armed.since(entry.began)),
+            attr: entry.attr,
+            dest: entry.dest,
+            pass: low_half(entry.pass),
+            observed: entry.observed,
+            flags: u8::from(entry.fin_wait2) * FIN_WAIT2 + u8::from(entry.bound) * BOUND,
+        };
+        let Some(at) = self.slab.insert(packed) else {
+            self.pairs.give(key);
+            return None;
+        };
+        let slab = &self.slab;
+        let key_of = |index: u32| slab.at(index).map(|(_, packed)| packed.key);
+        match self.by_key.find_entry(key.hash(), |&index| key_of(index) == Some(key)) {
+            // The newer one is the one that a 4-tuple means.
+            Ok(mut held) => *held.get_mut() = at.index,
+            Err(_) => {
+                let hash = |&index: &u32| key_of(index).map_or(0, ShortKey::hash);
+                self.by_key.insert_unique(key.hash(), at.index, hash);
+            }
+        }
+        self.earliest = self.earliest.min(entry.armed.plus(self.life));
+        self.inferred += u64::from(!entry.observed);
         Some(at)
     }
 
     pub fn remove(&mut self, at: Ref) -> Option<Entry> {
-        let entry = self.slab.remove(at)?;
-        if self.by_key.get(&entry.key) == Some(&at) {
-            self.by_key.remove(&entry.key);
+        let key = self.slab.get(at)?.key;
+        if let Ok(held) = self.by_key.find_entry(key.hash(), |&index| index == at.index) {
+            held.remove();
         }
-        self.inferred -= u64::from(!entry.observed);
-        // Ended entries leave their deadline behind; sweep them out before they outnumber the living.
-        if self.deadlines.len() > 2 * self.slab.len() + 1024 {
-            let slab = &self.slab;
-            self.deadlines.retain(|&Reverse((_, at))| slab.get(at).is_some());
+        let packed = self.slab.remove(at)?;
+        let entry = self.unpack(&packed);
+        self.pairs.give(key);
+        self.inferred -= u64::from(!packed.observed);
+        if !self.cancelled.is_empty() {
+            self.cancelled.remove(&at);
         }
-        Some(entry)
+        entry
+    }
+
+    /// Its timer was started again: the same minisocket for another minute. Answers when it was started before, and its destination.
+    pub fn rearm(&mut self, at: Ref, now: Ktime, fin_wait2: bool) -> Option<(Ktime, Option<DestId>)> {
+        self.cancelled.remove(&at);
+        let packed = self.slab.get_mut(at)?;
+        let before = packed.armed;
+        packed.armed = now;
+        packed.rearmed_after = packed.rearmed_after.saturating_add(micros(now.since(before)));
+        packed.set_fin_wait2(fin_wait2);
+        Some((before, packed.dest))
+    }
+
+    /// Its timer was cancelled before its time.
+    pub fn cancel(&mut self, at: Ref, now: Ktime) {
+        self.cancelled.insert(at, now);
+    }
+
+    /// When its timer was cancelled, if it was.
+    pub fn cancelled(&self, at: Ref) -> Option<Ktime> {
+        self.cancelled.get(&at).copied()
+    }
+
+    /// Some entry's timer is cancelled.
+    pub fn any_cancelled(&self) -> bool {
+        !self.cancelled.is_empty()
+    }
+
+    /// A pass of `sock_diag` has listed it.
+    pub fn list(&mut self, at: Ref, pass: u32, fin_wait2: bool) {
+        if let Some(packed) = self.slab.get_mut(at) {
+            packed.pass = low_half(pass);
+            packed.set_fin_wait2(fin_wait2);
+        }
+    }
+
+    /// Entries of a namespace that this pass has not listed and of which nothing has been heard since it `began`.
+    pub fn unlisted(&self, netns: Netns, pass: u32, began: Ktime) -> Vec<Ref> {
+        let silent = |at: Ref, packed: &Packed| {
+            packed.armed < began && self.cancelled(at).is_none_or(|cancelled| cancelled < began)
+        };
+        self.slab
+            .iter()
+            .filter(|&(at, packed)| packed.pass != low_half(pass) && silent(at, packed))
+            .filter(|(_, packed)| self.pairs.key(packed.key).is_some_and(|key| key.netns == netns))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// Remembers an early end for as long as its cause may show.
-    pub fn remember(&mut self, entry: Entry, at: Ktime) {
+    pub fn remember(&mut self, entry: &Entry, at: Ktime) {
         while self.ends_order.len() >= MAX_ENDS
             || self.ends_order.front().is_some_and(|&(ended, _)| at.since(ended) > END_NANOS)
         {
             let Some((ended, key)) = self.ends_order.pop_front() else { break };
-            if self.ends.get(&key).is_some_and(|end| end.at == ended) {
+            if self.ends.get(&key).is_some_and(|end| end.0 == ended) {
                 self.ends.remove(&key);
             }
         }
         self.ends_order.push_back((at, entry.key));
-        self.ends.insert(entry.key, Ended { at, entry });
+        self.ends.insert(entry.key, (at, Former { attr: entry.attr, dest: entry.dest }));
     }
 
     /// The entry that was ended early for the sake of a new connection on its 4-tuple.
-    pub fn reused(&mut self, key: &FlowKey) -> Option<Entry> {
-        self.ends.remove(key).map(|end| end.entry)
+    pub fn reused(&mut self, key: &FlowKey) -> Option<Former> {
+        if self.ends.is_empty() {
+            return None;
+        }
+        self.ends.remove(key).map(|(_, former)| former)
     }
 
-    /// An entry that is past its life by the rules, if there is one.
-    pub fn overdue(&mut self, now: Ktime) -> Option<Ref> {
-        while let Some(&Reverse((due, at))) = self.deadlines.peek() {
-            if due > now {
-                return None;
-            }
-            self.deadlines.pop();
-            let Some(entry) = self.slab.get(at) else { continue };
-            // Its timer may have been started again since.
-            let due = entry.armed.plus(self.life);
-            if due <= now {
-                return Some(at);
-            }
-            self.deadlines.push(Reverse((due, at)));
+    /// Entries that are past their life by the rules. Found within a thousandth of a second per thousand entries.
+    pub fn overdue(&mut self, now: Ktime) -> Vec<Ref> {
+        let pause = SWEEP_PAUSE_NANOS * self.slab.len() as u64;
+        if now < self.earliest || now < self.swept.plus(pause) {
+            return Vec::new();
         }
-        None
+        self.swept = now;
+        self.earliest = Ktime(u64::MAX);
+        let mut found = Vec::new();
+        for (at, packed) in self.slab.iter() {
+            let due = packed.armed.plus(self.life);
+            if due <= now {
+                found.push(at);
+            } else {
+                self.earliest = self.earliest.min(due);
+            }
+        }
+        found
     }
+
+    fn unpack(&self, packed: &Packed) -> Option<Entry> {
+        Some(Entry {
+            key: self.pairs.key(packed.key)?,
+            cookie: packed.cookie,
+            began: Ktime(packed.armed.0.saturating_sub(u64::from(packed.rearmed_after) * 1_000)),
+            armed: packed.armed,
+            attr: packed.attr,
+            dest: packed.dest,
+            observed: packed.observed,
+            fin_wait2: packed.flags & FIN_WAIT2 != 0,
+            bound: packed.flags & BOUND != 0,
+            pass: u32::from(packed.pass),
+        })
+    }
+}
+
+impl Packed {
+    fn set_fin_wait2(&mut self, fin_wait2: bool) {
+        self.flags = self.flags & !FIN_WAIT2 | u8::from(fin_wait2) * FIN_WAIT2;
+    }
+}
+
+fn micros(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000).unwrap_or(u32::MAX)
+}
+
+fn low_half(pass: u32) -> u16 {
+    u16::try_from(pass & 0xffff).unwrap_or(0)
 }

@@ -68,6 +68,9 @@ pub fn frame(flows: u32, destinations: u32) -> Frame {
             sustainable_per_second: Some(1_033.0),
             seconds_to_exhaustion: None,
             forecast_confidence: None,
+            port_search_ms: Durations::default(),
+            port_search_recent_ms: None,
+            port_search_quickest_ms: None,
             holders: vec![Holder { workload: workload_name(number % 40), ports: each }],
             victims: Vec::new(),
         });
@@ -124,7 +127,7 @@ fn full_range() -> DestinationDetail {
         reserved: Vec::new(),
         lifetime: Shape::default(),
         connect: Shape::default(),
-        futile_search: Shape::default(),
+        search: Shape::default(),
     }
 }
 

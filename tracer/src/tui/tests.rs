@@ -115,7 +115,7 @@ fn details(snapshot: &Snapshot) -> Details {
             reserved: Vec::new(),
             lifetime: shape(1.0, &[2, 900, 1_400, 240, 19]),
             connect: shape(0.1, &[40, 1_900, 600, 21]),
-            futile_search: shape(0.1, &[0, 1_100, 90, 14]),
+            search: shape(0.1, &[0, 1_100, 90, 14]),
         }),
         workload: Some(WorkloadDetail {
             name: "bypass.service".into(),

@@ -55,6 +55,17 @@ impl<W: Write> Archive<W> {
         self.file(to, mode & 0o777, &data)
     }
 
+    /// A file, or the files of a directory, under the path that it has here.
+    pub fn tree(&mut self, path: &Path) -> Result<()> {
+        if path.is_file() {
+            return self.copy(path, path);
+        }
+        for entry in fs::read_dir(path).with_context(|| format!("reading {}", path.display()))? {
+            self.tree(&entry?.path())?;
+        }
+        Ok(())
+    }
+
     /// A program without its debugging information, which is most of its size.
     pub fn program(&mut self, from: &Path, to: &Path, scratch: &Path) -> Result<()> {
         let mut strip = command("strip");

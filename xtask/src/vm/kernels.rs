@@ -42,6 +42,15 @@ impl Series {
         }
     }
 
+    pub const fn release(self) -> &'static str {
+        match self {
+            Self::V5_10 => "Debian 11",
+            Self::V6_1 => "Debian 12",
+            Self::V6_12 => "Debian 13",
+            Self::Newest => "Debian sid",
+        }
+    }
+
     const fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
@@ -60,6 +69,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// An unpacked kernel.
 pub struct Kernel {
     pub series: Series,
+    /// Of its package, which is what `uname -v` says.
+    pub version: String,
     pub image: PathBuf,
     /// Uncompressed.
     pub modules: Vec<PathBuf>,
@@ -77,17 +88,18 @@ pub fn kernel(series: Series, update: bool) -> Result<Kernel> {
             format!("fetching the kernel of Debian {}; is its mirror reachable from here?", series.suite())
         })?;
     }
+    let version = fs::read_to_string(unpacked.join("complete")).context("reading the kernel's version")?;
     let image = unpacked.join("vmlinuz");
     let modules =
         MODULES.iter().map(|name| unpacked.join(format!("{name}.ko"))).filter(|path| path.is_file()).collect();
-    Ok(Kernel { series, image, modules })
+    Ok(Kernel { series, version, image, modules })
 }
 
 fn fetch(series: Series, unpacked: &Path) -> Result<()> {
     let apt = Apt::new(series)?;
     say(&format!("vm: looking for the kernel of Debian {}", series.suite()));
     run(apt.tool("apt-get").args(["update", "-qq"]))?;
-    let packages = apt.kernel_packages()?;
+    let (packages, version) = apt.kernel_packages()?;
     let debs = directory(series).join("debs");
     anew(&debs)?;
     run(apt.tool("apt-get").current_dir(&debs).args(["download", "-qq"]).args(&packages))?;
@@ -98,7 +110,7 @@ fn fetch(series: Series, unpacked: &Path) -> Result<()> {
     flatten(unpacked)?;
     ensure!(unpacked.join("vmlinuz").is_file(), "{} hold no vmlinuz", packages.join(", "));
     fs::remove_dir_all(&debs).context("removing the packages")?;
-    fs::write(unpacked.join("complete"), packages.join("\n")).context("marking the kernel as complete")
+    fs::write(unpacked.join("complete"), version).context("marking the kernel as complete")
 }
 
 struct Apt {
@@ -145,15 +157,19 @@ impl Apt {
         tool
     }
 
-    /// The packages that hold the image and its modules: one up to trixie, several since.
-    fn kernel_packages(&self) -> Result<Vec<String>> {
+    /// The packages that hold the image and its modules - one up to trixie, several since - and their version.
+    fn kernel_packages(&self) -> Result<(Vec<String>, String)> {
         let mut found = Vec::new();
+        let mut version = String::new();
         let mut next = vec![META_PACKAGE.to_owned()];
         while let Some(package) = next.pop() {
             let mut show = self.tool("apt-cache");
             show.args(["show", "--no-all-versions", &package]);
             let output = show.output().with_context(|| format!("starting `{}`", line_of(&show)))?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if let Some(this) = text.lines().find_map(|line| line.strip_prefix("Version: ")) {
+                this.clone_into(&mut version);
+            }
             for needed in dependencies(&text) {
                 if !found.contains(&needed) {
                     found.push(needed.clone());
@@ -162,7 +178,7 @@ impl Apt {
             }
         }
         ensure!(!found.is_empty(), "{META_PACKAGE} is not to be had from this suite");
-        Ok(found)
+        Ok((found, version))
     }
 }
 
@@ -200,7 +216,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     dpkg.arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped());
     let mut package = dpkg.spawn().context("starting dpkg-deb")?;
     let mut tar = command("tar");
-    tar.arg("-x").arg("-C").arg(to).args(["--wildcards", "--no-anchored", "--transform", "s,.*/,,", "vmlinuz-*"]);
+    tar.arg("-x").arg("-C").arg(to).args(["--wildcards", "--no-anchored", "--transform", "s,.*/,,", "vmlinuz*"]);
     for module in MODULES {
         tar.arg(format!("{module}.ko*"));
     }
@@ -217,13 +233,10 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
 /// `vmlinuz-6.1.0-56-amd64` becomes `vmlinuz`, compressed modules become plain ones (not every kernel decompresses them).
 fn flatten(unpacked: &Path) -> Result<()> {
     for file in files_of(unpacked)? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("vmlinuz-") {
+        if file.file_name().unwrap_or_default().to_string_lossy().starts_with("vmlinuz") {
             fs::rename(&file, unpacked.join("vmlinuz")).context("naming the image")?;
-        } else if name.ends_with(".xz") {
+        } else if file.extension().is_some_and(|extension| extension == "xz") {
             run(command("xz").arg("--decompress").arg("--force").arg(&file))?;
-        } else if name.ends_with(".zst") {
-            run(command("zstd").args(["--decompress", "--force", "--rm", "-q"]).arg(&file))?;
         }
     }
     Ok(())

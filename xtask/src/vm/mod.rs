@@ -5,12 +5,14 @@
 
 mod initramfs;
 mod kernels;
+pub mod ledger;
 mod qemu;
 mod scenarios;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -20,7 +22,9 @@ use crate::e2e::{Suite, Tally, build_suites, verdict};
 use crate::shell::{build_static, root, say};
 use initramfs::Archive;
 use kernels::{Kernel, Series};
+use ledger::{Entry, Ledger};
 use qemu::Line;
+use table::Diagnosis;
 
 #[derive(Args, Default)]
 pub struct Machines {
@@ -35,14 +39,19 @@ pub struct Machines {
     update: bool,
 }
 
-/// A whole machine, from power-on to power-off.
-const MACHINE_LIMIT: Duration = Duration::from_secs(600);
+/// A whole machine, from power-on to power-off: a few minutes where it has two CPUs to itself.
+const MACHINE_LIMIT: Duration = Duration::from_secs(1200);
 /// One suite in it.
-const STEP_LIMIT_SECONDS: u64 = 300;
+const STEP_LIMIT_SECONDS: u64 = 600;
 /// Programs of Debian that the scenarios call.
 const TOOLS: [&str; 14] = [
     "ip", "ss", "tc", "nsenter", "unshare", "setpriv", "ethtool", "curl", "sh", "env", "mount", "sleep", "head", "true",
 ];
+/// What the tests read from the source tree.
+const SOURCES: [&str; 3] = ["tests/Cargo.toml", "tracer/schema/report.schema.json", "tracer-ebpf/src/probes"];
+const DOCTOR: &str = "doctor";
+/// In the ledger: the machine that writes it.
+const OWN: &str = "own";
 const PORTCHURN: &str = "/usr/bin/portchurn";
 
 /// What the machine is to do, for `tests/src/bin/vm-init.rs`.
@@ -70,13 +79,41 @@ struct Programs {
     init: PathBuf,
 }
 
-pub fn vm(options: &Machines, filter: Option<&str>, strict: bool) -> Result<()> {
+/// The kernel that every CI run boots.
+pub fn default_kernel() -> Result<()> {
+    vm(&Machines::default(), None, true, false)
+}
+
+/// Another kernel every day, so that each comes up twice a week without costing every run its minutes.
+pub fn kernel_of_the_day() -> Result<()> {
+    let others: Vec<Series> = Series::ALL.into_iter().filter(|series| *series != Series::default()).collect();
+    let days = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400;
+    let today = usize::try_from(days).context("the clock")? % others.len();
+    vm(&Machines { kernel: others[today], ..Machines::default() }, None, true, false)
+}
+
+/// Boots what is asked for; with `record` or `--all` what ran without a filter is written down.
+pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
+    let record = (record || options.all) && filter.is_none();
     let programs = build()?;
     let series = if options.all { Series::ALL.to_vec() } else { vec![options.kernel] };
+    let mut ledger = ledger::read()?;
     let mut failed = Vec::new();
     for &one in &series {
         let begun = Instant::now();
-        let outcome = machine(one, options, &programs, filter, strict);
+        let outcome = machine(one, options, &programs, filter).and_then(|seen| {
+            let regressions = seen.check(one, &ledger, filter, strict)?;
+            if record {
+                // The new numbers replace the old ones, and whoever reviews the change sees both.
+                for line in &regressions {
+                    say(&format!("vm {}: {line}", one.name()));
+                }
+                ledger::enter(&mut ledger, one.name(), seen.entry()?);
+                return ledger::write(&ledger);
+            }
+            ensure!(regressions.is_empty(), "{}", regressions.join("; "));
+            Ok(())
+        });
         let seconds = begun.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => say(&format!("vm {}: passed in {seconds:.0} s", one.name())),
@@ -101,22 +138,21 @@ fn build() -> Result<Programs> {
     Ok(Programs { portchurn, churn: beside("churn")?, init: beside("vm-init")?, suites })
 }
 
-fn machine(series: Series, options: &Machines, programs: &Programs, filter: Option<&str>, strict: bool) -> Result<()> {
+fn machine(series: Series, options: &Machines, programs: &Programs, filter: Option<&str>) -> Result<Seen> {
     let kernel = kernels::kernel(series, options.update)?;
     let directory = kernels::directory(series);
     let initramfs = directory.join("initramfs");
-    archive(&kernel, programs, filter, &initramfs)?;
+    archive(&kernel, programs, filter, options.all, &initramfs)?;
     let power_on = Instant::now();
-    let mut seen = Seen::default();
+    let mut seen = Seen { kernel: format!("{} ({})", kernel.version, series.release()), ..Seen::default() };
     let ended = qemu::boot(&kernel, &initramfs, &directory.join("console.log"), MACHINE_LIMIT, |line| {
         seen.read(series.name(), line, power_on);
     });
     seen.tally.say();
-    ended?;
-    verdict(&seen.tally, &seen.broken, filter, strict)
+    ended.map(|()| seen)
 }
 
-fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, path: &Path) -> Result<()> {
+fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, all: bool, path: &Path) -> Result<()> {
     let scratch = path.with_extension("stripped");
     let mut archive = Archive::create(path)?;
     archive.program(&programs.init, Path::new("/init"), &scratch)?;
@@ -128,9 +164,9 @@ fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, path: &Pa
         archive.copy(module, &to)?;
         modules.push(to);
     }
-    let mut steps = vec![step("doctor", PORTCHURN, &["doctor", "--json"])];
+    let mut steps = vec![step(DOCTOR, PORTCHURN, &["doctor", "--json"])];
     for suite in &programs.suites {
-        let Some(skipped) = scenarios::skipped(&suite.name) else { continue };
+        let Some(skipped) = scenarios::skipped(&suite.name, kernel.series, all) else { continue };
         let to = Path::new("/e2e/deps").join(&suite.name);
         archive.program(&suite.executable, &to, &scratch)?;
         let mut arguments = vec!["--test-threads=1", "--show-output"];
@@ -144,8 +180,10 @@ fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, path: &Pa
         archive.tool(tool)?;
     }
     // Where the tests look for it: in the source tree, whose place they were compiled with.
-    let schema = root().join("tracer/schema/report.schema.json");
-    archive.copy(&schema, &schema)?;
+    for source in SOURCES {
+        let path = root().join(source);
+        archive.tree(&path)?;
+    }
     archive.text("/etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
     archive.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")?;
     let plan = serde_json::to_string(&Plan { modules, steps }).context("writing the plan")?;
@@ -168,6 +206,7 @@ fn step(name: &str, program: &str, arguments: &[&str]) -> Step {
 /// What came out of the machine.
 #[derive(Default)]
 struct Seen {
+    kernel: String,
     step: String,
     tally: Tally,
     broken: Vec<String>,
@@ -185,16 +224,16 @@ impl Seen {
             Line::Begin(step) => step.clone_into(&mut self.step),
             Line::End { step, seconds, outcome } => {
                 say(&format!("vm {name}: {step}: {outcome} in {seconds} s"));
-                if outcome != "ok" {
+                // Doctor's exit code tells of losses, which the table judges.
+                if outcome != "ok" && step != DOCTOR {
                     self.broken.push(step.to_owned());
                 }
             }
             Line::Done => say(&format!("vm {name}: done {:.1} s after power-on", power_on.elapsed().as_secs_f64())),
             Line::Error(error) => self.broken.push(error.to_owned()),
-            Line::Own(line) if self.step == "doctor" => {
+            Line::Own(line) if self.step == DOCTOR => {
                 self.doctor.push_str(line);
                 self.doctor.push('\n');
-                println!("{line}");
             }
             Line::Own(line) => {
                 println!("{line}");
@@ -202,4 +241,43 @@ impl Seen {
             }
         }
     }
+
+    fn diagnosis(&self) -> Result<Diagnosis> {
+        serde_json::from_str(&self.doctor).with_context(|| format!("doctor printed: {}", self.doctor))
+    }
+
+    /// Fails unless hooks, losses and scenarios are as they must be. What got more expensive is the caller's to judge.
+    fn check(&self, series: Series, ledger: &Ledger, filter: Option<&str>, strict: bool) -> Result<Vec<String>> {
+        let differences = table::differences(series, &self.diagnosis()?);
+        ensure!(differences.is_empty(), "not as xtask/src/vm/table.rs has it: {}", differences.join("; "));
+        verdict(&self.tally, &self.broken, filter, strict)?;
+        Ok(ledger::regressions(ledger, series.name(), &self.tally.costs))
+    }
+
+    fn entry(&self) -> Result<Entry> {
+        Ok(entry(self.kernel.clone(), self.diagnosis()?, &self.tally))
+    }
+}
+
+fn entry(kernel: String, diagnosis: Diagnosis, tally: &Tally) -> Entry {
+    Entry {
+        kernel,
+        tier: diagnosis.tier.unwrap_or_default(),
+        hooks: diagnosis.hooks.into_iter().collect(),
+        lost: diagnosis.degraded.into_iter().map(|loss| loss.lost).collect(),
+        programs: tally.costs.clone(),
+        passed: tally.passed,
+    }
+}
+
+/// Writes the kernel of this machine into the ledger; `doctor` is what `portchurn doctor --json` printed.
+pub fn record_own(doctor: &str, tally: &Tally) -> Result<()> {
+    let diagnosis: Diagnosis = serde_json::from_str(doctor).with_context(|| format!("doctor printed: {doctor}"))?;
+    let lockdown = diagnosis.checks.iter().find(|check| check.name == "lockdown").map(|check| check.found.as_str());
+    // Its build says nothing to anybody else.
+    let version = diagnosis.kernel.split('-').next().unwrap_or_default();
+    let kernel = format!("{version} (the development machine, lockdown {})", lockdown.unwrap_or("unknown"));
+    let mut ledger = ledger::read()?;
+    ledger::enter(&mut ledger, OWN, entry(kernel, diagnosis, tally));
+    ledger::write(&ledger)
 }

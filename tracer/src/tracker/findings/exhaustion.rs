@@ -1,6 +1,6 @@
 //! Out of ports, now or soon.
 
-use super::{Context, advice, count, endpoint, evidence, finding, human_seconds, plural, rate};
+use super::{Context, Thresholds, advice, count, endpoint, evidence, finding, human_seconds, plural, rate};
 use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, Severity};
 
 /// States named in a sentence.
@@ -99,6 +99,42 @@ pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
             finding
         })
         .collect()
+}
+
+/// connect() walks half of the range before it finds a port.
+pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
+    let Thresholds { search_slow_ms, search_slow_factor, .. } = *context.thresholds;
+    let slow = context.snapshot.destinations.iter().filter_map(|destination| {
+        let recent = destination.port_search_recent_ms.filter(|&recent| recent >= search_slow_ms)?;
+        let quickest = destination.port_search_quickest_ms?;
+        let fallen = recent >= search_slow_factor * quickest;
+        let crowded = destination.ports.utilisation.is_some_and(|share| share >= 0.5);
+        let failing = count(&destination.failed, Failure::PortsExhausted) > 0;
+        ((fallen || crowded) && !failing).then_some((destination, recent, quickest))
+    });
+    slow.map(|(destination, recent, quickest)| {
+        let before = if recent > quickest { format!(", at best {}", human_search(quickest)) } else { String::new() };
+        let summary = format!(
+            "connect() to {} now takes {} to find a local port{before}: {}{}.",
+            endpoint(destination.remote_addr, destination.remote_port),
+            human_search(recent),
+            occupancy(destination),
+            holders(destination),
+        );
+        let mut finding = finding("port-search-slow", Severity::Warning, summary);
+        finding.evidence = facts(destination);
+        finding.evidence.insert("recent_ms", recent.into());
+        finding.evidence.insert("quickest_ms", quickest.into());
+        finding.evidence.insert("port_search_ms", serde_json::json!(destination.port_search_ms));
+        finding.advice = advice::for_destination(context, destination);
+        finding
+    })
+    .collect()
+}
+
+/// Microseconds below a millisecond.
+fn human_search(millis: f64) -> String {
+    if millis < 1.0 { format!("{:.0} us", millis * 1e3) } else { format!("{millis:.1} ms") }
 }
 
 /// `28231 of 28232 ports of 10.0.0.2 in use (27390 TIME_WAIT, 841 ESTABLISHED)`.

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `port-exhaustion` | connects fail for lack of a local port |
 //! | `port-exhaustion-soon` | they will, at this rate |
+//! | `port-search-slow` | connect() takes long to find a port: most of the range is in use |
 //! | `time-wait-churn` | who makes the `TIME_WAIT` entries, towards whom |
 //! | `pool-bypass` | a workload keeps connections open and opens short ones to the same place |
 //! | `close-wait-leak` | a program does not close what its peers closed |
@@ -56,6 +57,10 @@ pub struct Thresholds {
     pub soon_seconds: f64,
     /// Below a minute there is no time left to look first; also the length of `TIME_WAIT`, so nothing frees ports sooner.
     pub soon_critical_seconds: f64,
+    /// Five times what a search costs while ports are plenty; ranges of some thousand ports never get there.
+    pub search_slow_ms: f64,
+    /// The cliff at half of the range is a factor of ten and more on ranges that matter.
+    pub search_slow_factor: f64,
     /// A quarter of the capacity in `TIME_WAIT` by one workload: twice two such workloads would fill it.
     pub churn_share: f64,
     /// From half of the range on every `connect()` searches all even ports first and costs ten times as much.
@@ -89,6 +94,8 @@ impl Default for Thresholds {
         Self {
             soon_seconds: 900.0,
             soon_critical_seconds: 60.0,
+            search_slow_ms: 0.25,
+            search_slow_factor: 4.0,
             churn_share: 0.25,
             churn_warning_share: 0.5,
             short_lifetime_ms: 1_000.0,
@@ -135,10 +142,11 @@ impl Context<'_> {
 /// Everything worth a sentence in `snapshot`, most severe first.
 pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = Context { snapshot, knobs, thresholds };
-    let rules: [fn(Context<'_>) -> Vec<Finding>; 11] = [
+    let rules: [fn(Context<'_>) -> Vec<Finding>; 12] = [
         exhaustion::exhausted,
         exhaustion::bind_exhausted,
         exhaustion::soon,
+        exhaustion::search_slow,
         behaviour::time_wait_churn,
         behaviour::pool_bypass,
         behaviour::close_wait_leak,

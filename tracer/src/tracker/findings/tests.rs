@@ -46,6 +46,9 @@ fn destination() -> Destination {
         sustainable_per_second: Some(470.0),
         seconds_to_exhaustion: None,
         forecast_confidence: None,
+        port_search_ms: Durations::default(),
+        port_search_recent_ms: None,
+        port_search_quickest_ms: None,
         holders: vec![Holder { workload: "batch.service".into(), ports: 27_500 }],
         victims: vec![],
     }
@@ -281,6 +284,28 @@ fn soon_is_graded_by_time_and_confidence() {
 }
 
 #[test]
+fn a_slow_search_is_told_before_ports_run_out() {
+    let with = |recent, quickest, in_use| {
+        let mut slow = Destination {
+            port_search_recent_ms: Some(recent),
+            port_search_quickest_ms: Some(quickest),
+            ..destination()
+        };
+        slow.ports.utilisation = Some(in_use);
+        Snapshot { destinations: vec![slow], ..snapshot() }
+    };
+    let finding = one(&with(0.7, 0.05, 0.52), "port-search-slow");
+    says(&finding.summary, &["10.0.0.5:3306", "700 us", "at best 50 us"]);
+    assert!(!finding.advice.is_empty());
+    one(&with(0.7, 0.7, 0.9), "port-search-slow");
+    none(&with(0.7, 0.7, 0.3), "port-search-slow");
+    none(&with(0.2, 0.01, 0.9), "port-search-slow");
+    let mut failing = with(0.7, 0.05, 1.0);
+    failing.destinations[0].failed = exhausted().failed;
+    none(&failing, "port-search-slow");
+}
+
+#[test]
 fn churn_adds_up_the_processes_of_a_workload() {
     let two = Snapshot {
         destinations: vec![destination()],
@@ -431,6 +456,9 @@ fn findings_are_bounded_and_the_worst_come_first() {
     destinations.push(Destination {
         seconds_to_exhaustion: Some(600.0),
         forecast_confidence: Some(Confidence::High),
+        port_search_ms: Durations::default(),
+        port_search_recent_ms: None,
+        port_search_quickest_ms: None,
         ..destination()
     });
     let inside = Listener { in_ephemeral_range: true, ..listener(50_051) };

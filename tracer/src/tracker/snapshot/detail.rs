@@ -120,8 +120,8 @@ pub struct DestinationDetail {
     pub reserved: Vec<u16>,
     pub lifetime: Shape,
     pub connect: Shape,
-    /// How long connect() calls searched that found no port.
-    pub futile_search: Shape,
+    /// How long connect() searched for a port, successful searches only where a hook tells of them.
+    pub search: Shape,
 }
 
 /// A port in use.

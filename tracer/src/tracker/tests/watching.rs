@@ -100,7 +100,7 @@ fn a_failure_remembers_who_held_the_ports_at_that_instant() {
     assert_eq!((&*holder.workload, holder.ports, holder.time_wait), ("client", 1, 0));
     assert_eq!(details.pulse.iter().map(|second| second.exhausted).sum::<u32>(), 2);
     assert_eq!(details.pulse.iter().map(|second| second.connects).sum::<u32>(), 3);
-    assert_eq!(details.destination.expect("the destination").futile_search.summary.count, 2);
+    assert_eq!(details.destination.expect("the destination").search.summary.count, 2);
 }
 
 #[test]

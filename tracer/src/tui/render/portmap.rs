@@ -160,7 +160,7 @@ mod tests {
             reserved: Vec::new(),
             lifetime: Shape::default(),
             connect: Shape::default(),
-            futile_search: Shape::default(),
+            search: Shape::default(),
         }
     }
 

@@ -44,7 +44,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &Place) {
                     &[
                         ("connect", &detail.connect),
                         ("lifetime", &detail.lifetime),
-                        ("futile search", &detail.futile_search),
+                        ("port search", &detail.search),
                     ],
                 );
             }

@@ -1,0 +1,132 @@
+//! The load of the benches: a fixed number of loopback connections as fast as they can be made, or at a given rate.
+//!
+//! Each client connects and closes at once, the server reads to the FIN and closes: ten state transitions and one TIME_WAIT on the client's side
+//! per connection, never more and never fewer. Many destinations (addresses of 127/8 behind one listener) keep every one of
+//! them far below the half of its ports at which the kernel's search for a free one becomes slow.
+//!
+//! Says in one JSON line how fast it was. Not for traffic whose exact course matters: that is `churn`.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use hdrhistogram::Histogram;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use portchurn_tests::load::Flood;
+use socket2::{Domain, Socket, Type};
+
+const PORT: u16 = 9000;
+/// The kernel caps it at somaxconn.
+const BACKLOG: i32 = 4096;
+/// A second: whoever is slower than that counts as a second.
+const SLOWEST_US: u64 = 1_000_000;
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long)]
+    connections: u64,
+    #[arg(long, default_value_t = 2)]
+    clients: u64,
+    #[arg(long, default_value_t = 2)]
+    servers: u64,
+    #[arg(long, default_value_t = 64)]
+    destinations: u32,
+    /// Connections per second; without it as fast as possible.
+    #[arg(long)]
+    rate: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flood: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a program whose answer is read from stdout")]
+fn run(options: &Options) -> Result<()> {
+    // Load must not outlive the bench that asked for it.
+    prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
+    let listener = listen()?;
+    let closed = AtomicU64::new(0);
+    std::thread::scope(|scope| -> Result<()> {
+        for _ in 0..options.servers {
+            scope.spawn(|| serve(&listener, &closed, options.connections));
+        }
+        let started = Instant::now();
+        let threads: Vec<_> = (0..options.clients).map(|client| scope.spawn(move || connect(options, client, started))).collect();
+        let mut latency = Histogram::<u64>::new_with_max(SLOWEST_US, 3)?;
+        for thread in threads {
+            latency.add(&thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??)?;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        ensure!(latency.len() == options.connections, "{} of {} connections", latency.len(), options.connections);
+        let at = |quantile: f64| latency.value_at_quantile(quantile);
+        let answer = Flood {
+            connections: options.connections,
+            seconds,
+            connect_us: [at(0.5), at(0.9), at(0.99), at(0.999), latency.max()],
+        };
+        println!("{}", serde_json::to_string(&answer)?);
+        Ok(())
+    })
+}
+
+fn listen() -> Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    socket.bind(&any.into()).with_context(|| format!("bind {any}"))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes connections until all have come and gone.
+fn serve(listener: &TcpListener, closed: &AtomicU64, connections: u64) {
+    let mut bytes = [0; 16];
+    while closed.load(Ordering::Relaxed) < connections {
+        // Another server may have taken the last one: the process ends with its clients.
+        let Ok((mut socket, _)) = listener.accept() else { return };
+        while std::io::Read::read(&mut socket, &mut bytes).is_ok_and(|count| count > 0) {}
+        drop(socket);
+        if closed.fetch_add(1, Ordering::Relaxed) + 1 == connections {
+            // The others wait in accept(): wake them.
+            let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn connect(options: &Options, client: u64, started: Instant) -> Result<Histogram<u64>> {
+    let mut latency = Histogram::new_with_max(SLOWEST_US, 3)?;
+    let share = (options.connections + options.clients - 1 - client) / options.clients;
+    let pause = options.rate.map(|rate| Duration::from_secs(options.clients) / u32::try_from(rate).unwrap_or(u32::MAX));
+    let mut due = started;
+    for number in 0..share {
+        if let Some(pause) = pause {
+            due += pause;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let to = destination(options.destinations, number * options.clients + client)?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let began = Instant::now();
+        socket.connect(&to.into()).with_context(|| format!("connect {number} of {share} to {to}"))?;
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        latency.saturating_record(took.max(1));
+        drop(socket);
+    }
+    Ok(latency)
+}
+
+/// 127.1.x.y: none of them is the source address, which is 127.0.0.1.
+fn destination(destinations: u32, number: u64) -> Result<SocketAddr> {
+    let index = u32::try_from(number % u64::from(destinations))?;
+    let addr = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + index);
+    Ok(SocketAddr::V4(SocketAddrV4::new(addr, PORT)))
+}

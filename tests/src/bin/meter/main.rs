@@ -1,0 +1,100 @@
+//! Measures, as root, what portchurn costs a running kernel: one subcommand per bench, one JSON line per figure on stdout.
+//!
+//! A figure is a key and its samples, one per round; what is a ratio, a goal or a row of the table is decided by `cargo xtask bench`,
+//! which runs this. Rounds of the contenders are interleaved, so that a slow minute of the machine hits all of them.
+//!
+//! Not for functions that can be measured without a kernel: those are in tracer/benches.
+#![deny(unsafe_code)]
+
+mod contender;
+mod floor;
+mod host;
+mod kernel;
+mod scale;
+mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Once and short: that it runs, not what it measures.
+    #[arg(long, global = true)]
+    check: bool,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Nothing, the floor, portchurn and bpftrace under full load; and ten million transitions.
+    Kernel {
+        /// The object with the programs of the floor.
+        #[arg(long)]
+        floor: PathBuf,
+    },
+    /// What the hooks cost those who make no TCP connections: timers and system calls.
+    Host,
+    /// Exec to ready line; an idle host.
+    Startup,
+    /// Load from slow to full, on one CPU and on all.
+    Scale,
+    /// Attaches a program of the floor and reads its ring (started by the kernel bench).
+    #[command(hide = true)]
+    Floor { object: PathBuf, program: String },
+}
+
+/// One line of the output.
+#[derive(Serialize)]
+struct Figure<'a> {
+    key: &'a str,
+    samples: &'a [f64],
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("meter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.bench {
+        Bench::Kernel { floor } => kernel::run(floor, cli.check),
+        Bench::Host => host::run(cli.check),
+        Bench::Startup => start::run(cli.check),
+        Bench::Scale => scale::run(cli.check),
+        Bench::Floor { object, program } => floor::run(object, program),
+    }
+}
+
+/// Hands a figure on.
+#[expect(clippy::print_stdout, reason = "the program's answer")]
+pub fn tell(key: &str, samples: &[f64]) -> Result<()> {
+    println!("{}", serde_json::to_string(&Figure { key, samples })?);
+    Ok(())
+}
+
+/// Samples of several quantities, round after round.
+#[derive(Default)]
+pub struct Samples(std::collections::BTreeMap<String, Vec<f64>>);
+
+impl Samples {
+    pub fn add(&mut self, key: impl Into<String>, value: f64) {
+        let key = key.into();
+        eprintln!("meter: {key} = {value:.3}");
+        self.0.entry(key).or_default().push(value);
+    }
+
+    pub fn tell(&self) -> Result<()> {
+        self.0.iter().try_for_each(|(key, samples)| tell(key, samples))
+    }
+}

@@ -1,0 +1,149 @@
+//! Load of the benches in a namespace of its own, and what programs and processes cost meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::programs::loaded_programs;
+use serde::{Deserialize, Serialize};
+
+use crate::netns::Namespace;
+use crate::process::Running;
+
+/// State transitions of one connection of the load, both ends together.
+pub const TRANSITIONS: u64 = 10;
+/// The slowest load, on the slowest machine.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// What `flood` says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flood {
+    pub connections: u64,
+    pub seconds: f64,
+    /// connect(), microseconds: 50, 90, 99, 99.9 per cent, and the slowest.
+    pub connect_us: [u64; 5],
+}
+
+impl Flood {
+    pub fn per_second(&self) -> f64 {
+        self.connections as f64 / self.seconds
+    }
+
+    pub fn transitions(&self) -> f64 {
+        (self.connections * TRANSITIONS) as f64
+    }
+}
+
+/// How a load is to be made.
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub connections: u64,
+    pub rate: Option<u64>,
+    /// Run on this CPU alone.
+    pub cpu: Option<usize>,
+}
+
+/// A namespace for one load: with its end all its TIME_WAITs are gone, so that the next starts like this one.
+pub fn namespace() -> Result<Namespace> {
+    let ns = Namespace::new()?;
+    // Every connection leaves a TIME_WAIT, as on a host without a bound; none is refused, none is used again.
+    ns.sysctl(&[
+        ("ipv4/tcp_max_tw_buckets", "4000000"),
+        ("ipv4/tcp_tw_reuse", "0"),
+        ("ipv4/ip_local_port_range", "10240 65535"),
+        ("core/somaxconn", "4096"),
+    ])?;
+    Ok(ns)
+}
+
+impl Load {
+    pub fn fast(connections: u64) -> Self {
+        Self { connections, rate: None, cpu: None }
+    }
+
+    /// Runs to its end.
+    pub fn run(&self, ns: &Namespace, dir: &Path) -> Result<Flood> {
+        let mut command = match self.cpu {
+            Some(cpu) => {
+                let mut command = ns.command("taskset");
+                command.args(["--cpu-list", &cpu.to_string()]).arg(sibling("flood")?);
+                command
+            }
+            None => ns.command(sibling("flood")?),
+        };
+        command.args(["--connections", &self.connections.to_string()]);
+        // At most a tenth of the ports of each destination, at least a few destinations.
+        command.args(["--destinations", &(self.connections / 5_000).clamp(16, 4_000).to_string()]);
+        if let Some(rate) = self.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        let mut running = Running::start(command, dir, "flood")?;
+        running.succeed(LIMIT)?;
+        serde_json::from_str(&running.stdout()).context("what flood said")
+    }
+}
+
+/// A program of this package, next to the one that runs.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("our own path")?;
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} (build it with `cargo build --release -p portchurn-tests`)"))
+}
+
+/// A BPF program's own statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    /// Only while statistics are switched on.
+    pub runs: u64,
+    pub nanos: u64,
+    /// Skipped by the kernel's recursion guard; always counted.
+    pub missed: u64,
+}
+
+/// The programs that a process holds, by name.
+pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
+    let mut held: BTreeMap<u32, Runs> = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A file that was closed meanwhile is none of ours.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+        };
+        if let Some(id) = field("prog_id") {
+            let number = |name| field(name).unwrap_or_default();
+            let runs = Runs { runs: number("run_cnt"), nanos: number("run_time_ns"), missed: number("recursion_misses") };
+            // Links of the program name it too, without its counters.
+            let known = held.entry(u32::try_from(id)?).or_default();
+            if runs.runs >= known.runs && text.contains("run_cnt") {
+                *known = runs;
+            }
+        }
+    }
+    let names = loaded_programs().filter_map(Result::ok).filter_map(|info| {
+        Some((info.name_as_str()?.to_owned(), *held.get(&info.id())?))
+    });
+    Ok(names.collect())
+}
+
+/// Nanoseconds on a CPU, user and system, of all threads that a process has now.
+pub fn cpu_nanos(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        sum += text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+/// Times that the threads of a process have gone to sleep, which is how often they were woken.
+pub fn wake_ups(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
+        sum += count.unwrap_or(0);
+    }
+    Ok(sum)
+}

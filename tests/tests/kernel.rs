@@ -1,0 +1,361 @@
+//! This kernel against what the sources and the plan take for granted: prototypes of the hooks, layouts of the records, what the
+//! verifier makes of every program - and life without BTF.
+//!
+//! On one kernel these say little; `cargo xtask e2e vm --all` runs them on each that is supported.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use aya::programs::{Program as Loaded, ProgramError};
+use aya::{Btf, Ebpf, VerifierLogLevel};
+use btfparse::{Readable, TypeInformation, TypeVariant};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use portchurn_tests::compare::logged;
+use portchurn_tests::hooks::{self, Kind, Program, Prototype, Version, canonical};
+use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::require;
+use portchurn_tests::require::Need;
+use portchurn_tests::script::{Manner, Step, Then, Via};
+use portchurn_tests::tracer::{Tracer, binary};
+use tracer::probe::attach::object;
+use tracer::probe::{Host, Options, plan};
+
+type Result = anyhow::Result<()>;
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+fn programs() -> anyhow::Result<Vec<Program>> {
+    hooks::programs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-ebpf/src/probes"))
+}
+
+fn this_version() -> anyhow::Result<Version> {
+    hooks::version(&fs::read_to_string("/proc/sys/kernel/osrelease")?)
+}
+
+struct Bytes(Vec<u8>);
+
+impl Readable for Bytes {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let past_the_end = || btfparse::Error::new(btfparse::ErrorKind::IOError, "past the end");
+        let start = usize::try_from(offset).map_err(|_| past_the_end())?;
+        let bytes = self.0.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(past_the_end)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Return type and parameters of tracepoints and functions, as this kernel's BTF has them.
+struct Types {
+    all: TypeInformation,
+    tracepoints: BTreeMap<String, u32>,
+    functions: BTreeMap<String, u32>,
+}
+
+impl Types {
+    fn read() -> anyhow::Result<Self> {
+        let bytes = Bytes(fs::read("/sys/kernel/btf/vmlinux")?);
+        let all = TypeInformation::new(&bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let (mut tracepoints, mut functions) = (BTreeMap::new(), BTreeMap::new());
+        for found in all.get().values() {
+            match found {
+                TypeVariant::Typedef(alias) => {
+                    if let Some(name) = alias.name().as_deref().and_then(|name| name.strip_prefix("btf_trace_")) {
+                        tracepoints.insert(name.to_owned(), *alias.tid());
+                    }
+                }
+                TypeVariant::Func(function) => {
+                    if let Some(name) = function.name() {
+                        functions.insert(name.clone(), *function.prototype_tid());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { all, tracepoints, functions })
+    }
+
+    fn of(&self, id: u32) -> anyhow::Result<TypeVariant> {
+        self.all.from_id(id).with_context(|| format!("type {id}"))
+    }
+
+    /// `None` = this kernel has no such hook.
+    fn prototype(&self, program: &Program) -> anyhow::Result<Option<(String, Vec<String>)>> {
+        let tracepoint = matches!(program.kind, Kind::Btf | Kind::Classic);
+        let hooks = if tracepoint { &self.tracepoints } else { &self.functions };
+        let Some(&(mut id)) = hooks.get(&program.hook) else { return Ok(None) };
+        if let TypeVariant::Ptr(pointer) = self.of(id)? {
+            id = *pointer.tid();
+        }
+        let TypeVariant::FuncProto(function) = self.of(id)? else { bail!("{} is no function", program.hook) };
+        // What a tracepoint's callback gets first is its own data.
+        let parameters = function.parameter_list().iter().skip(usize::from(tracepoint));
+        let parameters = parameters.map(|one| Ok(canonical(&self.name(one.tid())?))).collect::<anyhow::Result<_>>()?;
+        Ok(Some((canonical(&self.name(*function.return_tid())?), parameters)))
+    }
+
+    /// As C spells it, or nearly so.
+    fn name(&self, id: u32) -> anyhow::Result<String> {
+        let named = |kind: &str, name: &Option<String>| format!("{kind}{}", name.as_deref().unwrap_or("?"));
+        Ok(match self.of(id)? {
+            TypeVariant::Void => "void".into(),
+            TypeVariant::Ptr(to) => format!("{} *", self.name(*to.tid())?),
+            TypeVariant::Const(to) => format!("const {}", self.name(*to.tid())?),
+            TypeVariant::Volatile(to) => format!("volatile {}", self.name(*to.tid())?),
+            TypeVariant::Restrict(to) => self.name(*to.tid())?,
+            // `__user` and the like.
+            TypeVariant::TypeTag(to) => self.name(*to.tid())?,
+            TypeVariant::Struct(found) => named("struct ", found.name()),
+            TypeVariant::Union(found) => named("union ", found.name()),
+            TypeVariant::Fwd(found) => named("struct ", found.name()),
+            TypeVariant::Enum(found) => named("enum ", found.name()),
+            TypeVariant::Int(found) => named("", found.name()),
+            TypeVariant::Typedef(found) => named("", found.name()),
+            other => bail!("a parameter of type {other:?}"),
+        })
+    }
+}
+
+/// The fields of a tracepoint's record: type, name, offset.
+fn fields(category: &str, name: &str) -> anyhow::Result<Vec<(String, String, u32)>> {
+    let path = PathBuf::from(TRACING).join("events").join(category).join(name).join("format");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("field:"))
+        .map(|line| {
+            let mut parts = line.split(';').map(str::trim);
+            let declared = parts.next().context("a declaration")?;
+            let (kind, name) = declared.rsplit_once(' ').context("a type and a name")?;
+            let offset = parts.find_map(|part| part.strip_prefix("offset:")).context("an offset")?;
+            Ok((canonical(kind), name.to_owned(), offset.parse()?))
+        })
+        .collect()
+}
+
+/// The prototype for this kernel; `None` = the program is for others.
+fn current(program: &Program, version: Version) -> anyhow::Result<Option<&Prototype>> {
+    let mut valid = program.prototypes.iter().filter(|one| one.holds_for(version));
+    let one = valid.next();
+    ensure!(valid.next().is_none(), "two prototypes for {}.{}", version.0, version.1);
+    Ok(one)
+}
+
+/// The record of a system call tracepoint; parameters begin behind the number, 8 bytes each.
+fn check_call(program: &Program, prototype: &Prototype) -> Result {
+    let (call, entering) = match (program.hook.strip_prefix("sys_enter_"), program.hook.strip_prefix("sys_exit_")) {
+        (Some(call), _) => (call, true),
+        (_, Some(call)) => (call, false),
+        _ => bail!("no system call"),
+    };
+    ensure!(prototype.name == format!("sys_{call}"), "the prototype is of {}", prototype.name);
+    let arguments: Vec<_> = fields("syscalls", &format!("sys_enter_{call}"))?.into_iter().skip(5).collect();
+    let kinds: Vec<&String> = arguments.iter().map(|(kind, ..)| kind).collect();
+    ensure!(kinds == prototype.parameters.iter().collect::<Vec<_>>(), "the kernel has {kinds:?}");
+    let offsets: Vec<u32> = arguments.iter().map(|(.., offset)| *offset).collect();
+    ensure!(offsets == (16..).step_by(8).take(offsets.len()).collect::<Vec<_>>(), "the kernel has them at {offsets:?}");
+    let returned = fields("syscalls", &program.hook)?.pop().context("fields")?;
+    ensure!(entering || returned == ("long".into(), "ret".into(), 16), "the kernel has {returned:?}");
+    Ok(())
+}
+
+#[test]
+fn prototypes_are_as_the_comments_say() -> Result {
+    require!();
+    let (types, version) = (Types::read()?, this_version()?);
+    let check = |program: &Program| -> Result {
+        let Some(told) = current(program, version)? else { return Ok(()) };
+        if program.category.as_deref() == Some("syscalls") {
+            return check_call(program, told);
+        }
+        // Whether a hook must be there is the business of the table of hooks (`cargo xtask e2e vm`).
+        let Some((returns, parameters)) = types.prototype(program)? else { return Ok(()) };
+        ensure!(told.name == program.hook, "the prototype is of {}", told.name);
+        ensure!(
+            told.parameters == parameters && (told.returns == returns || program.kind == Kind::Btf),
+            "the comment has {} ({}), the kernel {returns} ({})",
+            told.returns,
+            told.parameters.join(", "),
+            parameters.join(", ")
+        );
+        Ok(())
+    };
+    let programs = programs()?;
+    let wrong: Vec<String> = with_tracefs(|| {
+        let checked = programs.iter().map(|program| (program, check(program)));
+        let wrong = checked.filter_map(|(program, outcome)| Some((program, outcome.err()?)));
+        Ok(wrong.map(|(program, error)| format!("{} on {}: {error:#}", program.name, program.hook)).collect())
+    })?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// What `state_classic` reads at fixed places.
+#[test]
+fn the_classic_record_is_laid_out_as_expected() -> Result {
+    require!();
+    let fields = with_tracefs(|| fields("sock", "inet_sock_set_state"))?;
+    for (name, offset) in [
+        ("skaddr", 8),
+        ("oldstate", 16),
+        ("newstate", 20),
+        ("sport", 24),
+        ("dport", 26),
+        ("family", 28),
+        ("protocol", 30),
+        ("saddr[4]", 32),
+        ("daddr[4]", 36),
+        ("saddr_v6[16]", 40),
+        ("daddr_v6[16]", 56),
+    ] {
+        let found = fields.iter().find(|(_, found, _)| found == name).map(|(.., offset)| *offset);
+        assert_eq!(found, Some(offset), "{name}: {fields:?}");
+    }
+    Ok(())
+}
+
+/// Runs `work` where tracefs is mounted: here, or else in a mount namespace of a thread of its own.
+fn with_tracefs<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    let privately = || {
+        if !Path::new(TRACING).join("events").exists() {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            mount(Some("tracefs"), TRACING, Some("tracefs"), MsFlags::empty(), None::<&str>)
+                .context("mounting tracefs")?;
+        }
+        work()
+    };
+    std::thread::scope(|scope| match scope.spawn(privately).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// What the verifier says of a program: instructions processed, bytes of stack.
+fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // The log of a program that loads is not to be had from aya. So let the kernel verify it and then, having no file descriptor
+    // left to hand out, refuse it after all.
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard)?;
+    let refused = match program {
+        Loaded::BtfTracePoint(program) => program.load(hook, btf),
+        Loaded::TracePoint(program) => program.load(),
+        Loaded::FEntry(program) => program.load(hook, btf),
+        Loaded::FExit(program) => program.load(hook, btf),
+        other => bail!("a program of type {:?}", other.prog_type()),
+    };
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    let (error, log) = match refused {
+        Err(ProgramError::LoadError { io_error, verifier_log }) => (io_error, verifier_log.to_string()),
+        Err(error) => return Err(error.into()),
+        Ok(()) => bail!("it got a file descriptor although there was none"),
+    };
+    ensure!(error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32), "{error}: {log}");
+    let number = |before: &str| -> anyhow::Result<u64> {
+        let rest = log.split_once(before).with_context(|| format!("{before:?} in {log:?}"))?.1;
+        Ok(rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?)
+    };
+    // One number per function of the program: `stack depth 64+16`.
+    let stack = log.split_once("stack depth ").context("the stack depth")?.1.lines().next().unwrap_or_default();
+    let stack = stack.split('+').map(|part| part.trim().parse::<u64>().unwrap_or_default()).sum();
+    Ok((number("processed ")?, stack))
+}
+
+/// The object as this kernel takes it, and as it would without BTF.
+fn objects(btf: &Btf) -> anyhow::Result<(Ebpf, Ebpf)> {
+    let host = Host::collect();
+    let blind = Host { btf: Err("hidden".into()), ..host.clone() };
+    let blind = object(&plan(&blind, &Options::default()), None, false, VerifierLogLevel::STATS)?;
+    Ok((whole_object(&host, btf)?, blind))
+}
+
+fn whole_object(host: &Host, btf: &Btf) -> anyhow::Result<Ebpf> {
+    let plan = plan(host, &Options::default());
+    let mut ebpf = object(&plan, Some(btf), true, VerifierLogLevel::STATS)?;
+    let first = ebpf.program_mut("state_first").context("state_first")?;
+    if verdict(first, "inet_sock_set_state", btf).is_err() {
+        // 5.10 has no bpf_get_socket_cookie in tracing programs.
+        return Ok(object(&plan, Some(btf), false, VerifierLogLevel::STATS)?);
+    }
+    Ok(ebpf)
+}
+
+/// Printed as `VERIFIED PROGRAM INSTRUCTIONS STACK`, for docs/VERIFIER.md.
+#[test]
+fn every_program_passes_the_verifier() -> Result {
+    /// The kernel's own limit is a million; a tenth of it leaves room for kernels that look at more paths.
+    const INSTRUCTIONS: u64 = 100_000;
+    require!();
+    let btf = Btf::from_sys_fs()?;
+    let (mut whole, mut blind) = objects(&btf)?;
+    let mut heavy = Vec::new();
+    for declared in programs()? {
+        // The one program that is there for kernels without BTF.
+        let ebpf = if declared.category.as_deref() == Some("sock") { &mut blind } else { &mut whole };
+        let program = ebpf.program_mut(&declared.name).with_context(|| format!("{} in the object", declared.name))?;
+        match verdict(program, &declared.hook, &btf) {
+            Ok((instructions, stack)) => {
+                eprintln!("VERIFIED {} {instructions} {stack}", declared.name);
+                if instructions > INSTRUCTIONS {
+                    heavy.push(format!("{}: {instructions} instructions", declared.name));
+                }
+            }
+            Err(error) => eprintln!("REFUSED {} {}", declared.name, format!("{error:#}").replace('\n', " ")),
+        }
+    }
+    assert!(heavy.is_empty(), "the verifier has too much to do: {}", heavy.join(", "));
+    Ok(())
+}
+
+/// Without BTF the classic tracepoint is left: connects are still counted, and what is lost is said.
+#[test]
+fn without_btf_it_counts_connects_and_says_what_is_lost() -> Result {
+    require!(Need::Program("unshare", "util-linux"), Need::Program("mount", "mount"));
+    let hidden = |arguments: &[&str]| -> anyhow::Result<Command> {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount -t tmpfs none /sys/kernel/btf && exec \"$@\"").arg("sh").arg(binary()?).args(arguments);
+        Ok(command)
+    };
+    let diagnosis = hidden(&["doctor", "--json"])?.output()?;
+    assert_eq!(diagnosis.status.code(), Some(1), "{}", String::from_utf8_lossy(&diagnosis.stderr));
+    let diagnosis: serde_json::Value = serde_json::from_slice(&diagnosis.stdout)?;
+    assert_eq!(diagnosis["tier"], "classic");
+    assert_eq!(diagnosis["hooks"], serde_json::json!(["inet_sock_set_state"]));
+    let lost: Vec<&str> =
+        diagnosis["degraded"].as_array().context("losses")?.iter().filter_map(|loss| loss["lost"].as_str()).collect();
+    for word in ["network namespaces", "cookies", "errno", "TIME_WAIT is inferred"] {
+        assert!(lost.iter().any(|loss| loss.contains(word)), "{word}: {lost:?}");
+    }
+
+    let lab = Lab::with_ports(40000, 40063)?;
+    lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
+    // A port that nobody else on this machine uses: the classic record does not tell namespaces apart.
+    let _server = lab.serve("server", "127.0.0.1:9471", Manner::WaitForPeer)?;
+    let report = hidden(&["report", "--json", "--for", "600s"])?;
+    let report = Tracer::start_command(report, lab.dir(), "report")?;
+    let steps = vec![Step::connect([addr("127.0.0.1:9471")], 80, Via::Blocking, Then::Close)];
+    let log = lab.run("client", steps)?;
+    // Not as a `Report`, in which every attribution has a namespace.
+    let report: serde_json::Value = serde_json::from_str(&report.finish()?)?;
+    let told = logged(&log).into_values().next().context("connects")?;
+    assert_eq!((told.connects, told.established), (80, 64), "the scenario itself");
+    assert_eq!(report["host"]["tier"], "classic");
+    assert_eq!(report["events"]["lost"]["ring_full"], 0);
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let mut seen = (0, 0, 0);
+    for entry in report["attributions"].as_array().context("attributions")? {
+        if entry["remote_port"] == 9471 && number(&entry["connects"]) > 0 {
+            assert_eq!(entry["pid"].as_u64(), log.pids().first().map(|pid| u64::from(*pid)), "{entry}");
+            assert!(entry["netns"].is_null(), "{entry}");
+            seen.0 += number(&entry["connects"]);
+            seen.1 += number(&entry["established"]);
+            seen.2 += entry["failed"].as_object().context("failures")?.values().map(number).sum::<u64>();
+        }
+    }
+    assert_eq!(seen, (80, 64, 16), "connects, established, failed");
+    Ok(())
+}

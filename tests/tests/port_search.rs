@@ -1,0 +1,54 @@
+//! The early warning: how long connect() searches for a port, and that it rises long before one fails.
+
+use std::time::Duration;
+
+use portchurn_tests::compare::assert_counts;
+use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::require;
+use portchurn_tests::script::{Manner, Step, What};
+use portchurn_tests::tracer::{Report, Tracer};
+
+type Result = anyhow::Result<()>;
+
+const TO: &str = "127.0.0.1:9001";
+
+fn after(connects: u32) -> anyhow::Result<(Report, u64)> {
+    let lab = Lab::new()?;
+    lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
+    let _server = lab.serve("server", TO, Manner::WaitForPeer)?;
+    let tracer = Tracer::report(lab.dir())?;
+    let log = lab.run("client", vec![Step::churn([addr(TO)], connects)])?;
+    let mut report = tracer.finish_report()?;
+    assert_counts(&report, lab.netns(), &log);
+    report.destinations.retain(|dest| dest.netns == lab.netns() && dest.remote_port == 9001);
+    // What the client saw is an upper bound of every search.
+    let longest = log.of(What::Connect).map(|entry| entry.end_ns - entry.start_ns).max().expect("connects");
+    Ok((report, longest))
+}
+
+#[test]
+fn a_half_full_range_is_searched_for_long_and_said_to_be() -> Result {
+    require!();
+    let (report, longest) = after(16_000)?;
+    let [dest] = report.destinations.as_slice() else { panic!("{:?}", report.destinations) };
+    assert!(dest.failed.is_empty(), "{:?}", dest.failed);
+    let search = &dest.port_search_ms;
+    // A thread that changes CPUs in the middle of connect() leaves its search unknown.
+    assert!((15_800..=16_000).contains(&search.count), "{search:?}");
+    let longest = Duration::from_nanos(longest).as_secs_f64() * 1e3;
+    assert!(search.max.is_some_and(|max| max <= longest), "{search:?}, and the client saw {longest} ms at most");
+    let (recent, quickest) = (dest.port_search_recent_ms.expect("recent"), dest.port_search_quickest_ms.expect("best"));
+    assert!(recent >= 4.0 * quickest, "{recent} {quickest}");
+    assert!(report.findings.iter().any(|finding| finding.id == "port-search-slow"), "{:?}", report.findings);
+    Ok(())
+}
+
+#[test]
+fn a_range_with_room_gives_no_warning() -> Result {
+    require!();
+    let (report, _) = after(4_000)?;
+    let [dest] = report.destinations.as_slice() else { panic!("{:?}", report.destinations) };
+    assert!((3_950..=4_000).contains(&dest.port_search_ms.count), "{:?}", dest.port_search_ms);
+    assert!(report.findings.iter().all(|finding| finding.id != "port-search-slow"), "{:?}", report.findings);
+    Ok(())
+}

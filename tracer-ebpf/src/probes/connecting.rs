@@ -1,0 +1,68 @@
+//! How long connect() searches for a port: from CLOSE->SYN_SENT, which comes before the search, to the first sign that it is over.
+//!
+//! The search runs in the caller's context with the socket locked, so the CPU that saw the transition nearly always sees the sign
+//! too; after a migration in between, the time of that one connect stays unknown.
+
+use tracer_common::{Counter, PortSearchRecord, RecordKind};
+
+use crate::emit::{header, now, record};
+use crate::maps::{CONNECTING, offset};
+use crate::sock::Untrusted;
+use tracer_common::Offsets;
+
+/// CLOSE->SYN_SENT of `sock`.
+#[inline(always)]
+pub fn begins(sock: u64, ktime: u64) {
+    if let Some(slot) = CONNECTING.get_ptr_mut(0) {
+        // SAFETY: this CPU's own slot. An interrupt has no connect() to begin; a thread that takes over the CPU may, and then the
+        // search of the first one stays unknown.
+        unsafe {
+            (*slot).since = ktime;
+            (*slot).sock = sock;
+        }
+    }
+}
+
+/// When the search of `sock` began, if this CPU knows; forgets it.
+#[inline(always)]
+pub fn ends(sock: u64) -> Option<u64> {
+    let slot = CONNECTING.get_ptr_mut(0)?;
+    // SAFETY: as above.
+    unsafe {
+        if (*slot).sock != sock {
+            return None;
+        }
+        (*slot).sock = 0;
+        Some((*slot).since)
+    }
+}
+
+/// A timer was armed. tcp_connect() arms the retransmission timer as soon as the SYN is out (net/ipv4/tcp_output.c).
+#[inline(always)]
+pub fn timer_armed(timer: u64) {
+    let own = offset::ICSK_RETRANSMIT.load();
+    let offset = if own == Offsets::MISSING { offset::SK_RETRANSMIT.load() } else { own };
+    if offset == Offsets::MISSING {
+        return;
+    }
+    let sock = timer - u64::from(offset);
+    if let Some(since) = ends(sock) {
+        searched(Untrusted(sock), since);
+    }
+}
+
+/// The search that began at `since` found a port.
+#[inline(always)]
+pub fn searched(sk: Untrusted, since: u64) {
+    let (cookie, flag) = sk.cookie();
+    let ktime = now();
+    record::<PortSearchRecord>(Counter::CallRingFull, |out| {
+        // SAFETY: ring-buffer memory of this size, written whole.
+        unsafe {
+            (*out).header = header(RecordKind::PortSearch, 0, flag, PortSearchRecord::SIZE, ktime);
+            (*out).cookie = cookie;
+            (*out).sock = sk.0;
+            (*out).nanos = ktime.saturating_sub(since);
+        }
+    });
+}

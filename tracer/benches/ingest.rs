@@ -1,0 +1,131 @@
+//! What one event costs the tracker, and one record the decoder, at several sizes of the tables.
+//!
+//! "fresh": tables grow from nothing. "steady": flows come and go while as many stay open. The events are made before the clock starts.
+
+mod common;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tracer::event::{self, Event, Namer, ProcessFacts};
+use tracer_common::{Header, RecordKind, TaskRecord, TimeWaitRecord, TransitionRecord};
+
+use common::{Churn, Connection, SECOND, tracker};
+
+const SIZES: [(u64, &str); 3] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")];
+/// Events made at a time, outside the clock.
+const BATCH: u64 = 2_000;
+
+fn ingest(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ingest");
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    group.throughput(Throughput::Elements(Churn::EVENTS));
+    for (flows, name) in SIZES {
+        group.bench_function(BenchmarkId::new("steady", name), |bencher| {
+            let mut tracker = tracker();
+            // One entry in TIME_WAIT for each live flow, and a rate to match.
+            let mut churn = Churn::start(&mut tracker, flows, flows);
+            bencher.iter_custom(|connections| {
+                let mut took = Duration::ZERO;
+                let mut events = Vec::new();
+                let mut left = connections;
+                while left > 0 {
+                    let now = BATCH.min(left);
+                    left -= now;
+                    events.clear();
+                    for _ in 0..now {
+                        churn.step(|event| events.push(event.clone()));
+                    }
+                    let began = Instant::now();
+                    for event in &events {
+                        tracker.ingest(black_box(event));
+                    }
+                    tracker.advance(event::Ktime(churn.now()));
+                    took += began.elapsed();
+                }
+                took
+            });
+            let counts = tracker.snapshot().events;
+            assert_eq!((counts.repaired, counts.evicted), (0, 0), "the churn itself: {counts:?}");
+        });
+    }
+    group.throughput(Throughput::Elements(1));
+    for (flows, name) in SIZES {
+        group.bench_function(BenchmarkId::new("fresh", name), |bencher| {
+            let events: Vec<Event> =
+                (0..flows).flat_map(|number| Connection::new(number).opens(2 * SECOND + number * 100)).collect();
+            bencher.iter_custom(|wanted| {
+                let mut took = Duration::ZERO;
+                let mut left = wanted;
+                while left > 0 {
+                    let mut tracker = tracker();
+                    let now = usize::try_from(left).unwrap_or(usize::MAX).min(events.len());
+                    let began = Instant::now();
+                    for event in events.iter().take(now) {
+                        tracker.ingest(black_box(event));
+                    }
+                    took += began.elapsed();
+                    left -= now as u64;
+                }
+                took
+            });
+        });
+    }
+    group.finish();
+}
+
+struct NoNames;
+
+impl Namer for NoNames {
+    fn process(&mut self, _: &TaskRecord) -> ProcessFacts {
+        ProcessFacts::default()
+    }
+}
+
+/// Records as the ring has them: transitions, and a minisocket's begin and end for each eight of them.
+fn records(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0..count {
+        let kind = match number % 10 {
+            8 => RecordKind::TimeWaitStart,
+            9 => RecordKind::TimeWaitEnd,
+            _ => RecordKind::Transition,
+        };
+        let mut record = vec![0; kind.size()];
+        record[0] = kind as u8;
+        record[1] = 2;
+        let mut put = |at: usize, value: &[u8]| record[at..at + value.len()].copy_from_slice(value);
+        put(std::mem::offset_of!(Header, size), &u32::try_from(kind.size()).unwrap_or(0).to_ne_bytes());
+        put(std::mem::offset_of!(Header, ktime), &(number as u64).to_ne_bytes());
+        if kind == RecordKind::Transition {
+            put(std::mem::offset_of!(TransitionRecord, cookie), &(number as u64 + 1).to_ne_bytes());
+            put(std::mem::offset_of!(TransitionRecord, old_state), &[1]);
+            put(std::mem::offset_of!(TransitionRecord, new_state), &[4]);
+        } else {
+            put(std::mem::offset_of!(TimeWaitRecord, cookie), &(number as u64 + 1).to_ne_bytes());
+            put(std::mem::offset_of!(TimeWaitRecord, substate), &[6]);
+        }
+        bytes.extend(record);
+    }
+    bytes
+}
+
+fn decode(criterion: &mut Criterion) {
+    const RECORDS: usize = 2_000;
+    let bytes = records(RECORDS);
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.bench_function("records", |bencher| {
+        bencher.iter(|| {
+            let skipped = event::decode(black_box(&bytes), &mut NoNames, |event| {
+                black_box(&event);
+            });
+            assert_eq!(skipped, 0);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, ingest, decode);
+criterion_main!(benches);

@@ -1,0 +1,91 @@
+//! Bytes that the tracker holds, as the operating system counts them: per live flow, per minisocket, with a full house, and after an
+//! hour of churn in compressed time. One JSON line per figure, as the other measuring programs print them.
+//!
+//! A program of its own per figure (it starts itself again): freed memory that the allocator keeps would blur the next figure.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Churn, Connection, SECOND, tracker};
+use tracer::event::Ktime;
+
+const FIGURES: [&str; 4] = ["flow", "time_wait", "full", "hour"];
+
+#[expect(clippy::print_stdout, reason = "the program's answer")]
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let check = arguments.iter().any(|argument| argument == "--test" || argument == "--check");
+    let scale = if check { 1_000 } else { 1 };
+    match arguments.iter().position(|argument| argument == "--figure").and_then(|at| arguments.get(at + 1)) {
+        Some(figure) => {
+            for (key, value) in measure(figure, scale) {
+                println!("{{\"key\":\"memory.{key}\",\"samples\":[{value}]}}");
+            }
+        }
+        None => {
+            let own = std::env::current_exe().expect("our own path");
+            for figure in FIGURES {
+                let mut command = Command::new(&own);
+                command.args(["--figure", figure]).args(check.then_some("--check"));
+                assert!(command.status().expect("started").success(), "{figure}");
+            }
+        }
+    }
+}
+
+fn measure(figure: &str, scale: u64) -> Vec<(&'static str, f64)> {
+    let flows = 200_000 / scale;
+    let minisockets = 1_000_000 / scale;
+    let mut tracker = tracker();
+    match figure {
+        "flow" => {
+            let before = resident();
+            for number in 0..flows {
+                Connection::new(number).opens(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
+            }
+            tracker.advance(Ktime(3 * SECOND));
+            let bytes = (resident() - before) / flows as f64;
+            assert_eq!(tracker.snapshot().flows, flows);
+            vec![("bytes_per_flow", bytes)]
+        }
+        "time_wait" => {
+            // Closed flows are remembered for a while, whatever became of them; not what is measured here.
+            for number in minisockets..minisockets + 300_000 / scale {
+                Connection::new(number).resets(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
+            }
+            let before = resident();
+            Churn::start(&mut tracker, 0, minisockets);
+            assert_eq!(tracker.snapshot().time_wait, minisockets);
+            vec![("bytes_per_time_wait", (resident() - before) / minisockets as f64)]
+        }
+        "full" => {
+            Churn::start(&mut tracker, flows, minisockets);
+            vec![("full_mib", resident() / f64::from(1 << 20))]
+        }
+        _ => {
+            // 2,000 connections a second for an hour; the first two minutes fill the tables.
+            let mut churn = Churn::start(&mut tracker, 10_000 / scale, 120_000 / scale);
+            let mut early = 0.0;
+            for minute in 0..60 {
+                for step in 0..120_000 / scale {
+                    churn.step(|event| tracker.ingest(event));
+                    if step % 1000 == 0 {
+                        tracker.advance(Ktime(churn.now()));
+                    }
+                }
+                if minute == 2 {
+                    early = resident();
+                }
+            }
+            vec![("hour_start_mib", early / f64::from(1 << 20)), ("hour_end_mib", resident() / f64::from(1 << 20))]
+        }
+    }
+}
+
+/// Bytes of this process in memory.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0
+}

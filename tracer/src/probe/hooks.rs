@@ -1,0 +1,91 @@
+//! What the BPF object has to offer: each program with its hook, and which of them stand in for each other.
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    BtfTracepoint,
+    /// A classic tracepoint of that category; needs tracefs.
+    Tracepoint(&'static str),
+    Fentry,
+    Fexit,
+}
+
+/// One hook and its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// BPF program.
+    pub program: &'static str,
+    /// Tracepoint or kernel function.
+    pub hook: &'static str,
+    pub kind: Kind,
+}
+
+const fn hook(program: &'static str, hook: &'static str, kind: Kind) -> Hook {
+    Hook { program, hook, kind }
+}
+
+/// Programs of one tracepoint run in the order of their attachment: the first link must come first.
+pub const CHAIN: [Hook; 3] = [
+    hook("state_first", "inet_sock_set_state", Kind::BtfTracepoint),
+    hook("state_second", "inet_sock_set_state", Kind::BtfTracepoint),
+    hook("state_third", "inet_sock_set_state", Kind::BtfTracepoint),
+];
+pub const CLASSIC: Hook = hook("state_classic", "inet_sock_set_state", Kind::Tracepoint("sock"));
+pub const DESTROYED: Hook = hook("socket_destroyed", "tcp_destroy_sock", Kind::BtfTracepoint);
+
+/// Something to learn, and the two ways to it: functions of TCP's own where the kernel lets us in, tracepoints elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    pub name: &'static str,
+    pub exact: &'static [Hook],
+    pub tracepoints: &'static [Hook],
+}
+
+pub const TIME_WAIT: Purpose = Purpose {
+    name: "TIME_WAIT",
+    exact: &[
+        hook("minisocket_start", "__inet_twsk_schedule", Kind::Fentry),
+        hook("minisocket_end", "inet_twsk_kill", Kind::Fentry),
+    ],
+    tracepoints: &[
+        hook("time_wait_start", "timer_start", Kind::BtfTracepoint),
+        hook("time_wait_end", "timer_cancel", Kind::BtfTracepoint),
+    ],
+};
+
+pub const CONNECT: Purpose = Purpose {
+    name: "connect",
+    exact: &[hook("connected_v4", "tcp_v4_connect", Kind::Fexit), hook("connected_v6", "tcp_v6_connect", Kind::Fexit)],
+    tracepoints: &[
+        hook("connect_enter", "sys_enter_connect", Kind::Tracepoint("syscalls")),
+        hook("connect_exit", "sys_exit_connect", Kind::Tracepoint("syscalls")),
+    ],
+};
+
+pub const BIND: Purpose = Purpose {
+    name: "bind",
+    exact: &[hook("bound_v4", "inet_bind", Kind::Fexit), hook("bound_v6", "inet6_bind", Kind::Fexit)],
+    tracepoints: &[
+        hook("bind_enter", "sys_enter_bind", Kind::Tracepoint("syscalls")),
+        hook("bind_exit", "sys_exit_bind", Kind::Tracepoint("syscalls")),
+    ],
+};
+
+const ACCEPT_EXITS: &[Hook] = &[
+    hook("accept_exit", "sys_exit_accept", Kind::Tracepoint("syscalls")),
+    hook("accept4_exit", "sys_exit_accept4", Kind::Tracepoint("syscalls")),
+];
+
+const ACCEPTED_OF_TWO: &[Hook] = &[hook("accepted_of_two", "inet_csk_accept", Kind::Fexit)];
+const ACCEPTED_OF_FOUR: &[Hook] = &[hook("accepted_of_four", "inet_csk_accept", Kind::Fexit)];
+
+/// accept(): fexit finds a function's result behind its parameters, whose number changed in 6.10. Without a program for this
+/// number the system calls are left.
+pub const fn accept(parameters: Option<usize>) -> Purpose {
+    let exact: &[Hook] = match parameters {
+        Some(2) => ACCEPTED_OF_TWO,
+        Some(4) => ACCEPTED_OF_FOUR,
+        _ => &[],
+    };
+    Purpose { name: "accept", exact, tracepoints: ACCEPT_EXITS }
+}

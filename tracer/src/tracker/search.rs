@@ -1,0 +1,51 @@
+//! How long connect() searches for a local port towards one destination.
+//!
+//! The search walks the range from a hashed offset and tries every port of the preferred parity before the first of the other one
+//! (net/ipv4/inet_hashtables.c `__inet_hash_connect`): while half of the range is free it costs microseconds, from then on the whole
+//! half is walked by every connect(), long before one fails.
+
+use super::cell::Distribution;
+
+/// Searches that one median is taken over: a few milliseconds of a storm, a minute of a trickle.
+const RECENT: usize = 64;
+
+/// Search times of one destination.
+#[derive(Debug, Default)]
+pub struct Search {
+    pub all: Distribution,
+    recent: Vec<u64>,
+    /// Median of the last full window of `RECENT` searches, nanoseconds.
+    pub median: Option<u64>,
+    /// The quickest of those medians.
+    pub quickest: Option<u64>,
+}
+
+impl Search {
+    pub fn record(&mut self, nanos: u64) {
+        self.all.record(nanos);
+        self.recent.push(nanos);
+        if self.recent.len() == RECENT {
+            let (_, &mut median, _) = self.recent.select_nth_unstable(RECENT / 2);
+            self.median = Some(median);
+            self.quickest = Some(self.quickest.map_or(median, |quickest| quickest.min(median)));
+            self.recent.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_follow_the_cliff_and_remember_the_plain() {
+        let mut search = Search::default();
+        for nanos in [50_000, 700_000] {
+            for outlier in 0..RECENT {
+                search.record(if outlier % 8 == 0 { 9_000_000 } else { nanos });
+            }
+        }
+        search.record(1);
+        assert_eq!((search.median, search.quickest, search.all.summary().count), (Some(700_000), Some(50_000), 129));
+    }
+}

@@ -1,0 +1,181 @@
+//! Whatever arrives in whatever order - lost, repeated, late, contradictory - the books stay consistent.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::PortSearch;
+
+/// Few enough of each that events meet.
+const COOKIES: u64 = 5;
+const PORTS: u16 = 4;
+
+fn key() -> impl Strategy<Value = FlowKey> {
+    (0..PORTS, 1_u8..4, prop_oneof![Just(443_u16), Just(80)], any::<bool>()).prop_map(|(port, remote, to, held)| {
+        FlowKey {
+            netns: NETNS,
+            local: Endpoint { addr: addr(1), port: if held { 32_768 + port } else { 0 } },
+            remote: Endpoint { addr: addr(remote), port: to },
+        }
+    })
+}
+
+fn id() -> impl Strategy<Value = SocketId> {
+    (0..COOKIES, any::<bool>()).prop_map(|(cookie, known)| SocketId {
+        cookie: if known { SocketCookie::new(cookie) } else { None },
+        sock: 0xffff_0000 + cookie,
+    })
+}
+
+fn state() -> impl Strategy<Value = TcpState> {
+    (0..TcpState::ALL.len()).prop_map(|index| TcpState::ALL[index])
+}
+
+/// Milliseconds within which the clock jumps about.
+fn ktime() -> impl Strategy<Value = Ktime> {
+    (1_000_u64..200_000).prop_map(|millis| Ktime(millis * MS))
+}
+
+fn transition() -> impl Strategy<Value = Event> {
+    (
+        (ktime(), id(), key()),
+        (state(), state()),
+        prop_oneof![Just(0_u16), Just(104), Just(110)],
+        any::<[bool; 4]>(),
+        1_u32..4,
+    )
+        .prop_map(|((ktime, id, key), (old, new), sk_err, [shutdown, caller, rescued, classic], tid)| {
+            Event::Transition(Transition {
+                ktime,
+                id,
+                key,
+                last_port: if key.local.port == 0 { 32_768 } else { key.local.port },
+                old,
+                new,
+                sk_err,
+                shutdown,
+                caller: caller.then_some(Caller { pid: 100, tid, cgroup: CgroupId(0) }),
+                current_tid: tid,
+                rescued,
+                classic,
+            })
+        })
+}
+
+fn minisocket() -> impl Strategy<Value = Event> {
+    (ktime(), id(), key(), any::<[bool; 3]>()).prop_map(|(ktime, id, key, [fin_wait2, expired, begins])| {
+        let event = TimeWaitEvent { ktime, id, key, fin_wait2, expired, current_pid: 100, current_tid: 1 };
+        if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
+    })
+}
+
+fn socket() -> impl Strategy<Value = Event> {
+    (ktime(), id(), key(), 0..3).prop_map(|(ktime, id, key, kind)| {
+        let event = SocketEvent { ktime, id, key, pid: 200, tid: 2 };
+        match kind {
+            0 => Event::Accepted(event),
+            1 => Event::Bound(event),
+            _ => Event::Released(event),
+        }
+    })
+}
+
+fn call() -> impl Strategy<Value = Event> {
+    (ktime(), id(), key(), prop_oneof![Just(99_u16), Just(98), Just(111)], any::<[bool; 2]>(), 1_u32..4).prop_map(
+        |(ktime, id, key, errno, [connect, named], tid)| {
+            Event::CallFailed(Box::new(CallFailed {
+                ktime,
+                entered: Ktime(ktime.0.saturating_sub(MS)),
+                id,
+                netns: NETNS,
+                caller: Caller { pid: 100, tid, cgroup: CgroupId(0) },
+                comm: "client".into(),
+                call: if connect { Call::Connect } else { Call::Bind },
+                errno,
+                target: named.then_some(key.remote),
+                local: key.local,
+            }))
+        },
+    )
+}
+
+fn baseline() -> impl Strategy<Value = Event> {
+    let row = (id(), key(), state(), any::<bool>()).prop_map(|(id, key, state, minisocket)| SocketRow {
+        cookie: id.cookie,
+        key,
+        state,
+        minisocket,
+        remaining: minisocket.then_some(SECOND),
+        owner: None,
+    });
+    (ktime(), any::<bool>(), prop::collection::vec(row, 0..6)).prop_map(|(began, initial, rows)| {
+        let ended = Ktime(began.0 + MS);
+        Event::Baseline(Baseline { netns: NETNS, began, ended, initial, rows: rows.into() })
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => transition(),
+        3 => minisocket(),
+        2 => socket(),
+        1 => call(),
+        1 => baseline(),
+        1 => (ktime(), id(), 0..SECOND).prop_map(|(ktime, id, nanos)| Event::PortSearch(PortSearch { ktime, id, nanos })),
+    ]
+}
+
+/// Every number that is kept incrementally against the same number counted afresh.
+fn consistent(tracker: &Tracker) {
+    let mut held: BTreeMap<ports::DestId, BTreeMap<TcpState, u32>> = BTreeMap::new();
+    for (_, flow) in tracker.flows.iter().filter(|(_, flow)| flow.occupies) {
+        let dest = flow.dest.expect("only towards a destination is a port held");
+        *held.entry(dest).or_default().entry(flow.state).or_default() += 1;
+    }
+    for dest in tracker.ledger.iter().filter_map(|(_, entry)| entry.dest) {
+        *held.entry(dest).or_default().entry(TcpState::TimeWait).or_default() += 1;
+    }
+    for (id, dest) in tracker.places.dests() {
+        let counted = held.remove(&id).unwrap_or_default();
+        assert_eq!(dest.states().collect::<BTreeMap<_, _>>(), counted, "occupancy by state");
+        assert_eq!(dest.in_use(), counted.values().sum::<u32>(), "occupancy");
+        assert!(dest.peak >= dest.in_use());
+    }
+    assert!(held.is_empty(), "ports held towards destinations that are not there: {held:?}");
+    let snapshot = tracker.snapshot();
+    assert_eq!(snapshot.flows, u64::try_from(tracker.flows.len()).expect("fits"));
+    assert_eq!(snapshot.time_wait, u64::try_from(tracker.ledger.len()).expect("fits"));
+    let time_wait: u64 = snapshot.workloads.iter().map(|workload| workload.time_wait.now).sum();
+    assert_eq!(time_wait, snapshot.time_wait, "each entry belongs to one workload");
+    let close_wait = tracker.flows.iter().filter(|(_, flow)| flow.state == TcpState::CloseWait && flow.attr.is_some());
+    let told: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
+    assert_eq!(told, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
+    for workload in &snapshot.workloads {
+        assert!(workload.established <= workload.connects + workload.accepted + snapshot.events.read, "{workload:?}");
+        assert!(workload.lifetime_ms.count <= workload.closed, "{workload:?}");
+    }
+    for dest in &snapshot.destinations {
+        let held: u32 = dest.holders.iter().map(|holder| holder.ports).sum();
+        assert!(held <= dest.ports.in_use, "{dest:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_events_keeps_the_books(
+        events in prop::collection::vec((event(), prop::option::weighted(0.1, ktime())), 1..200),
+        observed in any::<bool>(),
+    ) {
+        let mut lab = Lab::with(|config| config.time_wait_observed = observed);
+        for (event, advance) in events {
+            lab.ingest(&event);
+            if let Some(now) = advance {
+                lab.tracker.advance(now);
+            }
+            consistent(&lab.tracker);
+        }
+        lab.tracker.finish();
+        consistent(&lab.tracker);
+    }
+}

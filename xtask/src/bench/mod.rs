@@ -1,0 +1,113 @@
+//! `cargo xtask bench`: what portchurn costs, what it loses, how it scales, measured side by side in one run.
+//!
+//! Everything is built, then the measuring programs run one after the other (`meter` of tests/ as root, the benches of tracer/), each printing
+//! figures; `rows` says which figures, or ratios of figures, make a row of the table and what its goal is. `all` writes bench/RESULTS.md and
+//! the picture; a single bench prints its rows. `--check` runs everything once and short, in CI: no time is judged, but every row must have
+//! a figure.
+
+mod collect;
+mod figures;
+mod machine;
+mod picture;
+mod rows;
+mod table;
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::setup::{self, Needs};
+use crate::shell::{root, say};
+use collect::Collector;
+use figures::Figures;
+use rows::ROWS;
+
+#[derive(Args)]
+pub struct Options {
+    #[arg(value_enum, default_value_t = What::All)]
+    what: What,
+    /// Once and short: that everything runs, not what it measures.
+    #[arg(long)]
+    check: bool,
+    /// The whole of it so many times; the table tells each.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    Kernel,
+    /// Timers and system calls of those who make no connections.
+    Host,
+    Ingest,
+    Memory,
+    Startup,
+    Reconcile,
+    Scale,
+    All,
+}
+
+impl What {
+    /// In the order of the table; the root of all evil, a machine that is warm from compiling, has passed by the time of the last ones.
+    const EACH: [Self; 7] =
+        [Self::Ingest, Self::Memory, Self::Kernel, Self::Host, Self::Startup, Self::Reconcile, Self::Scale];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Host => "host",
+            Self::Ingest => "ingest",
+            Self::Memory => "memory",
+            Self::Startup => "startup",
+            Self::Reconcile => "reconcile",
+            Self::Scale => "scale",
+            Self::All => "all",
+        }
+    }
+}
+
+/// What CI runs.
+pub fn check() -> Result<()> {
+    run(&Options { what: What::All, check: true, runs: 1 })
+}
+
+pub fn bench(options: &Options) -> Result<()> {
+    setup::setup(Needs::Everything)?;
+    run(options)
+}
+
+fn run(options: &Options) -> Result<()> {
+    let wanted: Vec<What> =
+        if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
+    let collector = Collector::build(options.check)?;
+    let machine = machine::Machine::look();
+    let mut runs = Vec::new();
+    for number in 1..=options.runs.max(1) {
+        let mut figures = Figures::default();
+        for &what in &wanted {
+            say(&format!("bench: {}, run {number} of {}", what.name(), options.runs));
+            collector.collect(what, &mut figures)?;
+        }
+        runs.push(figures);
+    }
+    let rows: Vec<_> = ROWS.iter().filter(|row| wanted.iter().any(|what| row.key().starts_with(what.name()))).collect();
+    let missing: Vec<&str> =
+        rows.iter().filter(|row| runs.iter().any(|run| row.samples(run).is_none())).map(|row| row.key()).collect();
+    ensure!(missing.is_empty(), "no figure for: {}", missing.join(", "));
+    let text = table::render(&machine, &rows, &runs);
+    if options.check {
+        return Ok(());
+    }
+    println!("{text}");
+    if options.what != What::All {
+        return Ok(());
+    }
+    let dir = root().join("bench");
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    picture::draw(&runs, &dir.join(picture::FILE))?;
+    let file = dir.join("RESULTS.md");
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    say(&format!("bench: {} and {}", file.display(), picture::FILE));
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What each kernel must give, and what it must not: the promise that the machines are booted to keep.
+//!
+//! Both ways: a hook that should attach and does not is a failure, and so is one that attaches although the table says no - then
+//! either the table is wrong or portchurn attaches to something else than it believes. The same holds for losses.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::kernels::Series;
+
+/// What `portchurn doctor --json` says, as far as it matters here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Diagnosis {
+    pub kernel: String,
+    pub checks: Vec<Check>,
+    pub tier: Option<String>,
+    pub hooks: Vec<String>,
+    pub degraded: Vec<Loss>,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub found: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Loss {
+    pub what: String,
+    pub lost: String,
+}
+
+/// What lets portchurn in by fentry and fexit: all of these, but not the tracepoint programs that stand in for them elsewhere.
+const EXACT: &[Series] = &Series::ALL;
+const EVERYWHERE: &[Series] = &Series::ALL;
+const NOWHERE: &[Series] = &[];
+
+/// Every hook, and the kernels on which it must attach.
+const HOOKS: [(&str, &[Series]); 17] = [
+    ("inet_sock_set_state", EVERYWHERE),
+    ("tcp_destroy_sock", EVERYWHERE),
+    ("__inet_twsk_schedule", EXACT),
+    ("inet_twsk_kill", EXACT),
+    ("timer_start", NOWHERE),
+    ("timer_cancel", NOWHERE),
+    ("tcp_v4_connect", EXACT),
+    ("tcp_v6_connect", EXACT),
+    ("sys_enter_connect", NOWHERE),
+    ("sys_exit_connect", NOWHERE),
+    ("inet_bind", EXACT),
+    ("inet6_bind", EXACT),
+    ("sys_enter_bind", NOWHERE),
+    ("sys_exit_bind", NOWHERE),
+    ("inet_csk_accept", EXACT),
+    ("sys_exit_accept", NOWHERE),
+    ("sys_exit_accept4", NOWHERE),
+];
+
+/// Every loss that is known, and the kernels on which it must be stated; elsewhere it must not.
+const LOSSES: [(&str, &[Series]); 1] = [
+    // The helper came to tracing programs with 5.12.
+    ("bpf_get_socket_cookie in tracing programs", &[Series::V5_10]),
+];
+
+fn tier(series: Series) -> &'static str {
+    if EXACT.contains(&series) { "exact" } else { "tracepoint" }
+}
+
+/// Where kernel and table disagree, in sentences.
+pub fn differences(series: Series, found: &Diagnosis) -> Vec<String> {
+    let expected = |table: &[(&'static str, &[Series])]| -> BTreeSet<&'static str> {
+        table.iter().filter(|(_, on)| on.contains(&series)).map(|(name, _)| *name).collect()
+    };
+    let mut differences = Vec::new();
+    if let Some(error) = &found.error {
+        differences.push(format!("doctor: {error}"));
+    }
+    if found.tier.as_deref() != Some(tier(series)) {
+        differences.push(format!("the tier should be {} and is {:?}", tier(series), found.tier));
+    }
+    let hooks: BTreeSet<&str> = found.hooks.iter().map(String::as_str).collect();
+    let must = expected(&HOOKS);
+    differences.extend(must.difference(&hooks).map(|hook| format!("{hook} should attach here and does not")));
+    differences.extend(hooks.difference(&must).map(|hook| format!("{hook} attaches here and the table says no")));
+    let losses: BTreeSet<&str> = found.degraded.iter().map(|loss| loss.what.as_str()).collect();
+    let must = expected(&LOSSES);
+    differences.extend(must.difference(&losses).map(|loss| format!("doctor should say that it lacks {loss}")));
+    differences.extend(losses.difference(&must).map(|loss| format!("doctor says that it lacks {loss}, unexpectedly")));
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnosis(series: Series) -> Diagnosis {
+        let losses = LOSSES.iter().filter(|(_, on)| on.contains(&series));
+        Diagnosis {
+            tier: Some(tier(series).to_owned()),
+            hooks: HOOKS.iter().filter(|(_, on)| on.contains(&series)).map(|(hook, _)| (*hook).to_owned()).collect(),
+            degraded: losses.map(|(what, _)| Loss { what: (*what).to_owned(), lost: String::new() }).collect(),
+            ..Diagnosis::default()
+        }
+    }
+
+    #[test]
+    fn a_kernel_as_in_the_table_has_no_differences() {
+        for series in Series::ALL {
+            assert_eq!(differences(series, &diagnosis(series)), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn every_difference_counts_both_ways() {
+        let series = Series::V6_1;
+        let told = |change: fn(&mut Diagnosis)| {
+            let mut found = diagnosis(series);
+            change(&mut found);
+            differences(series, &found).join(";")
+        };
+        assert!(told(|found| drop(found.hooks.remove(0))).contains("inet_sock_set_state should attach"));
+        assert!(told(|found| found.hooks.push("timer_start".into())).contains("timer_start attaches"));
+        let loss = || Loss { what: "sleep".into(), lost: String::new() };
+        let mut found = diagnosis(series);
+        found.degraded.push(loss());
+        assert!(differences(series, &found).join(";").contains("lacks sleep, unexpectedly"));
+        let mut old = diagnosis(Series::V5_10);
+        old.degraded.clear();
+        assert!(differences(Series::V5_10, &old).join(";").contains("should say that it lacks"));
+        assert!(told(|found| found.tier = None).contains("the tier should be exact"));
+        assert!(told(|found| found.error = Some("no BPF".into())).contains("no BPF"));
+    }
+}
