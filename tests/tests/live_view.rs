@@ -118,7 +118,7 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
     screen.press(&["Tab", "Enter"])?;
     let without = format!("{failed} without a port of {} connects", POOL + CALLS);
     // The pool connected before anybody looked.
-    let page = screen.shows(&["1st  40000", "2nd  40001", "ESTAB 20", "TIME_WAIT 108", "free 0", "futile search"])?;
+    let page = screen.shows(&["1st  40000", "2nd  40001", "ESTAB 20", "TIME_WAIT 108", "free 0", "port search"])?;
     ensure!(
         page.contains(&format!("{failed} without a port of {CALLS} connects")) || page.contains(&without),
         "{page}"
@@ -163,7 +163,7 @@ fn every_key_answers_at_200x50() -> Result<()> {
     screen.shows(&["MOST BY", " 128    128 100%", &format!("{failed}      0 ")])?;
     screen.keep(&kept(), "overview-200x50")?;
     screen.press(&["Tab", "Enter"])?;
-    screen.shows(&["1 port each", "futile search", &format!("{failed} without a port")])?;
+    screen.shows(&["1 port each", "port search", &format!("{failed} without a port")])?;
     screen.keep(&kept(), "destination-200x50")?;
 
     // A filter works while it is typed; a wrong one says where.

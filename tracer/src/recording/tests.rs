@@ -47,6 +47,7 @@ fn unveiled(mut steps: Vec<Step>) -> Vec<Step> {
             Event::Transition(event) => &mut event.id,
             Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => &mut event.id,
             Event::CallFailed(event) => &mut event.id,
+            Event::PortSearch(event) => &mut event.id,
             Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => &mut event.id,
             _ => continue,
         };

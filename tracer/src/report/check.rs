@@ -37,9 +37,10 @@ const METRICS: [(&str, Metric); 9] = [
 ];
 
 /// Ids of findings; each is a condition of its own.
-const FINDINGS: [&str; 10] = [
+const FINDINGS: [&str; 11] = [
     "port-exhaustion",
     "port-exhaustion-soon",
+    "port-search-slow",
     "time-wait-churn",
     "pool-bypass",
     "close-wait-leak",
