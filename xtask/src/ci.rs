@@ -22,7 +22,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 14] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -35,8 +35,6 @@ const STEPS: [Step; 16] = [
     Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
-    Step { name: "end to end on kernel 6.1", after: Some(BUILD), work: vm::default_kernel },
-    Step { name: "end to end on the kernel of the day", after: Some(BUILD), work: vm::kernel_of_the_day },
     Step { name: "benches, once", after: Some(BUILD), work: bench::check },
     // Last: it sees what the others left behind.
     Step { name: "clean tree", after: None, work: clean_tree },
