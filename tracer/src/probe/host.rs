@@ -5,10 +5,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use btfparse::{Readable, TypeInformation, TypeVariant};
 use caps::{CapSet, Capability};
 use tracer_common::Offsets;
-
-use super::btf::Btf;
 
 /// What the host is and offers.
 #[derive(Clone, Debug)]
@@ -52,8 +51,23 @@ pub const CAPABILITIES: &[(Capability, &str, &str)] = &[
     (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "read tracefs, whose directories belong to root"),
 ];
 
+struct Bytes(Vec<u8>);
+
+impl Readable for Bytes {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        match self.0.get(start..).and_then(|tail| tail.get(..buffer.len())) {
+            Some(bytes) => {
+                buffer.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(btfparse::Error::new(btfparse::ErrorKind::IOError, "read past the end of the BTF data")),
+        }
+    }
+}
+
 impl Host {
-    /// Collects everything, kernel symbols alongside the kernel's types.
+    /// Collects everything. Takes about 0.2 s, nearly all of it the kernel's BTF, with kernel symbols read alongside.
     pub fn collect() -> Self {
         let (btf, tw_timer_handler) = std::thread::scope(|scope| {
             let symbols = scope.spawn(|| tw_timer_handler(Path::new("/proc/kallsyms")));
@@ -113,12 +127,42 @@ fn cgroup_v1(mounts: &str) -> Vec<String> {
 
 fn btf_facts(path: &Path) -> Result<BtfFacts, String> {
     let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let btf = Btf::parse(&bytes).ok_or_else(|| format!("{}: not in this machine's format", path.display()))?;
-    Ok(BtfFacts {
-        offsets: Offsets::from_lookup(|name, member| btf.offset_of(name, member)),
-        cgroup_subsystems: btf.values_of("cgroup_subsys_id"),
-        accept_parameters: btf.parameters_of("inet_csk_accept"),
-    })
+    let types = TypeInformation::new(&Bytes(bytes)).map_err(|error| format!("{}: {error:?}", path.display()))?;
+    let offsets = Offsets::from_lookup(|name, member| {
+        let id = types.id_of(name)?;
+        match types.offset_of(id, member).ok()?.1 {
+            btfparse::Offset::ByteOffset(bytes) => Some(bytes),
+            btfparse::Offset::BitOffsetAndSize(..) => None,
+        }
+    });
+    let cgroup_subsystems = types
+        .id_of("cgroup_subsys_id")
+        .and_then(|id| types.from_id(id))
+        .and_then(|found| match found {
+            TypeVariant::Enum(subsystems) => Some(
+                subsystems
+                    .named_value_list()
+                    .iter()
+                    .filter_map(|entry| {
+                        let value = match entry.value {
+                            btfparse::Integer32Value::Signed(value) => u32::try_from(value).ok()?,
+                            btfparse::Integer32Value::Unsigned(value) => value,
+                        };
+                        Some((entry.name.clone(), value))
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        })
+        .unwrap_or_default();
+    let accept_parameters = match types.id_of("inet_csk_accept").and_then(|id| types.from_id(id)) {
+        Some(TypeVariant::Func(function)) => match types.from_id(*function.prototype_tid()) {
+            Some(TypeVariant::FuncProto(prototype)) => Some(prototype.parameter_list().len()),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters })
 }
 
 /// The handler of every minisocket's timer (net/ipv4/inet_timewait_sock.c). Compilers may append a suffix to its name.

@@ -5,7 +5,6 @@
 //! output carries; only a host that cannot show state transitions at all is an error.
 
 pub mod attach;
-mod btf;
 pub mod hooks;
 pub mod host;
 pub mod plan;
