@@ -18,8 +18,8 @@ pub fn count(counter: Counter) {
         // interrupt in the middle of a load, an add and a store may run hundreds of programs that count too; core has no
         // fetch_add for this target.
         unsafe {
-            asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64, options(nostack))
-        };
+            asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64, options(nostack));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, root, run, say, target_dir};
-use crate::{bench, e2e, layers, readme, vm};
+use crate::{bench, e2e, layers, readme};
 
 struct Step {
     name: &'static str,

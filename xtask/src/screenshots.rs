@@ -47,6 +47,7 @@ fn write(path: &Path, svg: &str) -> Result<()> {
 
 /// How letters look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the attributes that SGR switches one by one")]
 struct Look {
     colour: Option<usize>,
     bold: bool,

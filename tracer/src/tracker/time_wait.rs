@@ -290,7 +290,7 @@ impl Ledger {
 
 impl Packed {
     fn set_fin_wait2(&mut self, fin_wait2: bool) {
-        self.flags = self.flags & !FIN_WAIT2 | u8::from(fin_wait2) * FIN_WAIT2;
+        self.flags = (self.flags & !FIN_WAIT2) | (u8::from(fin_wait2) * FIN_WAIT2);
     }
 }
 

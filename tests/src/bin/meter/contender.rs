@@ -114,7 +114,7 @@ impl Attached {
                 // bpftrace's only program is named after its probe, shortened.
                 "state_first" | "floor" | "empty" => add(&mut spent.hook, runs),
                 other if other.contains("inet_sock_set") || other.starts_with("tracepoint") => {
-                    add(&mut spent.hook, runs)
+                    add(&mut spent.hook, runs);
                 }
                 _ => add(&mut spent.elsewhere, runs),
             }
@@ -128,8 +128,7 @@ impl Attached {
         running.signal(if matches!(contender, Contender::Bpftrace) { Signal::SIGINT } else { Signal::SIGTERM })?;
         let status = running.wait(END)?;
         match contender {
-            Contender::Nothing => Ok((0.0, None)),
-            Contender::Floor { program: "empty", .. } => Ok((0.0, None)),
+            Contender::Nothing | Contender::Floor { program: "empty", .. } => Ok((0.0, None)),
             Contender::Floor { .. } => {
                 ensure!(status.success(), "{status}: {}", running.stderr());
                 let read: f64 = running.stdout().trim().parse().context("records read")?;
