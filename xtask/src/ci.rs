@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, root, run, say, target_dir};
-use crate::{bench, e2e, layers, readme};
+use crate::{e2e, layers, readme};
 
 struct Step {
     name: &'static str,
@@ -22,7 +22,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 12] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -32,10 +32,8 @@ const STEPS: [Step; 14] = [
     Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
     Step { name: "rustdoc", after: None, work: rustdoc },
     Step { name: BUILD, after: None, work: || build_release().map(drop) },
-    Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
-    Step { name: "benches, once", after: Some(BUILD), work: bench::check },
     // Last: it sees what the others left behind.
     Step { name: "clean tree", after: None, work: clean_tree },
 ];
@@ -143,7 +141,7 @@ fn unit_tests_without_live() -> Result<()> {
 }
 
 /// Each target for a minute, from the corpus in the repository; what is found stays out of it.
-fn fuzz() -> Result<()> {
+pub fn fuzz() -> Result<()> {
     const SECONDS: u32 = 60;
     // More than any input should ever need, with the sanitizer's overhead.
     const MEGABYTES: u32 = 2048;

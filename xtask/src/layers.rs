@@ -416,7 +416,7 @@ mod tests {
     fn views_see_the_snapshot_and_nothing_behind_it() {
         good("tui/render.rs", "use crate::tracker::snapshot::Snapshot;");
         bad("tui/render.rs", "use crate::tracker::Tracker;", "tui/render.rs:1: `tui` must not use `tracker::Tracker`");
-        bad("tui/render.rs", "use crate::clock::Anchor;", "tui/render.rs:1: `tui` must not use `clock::Anchor`");
+        bad("tui/render.rs", "use crate::probe::Host;", "tui/render.rs:1: `tui` must not use `probe::Host`");
         bad("export/mod.rs", "use crate::report::Report;", "export/mod.rs:1: `export` must not use `report::Report`");
     }
 

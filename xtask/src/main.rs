@@ -38,6 +38,8 @@ enum Errand {
     Test,
     /// Everything that must hold before a merge, with a summary.
     Ci,
+    /// Each fuzz target of the recording reader and the record decoder, for a minute
+    Fuzz,
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(e2e::Options),
     /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
@@ -64,6 +66,10 @@ fn run(cli: &Cli) -> Result<()> {
         Errand::Demo => demo(),
         Errand::Test => test(),
         Errand::Ci => ci::ci(),
+        Errand::Fuzz => {
+            setup::setup(Needs::Everything)?;
+            ci::fuzz()
+        }
         Errand::E2e(options) => {
             setup::setup(Needs::Everything)?;
             e2e::e2e(options)

@@ -60,7 +60,7 @@ impl Drop for Guard {
 }
 
 /// Once, whoever comes first.
-fn give_back() {
+pub fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // A terminal that is gone cannot be given back.
         let _ = execute!(io::stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);

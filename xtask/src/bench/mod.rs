@@ -67,11 +67,6 @@ impl What {
     }
 }
 
-/// What CI runs.
-pub fn check() -> Result<()> {
-    run(&Options { what: What::All, check: true, runs: 1 })
-}
-
 pub fn bench(options: &Options) -> Result<()> {
     setup::setup(Needs::Everything)?;
     run(options)

@@ -28,6 +28,8 @@ use crate::tui::{About, Look, terminal};
 
 /// Frames are made this often while something happens.
 const CADENCE: Duration = Duration::from_millis(100);
+/// The screen looks up several times a second; after this long it never will.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// A frame of a huge table costs more: at most one part in so many of the time goes into frames.
 const COST_FACTOR: u32 = 10;
 
@@ -47,6 +49,15 @@ fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> 
             .spawn_scoped(scope, move || terminal::run(&viewer, app, look))
             .context("starting the screen's thread")?;
         let published = publish(publisher);
+        // On a terminal that has hung up, the library that reads keys may never come back; everything else is done.
+        let deadline = Instant::now() + FAREWELL;
+        while !screen.is_finished() {
+            if Instant::now() >= deadline {
+                terminal::give_back();
+                std::process::exit(i32::from(published.is_err()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let shown = screen.join().map_err(|_| anyhow::anyhow!("the screen's thread panicked"))?;
         published?;
         shown.context("using the terminal")
