@@ -273,8 +273,15 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
         replay.type_text("0%")?;
         replay.press(&["Enter"])?;
         replay.shows(&["REPLAY PAUSED"])?;
-        replay.press(&["n"])?;
-        replay.shows(&["a connect found no port"])?;
+        // Findings that announce it come before the failure itself.
+        let mut marks = Vec::new();
+        while !marks.last().is_some_and(|mark: &String| mark == "a connect found no port") {
+            anyhow::ensure!(marks.len() < 20, "no failure among the marks: {marks:?}");
+            replay.press(&["n"])?;
+            let known = marks.last().cloned();
+            let text = replay.wait("the next mark", |text| mark(text).is_some() && mark(text) != known)?;
+            marks.extend(mark(&text));
+        }
         replay.press(&["3"])?;
         replay.shows(&["HELD AT THAT INSTANT: 128 of 128 ports"])?;
         replay.press(&[",", "1", "["])?;
@@ -348,4 +355,10 @@ fn without_colour_and_without_utf8_it_says_the_same() -> Result<()> {
         });
     ensure!(!colours, "{coloured:?}");
     Ok(())
+}
+
+/// What `n` found.
+fn mark(text: &str) -> Option<String> {
+    let found = |line: &&str| line.starts_with("new finding: ") || line.starts_with("a connect found no port");
+    text.lines().map(str::trim).find(found).map(str::to_owned)
 }

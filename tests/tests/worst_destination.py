@@ -52,5 +52,5 @@ found["names"] = list(names)
 
 found["columns"] = {field.name: str(field.type) for field in events.schema}
 found["rows"] = [events.num_rows, frame.height]
-found["first"] = events["time"][0].as_py().isoformat()
+found["first"] = events["time"][0].value
 json.dump(found, sys.stdout)
