@@ -275,7 +275,7 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
         replay.shows(&["REPLAY PAUSED"])?;
         // Findings that announce it come before the failure itself.
         let mut marks = Vec::new();
-        while !marks.last().is_some_and(|mark: &String| mark == "a connect found no port") {
+        while marks.last().is_none_or(|mark: &String| mark != "a connect found no port") {
             anyhow::ensure!(marks.len() < 20, "no failure among the marks: {marks:?}");
             replay.press(&["n"])?;
             let known = marks.last().cloned();
