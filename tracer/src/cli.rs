@@ -124,7 +124,7 @@ pub struct TraceArgs {
     /// What does not fit is counted as lost and shown.
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = ring_size)]
     pub ring_size: u32,
-    /// Which kernel hooks to use: the best that this kernel lets in, or tracepoints only
+    /// Which kernel hooks to use: tracepoints only, or the best that this kernel lets in
     #[arg(long, value_name = "TIER", value_enum, default_value_t)]
     pub tier: TierChoice,
 }
@@ -132,10 +132,10 @@ pub struct TraceArgs {
 /// `--tier`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TierChoice {
-    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere
-    #[default]
+    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere (on trial)
     Auto,
     /// Tracepoints alone
+    #[default]
     Tracepoint,
 }
 

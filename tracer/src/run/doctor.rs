@@ -95,7 +95,7 @@ impl Diagnosis {
 /// Looks at the host and tries.
 pub fn diagnose() -> Diagnosis {
     let host = Host::collect();
-    let mut plan = probe::plan(&host, &Options::default());
+    let mut plan = probe::plan(&host, &Options { exact: false, ..Options::default() });
     for (name, purpose) in privileges::gaps(&host) {
         plan.degraded.push(Degradation::new(
             format!("capability {name}"),
