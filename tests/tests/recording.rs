@@ -221,10 +221,9 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
         .collect();
     parts.sort();
     let size: u64 = parts.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
-    // A part that was closed late may leave room for no other beside it.
-    assert!(!parts.is_empty() && !parts[0].ends_with("parts.000001.arrow"), "{parts:?}");
+    assert!(parts.len() > 1 && !parts[0].ends_with("parts.000001.arrow"), "{parts:?}");
     // The last batch may go over it.
-    assert!(size < (1 << 20) + (1 << 19), "{size} bytes in {parts:?}");
+    assert!(size < (1 << 20) + (1 << 18), "{size} bytes in {parts:?}");
     for part in &parts {
         let report: Value = serde_json::from_str(&printed(&["report", text(part), "--json"])?.0)?;
         let connects = |name: &str| {

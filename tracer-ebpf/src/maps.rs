@@ -47,6 +47,9 @@ pub struct LastTransition {
 pub struct Connecting {
     pub sock: u64,
     pub since: u64,
+    /// The thread inside connect().
+    pub tid: u32,
+    pub pad: u32,
 }
 
 #[repr(C)]

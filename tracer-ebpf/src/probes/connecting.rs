@@ -1,14 +1,17 @@
 //! How long connect() searches for a port: from CLOSE->SYN_SENT, which comes before the search, to the first sign that it is over.
 //!
 //! The search runs in the caller's context with the socket locked, so the CPU that saw the transition nearly always sees the sign
-//! too; after a migration in between, the time of that one connect stays unknown.
+//! too. After a migration in between the time of that one connect stays unknown, and what this CPU remembers of it must not be
+//! taken for the beginning of anything later: only the same thread, with the socket still in SYN_SENT, ends a search.
 
-use tracer_common::{Counter, PortSearchRecord, RecordKind};
+use tracer_common::{Counter, Offsets, PortSearchRecord, RecordKind};
 
 use crate::emit::{header, now, record};
+use crate::facts::current;
 use crate::maps::{CONNECTING, offset};
-use crate::sock::Untrusted;
-use tracer_common::Offsets;
+use crate::sock::{Untrusted, peek_or};
+
+const SYN_SENT: u8 = 2;
 
 /// CLOSE->SYN_SENT of `sock`.
 #[inline(always)]
@@ -18,12 +21,13 @@ pub fn begins(sock: u64, ktime: u64) {
         // search of the first one stays unknown.
         unsafe {
             (*slot).since = ktime;
+            (*slot).tid = current().1;
             (*slot).sock = sock;
         }
     }
 }
 
-/// When the search of `sock` began, if this CPU knows; forgets it.
+/// When this thread's search for `sock` began, if this CPU knows; forgets it.
 #[inline(always)]
 pub fn ends(sock: u64) -> Option<u64> {
     let slot = CONNECTING.get_ptr_mut(0)?;
@@ -33,7 +37,7 @@ pub fn ends(sock: u64) -> Option<u64> {
             return None;
         }
         (*slot).sock = 0;
-        Some((*slot).since)
+        ((*slot).tid == current().1).then_some((*slot).since)
     }
 }
 
@@ -46,7 +50,9 @@ pub fn timer_armed(timer: u64) {
         return;
     }
     let sock = timer - u64::from(offset);
-    if let Some(since) = ends(sock) {
+    if let Some(since) = ends(sock)
+        && peek_or::<u8>(sock, offset::SKC_STATE.load(), 0) == SYN_SENT
+    {
         searched(Untrusted(sock), since);
     }
 }

@@ -111,6 +111,9 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     let ktime = now();
     if old == CLOSE && new == SYN_SENT {
         connecting::begins(sk.address(), ktime);
+    } else if old == SYN_SENT && new == CLOSE {
+        // In vain: user space knows how long from the two transitions.
+        connecting::ends(sk.address());
     }
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.

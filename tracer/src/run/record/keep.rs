@@ -16,6 +16,10 @@ use crate::source::replay::Facts;
 
 /// A rotation keeps about this many files: retention throws away a quarter at a time.
 const PARTS: u64 = 4;
+/// What a row of connection churn takes in a file, more or less: how much of a part a batch may be.
+const ROW_BYTES: u64 = 16;
+/// Smaller batches pack badly: a header alone is 3 KiB.
+const LEAST_ROWS: u64 = 4096;
 /// Packed batches that a flight recorder holds: five million events.
 pub const FLIGHT_BYTES: u64 = 64 << 20;
 
@@ -136,6 +140,17 @@ impl Keep {
     /// Does anybody care for the facts in a batch?
     pub fn wants_facts(&self) -> bool {
         !matches!(self.place, Place::One(_))
+    }
+
+    /// Rows after which a batch must not wait any longer: a file ends between two batches, so one batch must not be more than
+    /// a part.
+    pub fn batch_rows(&self) -> usize {
+        let size = match &self.place {
+            Place::Rotation(rotation) => rotation.bounds.size,
+            _ => None,
+        };
+        let part = size.map(|size| (size / PARTS / ROW_BYTES).max(LEAST_ROWS));
+        part.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(usize::MAX)
     }
 
     /// Has everything that was asked for been kept?

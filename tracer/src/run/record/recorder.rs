@@ -49,7 +49,16 @@ impl Recorder {
         let packer = Packer::new(header).context("preparing the recording")?;
         let (sender, orders) = mpsc::sync_channel(ORDERS);
         let progress = Arc::new(Progress::default());
-        let worker = Worker { packer, keep, progress: Arc::clone(&progress), facts: Vec::new(), since: None, rows: 0 };
+        let batch_rows = keep.batch_rows();
+        let worker = Worker {
+            packer,
+            keep,
+            batch_rows,
+            progress: Arc::clone(&progress),
+            facts: Vec::new(),
+            since: None,
+            rows: 0,
+        };
         let thread = std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || worker.run(&orders))
@@ -84,6 +93,7 @@ impl Namer for Told {
 struct Worker {
     packer: Packer,
     keep: Keep,
+    batch_rows: usize,
     progress: Arc<Progress>,
     /// Names and limits of the batch in the making, for those who start files in the middle.
     facts: Vec<Step>,
@@ -157,7 +167,7 @@ impl Worker {
         for packed in full {
             self.put(packed)?;
         }
-        Ok(())
+        if self.packer.rows() >= self.batch_rows { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
