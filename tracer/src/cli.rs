@@ -132,10 +132,10 @@ pub struct TraceArgs {
 /// `--tier`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TierChoice {
-    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere (on trial)
+    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere
+    #[default]
     Auto,
     /// Tracepoints alone
-    #[default]
     Tracepoint,
 }
 
@@ -365,6 +365,9 @@ pub struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// Which kernel hooks to try: tracepoints only, or the best that this kernel lets in
+    #[arg(long, value_name = "TIER", value_enum, default_value_t)]
+    pub tier: TierChoice,
 }
 
 /// The filter given as words.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::privileges;
-use crate::cli::DoctorArgs;
+use crate::cli::{DoctorArgs, TierChoice};
 use crate::probe::host::CAPABILITIES;
 use crate::probe::{self, Degradation, Host, Options, attach};
 
@@ -93,9 +93,9 @@ impl Diagnosis {
 }
 
 /// Looks at the host and tries.
-pub fn diagnose() -> Diagnosis {
+pub fn diagnose(tier: TierChoice) -> Diagnosis {
     let host = Host::collect();
-    let mut plan = probe::plan(&host, &Options { exact: false, ..Options::default() });
+    let mut plan = probe::plan(&host, &Options { exact: tier == TierChoice::Auto, ..Options::default() });
     for (name, purpose) in privileges::gaps(&host) {
         plan.degraded.push(Degradation::new(
             format!("capability {name}"),
@@ -193,7 +193,7 @@ fn checks(host: &Host) -> Vec<Check> {
 /// # Errors
 /// stdout could not be written to.
 pub fn print(args: &DoctorArgs) -> Result<u8> {
-    let diagnosis = diagnose();
+    let diagnosis = diagnose(args.tier);
     let text = if args.json {
         serde_json::to_string_pretty(&diagnosis).context("serialising the diagnosis")? + "\n"
     } else {

@@ -1,0 +1,119 @@
+//! One traffic, two tracers: whichever hooks tell of it, the reports agree.
+//!
+//! Where the kernel lets in no fentry both use the same hooks and the test says little; `cargo xtask e2e vm` runs it where it
+//! does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portchurn_tests::compare::assert_counts;
+use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::require;
+use portchurn_tests::script::{Manner, Step, Then, Via, What};
+use portchurn_tests::tracer::{Report, Tracer};
+use serde_json::Value;
+
+type Result = anyhow::Result<()>;
+
+/// What both must say of a connection or a destination; times of the tracer's own clock readings differ.
+const ATTRIBUTION: [&str; 16] = [
+    "workload",
+    "pid",
+    "comm",
+    "inferred",
+    "local_addr",
+    "remote_addr",
+    "remote_port",
+    "connects",
+    "established",
+    "failed",
+    "active_closes",
+    "ports_held",
+    "time_wait/entered",
+    "time_wait/now",
+    "time_wait/peak",
+    "close_wait/now",
+];
+const DESTINATION: [&str; 9] =
+    ["local_addr", "remote_addr", "remote_port", "connects", "established", "failed", "holders", "victims", "ports"];
+
+/// The entries of one table of a report that are about one namespace, in the words that both tiers share.
+fn facts(report: &Value, table: &str, netns: u32, keys: &[&str]) -> BTreeSet<String> {
+    let entries = report[table].as_array().into_iter().flatten();
+    entries
+        .filter(|entry| entry["netns"] == netns)
+        .map(|entry| keys.iter().map(|key| format!("{key}={} ", at(entry, key))).collect())
+        .collect()
+}
+
+fn at<'a>(entry: &'a Value, key: &str) -> &'a Value {
+    entry.pointer(&format!("/{key}")).unwrap_or_else(|| panic!("{key} in {entry}"))
+}
+
+fn lifetimes(report: &Report, netns: u32) -> BTreeMap<(Option<u32>, u16), u64> {
+    report.attributions(netns).map(|entry| ((entry.pid, entry.remote_port), entry.lifetime_ms.count)).collect()
+}
+
+#[test]
+fn both_tiers_say_the_same() -> Result {
+    require!();
+    let lab = Lab::with_ports(40000, 40063)?;
+    lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
+    let netns = lab.netns();
+    let start =
+        |name: &str, tier: &str| Tracer::start(lab.dir(), name, &["report", "--json", "--for", "600s", "--tier", tier]);
+    let (exact, tracepoint) = (start("auto", "auto")?, start("tracepoint", "tracepoint")?);
+    let mut servers = vec![lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?];
+    servers.push(lab.serve("resets", "127.0.0.1:9002", Manner::Reset)?);
+    servers.push(lab.serve("leaks", "127.0.0.1:9003", Manner::Leak)?);
+    servers.push(lab.serve("six", "[::1]:9004", Manner::CloseFirst)?);
+    let prefork = Step::Prefork { addr: addr("127.0.0.1:9005"), workers: 3, manner: Manner::WaitForPeer };
+    let mut forked = lab.start("prefork", vec![prefork])?;
+    forked.entry(What::Listening)?;
+    servers.push(forked);
+    let to = |port: u16| [addr(&format!("127.0.0.1:{port}"))];
+    let log = lab.run(
+        "client",
+        vec![
+            // 64 ports, 80 wishes; then no port is left for anything that is not bound to an address of its own.
+            Step::connect(to(9001), 80, Via::Blocking, Then::Close),
+            Step::connect(to(9002), 5, Via::Blocking, Then::PeerResets),
+            Step::connect(to(9003), 6, Via::Poll, Then::Close),
+            Step::connect([addr("[::1]:9004")], 7, Via::Blocking, Then::PeerCloses),
+            Step::connect(to(9005), 12, Via::Blocking, Then::HalfClose),
+            Step::connect(to(9009), 8, Via::Blocking, Then::Close),
+            Step::Threads { count: 3, steps: vec![Step::connect(to(9001), 2, Via::Poll, Then::Close)] },
+            Step::Fork {
+                count: 3,
+                at_once: false,
+                steps: vec![Step::connect(to(9003), 2, Via::Blocking, Then::Linger0)],
+            },
+            Step::Bind { addr: addr("127.0.0.7:0"), times: 70, reuse_addr: false },
+        ],
+    )?;
+    let (exact, tracepoint) = (exact.finish()?, tracepoint.finish()?);
+    let values: [Value; 2] = [serde_json::from_str(&exact)?, serde_json::from_str(&tracepoint)?];
+    let reports: [Report; 2] = [serde_json::from_str(&exact)?, serde_json::from_str(&tracepoint)?];
+    eprintln!("tiers {} and {}", values[0]["host"]["tier"], values[1]["host"]["tier"]);
+    assert_eq!(values[1]["host"]["tier"], "tracepoint");
+    for report in &reports {
+        assert_counts(report, netns, &log);
+    }
+    for (table, keys) in [("attributions", ATTRIBUTION.as_slice()), ("destinations", &DESTINATION)] {
+        let [exact, tracepoint] = values.each_ref().map(|report| facts(report, table, netns, keys));
+        assert!(!exact.is_empty(), "{table}");
+        let differences: Vec<&String> = exact.symmetric_difference(&tracepoint).collect();
+        assert!(differences.is_empty(), "{table}: {differences:#?}");
+    }
+    let [exact, tracepoint] = reports.each_ref().map(|report| lifetimes(report, netns));
+    assert_eq!(exact, tracepoint);
+    let [exact, tracepoint] = values.each_ref().map(|report| findings(report, netns));
+    assert_eq!(exact, tracepoint);
+    Ok(())
+}
+
+/// A port search is timed from the call in one tier and from the state in the other: no finding that must agree.
+fn findings(report: &Value, netns: u32) -> BTreeSet<String> {
+    let all = report["findings"].as_array().into_iter().flatten();
+    let own = all.filter(|one| one["netns"] == netns && one["id"] != "port-search-slow");
+    own.filter_map(|one| Some(one["id"].as_str()?.to_owned())).collect()
+}
