@@ -63,7 +63,6 @@ fn both_tiers_say_the_same() -> Result {
         |name: &str, tier: &str| Tracer::start(lab.dir(), name, &["report", "--json", "--for", "600s", "--tier", tier]);
     let (exact, tracepoint) = (start("auto", "auto")?, start("tracepoint", "tracepoint")?);
     let mut servers = vec![lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?];
-    servers.push(lab.serve("resets", "127.0.0.1:9002", Manner::Reset)?);
     servers.push(lab.serve("leaks", "127.0.0.1:9003", Manner::Leak)?);
     servers.push(lab.serve("six", "[::1]:9004", Manner::CloseFirst)?);
     let prefork = Step::Prefork { addr: addr("127.0.0.1:9005"), workers: 3, manner: Manner::WaitForPeer };
@@ -76,17 +75,16 @@ fn both_tiers_say_the_same() -> Result {
         vec![
             // 64 ports, 80 wishes; then no port is left for anything that is not bound to an address of its own.
             Step::connect(to(9001), 80, Via::Blocking, Then::Close),
-            Step::connect(to(9002), 5, Via::Blocking, Then::PeerResets),
             Step::connect(to(9003), 6, Via::Poll, Then::Close),
             Step::connect([addr("[::1]:9004")], 7, Via::Blocking, Then::PeerCloses),
             Step::connect(to(9005), 12, Via::Blocking, Then::HalfClose),
             Step::connect(to(9009), 8, Via::Blocking, Then::Close),
-            Step::Threads { count: 3, steps: vec![Step::connect(to(9001), 2, Via::Poll, Then::Close)] },
             Step::Fork {
                 count: 3,
                 at_once: false,
                 steps: vec![Step::connect(to(9003), 2, Via::Blocking, Then::Linger0)],
             },
+            Step::Threads { count: 3, steps: vec![Step::connect(to(9001), 2, Via::Poll, Then::Close)] },
             Step::Bind { addr: addr("127.0.0.7:0"), times: 70, reuse_addr: false },
         ],
     )?;

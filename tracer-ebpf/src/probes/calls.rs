@@ -157,7 +157,7 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     let ret = i64::from(ctx.arg::<i32>(3));
     let since = connecting::ends(sk.0);
     if ret == 0 {
-        if let Some(since) = since {
+        if since != 0 {
             connecting::searched(sk, since);
         }
         return;
@@ -174,8 +174,8 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     if V6 && high == 0 && low as u32 == 0xffff_0000 {
         return;
     }
-    let pending =
-        PendingCall { entered: since.unwrap_or_else(now), sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
+    let entered = if since == 0 { now() } else { since };
+    let pending = PendingCall { entered, sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
     failed(&pending, target, sk, -ret);
 }
 

@@ -320,6 +320,14 @@ fn attach_purposes(
     if let Some((_, why)) = refused.first().filter(|_| plan.exact) {
         degraded.push(no_exact(&names(&refused), why.clone()));
     }
+    let told = |hook: &str| hooks.iter().any(|state| state.hook.hook == hook);
+    if !told("tcp_v4_connect") && !told("timer_start") {
+        degraded.push(Degradation::new(
+            "the end of connect()'s port search",
+            "neither tcp_v4_connect nor timers can be traced",
+            "how long connect() searches for a port, and the early warning by it",
+        ));
+    }
     refused.is_empty()
 }
 

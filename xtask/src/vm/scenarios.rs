@@ -25,7 +25,7 @@ const ONLY_WITH_ALL: [LeftOut; 1] = [left_out(
     "80 s, of which 60 s are waiting: half of a quick run",
 )];
 
-const LEFT_OUT: [LeftOut; 12] = [
+const LEFT_OUT: [LeftOut; 14] = [
     left_out(
         "php_fpm",
         "*",
@@ -38,6 +38,13 @@ const LEFT_OUT: [LeftOut; 12] = [
         EVERYWHERE,
         "emulation makes a hundredth of the connections per second that a burst is about",
     ),
+    left_out(
+        "recording",
+        "*",
+        EVERYWHERE,
+        "what becomes of the events once they are read: no kernel makes a difference",
+    ),
+    left_out("live_view", "*", EVERYWHERE, "the same, and there is no tmux"),
     left_out(
         "counts",
         "counts_and_lifetimes_of_either_closer_are_exact",
