@@ -52,6 +52,11 @@ impl Prototype {
     }
 }
 
+/// Of the kernel that this runs on.
+pub fn running_version() -> Result<Version> {
+    version(&fs::read_to_string("/proc/sys/kernel/osrelease")?)
+}
+
 /// `6.12.107+deb13-amd64`.
 pub fn version(release: &str) -> Result<Version> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());

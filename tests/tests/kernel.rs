@@ -31,10 +31,6 @@ fn programs() -> anyhow::Result<Vec<Program>> {
     hooks::programs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-ebpf/src/probes"))
 }
 
-fn this_version() -> anyhow::Result<Version> {
-    hooks::version(&fs::read_to_string("/proc/sys/kernel/osrelease")?)
-}
-
 struct Bytes(Vec<u8>);
 
 impl Readable for Bytes {
@@ -163,7 +159,7 @@ fn check_call(program: &Program, prototype: &Prototype) -> Result {
 #[test]
 fn prototypes_are_as_the_comments_say() -> Result {
     require!();
-    let (types, version) = (Types::read()?, this_version()?);
+    let (types, version) = (Types::read()?, hooks::running_version()?);
     let check = |program: &Program| -> Result {
         let Some(told) = current(program, version)? else { return Ok(()) };
         if program.category.as_deref() == Some("syscalls") {

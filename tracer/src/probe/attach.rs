@@ -200,7 +200,7 @@ fn attach_with_tracefs(host: &Host, mut plan: Plan) -> Result<Session, ProbeErro
 }
 
 fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeError> {
-    raise_memlock(host);
+    let limited = !raise_memlock(host);
     let btf = (plan.state == StateHook::Chain)
         .then(Btf::from_sys_fs)
         .transpose()
@@ -216,8 +216,22 @@ fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeEr
             ));
             Ok(session)
         }
+        Err(ProbeError::Load(error)) if limited && is_refusal(error.as_ref()) => Err(ProbeError::NotPermitted {
+            missing: format!(
+                "CAP_SYS_RESOURCE, because before Linux 5.11 BPF memory counts against the memlock limit, which is {} KiB here,",
+                host.memlock.unwrap_or_default() / 1024
+            ),
+        }),
         result => result,
     }
+}
+
+/// EPERM at the bottom of it.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.raw_os_error() == Some(nix::errno::Errno::EPERM as i32))
 }
 
 /// The BPF object with a plan's settings, none of its programs loaded yet.
@@ -436,10 +450,8 @@ fn chain(error: &dyn std::error::Error) -> String {
         .to_owned()
 }
 
-/// Before 5.11 BPF memory counts against `RLIMIT_MEMLOCK`. May fail without `CAP_SYS_RESOURCE`; then the load says so.
-fn raise_memlock(host: &Host) {
+/// Before 5.11 BPF memory counts against `RLIMIT_MEMLOCK`. False where it could not be raised, for want of `CAP_SYS_RESOURCE`.
+fn raise_memlock(host: &Host) -> bool {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    if host.memlock.is_some() {
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-    }
+    host.memlock.is_none() || setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok()
 }

@@ -29,9 +29,10 @@ pub fn drop_unneeded() -> Result<()> {
 /// What to say when BPF is refused: what is missing, and the command that gives it.
 pub fn advice(missing: &str) -> String {
     let program = std::env::current_exe().map_or_else(|_| "portchurn".into(), |path| path.display().to_string());
+    let more = if missing.contains("CAP_SYS_RESOURCE") { ",cap_sys_resource" } else { "" };
     format!(
         "portchurn needs {missing} to trace this host. Run it as root (sudo portchurn ...), or give the binary what it needs once:\n  \
-         sudo setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_admin,cap_syslog,cap_dac_read_search+ep {program}\n\
+         sudo setcap cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_admin,cap_syslog,cap_dac_read_search{more}+ep {program}\n\
          `portchurn doctor` shows what each is for."
     )
 }
