@@ -4,6 +4,7 @@
 //! neither waits for the other. What can be refused (rights, a file that is none) is refused with words before the
 //! terminal is taken.
 
+mod checkpoints;
 #[cfg(feature = "live")]
 mod live;
 mod replay;

@@ -1,7 +1,7 @@
 //! `portchurn replay` on a terminal: the same view, its frames made from a recording at any speed.
 //!
-//! Every position is reached by reading from the beginning, so that the numbers on the screen are those that `report` gives for the
-//! same recording up to there; going back means reading again.
+//! Every position is reached by reading from the beginning, or from a state that reading from the beginning led to
+//! (`checkpoints`), so that the numbers on the screen are those that `report` gives for the same recording up to there.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
 
+use super::checkpoints::Checkpoints;
 use super::{Pace, run, screen};
 use crate::cli::ReplayArgs;
 use crate::event::Ktime;
@@ -80,6 +81,7 @@ struct Player<'a> {
     waiting: Option<Step>,
     ended: bool,
     gaps: Vec<(Ktime, Ktime)>,
+    checkpoints: Checkpoints,
     note: Option<Arc<str>>,
 }
 
@@ -125,6 +127,7 @@ impl<'a> Player<'a> {
             waiting: None,
             ended: false,
             gaps: Vec::new(),
+            checkpoints: Checkpoints::default(),
             note: None,
         })
     }
@@ -206,11 +209,22 @@ impl<'a> Player<'a> {
                 self.note = Some("a pipe has only one direction".into());
                 return Ok(());
             }
-            self.replay = Replay::open(&self.args.file)?;
-            self.tracker = fresh(&self.replay, self.args);
-            (self.waiting, self.ended) = (None, false);
+            self.go_back(to)?;
         }
         self.target = Some(Target::Time(to));
+        Ok(())
+    }
+
+    /// To the latest state before `to` that is still at hand.
+    fn go_back(&mut self, to: Ktime) -> Result<()> {
+        if let Some((mark, tracker)) = self.checkpoints.back(to) {
+            self.replay.return_to(mark)?;
+            self.tracker = tracker;
+        } else {
+            self.replay = Replay::open(&self.args.file)?;
+            self.tracker = fresh(&self.replay, self.args);
+        }
+        (self.waiting, self.ended) = (None, false);
         Ok(())
     }
 
@@ -236,6 +250,7 @@ impl<'a> Player<'a> {
             }
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
             playback::apply(&mut self.tracker, &step);
+            self.checkpoints.read(&self.tracker, || self.replay.mark());
             let Step::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
                 self.gap(before, now);
@@ -311,3 +326,6 @@ fn marks(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
     };
     findings.iter().map(|finding| (finding.id, about(finding))).collect()
 }
+
+#[cfg(test)]
+mod tests;
