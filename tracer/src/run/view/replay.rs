@@ -6,10 +6,12 @@
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
+use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
 use super::{Pace, run, screen};
@@ -17,7 +19,7 @@ use crate::cli::ReplayArgs;
 use crate::event::Ktime;
 use crate::filter::Filter;
 use crate::recording::Step;
-use crate::run::playback;
+use crate::run::{playback, signals};
 use crate::source::replay::{Pacer, Replay, Speed as Factor};
 use crate::tracker::Tracker;
 use crate::tracker::snapshot::{Failure, Finding, Notice, Wanted};
@@ -47,7 +49,21 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
     let mut player = Player::open(args)?;
     let about = About { host: playback::host(player.replay.header()), clock: player.replay.clock() };
     let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
-    run(app, &look, |publisher| player.play(&publisher))?;
+    let asked = AtomicBool::new(false);
+    let (done, over) = oneshot::channel();
+    std::thread::scope(|scope| {
+        let done = done;
+        // Whoever is killed by a signal cannot give the terminal back.
+        let signals = std::thread::Builder::new().name("signals".into()).spawn_scoped(scope, || {
+            let waited = signals::wait(None, over, None);
+            asked.store(true, Ordering::Relaxed);
+            waited
+        });
+        let signals = signals.context("starting the thread that waits for signals")?;
+        run(app, &look, |publisher| player.play(&publisher, &asked))?;
+        drop(done);
+        signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
+    })?;
     playback::warn(&args.file, &player.replay);
     Ok(())
 }
@@ -132,8 +148,8 @@ impl<'a> Player<'a> {
         })
     }
 
-    fn play(&mut self, publisher: &Publisher) -> Result<()> {
-        while !publisher.over() {
+    fn play(&mut self, publisher: &Publisher, asked_to_end: &AtomicBool) -> Result<()> {
+        while !publisher.over() && !asked_to_end.load(Ordering::Relaxed) {
             let mut asked = false;
             while let Some(order) = publisher.order() {
                 asked = true;
