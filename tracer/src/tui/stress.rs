@@ -16,7 +16,7 @@ use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::report::host::HostFacts;
 use crate::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot,
+    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, States,
     TimeWaitStats, Workload,
 };
 
@@ -111,6 +111,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
         lifetime_ms: Durations::default(),
         ports_held: ports,
         oldest_established_seconds: None,
+        states: States::from_iter([TcpState::Established, TcpState::TimeWait]),
         inferred: false,
     }
 }

@@ -116,6 +116,29 @@ fn a_filter_works_while_it_is_typed_and_a_wrong_one_leaves_the_last() {
 }
 
 #[test]
+fn a_state_keeps_who_has_flows_in_it_and_the_destinations_of_these() {
+    let mut stage = Stage::exhaustion();
+    let shown = |stage: &mut Stage, filter: &str| {
+        stage.press(Char('/'));
+        for _ in 0..40 {
+            stage.press(Backspace);
+        }
+        stage.type_text(filter);
+        stage.press(Enter);
+        (stage.app.rows.of(Pane::Workloads).to_vec(), stage.app.rows.of(Pane::Destinations).to_vec())
+    };
+    assert_eq!(shown(&mut stage, "state=time_wait"), (vec![0], vec![0]), "bypass.service");
+    assert_eq!(shown(&mut stage, "state=established"), (vec![1], vec![0]), "pool.service");
+    assert_eq!(shown(&mut stage, "state=established and workload=bypass*"), (vec![], vec![]));
+    assert_eq!(shown(&mut stage, "state=close_wait"), (vec![], vec![]));
+    // The rows on the way down, too.
+    shown(&mut stage, "state=time_wait");
+    stage.press(Enter);
+    assert_eq!(stage.app.rows.of(Pane::Processes).len(), 2);
+    assert_eq!(stage.app.rows.of(Pane::Towards).len(), 2);
+}
+
+#[test]
 fn the_flows_of_a_destination_are_filtered_by_state_and_owner() {
     let mut stage = Stage::exhaustion();
     for key in [Tab, Enter, Char('/')] {
