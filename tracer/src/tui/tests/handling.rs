@@ -74,7 +74,7 @@ fn a_selected_row_is_followed_when_the_order_changes() {
 
 #[test]
 fn sorting_goes_through_the_columns_and_back() {
-    let mut stage = Stage::exhaustion();
+    let mut stage = Stage::exhaustion().sized(200, 50);
     let first = |stage: &Stage| stage.app.rows.of(Pane::Workloads).to_vec();
     let unsorted = first(&stage);
     stage.press(Char('s'));
@@ -82,9 +82,14 @@ fn sorting_goes_through_the_columns_and_back() {
     assert_eq!(first(&stage), [0, 1], "by name");
     stage.press(Char('S'));
     assert_eq!(first(&stage), [1, 0]);
+    assert!(stage.screen().contains("sorted by WORKLOAD, reversed"), "said where the column may be hidden");
     let columns = stage.app.rows.sortable(&stage.app, Pane::Workloads).len();
     for _ in 0..columns {
         stage.press(Char('s'));
+        let sorted = stage.app.sort(Pane::Workloads).column.is_some();
+        let screen = stage.screen();
+        let heading = screen.lines().find(|line| line.starts_with('*')).expect("a heading");
+        assert_eq!(heading.contains(['v', '^']), sorted, "the order shows: {heading}");
     }
     assert_eq!(first(&stage), unsorted);
     assert_eq!(stage.app.sort(Pane::Workloads).column, None);
@@ -240,6 +245,7 @@ fn a_copied_row_is_its_cells() {
     let [Effect::Copy(text)] = effects.as_slice() else { panic!("{effects:?}") };
     assert!(text.starts_with("! 10.66.0.2:8443\t10.66.0.1\t"), "{text}");
     assert!(text.contains("\t1,024\t"), "{text}");
+    assert!(stage.screen().contains("copied: ! 10.66.0.2:8443  10.66.0.1  "), "{}", stage.screen());
 }
 
 #[test]
