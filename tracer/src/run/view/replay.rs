@@ -37,6 +37,7 @@ const MAX_GAPS: usize = 256;
 /// Findings are compared this often while looking for the next new one.
 const FINDINGS_NANOS: u64 = 1_000_000_000;
 const SECOND: u64 = 1_000_000_000;
+const THE_END: &str = "this is the end; t goes back";
 
 /// The full-screen view of a recording, or its lines where stdout is no terminal or lines are asked for.
 ///
@@ -190,7 +191,7 @@ impl<'a> Player<'a> {
             Order::Pause(paused) => {
                 self.paused = paused;
                 if !paused && self.ended {
-                    self.note = Some("this is the end; t goes back".into());
+                    self.note = Some(THE_END.into());
                 }
             }
             Order::Speed(speed) => {
@@ -206,14 +207,19 @@ impl<'a> Player<'a> {
                 let to = if seconds < 0 { Ktime(now.0.saturating_sub(by)) } else { now.plus(by) };
                 self.go(to.max(self.start))?;
             }
-            Order::Seek(to) => self.go(to)?,
+            Order::Seek(to) => {
+                // Who goes back from the end, or at a speed that would be at the end again at once, wants to look around there.
+                self.paused |= self.ended || self.speed == Speed::Max;
+                self.go(to)?;
+            }
             Order::NextMark if !self.ended => {
                 self.tracker.drain_notices();
                 let findings = marks(&self.tracker.snapshot().findings);
                 self.target = Some(Target::Mark(Marks { findings, looked: now }));
             }
+            Order::NextMark => self.note = Some(THE_END.into()),
             // A recording of a recording is a copy.
-            Order::NextMark | Order::Record(_) => {}
+            Order::Record(_) => {}
         }
         self.pacer.start(self.tracker.now(), Instant::now());
         Ok(())
@@ -226,6 +232,10 @@ impl<'a> Player<'a> {
                 return Ok(());
             }
             self.go_back(to)?;
+        } else if self.ended {
+            // There is nothing to come by which this could be reached.
+            self.note = Some(THE_END.into());
+            return Ok(());
         }
         self.target = Some(Target::Time(to));
         Ok(())

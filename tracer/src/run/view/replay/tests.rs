@@ -79,3 +79,24 @@ fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows
         assert!(read < bound && read < whole, "{part} %: {read} of {whole} steps read again");
     }
 }
+
+#[test]
+fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
+    let recorded = Recorded::new("end");
+    let args = recorded.args();
+    let mut player = Player::open(&args).expect("a recording");
+    while !player.ended {
+        player.advance().expect("read");
+    }
+    for order in [Order::Step(1), Order::Seek(player.end.plus(SECOND)), Order::NextMark] {
+        player.obey(order.clone()).expect("obeyed");
+        assert!(player.target.is_none(), "{order:?}");
+        assert_eq!(player.status().note.as_deref(), Some(THE_END), "{order:?}");
+    }
+    let middle = player.start.plus(player.end.since(player.start) / 2);
+    player.obey(Order::Seek(middle)).expect("obeyed");
+    while player.target.is_some() {
+        player.advance().expect("read");
+    }
+    assert!(player.paused && !player.ended && player.tracker.now() < player.end);
+}
