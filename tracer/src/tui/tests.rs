@@ -217,6 +217,7 @@ fn replay_status() -> Status {
             speed: Speed::Times(10.0),
             paused: true,
             seeking: false,
+            ended: false,
             gaps: Arc::from([(at(60), at(70))]),
         }),
         ..Status::default()

@@ -179,6 +179,7 @@ impl<'a> Player<'a> {
             speed: self.speed,
             paused: self.paused,
             seeking: self.target.is_some(),
+            ended: self.ended,
             gaps: self.gaps.clone().into(),
         };
         Status { recording: None, replay: Some(replay), note: self.note.take() }
@@ -335,6 +336,9 @@ impl<'a> Player<'a> {
         self.target = None;
         if let Some(damage) = self.replay.damage() {
             self.note = Some(playback::told(damage).into());
+            if self.end > self.tracker.now() {
+                self.gap(self.tracker.now(), self.end);
+            }
         }
     }
 }

@@ -131,7 +131,7 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
     let now = app.newest().snapshot.now;
     let at = seconds(now.seconds_since(replay.start).floor());
     let length = seconds(replay.end.seconds_since(replay.start).floor());
-    let what = match (replay.seeking, replay.paused, now >= replay.end) {
+    let what = match (replay.seeking, replay.paused, replay.ended || now >= replay.end) {
         (true, _, _) => "seeking",
         (_, _, true) => "end",
         (_, true, _) => "PAUSED",

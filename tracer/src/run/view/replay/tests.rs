@@ -100,3 +100,21 @@ fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
     }
     assert!(player.paused && !player.ended && player.tracker.now() < player.end);
 }
+
+#[test]
+fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
+    let recorded = Recorded::new("cut");
+    let file = File::options().write(true).open(&recorded.0).expect("the file");
+    let length = file.metadata().expect("its length").len();
+    // In the middle of the last batch, whose own times are told before it.
+    file.set_len(length * 9 / 10).expect("cut");
+    let args = recorded.args();
+    let mut player = Player::open(&args).expect("a recording");
+    while !player.ended {
+        player.advance().expect("read");
+    }
+    let (now, status) = (player.tracker.now(), player.status());
+    let replay = status.replay.expect("a replay");
+    assert!(replay.ended && status.note.is_some_and(|note| note.contains("missing")));
+    assert_eq!(replay.gaps.last(), Some(&(now, replay.end)));
+}
