@@ -28,6 +28,17 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
     }
 }
 
+/// Waits until a process that is not our child has ended. One that nobody has waited for yet has ended too.
+pub fn gone(pid: u32, limit: Duration) -> Result<()> {
+    let stat = PathBuf::from(format!("/proc/{pid}/stat"));
+    until(&format!("the end of process {pid}"), limit, || {
+        // The state stands behind the name, which may hold anything.
+        let stat = fs::read_to_string(&stat).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        Ok(state.is_none_or(|state| matches!(state, 'Z' | 'X')).then_some(()))
+    })
+}
+
 /// `CLOCK_MONOTONIC`, the clock of the kernel's records.
 ///
 /// # Panics

@@ -119,6 +119,11 @@ impl Screen {
         Ok(text)
     }
 
+    /// Takes the terminal away from whatever runs in it, as a lost ssh connection does.
+    pub fn hang_up(&self) -> Result<()> {
+        output(self.tmux().arg("kill-server")).map(drop)
+    }
+
     /// Process id of the program called `name` in this terminal.
     pub fn pid_of(&self, name: &str) -> Result<u32> {
         let shell = output(self.tmux().args(["display-message", "-p", "#{pane_pid}"]))?;

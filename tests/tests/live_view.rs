@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portchurn_tests::lab::{Lab, Traffic, addr};
-use portchurn_tests::process::output;
+use portchurn_tests::process::{gone, output};
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
 use portchurn_tests::screen::Screen;
@@ -21,6 +22,8 @@ const PORTS: (u16, u16) = (40_000, 40_127);
 const POOL: u32 = 20;
 const CALLS: u32 = 300;
 const EADDRNOTAVAIL: i32 = 99;
+/// "Within seconds", on a machine that has other things to do.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// A pool that holds 20 of 128 ports, and a job that opens and closes a connection per call until none is left.
 struct Incident {
@@ -194,7 +197,7 @@ fn every_key_answers_at_200x50() -> Result<()> {
     // What is shown goes into a file of one's own, what is selected into the clipboard.
     screen.press(&["e"])?;
     let text = screen.shows(&["written: "])?;
-    let path = text.split("written: ").nth(1).and_then(|rest| rest.split_whitespace().next()).context("a path")?;
+    let path = after(&text, "written: ")?;
     let exported = fs::read_to_string(path).with_context(|| path.to_owned())?;
     ensure!(exported.contains("127.0.0.1:9001") && exported.contains("checkout-pool"), "{exported}");
     ensure!(fs::metadata(path)?.permissions().mode() & 0o777 == 0o600, "an export is nobody else's business");
@@ -238,9 +241,7 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
     let screen = incident.watch("view", (80, 24), "")?;
     screen.press(&["r"])?;
     let text = screen.shows(&["REC ", "recording into "])?;
-    let path =
-        text.split("recording into ").nth(1).and_then(|rest| rest.split_whitespace().next()).context("a path")?;
-    let path = PathBuf::from(path);
+    let path = PathBuf::from(after(&text, "recording into ")?);
     let failed = incident.happen()?;
     screen.wait("all failures", |text| row(text).is_some_and(|row| row.2 == failed))?;
 
@@ -300,12 +301,46 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
 fn a_killed_view_gives_the_terminal_back() -> Result<()> {
     require!(TMUX);
     let incident = Incident::new()?;
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        let screen = incident.watch(signal.as_str(), (80, 24), "")?;
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let end = |screen: &Screen, signal: Signal| -> Result<()> {
         let pid = screen.pid_of("portchurn")?;
         kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
-        screen.given_back(0).with_context(|| signal.to_string())?;
+        screen.given_back(0).with_context(|| signal.to_string()).map(drop)
+    };
+    let recording = incident.lab.dir().join("short.arrow");
+    output(Command::new(binary()?).args(["record", "--for", "1s", "-o"]).arg(&recording))?;
+    for signal in signals {
+        end(&incident.watch(signal.as_str(), (80, 24), "")?, signal)?;
+        let name = format!("replay-{signal}");
+        let command = format!("'{}' replay --speed 1 '{}'", binary()?.display(), recording.display());
+        let replay = Screen::start(incident.lab.dir(), &name, (80, 24), &command)?;
+        replay.shows(&["REPLAY"])?;
+        end(&replay, signal).context("replay")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_view_ends_with_its_terminal() -> Result<()> {
+    require!(TMUX);
+    let incident = Incident::new()?;
+    let live = incident.watch("live", (80, 24), "")?;
+    // Nobody is left to answer the question whether to quit in the middle of a recording.
+    live.press(&["r"])?;
+    let text = live.shows(&["REC ", "recording into "])?;
+    let recording = after(&text, "recording into ")?.to_owned();
+    let pid = live.pid_of("portchurn")?;
+    live.hang_up()?;
+    gone(pid, HANG_UP_LIMIT).context("live")?;
+    let report = Command::new(binary()?).arg("report").arg(&recording).output().context("report")?;
+    ensure!(report.status.success() && report.stderr.is_empty(), "a damaged recording: {report:?}");
+
+    let command = format!("'{}' replay --speed 1 '{recording}'", binary()?.display());
+    let replay = Screen::start(incident.lab.dir(), "replay", (80, 24), &command)?;
+    replay.shows(&["REPLAY"])?;
+    let pid = replay.pid_of("portchurn")?;
+    replay.hang_up()?;
+    gone(pid, HANG_UP_LIMIT).context("replay")?;
     Ok(())
 }
 
@@ -355,6 +390,12 @@ fn without_colour_and_without_utf8_it_says_the_same() -> Result<()> {
         });
     ensure!(!colours, "{coloured:?}");
     Ok(())
+}
+
+/// The word behind `label` on the screen.
+fn after<'a>(text: &'a str, label: &str) -> Result<&'a str> {
+    let word = text.split(label).nth(1).and_then(|rest| rest.split_whitespace().next());
+    word.with_context(|| format!("a word behind {label:?}"))
 }
 
 /// What `n` found.

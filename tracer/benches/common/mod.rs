@@ -6,18 +6,28 @@ use tracer::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie, SocketId,
     TcpState, TimeWaitEvent, Transition,
 };
+use tracer::tracker::snapshot::Wanted;
 use tracer::tracker::{Config, Tracker};
 
 pub const SECOND: u64 = 1_000_000_000;
 const NETNS: Netns = Netns(4_026_531_840);
 /// Processes that connect.
 const CLIENTS: u32 = 8;
+/// Where they connect to, unless a bench says otherwise.
+const DESTINATIONS: u64 = 32;
 /// `TCP_TIMEWAIT_LEN` and a second of the timer wheel.
 const TIME_WAIT: u64 = 61 * SECOND;
 
 /// A tracker as `portchurn report` has it, which knows the namespace and the processes.
+#[allow(dead_code, reason = "each bench uses its part of this module")]
 pub fn tracker() -> Tracker {
-    let mut tracker = Tracker::new(Config { time_wait_observed: true, calls_observed: true, ..Config::default() });
+    tracker_for(Wanted::default())
+}
+
+/// The same for somebody who wants to be told more.
+pub fn tracker_for(notices: Wanted) -> Tracker {
+    let config = Config { time_wait_observed: true, calls_observed: true, notices, ..Config::default() };
+    let mut tracker = Tracker::new(config);
     tracker.begin(Ktime(SECOND));
     tracker.ingest(&Event::Netns(Box::new(NetnsFacts {
         netns: NETNS,
@@ -45,9 +55,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(number: u64) -> Self {
-        // 32 destinations of 40,000 ports each.
-        let (remote, port) = (number % 32, number / 32 % 40_000);
-        let ip = |last: u64| Addr::from(IpAddr::from([10, 0, 1, u8::try_from(last).unwrap_or(0)]));
+        Self::among(number, DESTINATIONS)
+    }
+
+    /// Towards one of so many destinations of 40,000 ports each.
+    pub fn among(number: u64, destinations: u64) -> Self {
+        let (remote, port) = (number % destinations, number / destinations % 40_000);
+        let ip = |host: u64| {
+            let [.., high, low] = (256 + host).to_be_bytes();
+            Addr::from(IpAddr::from([10, 0, high, low]))
+        };
         let remote = Endpoint { addr: ip(remote + 2), port: 443 };
         let local = Endpoint { addr: ip(1), port: 1024 + u16::try_from(port).unwrap_or(0) };
         Self { number, key: FlowKey { netns: NETNS, local, remote } }
@@ -136,6 +153,7 @@ impl Connection {
 /// minisockets exist at any moment. Seven events a connection.
 pub struct Churn {
     next: u64,
+    destinations: u64,
     live: u64,
     time_waits: u64,
     now: u64,
@@ -146,10 +164,15 @@ impl Churn {
     pub const EVENTS: u64 = 7;
 
     /// Fills the tracker up to its steady state.
+    #[allow(dead_code, reason = "each bench uses its part of this module")]
     pub fn start(tracker: &mut Tracker, live: u64, time_waits: u64) -> Self {
-        let mut churn = Self { next: 0, live, time_waits, now: 2 * SECOND };
+        Self::among(tracker, DESTINATIONS, live, time_waits)
+    }
+
+    pub fn among(tracker: &mut Tracker, destinations: u64, live: u64, time_waits: u64) -> Self {
+        let mut churn = Self { next: 0, destinations, live, time_waits, now: 2 * SECOND };
         for number in 0..live {
-            for event in Connection::new(number).opens(churn.now) {
+            for event in Connection::among(number, destinations).opens(churn.now) {
                 tracker.ingest(&event);
             }
         }
@@ -172,10 +195,11 @@ impl Churn {
     fn connection(&mut self, ends: bool, mut each: impl FnMut(&Event)) {
         // The clock moves so that a minute passes while all minisockets are replaced once.
         self.now += TIME_WAIT / self.time_waits.max(1);
-        Connection::new(self.next).opens(self.now).iter().for_each(&mut each);
-        Connection::new(self.next - self.live).closes(self.now + 50_000).iter().for_each(&mut each);
+        let connection = |number| Connection::among(number, self.destinations);
+        connection(self.next).opens(self.now).iter().for_each(&mut each);
+        connection(self.next - self.live).closes(self.now + 50_000).iter().for_each(&mut each);
         if ends && let Some(oldest) = (self.next - self.live).checked_sub(self.time_waits) {
-            each(&Connection::new(oldest).time_is_up(self.now + 70_000));
+            each(&connection(oldest).time_is_up(self.now + 70_000));
         }
         self.next += 1;
     }

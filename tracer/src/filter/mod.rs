@@ -15,6 +15,9 @@
 //! too, and unknown at the end is no match: neither `unit=a.service` nor `unit!=a.service` nor `not unit=a.service` shows a flow
 //! whose owner nobody saw. `or` with something that is true is true, `and` with something that is false is false (Kleene's logic).
 //!
+//! **What sums up flows matches by any of them.** A destination or a workload is in every state that one of its flows is in, and has failed
+//! for every reason that one of its connects has failed for.
+//!
 //! Not for: choosing what is traced. Filters apply to what is shown; occupancy is always that of everybody.
 
 mod net;
@@ -122,7 +125,10 @@ impl Test {
             }
             Self::Src(place) => place.holds(subject.src_addr, subject.src_port),
             Self::Dst(place) => place.holds(subject.dst_addr, subject.dst_port),
-            Self::State(state) => subject.state.map(|found| found == *state),
+            Self::State(state) => match (subject.state, subject.states) {
+                (Some(found), _) => Some(found == *state),
+                (None, all) => all.map(|all| all.has(*state)),
+            },
             Self::Errno(glob) => subject.failures().map(|mut all| all.any(|failure| matches_failure(glob, failure))),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, Workload,
+    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, States, Workload,
 };
 
 /// One thing that may be shown. `None` = not known, or the thing has no such field.
@@ -22,6 +22,8 @@ pub struct Subject<'a> {
     pub dst_addr: Option<Addr>,
     pub dst_port: Option<u16>,
     pub state: Option<TcpState>,
+    /// The states of all flows that this sums up; one that matches is enough.
+    pub states: Option<States>,
     /// The one failure that this is about.
     pub failure: Option<Failure>,
     /// All failures that this sums up; one that matches is enough.
@@ -78,6 +80,7 @@ impl<'a> From<&'a Attribution> for Subject<'a> {
             src_addr: Some(from.local_addr),
             dst_addr: Some(from.remote_addr),
             dst_port: Some(from.remote_port),
+            states: Some(from.states),
             failed: Some(&from.failed),
             ..Self::default()
         }
@@ -86,12 +89,14 @@ impl<'a> From<&'a Attribution> for Subject<'a> {
 
 impl<'a> From<&'a Destination> for Subject<'a> {
     fn from(from: &'a Destination) -> Self {
+        let states = from.ports.by_state.iter().filter(|(_, count)| **count > 0).map(|(state, _)| *state);
         Self {
             netns: known(from.netns),
             netns_name: from.netns_name.as_deref(),
             src_addr: Some(from.local_addr),
             dst_addr: Some(from.remote_addr),
             dst_port: Some(from.remote_port),
+            states: Some(states.collect()),
             failed: Some(&from.failed),
             ..Self::default()
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Addr, Netns};
-use crate::tracker::snapshot::Failed;
+use crate::tracker::snapshot::{Failed, States};
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().expect("address").into()
@@ -26,6 +26,7 @@ fn worker() -> Subject<'static> {
         dst_addr: Some(addr("10.0.0.5")),
         dst_port: Some(443),
         state: Some(TcpState::TimeWait),
+        states: None,
         failure: Some(Failure::PortsExhausted),
         failed: None,
     }
@@ -160,6 +161,16 @@ fn sums_match_if_any_of_their_failures_does() {
     let nothing = Failed::new();
     let none = Subject { failed: Some(&nothing), ..Subject::default() };
     assert!(!matches("errno=*", &none) && matches("errno!=ECONNREFUSED", &none), "known: nothing failed");
+}
+
+#[test]
+fn sums_are_in_every_state_that_one_of_their_flows_is_in() {
+    let states = States::from_iter([TcpState::Established, TcpState::TimeWait]);
+    let some = Subject { states: Some(states), ..Subject::default() };
+    assert!(matches("state=ESTAB and state=time_wait and state!=close_wait", &some));
+    assert!(!matches("state=CLOSE_WAIT", &some) && !matches("state!=TIME_WAIT", &some));
+    let none = Subject { states: Some(States::default()), ..Subject::default() };
+    assert!(matches("state!=ESTAB", &none), "known: nothing is open");
 }
 
 #[test]

@@ -147,6 +147,11 @@ impl<R: Read> Reader<R> {
         self.at
     }
 
+    /// Everything that was consumed has been told: reading can go on from here without what came before.
+    pub fn is_between_batches(&self) -> bool {
+        self.decoder.is_used_up()
+    }
+
     /// The next thing that the tracker was fed; `None` at the end or at the first damage.
     ///
     /// # Errors
@@ -317,10 +322,19 @@ impl<R: Read + io::Seek> Reader<R> {
         if self.last.is_none() && self.damage.is_none() && !self.finished {
             self.next_batch()?;
         }
-        self.input.seek(io::SeekFrom::Start(place.offset))?;
-        self.at = place.offset;
+        self.return_to(place.offset, self.decoder.bad_rows)
+    }
+
+    /// Reading goes on at a position at which it was between batches before, and had found so many bad rows.
+    ///
+    /// # Errors
+    /// The input could not be moved.
+    pub fn return_to(&mut self, position: u64, bad_rows: u64) -> io::Result<()> {
+        self.input.seek(io::SeekFrom::Start(position))?;
+        self.at = position;
         (self.damage, self.finished) = (None, false);
         self.decoder.reset();
+        self.decoder.bad_rows = bad_rows;
         Ok(())
     }
 }

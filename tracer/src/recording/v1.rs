@@ -202,6 +202,11 @@ impl Decoder {
         (self.columns, self.open, self.row, self.rows) = (None, None, 0, 0);
     }
 
+    /// All of the batch has been told, and no list goes on in the next one.
+    pub fn is_used_up(&self) -> bool {
+        self.row >= self.rows && self.open.is_none()
+    }
+
     /// The next step; `None` when the batch is used up.
     pub fn next(&mut self) -> Option<Step> {
         let Self { offset, columns: Some(columns), row, rows, open, bad_rows } = self else { return None };

@@ -23,7 +23,6 @@ pub mod replay;
 #[cfg(feature = "live")]
 mod session;
 mod show;
-#[cfg(feature = "live")]
 mod signals;
 pub mod times;
 pub mod view;

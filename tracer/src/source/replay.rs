@@ -49,6 +49,14 @@ enum Input {
     Pipe(Box<Reader<BufReader<Box<dyn Read + Send>>>>),
 }
 
+/// A place between two batches of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    position: u64,
+    /// Counted up to here.
+    bad_rows: u64,
+}
+
 /// An open recording.
 pub struct Replay {
     path: PathBuf,
@@ -175,6 +183,27 @@ impl Replay {
             reader.go_to(place).map_err(read)?;
         }
         Ok(if start == 0 { begin } else { places.get(start).map_or(begin, |place| place.first) })
+    }
+
+    /// Where reading is, if it can come back to here: of a file, between two batches.
+    pub fn mark(&self) -> Option<Mark> {
+        match &self.input {
+            Input::File(reader) if self.ahead.is_empty() && reader.is_between_batches() => {
+                Some(Mark { position: reader.position(), bad_rows: reader.bad_rows() })
+            }
+            Input::File(_) | Input::Pipe(_) => None,
+        }
+    }
+
+    /// The next step is the one that was next when the mark was taken.
+    ///
+    /// # Errors
+    /// A pipe cannot be searched, and the file may not be readable.
+    pub fn return_to(&mut self, mark: Mark) -> Result<(), ReplayError> {
+        let read = |source: io::Error| ReplayError::Read { path: self.path.clone(), source: source.into() };
+        let Input::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path: self.path.clone() }) };
+        self.ahead.clear();
+        reader.return_to(mark.position, mark.bad_rows).map_err(read)
     }
 
     fn places(&mut self) -> Result<&[Place], ReplayError> {

@@ -11,15 +11,23 @@ use super::lifecycle::millis;
 use super::people::{AttrId, UNKNOWN, WorkloadId};
 use super::ports::{Dest, DestId, netns_name};
 use super::snapshot::{
-    Attribution, Destination, Failed, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, Victim, Workload,
+    Attribution, Destination, Failed, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, States, Victim,
+    Workload,
 };
 use crate::event::{Ktime, TcpState};
 
 /// Processes listed per workload, most connects first; the attributions hold the rest.
 const MAX_PIDS: usize = 64;
 
-/// Oldest instants per attribution: `CLOSE_WAIT` and ESTABLISHED since.
-type Oldest = FxHashMap<AttrId, (Option<Ktime>, Option<Ktime>)>;
+/// What the flows of an attribution are doing now.
+#[derive(Clone, Copy, Default)]
+struct Present {
+    oldest_close_wait: Option<Ktime>,
+    oldest_established: Option<Ktime>,
+    states: States,
+}
+
+type AllPresent = FxHashMap<AttrId, Present>;
 
 impl Tracker {
     pub(super) fn assemble(&self) -> Snapshot {
@@ -38,47 +46,49 @@ impl Tracker {
             flows: self.flows.len() as u64,
             time_wait: self.ledger.len() as u64,
         };
-        let oldest = self.oldest();
-        snapshot.attributions = self.attributions(&oldest);
-        snapshot.workloads = self.workloads(&oldest);
+        let present = self.present();
+        snapshot.attributions = self.attributions(&present);
+        snapshot.workloads = self.workloads(&present);
         snapshot.destinations = self.destinations(start);
         snapshot.findings = findings(&snapshot, &self.config.knobs, &self.config.thresholds);
         snapshot
     }
 
-    fn oldest(&self) -> Oldest {
-        let mut oldest = Oldest::default();
+    fn present(&self) -> AllPresent {
+        let mut present = AllPresent::default();
         for (_, flow) in self.flows.iter() {
             let Some(attr) = flow.attr else { continue };
             // A flow from before the start is at least as old as our first sight of it.
             let since = flow.state_since.or(self.start);
+            let entry = present.entry(attr).or_default();
+            entry.states.add(flow.state);
             match flow.state {
-                TcpState::CloseWait => {
-                    let entry = &mut oldest.entry(attr).or_default().0;
-                    *entry = earlier(*entry, since);
-                }
+                TcpState::CloseWait => entry.oldest_close_wait = earlier(entry.oldest_close_wait, since),
                 TcpState::Established => {
-                    let entry = &mut oldest.entry(attr).or_default().1;
-                    *entry = earlier(*entry, flow.established.or(since));
+                    entry.oldest_established = earlier(entry.oldest_established, flow.established.or(since));
                 }
                 _ => {}
             }
         }
-        oldest
+        present
     }
 
     fn window(&self) -> f64 {
         self.now.seconds_since(self.start.unwrap_or(self.now))
     }
 
-    fn attributions(&self, oldest: &Oldest) -> Vec<Attribution> {
+    fn attributions(&self, present: &AllPresent) -> Vec<Attribution> {
         let mut list: Vec<Attribution> = self
             .people
             .attrs()
             .filter_map(|(id, attr)| {
                 let dest = self.places.get(attr.dest?)?;
                 let proc = self.people.proc(attr.proc)?;
-                let (close_wait, established) = oldest.get(&id).copied().unwrap_or_default();
+                let Present { oldest_close_wait: close_wait, oldest_established: established, mut states } =
+                    present.get(&id).copied().unwrap_or_default();
+                if attr.cell.time_wait.now > 0 {
+                    states.add(TcpState::TimeWait);
+                }
                 Some(Attribution {
                     workload: Arc::clone(&self.people.workload_entry(proc.workload)?.name),
                     pid: proc.facts.pid,
@@ -97,6 +107,7 @@ impl Tracker {
                     lifetime_ms: attr.cell.lifetime.summary(),
                     ports_held: u32::try_from(attr.cell.ports.now).unwrap_or(u32::MAX),
                     oldest_established_seconds: established.map(|since| self.now.seconds_since(since)),
+                    states,
                     inferred: attr.inferred,
                 })
             })
@@ -110,7 +121,7 @@ impl Tracker {
         list
     }
 
-    fn workloads(&self, oldest: &Oldest) -> Vec<Workload> {
+    fn workloads(&self, present: &AllPresent) -> Vec<Workload> {
         let mut processes: FxHashMap<WorkloadId, BTreeMap<u32, Process>> = FxHashMap::default();
         let mut oldest_close_wait: FxHashMap<WorkloadId, Option<Ktime>> = FxHashMap::default();
         for (id, attr) in self.people.attrs() {
@@ -121,7 +132,7 @@ impl Tracker {
             process.connects += attr.cell.connects;
             add(&mut process.failed, &attr.cell.failed);
             let entry = oldest_close_wait.entry(proc.workload).or_default();
-            *entry = earlier(*entry, oldest.get(&id).and_then(|oldest| oldest.0));
+            *entry = earlier(*entry, present.get(&id).and_then(|present| present.oldest_close_wait));
         }
         let start = self.start.unwrap_or(self.now);
         let mut list: Vec<Workload> = self

@@ -26,7 +26,7 @@ pub struct Bound {
 }
 
 /// The bound sockets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BoundSockets {
     slab: Slab<Bound>,
     by_cookie: FxHashMap<SocketCookie, Ref>,

@@ -41,7 +41,7 @@ struct Failed {
 }
 
 /// Failures that wait for their system call to return, by thread.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pending {
     by_tid: FxHashMap<u32, Failed>,
     order: VecDeque<(Ktime, u32)>,

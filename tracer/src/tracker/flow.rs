@@ -55,7 +55,7 @@ pub struct Flow {
 }
 
 /// The flows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Flows {
     slab: Slab<Flow>,
     /// Indexes: the cookie is read where the flow is, which is where whoever looks goes next.

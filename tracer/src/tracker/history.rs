@@ -32,7 +32,7 @@ pub struct Trace {
 }
 
 /// Counts by second.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pulse {
     /// The second that `ring[second % len]` counts.
     second: u64,
@@ -72,7 +72,7 @@ fn index(second: u64, len: u64) -> usize {
 }
 
 /// The memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct History {
     pulse: Pulse,
     failures: VecDeque<Arc<FailureRecord>>,

@@ -69,7 +69,7 @@ pub struct Config {
 }
 
 /// The tracker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     config: Config,
     start: Option<Ktime>,
@@ -227,6 +227,11 @@ impl Tracker {
     /// What was lost so far.
     pub fn lost(&self) -> snapshot::Lost {
         self.event_counts().lost
+    }
+
+    /// Flows and minisockets held in memory: what the size of this and the time to copy it go by.
+    pub fn entries(&self) -> u64 {
+        self.flows.len() as u64 + self.ledger.len() as u64
     }
 
     /// Events ingested so far.

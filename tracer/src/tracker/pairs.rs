@@ -30,7 +30,7 @@ impl ShortKey {
 }
 
 /// The pairs in use. As many as the minisockets that use them, at the most.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pairs {
     /// Each with the number of its users.
     slots: Vec<(Pair, u32)>,

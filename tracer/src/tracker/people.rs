@@ -49,7 +49,7 @@ index!(
     AttrId
 );
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Proc {
     pub facts: Arc<ProcessFacts>,
     pub workload: WorkloadId,
@@ -59,7 +59,7 @@ pub struct Proc {
     attributions: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WorkloadEntry {
     pub name: Arc<str>,
     /// Of the first process seen, for the identity columns of a report.
@@ -69,7 +69,7 @@ pub struct WorkloadEntry {
     pub netns: BTreeSet<Netns>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attr {
     pub proc: ProcId,
     /// `None`: flows that take no ephemeral port of ours (accepted ones), or a call without a destination.
@@ -80,7 +80,7 @@ pub struct Attr {
 }
 
 /// All of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct People {
     by: By,
     procs: Vec<Option<Proc>>,

@@ -55,7 +55,7 @@ impl From<&FlowKey> for DestKey {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Dest {
     pub key: DestKey,
     pub cell: Cell,
@@ -147,7 +147,7 @@ pub struct Forecast {
 }
 
 /// One network namespace.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Namespace {
     pub facts: NetnsFacts,
     reserved: Vec<u16>,
@@ -261,7 +261,7 @@ fn count(number: usize) -> u32 {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Places {
     dests: Vec<Option<Dest>>,
     free: Vec<DestId>,

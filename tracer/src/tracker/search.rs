@@ -10,7 +10,7 @@ use super::cell::Distribution;
 const RECENT: usize = 64;
 
 /// Search times of one destination.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Search {
     pub all: Distribution,
     recent: Vec<u64>,

@@ -8,14 +8,14 @@ pub struct Ref {
     generation: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
 }
 
 /// The table. Bounded: at `limit` entries [`Slab::insert`] refuses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,

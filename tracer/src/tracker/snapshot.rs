@@ -5,12 +5,15 @@
 //! the view. What is not known is `None`.
 
 pub mod detail;
+mod states;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
+
+pub use states::States;
 
 use crate::event::{Addr, FlowKey, Ktime, Netns, TcpState};
 
@@ -340,6 +343,9 @@ pub struct Attribution {
     pub ports_held: u32,
     /// Age of the oldest established flow now.
     pub oldest_established_seconds: Option<f64>,
+    /// That its flows are in now.
+    #[serde(skip)]
+    pub states: States,
     /// The owner is a guess (a listener in place of the process that accepted, an owner from /proc).
     pub inferred: bool,
 }

@@ -55,7 +55,7 @@ pub struct Entry {
 }
 
 /// An entry as it is held.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Packed {
     key: ShortKey,
     cookie: Option<SocketCookie>,
@@ -83,7 +83,7 @@ pub struct Former {
 }
 
 /// The ledger.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     slab: Slab<Packed>,
     pairs: Pairs,

@@ -48,6 +48,8 @@ pub struct Replay {
     pub paused: bool,
     /// Reading its way to another position.
     pub seeking: bool,
+    /// Nothing more comes, be it because the rest cannot be read.
+    pub ended: bool,
     /// Spans of which nothing was recorded, or nothing can be read.
     pub gaps: Arc<[(Ktime, Ktime)]>,
 }

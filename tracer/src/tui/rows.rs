@@ -150,6 +150,11 @@ impl Rows {
         self.visit(app, pane, Sortable)
     }
 
+    /// What a column is called.
+    pub fn title(&self, app: &App, pane: Pane, column: usize) -> Option<&'static str> {
+        self.visit(app, pane, Title(column))
+    }
+
     /// A row as one line of text, its cells separated by tabs.
     pub fn text_of(&self, app: &App, pane: Pane, row: usize) -> Option<String> {
         let index = *self.of(pane).get(row)?;
@@ -353,6 +358,15 @@ impl Visit for Sortable {
     type Out = Vec<usize>;
     fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Vec<usize> {
         columns.iter().enumerate().filter(|(_, column)| column.order.is_some()).map(|(index, _)| index).collect()
+    }
+}
+
+struct Title(usize);
+
+impl Visit for Title {
+    type Out = Option<&'static str>;
+    fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Option<&'static str> {
+        columns.get(self.0).map(|column| column.title)
     }
 }
 

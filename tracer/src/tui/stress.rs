@@ -2,21 +2,28 @@
 //!
 //! Not for: tests of what is shown; nothing here is realistic but its size.
 
+use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
+use crossterm::event::Event;
 use jiff::tz::TimeZone;
+use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::app::App;
-use super::feed::Frame;
-use super::{About, Look, render};
+use super::feed::{Frame, Viewer};
+use super::{About, Look, render, terminal};
 use crate::clock::Clock;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::report::host::HostFacts;
 use crate::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot,
+    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, States,
     TimeWaitStats, Workload,
 };
 
@@ -111,6 +118,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
         lifetime_ms: Durations::default(),
         ports_held: ports,
         oldest_established_seconds: None,
+        states: States::from_iter([TcpState::Established, TcpState::TimeWait]),
         inferred: false,
     }
 }
@@ -173,5 +181,76 @@ impl Screen {
     /// A letter of the screen, so that no part of the work can be optimised away.
     pub fn first_letter(&self) -> Option<&str> {
         self.buffer.cell((0, 0)).map(ratatui::buffer::Cell::symbol)
+    }
+}
+
+/// Keys from another thread, and when each of them was answered by something drawn.
+///
+/// Runs the real loop of the terminal on `viewer` until `keys` has no sender any more; a terminal that takes everything at once.
+///
+/// # Errors
+/// None that could occur.
+pub fn answer(
+    viewer: &Viewer,
+    size: (u16, u16),
+    keys: Receiver<(Event, Instant)>,
+    answered: impl FnMut(Duration),
+) -> io::Result<()> {
+    let Screen { app, look, .. } = Screen::new(size.0, size.1);
+    let taken = Cell::new(None);
+    let out = Output { taken: &taken, answered };
+    let viewport = Viewport::Fixed(Rect::new(0, 0, size.0, size.1));
+    let terminal = Terminal::with_options(CrosstermBackend::new(out), TerminalOptions { viewport })?;
+    let (over, next) = (Cell::new(false), None);
+    let keys = Keys { pressed: keys, next, taken: &taken, over: &over };
+    terminal::show(viewer, app, &look, terminal, keys, || !over.get())
+}
+
+struct Keys<'a> {
+    pressed: Receiver<(Event, Instant)>,
+    next: Option<(Event, Instant)>,
+    /// When the oldest key that nothing was drawn for was pressed.
+    taken: &'a Cell<Option<Instant>>,
+    over: &'a Cell<bool>,
+}
+
+impl terminal::Input for Keys<'_> {
+    fn poll(&mut self, wait: Duration) -> io::Result<bool> {
+        if self.next.is_none() {
+            self.next = match self.pressed.recv_timeout(wait) {
+                Ok(key) => Some(key),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.over.set(true);
+                    None
+                }
+            };
+        }
+        Ok(self.next.is_some())
+    }
+
+    fn read(&mut self) -> io::Result<Event> {
+        let (key, pressed) = self.next.take().ok_or(io::ErrorKind::WouldBlock)?;
+        self.taken.set(self.taken.get().or(Some(pressed)));
+        Ok(key)
+    }
+}
+
+struct Output<'a, F> {
+    taken: &'a Cell<Option<Instant>>,
+    answered: F,
+}
+
+impl<F: FnMut(Duration)> io::Write for Output<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    /// A screen is complete.
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(pressed) = self.taken.take() {
+            (self.answered)(pressed.elapsed());
+        }
+        Ok(())
     }
 }

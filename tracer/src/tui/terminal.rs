@@ -3,7 +3,7 @@
 //! Given back means: on return, on an error, on a panic of any thread (the hook runs before the message is printed, so that it
 //! can be read), and when whoever publishes goes away, which is what a signal leads to. Only kill -9 is beyond us.
 
-use std::io::{self, Stdout, Write as _};
+use std::io::{self, Write};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +26,9 @@ const FRAME_EVERY: Duration = Duration::from_millis(100);
 const KEY_EVERY: Duration = Duration::from_millis(20);
 /// Longest wait for a key before looking for a frame.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The same while what a key asked the other side for is on its way; so long is it waited for.
+const LOOK_FOR_ANSWER_EVERY: Duration = Duration::from_millis(5);
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// Keys taken at once before drawing: pasted text must not keep the screen waiting.
 const MAX_BURST: usize = 256;
 
@@ -68,44 +71,82 @@ pub fn give_back() {
     }
 }
 
+/// Where keys come from.
+pub trait Input {
+    /// Waits for one, at most so long.
+    ///
+    /// # Errors
+    /// The terminal cannot be read.
+    fn poll(&mut self, wait: Duration) -> io::Result<bool>;
+
+    /// Takes it.
+    ///
+    /// # Errors
+    /// The terminal cannot be read.
+    fn read(&mut self) -> io::Result<Event>;
+}
+
+struct Keyboard;
+
+impl Input for Keyboard {
+    fn poll(&mut self, wait: Duration) -> io::Result<bool> {
+        event::poll(wait)
+    }
+
+    fn read(&mut self) -> io::Result<Event> {
+        event::read()
+    }
+}
+
 /// Shows frames and takes keys until the user quits or nobody publishes any more.
 ///
 /// # Errors
 /// The terminal cannot be read or written.
-pub fn run(viewer: &Viewer, mut app: App, look: &Look) -> io::Result<()> {
-    let guard = Guard::take()?;
-    let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-    let mut pending = Pending { since: None, key: true };
+pub fn run(viewer: &Viewer, app: App, look: &Look) -> io::Result<()> {
+    let _guard = Guard::take()?;
+    let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    show(viewer, app, look, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
+}
+
+/// The same on any terminal, while `ours` says that it is ours.
+pub(super) fn show<W: Write>(
+    viewer: &Viewer,
+    mut app: App,
+    look: &Look,
+    mut terminal: Terminal<CrosstermBackend<W>>,
+    mut keys: impl Input,
+    ours: impl Fn() -> bool,
+) -> io::Result<()> {
+    let mut pending = Pending { frame: false, key: true, answered_by: None };
     let mut drawn = Instant::now();
     loop {
-        let wait = pending.due(drawn).map_or(LOOK_EVERY, |due| due.saturating_duration_since(Instant::now()));
-        if event::poll(wait.min(LOOK_EVERY))? {
+        if keys.poll(pending.wait(drawn, Instant::now()))? {
             for _ in 0..MAX_BURST {
-                let effects = input(&mut app, &event::read()?);
+                let effects = input(&mut app, &keys.read()?);
                 pending.key = true;
                 for effect in effects {
+                    if matches!(effect, Effect::Order(_)) {
+                        pending.answered_by = Some(Instant::now() + ANSWER_WITHIN);
+                    }
                     if carry_out(effect, &mut app, viewer, look)? {
-                        drop(guard);
                         return Ok(());
                     }
                 }
-                if !event::poll(Duration::ZERO)? {
+                if !keys.poll(Duration::ZERO)? {
                     break;
                 }
             }
         }
-        if let Some(frame) = viewer.latest()
-            && app.accept(frame)
-        {
-            pending.since.get_or_insert_with(Instant::now);
+        if let Some(frame) = viewer.latest() {
+            pending.frame |= app.accept(frame);
         }
-        if viewer.over() || !TAKEN.load(Ordering::SeqCst) {
+        if viewer.over() || !ours() {
             return Ok(());
         }
-        if pending.due(drawn).is_some_and(|due| due <= Instant::now()) {
+        if pending.due(drawn, Instant::now()).is_some_and(|due| due <= Instant::now()) {
             draw(&mut terminal, &mut app, look)?;
             drawn = Instant::now();
-            pending = Pending { since: None, key: false };
+            pending = Pending { frame: false, key: false, ..pending };
         }
     }
 }
@@ -113,22 +154,35 @@ pub fn run(viewer: &Viewer, mut app: App, look: &Look) -> io::Result<()> {
 /// What has not been drawn yet.
 struct Pending {
     /// A frame came.
-    since: Option<Instant>,
+    frame: bool,
     /// A key was pressed, or the size changed.
     key: bool,
+    /// Until then one of the next frames may be the answer to a key, which nobody likes to wait for.
+    answered_by: Option<Instant>,
 }
 
 impl Pending {
-    fn due(&self, drawn: Instant) -> Option<Instant> {
-        match (self.key, self.since) {
+    fn due(&self, drawn: Instant, now: Instant) -> Option<Instant> {
+        match (self.key, self.frame) {
             (true, _) => Some(drawn + KEY_EVERY),
-            (false, Some(_)) => Some(drawn + FRAME_EVERY),
-            (false, None) => None,
+            (false, true) if self.awaits_answer(now) => Some(drawn + KEY_EVERY),
+            (false, true) => Some(drawn + FRAME_EVERY),
+            (false, false) => None,
         }
+    }
+
+    /// How long to wait for keys before looking for a frame.
+    fn wait(&self, drawn: Instant, now: Instant) -> Duration {
+        let look = if self.awaits_answer(now) { LOOK_FOR_ANSWER_EVERY } else { LOOK_EVERY };
+        self.due(drawn, now).map_or(look, |due| due.saturating_duration_since(now)).min(look)
+    }
+
+    fn awaits_answer(&self, now: Instant) -> bool {
+        self.answered_by.is_some_and(|until| now < until)
     }
 }
 
-fn draw(terminal: &mut Terminal<CrosstermBackend<Stdout>>, app: &mut App, look: &Look) -> io::Result<()> {
+fn draw<W: Write>(terminal: &mut Terminal<CrosstermBackend<W>>, app: &mut App, look: &Look) -> io::Result<()> {
     let mut drawn = render::Drawn::default();
     terminal.draw(|frame| {
         drawn = render::draw(app, look, frame.buffer_mut());
@@ -170,4 +224,20 @@ fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, look: &Look) -> io:
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_wait_their_turn_but_keys_and_their_answers_do_not() {
+        let now = Instant::now();
+        let due = |frame, key, answered_by| Pending { frame, key, answered_by }.due(now, now).map(|due| due - now);
+        assert_eq!(due(false, false, None), None, "nothing to draw");
+        assert_eq!(due(true, false, None), Some(FRAME_EVERY));
+        assert_eq!(due(true, true, None), Some(KEY_EVERY));
+        assert_eq!(due(true, false, Some(now + ANSWER_WITHIN)), Some(KEY_EVERY));
+        assert_eq!(due(true, false, Some(now)), Some(FRAME_EVERY), "no answer came");
+    }
 }

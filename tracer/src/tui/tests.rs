@@ -21,7 +21,7 @@ use crate::tracker::snapshot::detail::{
     Bucket, DestinationDetail, Details, FailureRecord, FlowDetail, HolderThen, Place, PortUse, Second, Shape, Step,
     WorkloadDetail,
 };
-use crate::tracker::snapshot::{Durations, FailedConnect, Failure, Opened, Owner, Snapshot};
+use crate::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
 const UNICODE: Look = Look { colour: true, unicode: true, zone: TimeZone::UTC };
 const ASCII: Look = Look { colour: false, unicode: false, zone: TimeZone::UTC };
@@ -217,6 +217,7 @@ fn replay_status() -> Status {
             speed: Speed::Times(10.0),
             paused: true,
             seeking: false,
+            ended: false,
             gaps: Arc::from([(at(60), at(70))]),
         }),
         ..Status::default()

@@ -40,7 +40,7 @@ impl Collector {
     pub fn collect(&self, what: What, figures: &mut Figures) -> Result<()> {
         match what {
             What::Ingest => self.criterion(figures),
-            What::Memory | What::Reconcile => self.bench(what.name(), figures),
+            What::Memory | What::Reconcile | What::View => self.bench(what.name(), figures),
             What::Kernel => self.meter(&["kernel", "--floor", &self.floor.to_string_lossy()], figures),
             What::Host | What::Startup | What::Scale => self.meter(&[what.name()], figures),
             What::All => What::EACH.iter().try_for_each(|each| self.collect(*each, figures)),
@@ -136,7 +136,7 @@ fn build_floor() -> Result<PathBuf> {
 fn build_benches() -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
     command.args(["bench", "-p", "tracer", "--no-run", "--message-format=json-render-diagnostics"]);
-    command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile"]);
+    command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile", "--bench", "view"]);
     let line = line_of(&command);
     say(&line);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;

@@ -44,14 +44,16 @@ pub enum What {
     Memory,
     Startup,
     Reconcile,
+    /// Drawing, and answering keys.
+    View,
     Scale,
     All,
 }
 
 impl What {
     /// In the order of the table; the root of all evil, a machine that is warm from compiling, has passed by the time of the last ones.
-    const EACH: [Self; 7] =
-        [Self::Ingest, Self::Memory, Self::Kernel, Self::Host, Self::Startup, Self::Reconcile, Self::Scale];
+    const EACH: [Self; 8] =
+        [Self::Ingest, Self::Memory, Self::Kernel, Self::Host, Self::Startup, Self::Reconcile, Self::View, Self::Scale];
 
     fn name(self) -> &'static str {
         match self {
@@ -61,6 +63,7 @@ impl What {
             Self::Memory => "memory",
             Self::Startup => "startup",
             Self::Reconcile => "reconcile",
+            Self::View => "view",
             Self::Scale => "scale",
             Self::All => "all",
         }

@@ -97,6 +97,7 @@ const INGEST: &str = "ingest, one core";
 const MEMORY: &str = "memory";
 const STARTUP: &str = "startup and idling";
 const RECONCILE: &str = "reconcile";
+const VIEW: &str = "full-screen view, 100,000 flows towards 500 destinations, 200x50";
 
 pub const ROWS: &[Row] = &[
     row(
@@ -262,6 +263,18 @@ pub const ROWS: &[Row] = &[
     row(RECONCILE, "per 10,000 sockets, on top", From::More("reconcile.pass_10k_ms", "reconcile.pass_empty_ms"), "ms")
         .meaning("a pass is followed by a pause of a hundred times its length, so passes stay under 1 % of a CPU"),
     row(RECONCILE, "the tracker's comparison, per 10,000 sockets", From::Figure("reconcile.tracker_10k_ms"), "ms"),
+    row(VIEW, "a frame of the overview", From::Figure("view.overview_ms"), "ms").goal_of(Goal::AtMost(8.0), DRAW_CAUSE),
+    row(VIEW, "the same, filtered", From::Figure("view.filtered_ms"), "ms").goal_of(Goal::AtMost(8.0), DRAW_CAUSE),
+    row(VIEW, "a destination with all of 64,512 ports in use", From::Figure("view.destination_ms"), "ms")
+        .goal_of(Goal::AtMost(8.0), DRAW_CAUSE),
+    row(VIEW, "the tracker's part of a frame (snapshot)", From::Figure("view.snapshot_ms"), "ms")
+        .meaning("of another thread, which spends at most a tenth of its time on it"),
+    row(VIEW, "a key is answered, 100,000 events/s, median", From::Figure("view.key_ms"), "ms")
+        .goal_of(Goal::AtMost(50.0), KEY_CAUSE),
+    row(VIEW, "the slowest of 200", From::Figure("view.key_slowest_ms"), "ms").goal_of(Goal::AtMost(50.0), KEY_CAUSE),
+    row(VIEW, "what the tracker has to answer (into a destination)", From::Figure("view.detail_ms"), "ms")
+        .meaning("the page comes at once, its port map with this frame"),
+    row(VIEW, "events ingested meanwhile", From::Figure("view.events_per_second"), "/s"),
 ];
 
 // Shown only while the goal is missed.
@@ -275,5 +288,7 @@ const CACHE_CAUSE: &str = "the tables of a million flows and a million TIME_WAIT
 const DECODE_CAUSE: &str = "fields are copied one by one out of bytes that may be unaligned";
 const MEMORY_CAUSE: &str = "see tracer/src/tracker/{flow,time_wait}.rs";
 const STARTUP_CAUSE: &str = "the kernel's verifier walks every path of every program at load";
+const DRAW_CAUSE: &str = "rows are found and sorted anew for each frame";
+const KEY_CAUSE: &str = "keys wait for the screen's thread to get a CPU, and 20 ms after the last drawing";
 const IDLE_CAUSE: &str =
     "the reader looks at its ring ten times a second, because a wake-up per record costs ten times the record";

@@ -4,6 +4,7 @@
 //! neither waits for the other. What can be refused (rights, a file that is none) is refused with words before the
 //! terminal is taken.
 
+mod checkpoints;
 #[cfg(feature = "live")]
 mod live;
 mod replay;
@@ -65,21 +66,27 @@ fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> 
 }
 
 /// When the next frame is due, and what belongs into it.
-struct Pace {
-    wish: Wish,
+pub struct Pace {
+    pub wish: Wish,
     due: Instant,
 }
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Pace {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { wish: Wish::default(), due: Instant::now() }
     }
 
-    fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         Instant::now() >= self.due
     }
 
-    fn publish(&mut self, publisher: &Publisher, tracker: &Tracker, status: Status) {
+    pub fn publish(&mut self, publisher: &Publisher, tracker: &Tracker, status: Status) {
         let began = Instant::now();
         publisher.publish(Frame { snapshot: tracker.snapshot(), details: tracker.details(&self.wish), status });
         self.due = Instant::now() + CADENCE.max(began.elapsed() * COST_FACTOR);

@@ -1,22 +1,25 @@
 //! `portchurn replay` on a terminal: the same view, its frames made from a recording at any speed.
 //!
-//! Every position is reached by reading from the beginning, so that the numbers on the screen are those that `report` gives for the
-//! same recording up to there; going back means reading again.
+//! Every position is reached by reading from the beginning, or from a state that reading from the beginning led to
+//! (`checkpoints`), so that the numbers on the screen are those that `report` gives for the same recording up to there.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
+use tokio::sync::oneshot;
 
+use super::checkpoints::Checkpoints;
 use super::{Pace, run, screen};
 use crate::cli::ReplayArgs;
 use crate::event::Ktime;
 use crate::filter::Filter;
 use crate::recording::Step;
-use crate::run::playback;
+use crate::run::{playback, signals};
 use crate::source::replay::{Pacer, Replay, Speed as Factor};
 use crate::tracker::Tracker;
 use crate::tracker::snapshot::{Failure, Finding, Notice, Wanted};
@@ -34,6 +37,7 @@ const MAX_GAPS: usize = 256;
 /// Findings are compared this often while looking for the next new one.
 const FINDINGS_NANOS: u64 = 1_000_000_000;
 const SECOND: u64 = 1_000_000_000;
+const THE_END: &str = "this is the end; t goes back";
 
 /// The full-screen view of a recording, or its lines where stdout is no terminal or lines are asked for.
 ///
@@ -46,7 +50,21 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
     let mut player = Player::open(args)?;
     let about = About { host: playback::host(player.replay.header()), clock: player.replay.clock() };
     let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
-    run(app, &look, |publisher| player.play(&publisher))?;
+    let asked = AtomicBool::new(false);
+    let (done, over) = oneshot::channel();
+    std::thread::scope(|scope| {
+        let done = done;
+        // Whoever is killed by a signal cannot give the terminal back.
+        let signals = std::thread::Builder::new().name("signals".into()).spawn_scoped(scope, || {
+            let waited = signals::wait(None, over, None);
+            asked.store(true, Ordering::Relaxed);
+            waited
+        });
+        let signals = signals.context("starting the thread that waits for signals")?;
+        run(app, &look, |publisher| player.play(&publisher, &asked))?;
+        drop(done);
+        signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
+    })?;
     playback::warn(&args.file, &player.replay);
     Ok(())
 }
@@ -80,6 +98,7 @@ struct Player<'a> {
     waiting: Option<Step>,
     ended: bool,
     gaps: Vec<(Ktime, Ktime)>,
+    checkpoints: Checkpoints,
     note: Option<Arc<str>>,
 }
 
@@ -125,12 +144,13 @@ impl<'a> Player<'a> {
             waiting: None,
             ended: false,
             gaps: Vec::new(),
+            checkpoints: Checkpoints::default(),
             note: None,
         })
     }
 
-    fn play(&mut self, publisher: &Publisher) -> Result<()> {
-        while !publisher.over() {
+    fn play(&mut self, publisher: &Publisher, asked_to_end: &AtomicBool) -> Result<()> {
+        while !publisher.over() && !asked_to_end.load(Ordering::Relaxed) {
             let mut asked = false;
             while let Some(order) = publisher.order() {
                 asked = true;
@@ -159,6 +179,7 @@ impl<'a> Player<'a> {
             speed: self.speed,
             paused: self.paused,
             seeking: self.target.is_some(),
+            ended: self.ended,
             gaps: self.gaps.clone().into(),
         };
         Status { recording: None, replay: Some(replay), note: self.note.take() }
@@ -171,7 +192,7 @@ impl<'a> Player<'a> {
             Order::Pause(paused) => {
                 self.paused = paused;
                 if !paused && self.ended {
-                    self.note = Some("this is the end; t goes back".into());
+                    self.note = Some(THE_END.into());
                 }
             }
             Order::Speed(speed) => {
@@ -187,14 +208,19 @@ impl<'a> Player<'a> {
                 let to = if seconds < 0 { Ktime(now.0.saturating_sub(by)) } else { now.plus(by) };
                 self.go(to.max(self.start))?;
             }
-            Order::Seek(to) => self.go(to)?,
+            Order::Seek(to) => {
+                // Who goes back from the end, or at a speed that would be at the end again at once, wants to look around there.
+                self.paused |= self.ended || self.speed == Speed::Max;
+                self.go(to)?;
+            }
             Order::NextMark if !self.ended => {
                 self.tracker.drain_notices();
                 let findings = marks(&self.tracker.snapshot().findings);
                 self.target = Some(Target::Mark(Marks { findings, looked: now }));
             }
+            Order::NextMark => self.note = Some(THE_END.into()),
             // A recording of a recording is a copy.
-            Order::NextMark | Order::Record(_) => {}
+            Order::Record(_) => {}
         }
         self.pacer.start(self.tracker.now(), Instant::now());
         Ok(())
@@ -206,11 +232,26 @@ impl<'a> Player<'a> {
                 self.note = Some("a pipe has only one direction".into());
                 return Ok(());
             }
-            self.replay = Replay::open(&self.args.file)?;
-            self.tracker = fresh(&self.replay, self.args);
-            (self.waiting, self.ended) = (None, false);
+            self.go_back(to)?;
+        } else if self.ended {
+            // There is nothing to come by which this could be reached.
+            self.note = Some(THE_END.into());
+            return Ok(());
         }
         self.target = Some(Target::Time(to));
+        Ok(())
+    }
+
+    /// To the latest state before `to` that is still at hand.
+    fn go_back(&mut self, to: Ktime) -> Result<()> {
+        if let Some((mark, tracker)) = self.checkpoints.back(to) {
+            self.replay.return_to(mark)?;
+            self.tracker = tracker;
+        } else {
+            self.replay = Replay::open(&self.args.file)?;
+            self.tracker = fresh(&self.replay, self.args);
+        }
+        (self.waiting, self.ended) = (None, false);
         Ok(())
     }
 
@@ -236,6 +277,7 @@ impl<'a> Player<'a> {
             }
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
             playback::apply(&mut self.tracker, &step);
+            self.checkpoints.read(&self.tracker, || self.replay.mark());
             let Step::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
                 self.gap(before, now);
@@ -294,6 +336,9 @@ impl<'a> Player<'a> {
         self.target = None;
         if let Some(damage) = self.replay.damage() {
             self.note = Some(playback::told(damage).into());
+            if self.end > self.tracker.now() {
+                self.gap(self.tracker.now(), self.end);
+            }
         }
     }
 }
@@ -311,3 +356,6 @@ fn marks(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
     };
     findings.iter().map(|finding| (finding.id, about(finding))).collect()
 }
+
+#[cfg(test)]
+mod tests;

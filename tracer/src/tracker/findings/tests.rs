@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::event::TcpState;
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Confidence, Destination, Durations, Holder, Listener, Ports, TimeWaitStats, Victim,
-    Workload,
+    Attribution, CloseWaitStats, Confidence, Destination, Durations, Holder, Listener, Ports, States, TimeWaitStats,
+    Victim, Workload,
 };
 
 const NETNS: Netns = Netns(4_026_531_840);
@@ -82,6 +82,7 @@ fn attribution(pid: u32) -> Attribution {
         lifetime_ms: Durations { count: 5_000, p50: Some(4.0), ..Durations::default() },
         ports_held: 4_000,
         oldest_established_seconds: None,
+        states: States::default(),
         inferred: false,
     }
 }

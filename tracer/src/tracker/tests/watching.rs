@@ -42,6 +42,26 @@ fn a_flow_is_told_from_syn_to_time_wait_and_its_end() {
 }
 
 #[test]
+fn who_has_flows_in_which_states_is_told() {
+    let mut lab = watched();
+    let states = |lab: &Lab| {
+        let attributions = lab.tracker.snapshot().attributions;
+        let [only] = attributions.as_slice() else { panic!("{attributions:#?}") };
+        TcpState::ALL.into_iter().filter(|state| only.states.has(*state)).collect::<Vec<_>>()
+    };
+    let mut sock = lab.connect(1, 32_770);
+    assert_eq!(states(&lab), [Established]);
+    let mut other = Lab::socket(2);
+    lab.to(&mut other, SynSent);
+    assert_eq!(states(&lab), [Established, SynSent]);
+    lab.close(&mut sock);
+    lab.fails(&mut other, Close, 111);
+    assert_eq!(states(&lab), [TcpState::TimeWait]);
+    lab.timer(&sock, false, true);
+    assert_eq!(states(&lab), []);
+}
+
+#[test]
 fn an_inferred_minisocket_is_a_step_too() {
     let mut lab = Lab::with(|config| {
         config.notices.history = true;

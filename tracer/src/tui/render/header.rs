@@ -26,16 +26,20 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
 /// Host, tier, events, loss at the left; recording, pause and time at the right.
 fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let (newest, host) = (app.newest(), &app.about.host);
+    let events = &newest.snapshot.events;
+    let lost = events.lost.total().saturating_add(events.skipped);
     let mut left: Cell = vec![(Paint::Strong, "portchurn ".into())];
+    if lost > 0 {
+        // First, so that no terminal is too narrow for it.
+        left.push((Paint::Bad, format!("LOST {}  ", short(lost))));
+    }
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
     left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));
     let per_second = newest.details.pulse.last().map_or(0, |second| second.events);
     left.push((Paint::Plain, format!("  {} ev/s", rate(f64::from(per_second)))));
-    let events = &newest.snapshot.events;
-    let lost = [events.lost.ring_full, events.lost.missed_runs, events.lost.recorder, events.skipped]
-        .into_iter()
-        .fold(0, u64::saturating_add);
-    left.push(if lost > 0 { (Paint::Bad, format!("  LOST {}", short(lost))) } else { (Paint::Dim, "  0 lost".into()) });
+    if lost == 0 {
+        left.push((Paint::Dim, "  0 lost".into()));
+    }
     if !host.degraded.is_empty() {
         left.push((Paint::Warn, format!("  {} degraded", host.degraded.len())));
     }
@@ -127,7 +131,7 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
     let now = app.newest().snapshot.now;
     let at = seconds(now.seconds_since(replay.start).floor());
     let length = seconds(replay.end.seconds_since(replay.start).floor());
-    let what = match (replay.seeking, replay.paused, now >= replay.end) {
+    let what = match (replay.seeking, replay.paused, replay.ended || now >= replay.end) {
         (true, _, _) => "seeking",
         (_, _, true) => "end",
         (_, true, _) => "PAUSED",

@@ -137,7 +137,10 @@ fn heading<T>(
             (true, true) => "^",
             (false, _) => "",
         };
-        let mut title = format!("{}{arrow}", column.title);
+        // The arrow says more than the last letter of a name that leaves no room for it.
+        let room = usize::from(width).saturating_sub(arrow.len());
+        let mut title: String = column.title.chars().take(if arrow.is_empty() { usize::MAX } else { room }).collect();
+        title.push_str(arrow);
         // How many rows there are stands behind the first name that has room for it.
         if first && column.place == Place::Left && !count.is_empty() {
             let with = format!("{title} ({count})");

@@ -74,7 +74,7 @@ fn a_selected_row_is_followed_when_the_order_changes() {
 
 #[test]
 fn sorting_goes_through_the_columns_and_back() {
-    let mut stage = Stage::exhaustion();
+    let mut stage = Stage::exhaustion().sized(200, 50);
     let first = |stage: &Stage| stage.app.rows.of(Pane::Workloads).to_vec();
     let unsorted = first(&stage);
     stage.press(Char('s'));
@@ -82,9 +82,14 @@ fn sorting_goes_through_the_columns_and_back() {
     assert_eq!(first(&stage), [0, 1], "by name");
     stage.press(Char('S'));
     assert_eq!(first(&stage), [1, 0]);
+    assert!(stage.screen().contains("sorted by WORKLOAD, reversed"), "said where the column may be hidden");
     let columns = stage.app.rows.sortable(&stage.app, Pane::Workloads).len();
     for _ in 0..columns {
         stage.press(Char('s'));
+        let sorted = stage.app.sort(Pane::Workloads).column.is_some();
+        let screen = stage.screen();
+        let heading = screen.lines().find(|line| line.starts_with('*')).expect("a heading");
+        assert_eq!(heading.contains(['v', '^']), sorted, "the order shows: {heading}");
     }
     assert_eq!(first(&stage), unsorted);
     assert_eq!(stage.app.sort(Pane::Workloads).column, None);
@@ -113,6 +118,29 @@ fn a_filter_works_while_it_is_typed_and_a_wrong_one_leaves_the_last() {
     }
     stage.press(Enter);
     assert!(stage.app.filter().is_none());
+}
+
+#[test]
+fn a_state_keeps_who_has_flows_in_it_and_the_destinations_of_these() {
+    let mut stage = Stage::exhaustion();
+    let shown = |stage: &mut Stage, filter: &str| {
+        stage.press(Char('/'));
+        for _ in 0..40 {
+            stage.press(Backspace);
+        }
+        stage.type_text(filter);
+        stage.press(Enter);
+        (stage.app.rows.of(Pane::Workloads).to_vec(), stage.app.rows.of(Pane::Destinations).to_vec())
+    };
+    assert_eq!(shown(&mut stage, "state=time_wait"), (vec![0], vec![0]), "bypass.service");
+    assert_eq!(shown(&mut stage, "state=established"), (vec![1], vec![0]), "pool.service");
+    assert_eq!(shown(&mut stage, "state=established and workload=bypass*"), (vec![], vec![]));
+    assert_eq!(shown(&mut stage, "state=close_wait"), (vec![], vec![]));
+    // The rows on the way down, too.
+    shown(&mut stage, "state=time_wait");
+    stage.press(Enter);
+    assert_eq!(stage.app.rows.of(Pane::Processes).len(), 2);
+    assert_eq!(stage.app.rows.of(Pane::Towards).len(), 2);
 }
 
 #[test]
@@ -217,6 +245,7 @@ fn a_copied_row_is_its_cells() {
     let [Effect::Copy(text)] = effects.as_slice() else { panic!("{effects:?}") };
     assert!(text.starts_with("! 10.66.0.2:8443\t10.66.0.1\t"), "{text}");
     assert!(text.contains("\t1,024\t"), "{text}");
+    assert!(stage.screen().contains("copied: ! 10.66.0.2:8443  10.66.0.1  "), "{}", stage.screen());
 }
 
 #[test]

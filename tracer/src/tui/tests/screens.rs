@@ -118,4 +118,10 @@ fn loss_is_red_and_named() {
     let top: String = (0..80).filter_map(|x| buffer.cell((x, 0))).map(ratatui::buffer::Cell::symbol).collect();
     let at = u16::try_from(top.find("LOST").expect("said in the header")).expect("on the screen");
     assert_eq!(buffer.cell((at, 0)).map(|cell| cell.fg), Some(Color::Red), "{top}");
+    // However narrow, and whatever it was.
+    let mut snapshot = sample::exhaustion();
+    snapshot.events.lost = Lost { other_runs: 7, ..Lost::default() };
+    let mut narrow = Stage::new(snapshot, sample::degraded_host()).sized(60, 15);
+    narrow.with_status(recording_status());
+    assert!(narrow.screen().contains("LOST 7"), "{}", narrow.screen());
 }

@@ -103,8 +103,13 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<Cell> {
     let events = &app.frame.snapshot.events;
     if events.lost.any() || events.skipped > 0 {
         let text = format!(
-            "ring buffer full {}, runs missed {}, not recorded {}, undecodable {}; {} repaired. Counts are lower bounds.",
-            events.lost.ring_full, events.lost.missed_runs, events.lost.recorder, events.skipped, events.repaired
+            "ring buffer full {}, runs missed {}, beside the chain {}, not recorded {}, undecodable {}; {} repaired. Counts are lower bounds.",
+            events.lost.ring_full,
+            events.lost.missed_runs,
+            events.lost.other_runs,
+            events.lost.recorder,
+            events.skipped,
+            events.repaired
         );
         let label: Cell = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
         lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));

@@ -1,0 +1,135 @@
+//! States of the tracker on the way through a recording, so that going back does not mean reading everything again.
+//!
+//! The tracker tells the same after the same steps, so a state that was kept is as good as one that was read again: the numbers on
+//! the screen stay those of `report`. The states lie close together near the present position and ever further apart behind it:
+//! going back by a step costs about a step, going back by half of the file costs about that half, and there are few of them.
+
+use crate::event::Ktime;
+use crate::source::replay::Mark;
+use crate::tracker::Tracker;
+
+/// Steps between two states: read again in a fraction of a second.
+const SPACING: u64 = 500_000;
+/// Of a large state one is kept after this many steps for each of its entries: copying stays cheap beside reading.
+const STEPS_PER_ENTRY: u64 = 1;
+/// Flows and minisockets in all states together, 64 to 200 bytes each.
+const MAX_ENTRIES: u64 = 4_000_000;
+
+/// One state.
+struct Checkpoint {
+    /// Steps read from the beginning to here.
+    steps: u64,
+    mark: Mark,
+    tracker: Tracker,
+}
+
+impl Checkpoint {
+    fn entries(&self) -> u64 {
+        self.tracker.entries()
+    }
+}
+
+/// What was kept.
+pub struct Checkpoints {
+    spacing: u64,
+    /// Steps read from the beginning to the present position.
+    steps: u64,
+    /// Earliest first.
+    kept: Vec<Checkpoint>,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self::every(SPACING)
+    }
+}
+
+impl Checkpoints {
+    pub fn every(spacing: u64) -> Self {
+        Self { spacing, steps: 0, kept: Vec::new() }
+    }
+
+    /// A step was read; `mark` = reading can come back to behind it.
+    pub fn read(&mut self, tracker: &Tracker, mark: impl FnOnce() -> Option<Mark>) {
+        self.steps += 1;
+        let since = self.steps - self.kept.last().map_or(0, |last| last.steps);
+        if since < self.spacing || since < tracker.entries().saturating_mul(STEPS_PER_ENTRY) {
+            return;
+        }
+        if let Some(mark) = mark() {
+            self.keep(Checkpoint { steps: self.steps, mark, tracker: tracker.clone() });
+        }
+    }
+
+    /// Steps from the beginning to the present position.
+    #[cfg(test)]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn keep(&mut self, new: Checkpoint) {
+        let here = new.steps;
+        self.kept.push(new);
+        // A gap may be as wide as its distance from here.
+        let mut at = 0;
+        while let [before, _, after, ..] = self.kept.get(at..).unwrap_or_default() {
+            if after.steps - before.steps <= here - after.steps {
+                self.kept.remove(at + 1);
+            } else {
+                at += 1;
+            }
+        }
+        let mut entries: u64 = self.kept.iter().map(Checkpoint::entries).sum();
+        while entries > MAX_ENTRIES && self.kept.len() > 1 {
+            // The beginning can always be read again, and small steps back are the usual ones.
+            entries -= self.kept.remove(0).entries();
+        }
+    }
+
+    /// The latest state before `to`; what lies behind it is forgotten, for it will be read again. `None` = the beginning.
+    pub fn back(&mut self, to: Ktime) -> Option<(Mark, Tracker)> {
+        let before = self.kept.partition_point(|checkpoint| checkpoint.tracker.now() < to);
+        self.kept.truncate(before);
+        self.steps = self.kept.last().map_or(0, |last| last.steps);
+        self.kept.last().map(|last| (last.mark, last.tracker.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::Config;
+
+    /// Where states lie after so many steps.
+    fn after(steps: u64) -> Checkpoints {
+        let mut tracker = Tracker::new(Config::default());
+        let mut checkpoints = Checkpoints::every(10);
+        for step in 1..=steps {
+            tracker.advance(Ktime(step));
+            checkpoints.read(&tracker, || Some(Mark::default()));
+        }
+        checkpoints
+    }
+
+    #[test]
+    fn going_back_costs_about_the_distance_and_memory_grows_with_its_logarithm() {
+        let steps = 100_000;
+        assert!(after(steps).kept.len() <= 2 * 14, "{}", after(steps).kept.len());
+        for distance in [1, 10, 100, 1_000, 10_000, 50_000] {
+            let mut checkpoints = after(steps);
+            checkpoints.back(Ktime(steps - distance));
+            let read_again = steps - distance - checkpoints.steps;
+            assert!(read_again <= 2 * distance + 20, "{distance} back reads {read_again} again");
+        }
+        assert!(after(steps).back(Ktime(5)).is_none(), "before the first state lies the beginning");
+    }
+
+    #[test]
+    fn a_state_is_earlier_than_what_is_looked_for() {
+        let mut checkpoints = after(100);
+        let (_, tracker) = checkpoints.back(Ktime(50)).expect("a state");
+        assert_eq!(tracker.now(), Ktime(40));
+        // What was read since is not known any more, and is read again.
+        assert_eq!(checkpoints.steps, 40);
+    }
+}

@@ -1,0 +1,120 @@
+//! Positions: wherever one comes from, the same place shows the same.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+
+use super::*;
+use crate::cli::{Cli, Command};
+use crate::recording::Writer;
+use crate::source::synthetic::{Churn, header};
+
+const CONNECTIONS: u64 = 6_000;
+const BATCH: usize = 500;
+const SPACING: u64 = 1_000;
+
+struct Recorded(PathBuf);
+
+impl Recorded {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("portchurn-{name}-{}.arrow", std::process::id()));
+        let mut writer = Writer::new(File::create(&path).expect("a file"), &header()).expect("a recording");
+        for (number, step) in Churn::new(CONNECTIONS).enumerate() {
+            writer.step(&step).expect("written");
+            // A live recording has a batch a second.
+            if number % BATCH == 0 {
+                writer.flush().expect("written");
+            }
+        }
+        writer.finish().expect("written");
+        Self(path)
+    }
+
+    fn args(&self) -> ReplayArgs {
+        let path = self.0.display().to_string();
+        match Cli::parse_from(["portchurn", "replay", "--speed", "max", &path]).command {
+            Some(Command::Replay(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What the screen would show once `player` is at `to`, and how many steps were read on the way.
+fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
+    player.go(to).expect("a way");
+    let before = player.checkpoints.steps();
+    while player.target.is_some() {
+        player.advance().expect("read");
+    }
+    let shown = format!("{:?} {:?}", player.tracker.snapshot(), player.tracker.details(&player.pace.wish));
+    (shown, player.checkpoints.steps() - before)
+}
+
+#[test]
+fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows() {
+    let recorded = Recorded::new("back");
+    let args = recorded.args();
+    let player = || {
+        let mut player = Player::open(&args).expect("a recording");
+        player.checkpoints = Checkpoints::every(SPACING);
+        player
+    };
+    let mut there = player();
+    let (begin, length) = (there.start, there.end.since(there.start));
+    let at = |part: u64| begin.plus(length * part / 100);
+    let (_, all) = arrive(&mut there, at(95));
+    // Back, back further, and on to the end, as if one had never been back.
+    for (part, bound) in [(94, all / 4), (80, all / 2), (79, all / 4), (30, all), (100, all)] {
+        let (shown, read) = arrive(&mut there, at(part));
+        let (expected, whole) = arrive(&mut player(), at(part));
+        assert!(shown == expected, "{part} %:\n{shown}\n{expected}");
+        assert!(read < bound && read < whole, "{part} %: {read} of {whole} steps read again");
+    }
+}
+
+#[test]
+fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
+    let recorded = Recorded::new("end");
+    let args = recorded.args();
+    let mut player = Player::open(&args).expect("a recording");
+    while !player.ended {
+        player.advance().expect("read");
+    }
+    for order in [Order::Step(1), Order::Seek(player.end.plus(SECOND)), Order::NextMark] {
+        player.obey(order.clone()).expect("obeyed");
+        assert!(player.target.is_none(), "{order:?}");
+        assert_eq!(player.status().note.as_deref(), Some(THE_END), "{order:?}");
+    }
+    let middle = player.start.plus(player.end.since(player.start) / 2);
+    player.obey(Order::Seek(middle)).expect("obeyed");
+    while player.target.is_some() {
+        player.advance().expect("read");
+    }
+    assert!(player.paused && !player.ended && player.tracker.now() < player.end);
+}
+
+#[test]
+fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
+    let recorded = Recorded::new("cut");
+    let file = File::options().write(true).open(&recorded.0).expect("the file");
+    let length = file.metadata().expect("its length").len();
+    // In the middle of the last batch, whose own times are told before it.
+    file.set_len(length * 9 / 10).expect("cut");
+    let args = recorded.args();
+    let mut player = Player::open(&args).expect("a recording");
+    while !player.ended {
+        player.advance().expect("read");
+    }
+    let (now, status) = (player.tracker.now(), player.status());
+    let replay = status.replay.expect("a replay");
+    assert!(replay.ended && status.note.is_some_and(|note| note.contains("missing")));
+    assert_eq!(replay.gaps.last(), Some(&(now, replay.end)));
+}

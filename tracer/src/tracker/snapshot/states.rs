@@ -1,0 +1,42 @@
+//! A set of TCP states, as small as a number.
+
+use crate::event::TcpState;
+
+/// The states that some flows are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct States(u16);
+
+impl States {
+    pub fn add(&mut self, state: TcpState) {
+        self.0 |= bit(state);
+    }
+
+    pub fn has(self, state: TcpState) -> bool {
+        self.0 & bit(state) != 0
+    }
+}
+
+impl FromIterator<TcpState> for States {
+    fn from_iter<I: IntoIterator<Item = TcpState>>(states: I) -> Self {
+        let mut all = Self::default();
+        states.into_iter().for_each(|state| all.add(state));
+        all
+    }
+}
+
+fn bit(state: TcpState) -> u16 {
+    1 << state as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_has_a_place_of_its_own() {
+        for state in TcpState::ALL {
+            let others: States = TcpState::ALL.into_iter().filter(|other| *other != state).collect();
+            assert!(!others.has(state) && States::from_iter([state]).has(state), "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Moving about: rows, tables, pages.
+
+use super::{App, Cursor, Page, Pane, Sort, Spot};
+
+/// Lines that a page key scrolls text by.
+const SCROLL_LINES: isize = 8;
+/// Pages deep: overview, workload, destination, workload ... nobody goes further on purpose.
+const MAX_DEPTH: usize = 32;
+
+impl App {
+    fn page_rows(&self) -> isize {
+        let pane = self.pane();
+        let rows = self.hits.tables.iter().find(|hit| hit.pane == pane).map_or(1, |hit| hit.rows.height.max(1));
+        isize::try_from(rows).unwrap_or(1)
+    }
+
+    /// The text under the findings is what is long there; elsewhere it is the table.
+    pub(super) fn turn_page(&mut self, down: bool) {
+        if *self.page() == Page::Findings {
+            let lines = if down { SCROLL_LINES } else { -SCROLL_LINES };
+            self.scroll = self.scroll.saturating_add_signed(lines).min(self.hits.scroll);
+        } else {
+            let rows = self.page_rows();
+            self.step(if down { rows } else { -rows });
+        }
+    }
+
+    pub(super) fn step(&mut self, rows: isize) {
+        let pane = self.pane();
+        let index = self.cursor(pane).index.saturating_add_signed(rows);
+        self.select(pane, index);
+    }
+
+    pub(super) fn select(&mut self, pane: Pane, index: usize) {
+        self.scroll = 0;
+        let index = index.min(self.rows.of(pane).len().saturating_sub(1));
+        let id = self.rows.id(self, pane, index);
+        let offset = self.cursor(pane).offset;
+        self.set_cursor(pane, Cursor { index, id, offset });
+    }
+
+    pub(super) fn turn(&mut self, by: isize) {
+        let panes = self.page().panes().len();
+        let here = self.here_mut();
+        let pane = here.pane.saturating_add(panes).saturating_add_signed(by);
+        here.pane = pane % panes.max(1);
+    }
+
+    pub(super) fn go(&mut self, tab: usize) {
+        self.scroll = 0;
+        if let Some(page) = Page::TABS.get(tab) {
+            self.base = Spot::new(page.clone());
+            self.deeper.clear();
+            self.refresh();
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        if self.deeper.pop().is_none() && *self.page() != Page::Overview {
+            self.base = Spot::new(Page::Overview);
+        }
+        self.refresh();
+    }
+
+    pub(super) fn enter(&mut self) {
+        let pane = self.pane();
+        let Some(page) = self.rows.leads_to(self, pane, self.cursor(pane).index) else { return };
+        if self.deeper.len() < MAX_DEPTH && page != *self.page() {
+            // What was come from stays selected there.
+            self.select(pane, self.cursor(pane).index);
+            self.deeper.push(Spot::new(page));
+            self.refresh();
+        }
+    }
+
+    pub(super) fn sort_next(&mut self) {
+        let pane = self.pane();
+        let sort = self.sort(pane);
+        let sortable = self.rows.sortable(self, pane);
+        let next = match sort.column {
+            None => sortable.first(),
+            Some(column) => sortable.iter().find(|&&other| other > column),
+        };
+        self.set_sort(pane, Sort { column: next.copied(), reversed: false });
+    }
+}
