@@ -13,6 +13,10 @@ use portchurn_tests::script::{Step, Then, Via};
 use portchurn_tests::tracer::Tracer;
 use serde_json::Value;
 
+/// Connects while the disk stands still: several times what the recorder's queue holds.
+const ROUNDS: u32 = 6;
+const CONNECTS: u32 = 8_000;
+
 /// The files of a rotation, oldest first.
 fn parts(lab: &Lab) -> Result<Vec<PathBuf>> {
     let mut parts: Vec<PathBuf> = fs::read_dir(lab.dir())?
@@ -165,8 +169,6 @@ fn a_rotation_by_age_forgets_what_is_older() -> Result<()> {
 #[test]
 fn a_disk_that_stands_still_costs_counted_events_and_the_tracer_none() -> Result<()> {
     require!(Need::Program("fsfreeze", "util-linux"), Need::Program("mkfs.ext4", "e2fsprogs"));
-    const ROUNDS: u32 = 6;
-    const CONNECTS: u32 = 8_000;
     let lab = Lab::new()?;
     let to: Vec<_> = (1..=8).map(|host| addr(&format!("127.0.0.{host}:9001"))).collect();
     let _server = busy_server(&lab, "0.0.0.0:9001")?;
@@ -174,7 +176,6 @@ fn a_disk_that_stands_still_costs_counted_events_and_the_tracer_none() -> Result
     let file = disk.file("slow.arrow");
     let mut tracer = record(&lab, &file, &[])?;
     disk.freeze()?;
-    // Several times what the queue holds.
     for round in 0..ROUNDS {
         burst(&lab, &format!("client{round}"), vec![Step::churn(to.clone(), CONNECTS)])?.finish()?;
     }

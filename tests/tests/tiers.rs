@@ -41,7 +41,7 @@ fn facts(report: &Value, table: &str, netns: u32, keys: &[&str]) -> BTreeSet<Str
     let entries = report[table].as_array().into_iter().flatten();
     entries
         .filter(|entry| entry["netns"] == netns)
-        .map(|entry| keys.iter().map(|key| format!("{key}={} ", at(entry, key))).collect())
+        .map(|entry| keys.iter().map(|key| format!("{key}={} ", at(entry, key))).collect::<Vec<_>>().concat())
         .collect()
 }
 
