@@ -6,6 +6,7 @@
 //! * [`process`] starts and ends processes, and polls for conditions with a deadline: nothing here waits by sleeping alone;
 //! * [`tracer`] runs `portchurn` and reads its output; [`ss`] asks the kernel for the same facts on another way;
 //! * [`load`] makes the load of the benches and reads what everybody spent meanwhile;
+//! * [`recording`] has what the scenarios of recordings share;
 //! * [`screen`] is a terminal with the full-screen view in it;
 //! * [`blind`] proves what no tracer could have seen;
 //! * [`compare`] holds one against the other.
@@ -24,6 +25,7 @@ pub mod lab;
 pub mod load;
 pub mod netns;
 pub mod process;
+pub mod recording;
 pub mod require;
 pub mod screen;
 pub mod script;

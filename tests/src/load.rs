@@ -138,6 +138,16 @@ pub fn cpu_nanos(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
+/// Nanoseconds that a process has spent in user space, its ended threads included, to the kernel's tick of ten milliseconds.
+pub fn user_nanos(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, which may hold anything, ends with the last bracket.
+    let fields = text.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = fields.split_whitespace().nth(11).context("utime")?.parse().context("utime")?;
+    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("CLK_TCK")?;
+    Ok(ticks * 1_000_000_000 / u64::try_from(each)?)
+}
+
 /// Times that the threads of a process have gone to sleep, which is how often they were woken.
 pub fn wake_ups(pid: u32) -> Result<u64> {
     let mut sum = 0;

@@ -3,62 +3,19 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
-use portchurn_tests::process::{output, until};
+use portchurn_tests::lab::{LIMIT, Lab, addr};
+use portchurn_tests::process::{Running, output, until};
+use portchurn_tests::recording::{burst, busy_server, exhaust, incident, portchurn, printed, record, text};
 use portchurn_tests::require;
 use portchurn_tests::require::{Need, python};
-use portchurn_tests::script::{Manner, Script, Step, Then, Via, What};
-use portchurn_tests::tracer::{Tracer, binary};
+use portchurn_tests::script::{Step, Then, Via, What};
+use portchurn_tests::tracer::binary;
 use serde_json::Value;
-
-/// Runs `portchurn` to its end.
-fn portchurn(arguments: &[&str]) -> Result<Output> {
-    Command::new(binary()?).args(arguments).output().context("starting portchurn")
-}
-
-/// Runs `portchurn` successfully and returns what it printed, and what it complained about.
-fn printed(arguments: &[&str]) -> Result<(String, String)> {
-    let output = portchurn(arguments)?;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{arguments:?}: {}: {stderr}", output.status);
-    Ok((String::from_utf8(output.stdout)?, stderr))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path of ours is text")
-}
-
-fn record(lab: &Lab, file: &Path, more: &[&str]) -> Result<Tracer> {
-    let mut arguments = vec!["record", "-o", text(file), "--json", "--for", "600s"];
-    arguments.extend(more);
-    Tracer::start(lab.dir(), "record", &arguments)
-}
-
-fn burst(lab: &Lab, name: &str, steps: Vec<Step>) -> Result<Traffic> {
-    lab.start_script(&lab.ns, name, &Script { log: lab.log_path(name), buffered: true, comm: None, steps })
-}
-
-fn incident(lab: &Lab) -> Result<Traffic> {
-    lab.serve("server", "127.0.0.1:8443", Manner::WaitForPeer)
-}
-
-/// Closed ones, held ones, and more than there are ports for.
-fn exhaust(lab: &Lab) -> Result<()> {
-    let to = addr("127.0.0.1:8443");
-    lab.run(
-        "client",
-        vec![
-            Step::connect([to], 40, Via::Blocking, Then::Close),
-            Step::connect([to], 60, Via::Blocking, Then::Hold),
-            Step::connect([to], 80, Via::Blocking, Then::Hold),
-        ],
-    )
-    .map(drop)
-}
 
 #[test]
 fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<()> {
@@ -124,8 +81,7 @@ fn a_recording_with_loss_tells_the_same_story_too() -> Result<()> {
     require!();
     let lab = Lab::new()?;
     let to = addr("127.0.0.1:9001");
-    let mut server = burst(&lab, "server", vec![Step::Serve { addr: to, manner: Manner::WaitForPeer }])?;
-    server.entry(What::Listening)?;
+    let _server = busy_server(&lab, "127.0.0.1:9001")?;
     let file = lab.file("lossy.arrow");
     let tracer = record(&lab, &file, &["--ring-size", "4096"])?;
     burst(&lab, "client", vec![Step::Threads { count: 2, steps: vec![Step::churn([to], 3_000)] }])?.finish()?;
@@ -178,100 +134,20 @@ fn a_file_is_not_overwritten_and_a_command_passes_on_its_exit_code() -> Result<(
     assert!(complaint.contains("--force"), "{complaint}");
     assert_eq!(fs::read(&file)?, before);
     assert_eq!(run(&["--force"])?.status.code(), Some(7));
+    let directory = portchurn(&["record", "-o", text(lab.dir()), "--force", "--", "true"])?;
+    let complaint = String::from_utf8_lossy(&directory.stderr);
+    assert!(directory.status.code() == Some(1) && complaint.contains("is a directory"), "{complaint}");
+    // What never ran leaves nothing that would be in the way of the next attempt, and takes nothing away.
+    let nothing = |file: &Path, more: &[&str]| {
+        portchurn(&[&["record", "-o", text(file)], more, &["--", "/no/such/program"]].concat())
+    };
+    let before = fs::read(&file)?;
+    assert_eq!(nothing(&file, &["--force"])?.status.code(), Some(1));
+    assert_eq!(fs::read(&file)?, before);
+    assert_eq!(nothing(&lab.file("nothing.arrow"), &[])?.status.code(), Some(1));
+    assert!(!lab.file("nothing.arrow").exists());
     assert_eq!(printed(&["report", text(&file)])?.1, "", "whole");
     Ok(())
-}
-
-#[test]
-fn the_flight_recorder_writes_what_led_to_the_first_failure() -> Result<()> {
-    require!();
-    let lab = Lab::with_ports(40_000, 40_127)?;
-    let _server = incident(&lab)?;
-    let file = lab.file("flight.arrow");
-    let mut tracer =
-        Tracer::start(lab.dir(), "record", &["record", "-o", text(&file), "--on", "exhaustion", "--after", "1s"])?;
-    lab.run("early", vec![Step::churn([addr("127.0.0.1:8443")], 5)])?;
-    assert!(!file.exists(), "nothing has happened yet");
-    exhaust(&lab)?;
-    let status = tracer.running().wait(LIMIT)?;
-    assert!(status.success(), "{}", tracer.running().stderr());
-    let report: Value = serde_json::from_str(&printed(&["report", text(&file), "--json"])?.0)?;
-    assert!(report["findings"].as_array().is_some_and(|all| all.iter().any(|one| one["id"] == "port-exhaustion")));
-    let names: Vec<_> = report["workloads"].as_array().into_iter().flatten().map(|one| &one["name"]).collect();
-    assert!(names.iter().any(|name| *name == "churn"), "{names:?}");
-    Ok(())
-}
-
-#[test]
-fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Result<()> {
-    require!();
-    let lab = Lab::new()?;
-    let to = addr("127.0.0.1:9001");
-    let mut server = burst(&lab, "server", vec![Step::Serve { addr: to, manner: Manner::WaitForPeer }])?;
-    server.entry(What::Listening)?;
-    let file = lab.file("parts.arrow");
-    let tracer = record(&lab, &file, &["--max-size", "1M"])?;
-    for round in 0..4 {
-        burst(&lab, &format!("client{round}"), vec![Step::churn([to], 8_000)])?.finish()?;
-    }
-    tracer.finish()?;
-    let mut parts: Vec<PathBuf> = fs::read_dir(lab.dir())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "arrow"))
-        .collect();
-    parts.sort();
-    let size: u64 = parts.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
-    assert!(parts.len() > 1 && !parts[0].ends_with("parts.000001.arrow"), "{parts:?}");
-    // The last batch may go over it.
-    assert!(size < (1 << 20) + (1 << 18), "{size} bytes in {parts:?}");
-    for part in &parts {
-        let report: Value = serde_json::from_str(&printed(&["report", text(part), "--json"])?.0)?;
-        let connects = |name: &str| {
-            let all = report["workloads"].as_array().into_iter().flatten();
-            all.filter(|one| one["name"] == name).filter_map(|one| one["connects"].as_u64()).sum::<u64>()
-        };
-        // The last one may have begun just before the end.
-        let last = parts.last() == Some(part);
-        assert!(last || connects("churn") > 100, "{}: the name was learnt in an earlier part", part.display());
-    }
-    Ok(())
-}
-
-#[test]
-fn a_full_disk_ends_the_recording_with_a_whole_file() -> Result<()> {
-    require!(Need::Program("mount", "mount"));
-    let lab = Lab::new()?;
-    let to = addr("127.0.0.1:9001");
-    let mut server = burst(&lab, "server", vec![Step::Serve { addr: to, manner: Manner::WaitForPeer }])?;
-    server.entry(What::Listening)?;
-    let disk = Disk::new(lab.file("disk"))?;
-    let file = disk.0.join("full.arrow");
-    let mut tracer = record(&lab, &file, &[])?;
-    burst(&lab, "client", vec![Step::churn([to], 8_000)])?.finish()?;
-    let status = tracer.running().wait(LIMIT)?;
-    let complaint = tracer.running().stderr();
-    assert_eq!(status.code(), Some(1), "{complaint}");
-    assert!(complaint.contains("No space left on device") && complaint.contains("whole"), "{complaint}");
-    assert_eq!(printed(&["report", text(&file), "--json"])?.1, "", "the file is whole");
-    Ok(())
-}
-
-/// A file system of 256 KiB, unmounted with its guard.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(at: PathBuf) -> Result<Self> {
-        fs::create_dir(&at)?;
-        output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&at))?;
-        Ok(Self(at))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // The directory is removed with the lab; a busy mount would be told by that.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]
@@ -298,13 +174,98 @@ fn analysts_open_it_as_it_is_and_find_the_worst_destination() -> Result<()> {
 }
 
 #[test]
+fn a_recording_of_the_demo_opens_everywhere_and_names_its_destination() -> Result<()> {
+    require!(Need::Python);
+    let lab = Lab::new()?;
+    let file = lab.file("demo.arrow");
+    let tracer = record(&lab, &file, &[])?;
+    let mut command = Command::new(binary()?);
+    command.arg("demo");
+    let mut demo = Running::start(command, lab.dir(), "demo")?;
+    demo.succeed(LIMIT)?;
+    let report: Value = serde_json::from_str(&tracer.finish()?)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/worst_destination.py");
+    let python = python().context("Python")?;
+    let found: Value = serde_json::from_str(&output(Command::new(python).arg(script).arg(&file))?)?;
+    let failed = |one: &Value| one["failed"]["EADDRNOTAVAIL"].as_u64().unwrap_or_default();
+    let worst = report["destinations"].as_array().into_iter().flatten().max_by_key(|one| failed(one));
+    let worst = worst.filter(|one| failed(one) > 0).context("an exhausted destination")?;
+    let expected = serde_json::json!([worst["remote_addr"], worst["remote_port"], failed(worst)]);
+    for library in ["pyarrow", "polars", "duckdb"] {
+        assert_eq!(found[library], expected, "{library}");
+    }
+    // The demo's own tracer saw the same.
+    let told = format!("{} EADDRNOTAVAIL;", failed(worst));
+    assert!(demo.stdout().contains(&told), "{told} {}", demo.stdout());
+    assert_eq!(serde_json::from_str::<Value>(&printed(&["report", text(&file), "--json"])?.0)?, report);
+    Ok(())
+}
+
+#[test]
+fn two_recordings_side_by_side_tell_what_changed_most_and_what_speaks_against_it() -> Result<()> {
+    require!();
+    let lab = Lab::with_ports(40_000, 40_127)?;
+    let _server = incident(&lab)?;
+    let _quiet = busy_server(&lab, "127.0.0.1:9001")?;
+    let (before, after) = (lab.file("before.arrow"), lab.file("after.arrow"));
+    let quiet = || lab.run("quiet", vec![Step::churn([addr("127.0.0.1:9001")], 10)]).map(drop);
+    let began = Instant::now();
+    let tracer = record(&lab, &before, &[])?;
+    quiet()?;
+    lab.run("few", vec![Step::churn([addr("127.0.0.1:8443")], 10)])?;
+    tracer.finish()?;
+    let took = began.elapsed();
+    // The same, and an exhaustion, with loss, and much longer.
+    let tracer = record(&lab, &after, &["--ring-size", "4096"])?;
+    let began = Instant::now();
+    quiet()?;
+    exhaust(&lab)?;
+    let mut rounds = 0;
+    until("a loss and a longer recording", LIMIT, || {
+        rounds += 1;
+        burst(
+            &lab,
+            &format!("more{rounds}"),
+            vec![Step::connect([addr("127.0.0.1:8443")], 3_000, Via::Blocking, Then::Close)],
+        )?
+        .finish()?;
+        Ok((rounds >= 5 && began.elapsed() > took * 3).then_some(()))
+    })?;
+    tracer.finish()?;
+
+    let diff: Value = serde_json::from_str(&printed(&["diff", "--json", text(&before), text(&after)])?.0)?;
+    assert_eq!(diff["schema"], "portchurn.diff/1");
+    let first = &diff["destinations"][0];
+    assert!(first["name"].as_str().is_some_and(|name| name.starts_with("127.0.0.1:8443 ")), "{first}");
+    let exhausted = &first["metrics"]["exhausted_per_second"];
+    assert!(exhausted["before"] == 0.0 && exhausted["after"].as_f64() > Some(0.0), "{exhausted}");
+    let objections = diff["not_comparable"].to_string();
+    assert!(objections.contains("lengths differ") && objections.contains("lost after"), "{objections}");
+
+    let text = |from: &Path, to: &Path| printed(&["diff", text(from), text(to)]).map(|(text, _)| text);
+    let forth = text(&before, &after)?;
+    let (_, destinations) = forth.split_once("DESTINATION").context("destinations")?;
+    let first = destinations.lines().nth(1).context("a destination")?;
+    assert!(first.starts_with("127.0.0.1:8443 ") && first.contains("0 > "), "{forth}");
+    assert!(
+        forth.contains("CAUTION the lengths differ") && forth.contains("CAUTION events were lost after"),
+        "{forth}"
+    );
+    assert!(text(&after, &before)?.contains("CAUTION events were lost before"));
+    Ok(())
+}
+
+#[test]
 fn what_is_no_recording_is_told_apart() -> Result<()> {
     require!(Need::Program("mkfifo", "coreutils"));
     let lab = Lab::new()?;
     let complaint = |path: &Path| -> Result<String> {
         let output = portchurn(&["report", text(path)])?;
         ensure!(output.status.code() == Some(1), "{}: {}", path.display(), output.status);
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let why = said.trim_end().rsplit(": ").next().unwrap_or_default();
+        ensure!(said.matches(why).count() == 1, "said once: {said}");
+        Ok(said)
     };
     let file = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
         fs::write(lab.file(name), bytes)?;

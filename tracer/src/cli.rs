@@ -36,7 +36,7 @@ Examples:
 
 /// Who is burning the ephemeral ports of this host, towards which destination, how soon that runs out, and what would fix it.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = AFTER_HELP)]
+#[command(name = "portchurn", version, about, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Without a command: live, where it can be had
     #[command(subcommand)]
@@ -69,7 +69,7 @@ pub enum Command {
     ///
     /// Ends after --for, on Ctrl-C or on TERM, or with the command behind --, whose exit code it passes on. With --max-size or
     /// --max-age it writes FILE.000001.arrow and so on, and removes the oldest. With --on it holds the last minutes in memory and
-    /// writes them when it happens.
+    /// writes them when it happens. A crash takes the last two seconds with it, a power cut the last four; the rest is read.
     #[cfg(feature = "live")]
     Record(RecordArgs),
     /// The full-screen view of a recording, or what stream would have printed then
@@ -193,7 +193,7 @@ pub struct RecordArgs {
     /// The file; it must not exist and only you will be able to read it
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Replace the file if it exists
+    /// Replace the file if it exists; of a rotation all its parts
     #[arg(long)]
     pub force: bool,
     /// Stop after this long, e.g. 30s or 5m
@@ -206,7 +206,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub max_age: Option<Duration>,
     /// Flight recorder: write only what surrounds the first of these
-    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', conflicts_with_all = ["max_size", "max_age"])]
     pub on: Vec<Trigger>,
     /// With --on: what to keep from before it happened, as far as 64 MiB of memory reach
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
@@ -230,7 +230,7 @@ pub struct RecordArgs {
 pub enum Trigger {
     /// The first connect (or bind to port 0) that finds no port
     Exhaustion,
-    /// The first forecast that ports will run out
+    /// The first forecast, from a few seconds of steady traffic, that ports will run out
     Forecast,
 }
 

@@ -5,6 +5,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -32,6 +33,7 @@ const STEPS: [Step; 12] = [
     Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
     Step { name: "rustdoc", after: None, work: rustdoc },
     Step { name: BUILD, after: None, work: || build_release().map(drop) },
+    Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
     // Last: it sees what the others left behind.
@@ -145,13 +147,20 @@ pub fn fuzz() -> Result<()> {
     const SECONDS: u32 = 60;
     // More than any input should ever need, with the sanitizer's overhead.
     const MEGABYTES: u32 = 2048;
+    // Kept beside the other builds: what the sanitizer builds fits none of them.
+    let built = target_dir().join("fuzz");
+    let fuzz = |errand: &str| {
+        let mut command = nightly("cargo");
+        command.args(["fuzz", errand, "--target-dir"]).arg(&built);
+        command
+    };
+    // One build for all; the runs below find everything made.
+    run(&mut fuzz("build"))?;
     for target in ["recording", "frames", "records"] {
         let grown = target_dir().join("fuzz-corpus").join(target);
-        std::fs::create_dir_all(&grown).context("a directory for the corpus")?;
-        let mut fuzz = nightly("cargo");
-        fuzz.args(["fuzz", "run", "--target-dir"])
-            .arg(target_dir().join("fuzz"))
-            .arg(target)
+        fs::create_dir_all(&grown).context("a directory for the corpus")?;
+        let mut fuzz = fuzz("run");
+        fuzz.arg(target)
             // New inputs go to the first directory, the seeds are in the second.
             .arg(&grown)
             .arg(root().join("fuzz/corpus").join(target))

@@ -21,6 +21,8 @@ pub use super::rows::Lines;
 
 /// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be much older.
 const MAX_HOURS: usize = 8;
+/// Memory of a row group at which it is written early: a wide table would hold hundreds of megabytes until it has a million rows.
+const MAX_GROUP: usize = 32 << 20;
 const HOUR_NANOS: i64 = 3_600_000_000_000;
 
 /// Why a table could not be written.
@@ -68,7 +70,11 @@ impl Parquet {
 
 impl Table for Parquet {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        Ok(self.writer.write(batch)?)
+        self.writer.write(batch)?;
+        if self.writer.memory_size() >= MAX_GROUP {
+            self.writer.flush()?;
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, TableError> {

@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 16;
 /// Why a file is not read at all.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    #[error("reading: {0}")]
+    #[error("it cannot be read")]
     Io(#[from] io::Error),
     #[error("the file is empty: nothing was recorded, or it is still being created")]
     Empty,
@@ -114,7 +114,7 @@ impl<R: Read> Reader<R> {
         Ok(Self {
             input,
             at,
-            decoder: v1::Decoder::new(header.offset()),
+            decoder: v1::Decoder::new(header.offset(), header.continued),
             messages: Messages::new(SchemaRef::clone(&schema)),
             header,
             schema,

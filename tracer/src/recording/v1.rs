@@ -181,13 +181,16 @@ pub struct Decoder {
     row: usize,
     rows: usize,
     open: Option<Open>,
+    /// The file begins in the middle of a trace, and no list has begun in it yet: sockets are the rest of an earlier list.
+    adrift: bool,
     /// Rows that made no sense: of a kind that this version does not know, or without a value that they need.
     pub bad_rows: u64,
 }
 
 impl Decoder {
-    pub fn new(offset: i64) -> Self {
-        Self { offset, columns: None, row: 0, rows: 0, open: None, bad_rows: 0 }
+    /// `continued`: the file starts in the middle of a trace.
+    pub fn new(offset: i64, continued: bool) -> Self {
+        Self { offset, columns: None, row: 0, rows: 0, open: None, adrift: continued, bad_rows: 0 }
     }
 
     /// Takes the next batch; the one before has been read to its end, or is given up.
@@ -209,11 +212,15 @@ impl Decoder {
 
     /// The next step; `None` when the batch is used up.
     pub fn next(&mut self) -> Option<Step> {
-        let Self { offset, columns: Some(columns), row, rows, open, bad_rows } = self else { return None };
+        let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows } = self else { return None };
         while *row < *rows {
             let at = *row;
             *row += 1;
             let kind = columns.kind.get(at);
+            *adrift &= kind != Some(Kind::Baseline);
+            if *adrift && kind == Some(Kind::Socket) {
+                continue;
+            }
             if kind != Some(Kind::Socket)
                 && let Some(open) = open.take()
             {

@@ -3,7 +3,9 @@
 //! Not for: threads and queues (`run::recorder`), rotation, or deciding when a batch is due; the caller knows the time.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::convert::IpcSchemaEncoder;
@@ -38,12 +40,26 @@ pub trait Sink: Write + Seek {
     /// # Errors
     /// The file system refused.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+
+    /// Waits until a power cut cannot take away what was written.
+    ///
+    /// # Errors
+    /// The device refused.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Sink for std::fs::File {
+impl Sink for File {
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)?;
         self.seek(SeekFrom::Start(length)).map(drop)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        match self.sync_data() {
+            // What the path leads to need not be on a disk.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result,
+        }
     }
 }
 
@@ -53,30 +69,38 @@ impl Sink for io::Cursor<Vec<u8>> {
         self.set_position(length);
         Ok(())
     }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// Creates a file that only its owner reads.
+/// Creates a file that only its owner reads, and whose name survives a power cut.
 ///
 /// # Errors
 /// It exists and `force` was not given, or the file system refused.
-pub fn create(path: &std::path::Path, force: bool) -> io::Result<std::fs::File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true);
+pub fn create(path: &Path, force: bool) -> io::Result<File> {
+    let unfit = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let special = "a recording needs a file that can be cut back when the disk is full; this is none";
+    if path == Path::new("-") {
+        return unfit(special);
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => return unfit("this is a directory; a recording is a file"),
+        Ok(found) if !found.is_file() && !found.is_symlink() => return unfit(special),
+        // What is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
+        Ok(_) if force => fs::remove_file(path)?,
+        Ok(_) | Err(_) => {}
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // A file that is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
-    if force && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file()) {
-        std::fs::remove_file(path)?;
-    }
-    if path == std::path::Path::new("-")
-        || std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir() && !data.is_symlink())
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a recording needs a file that can be cut back when the disk is full; this is none",
-        ));
-    }
-    options.create_new(true).open(path)
+    let file = options.open(path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Some file systems cannot; their names are as safe as they ever are.
+    let _ = File::open(dir).and_then(|dir| dir.sync_all());
+    Ok(file)
 }
 
 /// What has been written so far.
@@ -283,7 +307,15 @@ impl<S: Sink> Output<S> {
         Ok(self.sink.flush()?)
     }
 
-    /// Ends the file with its footer, giving up its last batches if that is what it takes to fit.
+    /// Waits until everything is on the disk.
+    ///
+    /// # Errors
+    /// The sink refused.
+    pub fn sync(&mut self) -> Result<(), WriteError> {
+        Ok(self.sink.sync()?)
+    }
+
+    /// Ends the file with its footer, safe on the disk, giving up its last batches if that is what it takes to fit.
     ///
     /// # Errors
     /// The sink refused even then. Readers of ours read the file all the same.
@@ -299,6 +331,7 @@ impl<S: Sink> Output<S> {
             }
             self.sink.cut(self.written.bytes)?;
         }
+        self.sync()?;
         Ok((self.written, self.sink))
     }
 

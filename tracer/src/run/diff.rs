@@ -1,22 +1,34 @@
 //! `portchurn diff`: two recordings side by side.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
 use super::{playback, show};
 use crate::cli::DiffArgs;
+use crate::clock::Clock;
 use crate::report::diff::{Diff, Side};
+use crate::report::host::HostFacts;
+use crate::tracker::snapshot::Snapshot;
+use crate::tracker::workload::By;
+
+/// What a recording came to. The tracker is gone by then: two of them may be more than a machine has to spare.
+fn outcome(path: &Path, by: Option<By>) -> Result<(Snapshot, HostFacts, Clock, String)> {
+    let played = playback::play(path, by)?;
+    Ok((played.tracker.snapshot(), played.host, played.clock, played.by))
+}
+
+fn side((snapshot, host, clock, by): &(Snapshot, HostFacts, Clock, String)) -> Side<'_> {
+    Side { snapshot, host, clock, by }
+}
 
 /// Prints what changed from one recording to the other.
 ///
 /// # Errors
 /// One is no recording, or stdout could not be written to.
 pub fn run(args: &DiffArgs) -> Result<()> {
-    let before = playback::play(&args.before, args.by)?;
-    let after = playback::play(&args.after, args.by)?;
-    let (first, second) = (before.tracker.snapshot(), after.tracker.snapshot());
-    let diff = Diff::new(
-        Side { snapshot: &first, host: &before.host, clock: &before.clock, by: &before.by },
-        Side { snapshot: &second, host: &after.host, clock: &after.clock, by: &after.by },
-    );
+    let before = outcome(&args.before, args.by)?;
+    let after = outcome(&args.after, args.by)?;
+    let diff = Diff::new(side(&before), side(&after));
     show::out(&if args.json { diff.to_json().context("serialising the comparison")? } else { diff.text() })
 }

@@ -27,14 +27,19 @@ const MAX_FACTS: usize = 1 << 16;
 /// Why a recording cannot be replayed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    #[error("{}: {source}", path.display())]
+    #[error("{}", named(path))]
     Open { path: PathBuf, source: io::Error },
     #[error("{} is a directory; a recording is a file", path.display())]
     Directory { path: PathBuf },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", named(path))]
     Read { path: PathBuf, source: ReadError },
     #[error("{} cannot be searched (a pipe has only one direction): replay it from its beginning, or save it to a file", path.display())]
     NoSeek { path: PathBuf },
+}
+
+/// What stdin is called in messages.
+fn named(path: &Path) -> String {
+    if path == Path::new("-") { "stdin".into() } else { path.display().to_string() }
 }
 
 /// First and last time in a recording.

@@ -15,24 +15,29 @@ use crate::shell::{as_root, build_release, cargo, line_of, nightly, run, say, ta
 
 /// Groups of criterion benches in tracer/benches/ingest.rs.
 const GROUPS: [&str; 2] = ["ingest", "decode"];
+/// Writes a recording of any size.
+const GENERATOR: &str = "recording_costs";
 
 pub struct Collector {
     check: bool,
     portchurn: PathBuf,
     meter: PathBuf,
     floor: PathBuf,
+    generator: PathBuf,
     benches: Vec<(String, PathBuf)>,
 }
 
 impl Collector {
     pub fn build(check: bool) -> Result<Self> {
         let portchurn = build_release()?;
+        run(cargo().args(["build", "--release", "-p", "tracer", "--example", GENERATOR]))?;
         run(cargo().args(["build", "--release", "-p", "portchurn-tests", "--bin", "meter", "--bin", "flood"]))?;
         Ok(Self {
             check,
             portchurn,
             meter: target_dir().join("release/meter"),
             floor: build_floor()?,
+            generator: target_dir().join("release/examples").join(GENERATOR),
             benches: build_benches()?,
         })
     }
@@ -42,6 +47,9 @@ impl Collector {
             What::Ingest => self.criterion(figures),
             What::Memory | What::Reconcile | What::View => self.bench(what.name(), figures),
             What::Kernel => self.meter(&["kernel", "--floor", &self.floor.to_string_lossy()], figures),
+            What::Record | What::Replay => {
+                self.meter(&["record", "--generator", &self.generator.to_string_lossy()], figures)
+            }
             What::Host | What::Startup | What::Scale => self.meter(&[what.name()], figures),
             What::All => What::EACH.iter().try_for_each(|each| self.collect(*each, figures)),
         }

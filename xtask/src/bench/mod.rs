@@ -41,6 +41,10 @@ pub enum What {
     /// Timers and system calls of those who make no connections.
     Host,
     Ingest,
+    /// Recording, and reading it again.
+    Record,
+    /// The same figures.
+    Replay,
     Memory,
     Startup,
     Reconcile,
@@ -52,14 +56,24 @@ pub enum What {
 
 impl What {
     /// In the order of the table; the root of all evil, a machine that is warm from compiling, has passed by the time of the last ones.
-    const EACH: [Self; 8] =
-        [Self::Ingest, Self::Memory, Self::Kernel, Self::Host, Self::Startup, Self::Reconcile, Self::View, Self::Scale];
+    const EACH: [Self; 9] = [
+        Self::Ingest,
+        Self::Memory,
+        Self::Kernel,
+        Self::Host,
+        Self::Record,
+        Self::Startup,
+        Self::Reconcile,
+        Self::View,
+        Self::Scale,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Host => "host",
             Self::Ingest => "ingest",
+            Self::Record | Self::Replay => "record",
             Self::Memory => "memory",
             Self::Startup => "startup",
             Self::Reconcile => "reconcile",

@@ -94,6 +94,8 @@ const KERNEL: &str = "kernel: one connection is ten transitions, both ends on th
 const LONG: &str = "kernel: ten million transitions at full speed, default settings";
 const HOST: &str = "everybody else on the host";
 const INGEST: &str = "ingest, one core";
+const RECORD: &str = "recordings";
+const LARGE: &str = "a recording of a gigabyte";
 const MEMORY: &str = "memory";
 const STARTUP: &str = "startup and idling";
 const RECONCILE: &str = "reconcile";
@@ -237,6 +239,42 @@ pub const ROWS: &[Row] = &[
     row(INGEST, "fresh tables, up to 1M", From::Millions("ingest.ingest.fresh.1M"), "M events/s"),
     row(INGEST, "decoding", From::Millions("ingest.decode.records"), "M records/s")
         .goal_of(Goal::AtLeast(20.0), DECODE_CAUSE),
+    row(
+        RECORD,
+        "recording, on top of tracing: user CPU per event",
+        From::More("record.recorder.user_us_per_event", "record.portchurn.user_us_per_event"),
+        "us",
+    )
+    .goal_of(Goal::AtMost(0.25), RECORD_CAUSE),
+    row(RECORD, "events lost while recording", From::Figure("record.recorder.lost"), "")
+        .goal_of(Goal::AtMost(0.0), LOSS_CAUSE),
+    row(RECORD, "bytes per event of connection churn", From::Figure("record.bytes_per_event"), "bytes")
+        .goal_of(Goal::AtMost(14.0), SIZE_CAUSE),
+    row(RECORD, "report from a recording", From::Figure("record.read.million_events_per_second"), "M events/s of CPU")
+        .goal_of(Goal::AtLeast(3.0), REPLAY_CAUSE),
+    row(LARGE, "its size", From::Figure("record.large.mib"), "MiB"),
+    row(
+        LARGE,
+        "report, with a million TIME_WAITs",
+        From::Figure("record.large.million_events_per_second"),
+        "M events/s of CPU",
+    ),
+    row(LARGE, "report: most memory", From::Figure("record.large.report.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "replay --speed max: most memory", From::Figure("record.large.replay.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "check: most memory", From::Figure("record.large.check.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "diff with itself: most memory", From::Figure("record.large.diff.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "export to JSON lines: most memory", From::Figure("record.large.jsonl.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "export to CSV: most memory", From::Figure("record.large.csv.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "export to Parquet: most memory", From::Figure("record.large.parquet.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
+    row(LARGE, "export of flows to Parquet: most memory", From::Figure("record.large.flows.peak_mib"), "MiB")
+        .goal_of(Goal::AtMost(300.0), LARGE_CAUSE),
     row(MEMORY, "per live flow", From::Figure("memory.bytes_per_flow"), "bytes")
         .goal_of(Goal::AtMost(200.0), MEMORY_CAUSE),
     row(MEMORY, "per TIME_WAIT", From::Figure("memory.bytes_per_time_wait"), "bytes")
@@ -292,3 +330,7 @@ const DRAW_CAUSE: &str = "rows are found and sorted anew for each frame";
 const KEY_CAUSE: &str = "keys wait for the screen's thread to get a CPU, and 20 ms after the last drawing";
 const IDLE_CAUSE: &str =
     "the reader looks at its ring ten times a second, because a wake-up per record costs ten times the record";
+const RECORD_CAUSE: &str = "every record is decoded a second time, its columns are built, packed by zstd and written";
+const SIZE_CAUSE: &str = "times, cookies and ports of every event differ; what repeats is packed already";
+const REPLAY_CAUSE: &str = "every column is unpacked and every event goes through the tracker";
+const LARGE_CAUSE: &str = "what is held is the tracker, one batch, and of Parquet one row group";

@@ -29,6 +29,8 @@ pub enum Contender {
         program: &'static str,
     },
     Portchurn,
+    /// portchurn writing a recording.
+    Recorder(PathBuf),
     Bpftrace,
 }
 
@@ -53,6 +55,7 @@ impl Contender {
             Self::Nothing => "nothing",
             Self::Floor { program, .. } => program,
             Self::Portchurn => "portchurn",
+            Self::Recorder(_) => "recorder",
             Self::Bpftrace => "bpftrace",
         }
     }
@@ -69,6 +72,11 @@ impl Contender {
             Self::Portchurn => {
                 let mut command = Command::new(binary()?);
                 command.args(["report", "--json", "--for", "3600s"]);
+                (command, "portchurn: ready")
+            }
+            Self::Recorder(file) => {
+                let mut command = Command::new(binary()?);
+                command.args(["record", "--json", "--force", "-o"]).arg(file);
                 (command, "portchurn: ready")
             }
             Self::Bpftrace => (bpftrace(), ""),
@@ -134,7 +142,7 @@ impl Attached {
                 let read: f64 = running.stdout().trim().parse().context("records read")?;
                 Ok(((expected - read).max(0.0), None))
             }
-            Contender::Portchurn => {
+            Contender::Portchurn | Contender::Recorder(_) => {
                 ensure!(status.success(), "{status}: {}", running.stderr());
                 let report: Report = serde_json::from_str(&running.stdout()).context("a report")?;
                 Ok((report.events.lost.total() as f64, Some(report)))

@@ -10,6 +10,7 @@ mod contender;
 mod floor;
 mod host;
 mod kernel;
+mod recording;
 mod scale;
 mod start;
 
@@ -39,6 +40,12 @@ enum Bench {
     },
     /// What the hooks cost those who make no TCP connections: timers and system calls.
     Host,
+    /// Recording, and reading it again.
+    Record {
+        /// The program that writes a recording of any size (tracer/examples/recording_costs.rs).
+        #[arg(long)]
+        generator: PathBuf,
+    },
     /// Exec to ready line; an idle host.
     Startup,
     /// Load from slow to full, on one CPU and on all.
@@ -46,6 +53,13 @@ enum Bench {
     /// Attaches a program of the floor and reads its ring (started by the kernel bench).
     #[command(hide = true)]
     Floor { object: PathBuf, program: String },
+    /// Runs a command and tells what it used (started by the record bench).
+    #[command(hide = true)]
+    Peak {
+        stdout: PathBuf,
+        #[arg(last = true)]
+        command: Vec<std::ffi::OsString>,
+    },
 }
 
 /// One line of the output.
@@ -70,9 +84,11 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
         Bench::Kernel { floor } => kernel::run(floor, cli.check),
         Bench::Host => host::run(cli.check),
+        Bench::Record { generator } => recording::run(generator, cli.check),
         Bench::Startup => start::run(cli.check),
         Bench::Scale => scale::run(cli.check),
         Bench::Floor { object, program } => floor::run(object, program),
+        Bench::Peak { stdout, command } => recording::tell_peak(stdout, command),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::recorder::Outcome;
 use crate::recording::writer::{Output, Packed, Packer};
@@ -20,6 +20,9 @@ const PARTS: u64 = 4;
 const ROW_BYTES: u64 = 16;
 /// Smaller batches pack badly: a header alone is 3 KiB.
 const LEAST_ROWS: u64 = 4096;
+/// A file is put onto the disk this often, with the first batch after that long: what a power cut takes away is this and the age
+/// of a batch.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Packed batches that a flight recorder holds: five million events.
 pub const FLIGHT_BYTES: u64 = 64 << 20;
 
@@ -65,6 +68,8 @@ pub struct Keep {
     nudge: Option<Nudge>,
     done: Vec<(PathBuf, Written)>,
     cut_short: bool,
+    /// When the file in the making was last put onto the disk.
+    synced: Instant,
 }
 
 struct Rotation {
@@ -89,6 +94,13 @@ pub fn numbered(path: &Path, number: u32) -> PathBuf {
     let extension =
         path.extension().map_or_else(|| "arrow".into(), |extension| extension.to_string_lossy().into_owned());
     path.with_extension(format!("{number:06}.{extension}"))
+}
+
+/// Is this the name of a part of `path`?
+pub fn is_numbered(path: &Path, name: &std::ffi::OsStr) -> bool {
+    // Of a million parts the last ones have seven digits.
+    let number = |name: &str| name.rsplit('.').nth(1)?.parse::<u32>().ok();
+    name.to_str().and_then(number).is_some_and(|number| numbered(path, number).file_name() == Some(name))
 }
 
 impl Keep {
@@ -134,6 +146,7 @@ impl Keep {
             nudge,
             done: Vec::new(),
             cut_short: false,
+            synced: Instant::now(),
         }
     }
 
@@ -174,21 +187,19 @@ impl Keep {
     ///
     /// # Errors
     /// The disk refused. What was there before is still whole.
-    pub fn put(&mut self, packed: Packed, facts: Vec<Step>, packer: &mut Packer) -> Result<(), WriteError> {
+    pub fn put(&mut self, packed: Packed, facts: Vec<Step>) -> Result<(), WriteError> {
         match &mut self.place {
-            Place::One(output) => output.batch(&packed).and_then(|()| output.flush()),
+            Place::One(output) => settle(output, &packed, &mut self.synced),
             Place::Rotation(rotation) => {
-                rotation.output.batch(&packed)?;
-                rotation.output.flush()?;
                 for fact in facts {
                     self.known.take(fact);
                 }
-                self.rotate(packer)
+                settle(&mut rotation.output, &packed, &mut self.synced)
             }
             Place::Flight(flight) => {
                 if let Some((output, until)) = &mut flight.output {
                     flight.complete = packed.stats.last >= *until;
-                    return output.batch(&packed).and_then(|()| output.flush());
+                    return settle(output, &packed, &mut self.synced);
                 }
                 let horizon = packed.stats.last.saturating_sub(nanos(flight.window.before));
                 flight.bytes += packed.bytes();
@@ -208,8 +219,12 @@ impl Keep {
         }
     }
 
-    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next.
-    fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
+    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next. Nothing must be left
+    /// in `packer`: a list of sockets that went on in the next file would be lost to both.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
         let Place::Rotation(rotation) = &mut self.place else { return Ok(()) };
         let (bounds, written) = (rotation.bounds, rotation.output.written());
         let large = bounds.size.is_some_and(|size| written.bytes >= size / PARTS);
@@ -256,6 +271,7 @@ impl Keep {
             output.batch(&packed)?;
         }
         output.flush()?;
+        output.sync()?;
         flight.bytes = 0;
         flight.output = Some((output, last.unwrap_or_default().saturating_add(nanos(flight.window.after))));
         self.nudge();
@@ -318,6 +334,18 @@ fn preamble(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Re
         packer.step(&step, |packed| output.batch(&packed))?;
     }
     packer.flush()?.map_or(Ok(()), |packed| output.batch(&packed))
+}
+
+/// Adds a batch and sees to it that it gets onto the disk in time.
+fn settle(output: &mut Output<File>, packed: &Packed, synced: &mut Instant) -> Result<(), WriteError> {
+    output.batch(packed)?;
+    output.flush()?;
+    if synced.elapsed() >= SYNC_EVERY {
+        output.sync()?;
+        // Not before: a slow disk is not asked again at once.
+        *synced = Instant::now();
+    }
+    Ok(())
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -1,5 +1,6 @@
 //! `portchurn record`: a trace into a file, beside the tracker and never in its way.
 
+mod claim;
 pub(super) mod keep;
 pub(super) mod recorder;
 pub(super) mod tap;
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
+use self::claim::Claim;
 use self::keep::{Bounds, Keep, Window, numbered};
 use self::recorder::{Outcome, Recorder};
 use self::tap::Progress;
@@ -24,7 +26,7 @@ use super::session::Live;
 use super::show;
 use crate::cli::{RecordArgs, Trigger};
 use crate::tracker::Tracker;
-use crate::tracker::snapshot::{Failure, Notice, Wanted};
+use crate::tracker::snapshot::{Failure, Finding, Notice, Severity, Wanted};
 
 /// A line of progress this often, on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -39,29 +41,29 @@ const SIGNAL_BASE: u8 = 128;
 /// The trace or the file could not be begun, or the recording had to end before its time.
 pub fn run(args: &RecordArgs) -> Result<u8> {
     let bounds = Bounds { size: args.max_size, age: args.max_age };
-    if bounds.any() && !args.on.is_empty() {
-        bail!("--on keeps one file, so --max-size and --max-age have nothing to act on: give one or the other");
-    }
-    let first = if bounds.any() { numbered(&args.output, 1) } else { args.output.clone() };
     let flight = !args.on.is_empty();
-    if flight && !args.force && std::fs::symlink_metadata(&first).is_ok() {
-        bail!("{} exists; --force replaces it", first.display());
-    }
     // Before the trace: a wrong path is told at once.
-    let file = (!flight).then(|| open(&first, args.force)).transpose()?;
+    let mut claim = Some(Claim::new(&args.output, bounds.any(), args.force)?);
+    if flight {
+        // That a file can be made there is known now; it is made when it happens.
+        claim = None;
+    }
     let live = Live::start(&args.trace, Wanted { failures: flight, ..Wanted::default() })?;
-    let header = live.header();
-    let path = &args.output;
-    let keep = match file {
-        None => Keep::flight(path, &header, Window { before: args.before, after: args.after }, live.errands()),
-        Some(file) if bounds.any() => Keep::rotation(path, file, &header, bounds, live.errands())
-            .with_context(|| format!("writing {}", first.display()))?,
-        Some(file) => Keep::one(path, file, &header).with_context(|| format!("writing {}", first.display()))?,
-    };
-    let (recorder, tap) = Recorder::start(&header, keep)?;
-    let clock = live.clock;
     live.ready();
-    let child = spawn(&args.command)?;
+    // What the command does until the recorder is there waits in the queue of the tracker.
+    let mut child = spawn(&args.command)?;
+    let (recorder, tap) = match begin(args, &live, claim, bounds) {
+        Ok(begun) => begun,
+        Err(error) => {
+            if let Some(child) = &mut child {
+                // It was to be recorded or not to run.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            return Err(error);
+        }
+    };
+    let clock = live.clock;
     let (end, asked) = oneshot::channel();
     let mut watch = Watch {
         child,
@@ -88,11 +90,18 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     Ok(status)
 }
 
-fn open(path: &std::path::Path, force: bool) -> Result<std::fs::File> {
-    crate::recording::create(path, force).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
-        _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
-    })
+/// The recorder at work: on one file, on parts, or in memory if there is no claim.
+fn begin(args: &RecordArgs, live: &Live, claim: Option<Claim>, bounds: Bounds) -> Result<(Recorder, tap::Tap)> {
+    let (path, header) = (&args.output, live.header());
+    let keep = match claim {
+        None => Keep::flight(path, &header, Window { before: args.before, after: args.after }, live.errands()),
+        Some(claim) if bounds.any() => Keep::rotation(path, claim.take()?, &header, bounds, live.errands())
+            .with_context(|| format!("writing {}", numbered(path, 1).display()))?,
+        Some(claim) => {
+            Keep::one(path, claim.take()?, &header).with_context(|| format!("writing {}", path.display()))?
+        }
+    };
+    Recorder::start(&header, keep)
 }
 
 fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
@@ -156,7 +165,9 @@ impl Watch<'_> {
             return false;
         }
         self.looked = Instant::now();
-        tracker.snapshot().findings.iter().any(|finding| finding.id == "port-exhaustion-soon")
+        // It writes once: a guess from a second of traffic is not worth it.
+        let sure = |finding: &Finding| finding.id == "port-exhaustion-soon" && finding.severity != Severity::Info;
+        tracker.snapshot().findings.iter().any(sure)
     }
 
     /// The command's exit code, once it has ended; it is asked to if it has not.

@@ -164,17 +164,21 @@ impl Worker {
         if self.since.is_none() {
             self.since = Some(Instant::now());
         }
+        let filled = !full.is_empty();
         for packed in full {
             self.put(packed)?;
         }
-        if self.packer.rows() >= self.batch_rows { self.flush() } else { Ok(()) }
+        // What is left of a list that filled a batch must not wait for another file.
+        if self.packer.rows() >= self.batch_rows || filled && self.packer.rows() > 0 {
+            return self.flush();
+        }
+        if filled { self.keep.rotate(&mut self.packer) } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
-        match self.packer.flush()? {
-            Some(packed) => self.put(packed),
-            None => Ok(()),
-        }
+        let Some(packed) = self.packer.flush()? else { return Ok(()) };
+        self.put(packed)?;
+        self.keep.rotate(&mut self.packer)
     }
 
     fn put(&mut self, packed: Packed) -> Result<(), WriteError> {
@@ -182,8 +186,67 @@ impl Worker {
         self.rows += u64::from(packed.stats.rows);
         self.progress.rows.store(self.rows, Ordering::Relaxed);
         let facts = std::mem::take(&mut self.facts);
-        self.keep.put(packed, facts, &mut self.packer)?;
+        self.keep.put(packed, facts)?;
         self.progress.bytes.store(self.keep.bytes(), Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Addr, Baseline, Endpoint, Event, FlowKey, Ktime, Netns, SocketCookie, SocketRow, TcpState};
+    use crate::run::record::keep::{Bounds, numbered};
+    use crate::source::replay::Replay;
+
+    /// A namespace that is full of TIME_WAITs has lists of several batches.
+    #[test]
+    fn a_list_of_sockets_is_never_spread_over_two_files() {
+        let dir = std::env::temp_dir().join(format!("portchurn-recorder-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.join("a.arrow");
+        let header = Header::default();
+        let (nudge, _nudged) = mpsc::channel();
+        let file = crate::recording::create(&numbered(&path, 1), true).expect("a file");
+        // A batch is more than a part, and a list less than all of them.
+        let keep = Keep::rotation(&path, file, &header, Bounds { size: Some(3 << 20), age: None }, nudge);
+        let mut worker = Worker {
+            packer: Packer::new(&header).expect("a header"),
+            batch_rows: usize::MAX,
+            keep: keep.expect("a file"),
+            progress: Arc::default(),
+            facts: Vec::new(),
+            since: None,
+            rows: 0,
+        };
+        let row = |number: u32| {
+            let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
+            let port = u16::try_from(number % 60_000).expect("a port");
+            SocketRow {
+                cookie: SocketCookie::new(u64::from(number) * 7_919 + 1),
+                key: FlowKey { netns: Netns(1), local: endpoint(port), remote: endpoint(443) },
+                state: TcpState::Established,
+                minisocket: false,
+                remaining: Some(u64::from(number) * 104_729),
+                owner: Some(number),
+            }
+        };
+        for round in 1..=3 {
+            let rows = (0..131_500).map(row).collect();
+            let (began, ended) = (Ktime(round), Ktime(round));
+            let list = Baseline { netns: Netns(1), began, ended, initial: false, rows };
+            worker.step(Step::Event(Event::Baseline(list))).expect("room");
+        }
+        let outcome = worker.keep.finish().expect("room");
+        let mut lists = 0;
+        for (path, _) in &outcome.files {
+            let mut replay = Replay::open(path).expect("a recording");
+            while let Some(step) = replay.next_step().expect("readable") {
+                lists += u32::from(matches!(step, Step::Event(Event::Baseline(_))));
+            }
+            assert_eq!((replay.bad_rows(), replay.damage()), (0, None), "{}", path.display());
+        }
+        std::fs::remove_dir_all(&dir).expect("ours");
+        assert!(lists >= 1, "the last list at least fits");
     }
 }

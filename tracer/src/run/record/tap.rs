@@ -109,7 +109,8 @@ impl Tap {
             return;
         }
         let mut keeping = Keeping { names, kept: Vec::new() };
-        let mut events = facts.len() as u64;
+        // Without the word on the loss, which would add to the loss.
+        let mut events = batch.facts.len() as u64;
         let skipped = crate::event::decode(&batch.records, &mut keeping, |event| {
             events += 1;
             tracker.ingest(&event);
@@ -150,5 +151,42 @@ impl Tap {
         self.told = self.lost;
         self.loss = LossCounts { recorder: self.lost, ..*counts };
         Event::Loss(self.loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::event::{Netns, NetnsFacts};
+    use crate::names::proc_fs::ProcFs;
+    use crate::tracker::Config;
+
+    /// A recorder that waits for its disk takes nothing out of the queue.
+    #[test]
+    fn a_recorder_that_does_not_come_along_costs_counted_events_and_no_time() {
+        let (sender, orders) = mpsc::sync_channel(2);
+        let progress = Arc::new(Progress::default());
+        let mut tap = Tap::new(sender, Arc::clone(&progress));
+        let mut tracker = Tracker::new(Config::default());
+        let mut names = Names::with_executables(ProcFs::default());
+        let fact = |at: u64| {
+            let facts = NetnsFacts { ktime: Ktime(at), netns: Netns(1), ..NetnsFacts::default() };
+            Batch { facts: vec![Event::Netns(Box::new(facts))], now: Ktime(at), ..Batch::default() }
+        };
+        let began = Instant::now();
+        for at in 1..=5 {
+            tap.feed(&mut tracker, &fact(at), &mut names);
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "nobody takes anything, and nobody waited");
+        assert_eq!(tracker.now(), Ktime(5), "the tracker has had everything");
+        assert_eq!(progress.lost.load(Ordering::Relaxed), 3);
+        assert_eq!(tracker.lost().recorder, 2, "what was lost before the last batch");
+        let recorder = std::thread::spawn(move || orders.iter().count());
+        tap.close(&mut tracker);
+        assert_eq!(tracker.lost().recorder, 3);
+        assert_eq!(recorder.join().expect("a count"), 3, "the two that fitted, and the last word");
     }
 }

@@ -1,10 +1,12 @@
 //! What goes in comes out; what was cut or changed is noticed and never replayed.
 
+mod steps;
+
 use std::io::Cursor;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use self::steps::*;
 use super::*;
 use crate::event::*;
 
@@ -56,181 +58,6 @@ fn unveiled(mut steps: Vec<Step>) -> Vec<Step> {
         }
     }
     steps
-}
-
-fn addr() -> impl Strategy<Value = Addr> {
-    prop_oneof![
-        any::<[u8; 4]>().prop_map(|octets| Addr::from(std::net::IpAddr::from(octets))),
-        any::<[u8; 16]>().prop_map(|octets| Addr::from(std::net::IpAddr::from(octets))),
-        Just(Addr::UNSPECIFIED),
-    ]
-}
-
-prop_compose! {
-    fn endpoint()(addr in addr(), port in any::<u16>()) -> Endpoint {
-        Endpoint { addr, port }
-    }
-}
-
-prop_compose! {
-    fn key()(netns in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
-        FlowKey { netns: Netns(netns), local, remote }
-    }
-}
-
-prop_compose! {
-    fn id()(cookie in any::<u64>(), sock in any::<u64>()) -> SocketId {
-        SocketId { cookie: SocketCookie::new(cookie), sock }
-    }
-}
-
-fn ktime() -> impl Strategy<Value = Ktime> {
-    prop_oneof![any::<u64>().prop_map(Ktime), (0..1_u64 << 40).prop_map(Ktime)]
-}
-
-fn state() -> impl Strategy<Value = TcpState> {
-    prop::sample::select(&TcpState::ALL[..])
-}
-
-fn text() -> impl Strategy<Value = Arc<str>> {
-    ".{0,40}".prop_map(|text: String| text.into())
-}
-
-prop_compose! {
-    fn transition()(
-        (ktime, id, key, last_port) in (ktime(), id(), key(), any::<u16>()),
-        (old, new, sk_err) in (state(), state(), any::<u16>()),
-        (pid, current_tid, cgroup) in (any::<Option<u32>>(), any::<u32>(), any::<u64>()),
-        (shutdown, rescued, classic) in any::<(bool, bool, bool)>(),
-    ) -> Event {
-        let caller = pid.map(|pid| Caller { pid, tid: current_tid, cgroup: CgroupId(cgroup) });
-        Event::Transition(
-            Transition { ktime, id, key, last_port, old, new, sk_err, shutdown, caller, current_tid, rescued, classic },
-        )
-    }
-}
-
-prop_compose! {
-    fn time_wait()(
-        (ktime, id, key) in (ktime(), id(), key()),
-        (fin_wait2, expired, start) in any::<(bool, bool, bool)>(),
-        (current_pid, current_tid) in any::<(u32, u32)>(),
-    ) -> Event {
-        let event = TimeWaitEvent { ktime, id, key, fin_wait2, expired, current_pid, current_tid };
-        if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
-    }
-}
-
-prop_compose! {
-    fn call_failed()(
-        (ktime, entered, id, netns) in (ktime(), ktime(), id(), any::<u32>()),
-        (pid, tid, cgroup, comm) in (any::<u32>(), any::<u32>(), any::<u64>(), text()),
-        (bind, errno, target, local) in (any::<bool>(), any::<u16>(), prop::option::of(endpoint()), endpoint()),
-    ) -> Event {
-        Event::CallFailed(Box::new(CallFailed {
-            ktime, entered, id, netns: Netns(netns), comm, errno, target, local,
-            caller: Caller { pid, tid, cgroup: CgroupId(cgroup) },
-            call: if bind { Call::Bind } else { Call::Connect },
-        }))
-    }
-}
-
-prop_compose! {
-    fn socket_event()((ktime, id, key, pid, tid) in (ktime(), id(), key(), any::<u32>(), any::<u32>()), kind in 0..3) -> Event {
-        let event = SocketEvent { ktime, id, key, pid, tid };
-        match kind {
-            0 => Event::Accepted(event),
-            1 => Event::Bound(event),
-            _ => Event::Released(event),
-        }
-    }
-}
-
-prop_compose! {
-    fn process()(
-        (ktime, pid, start, ppid, uid) in (ktime(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()),
-        (netns, cgroup, comm, parent_comm) in (any::<u32>(), any::<u64>(), text(), text()),
-        texts in prop::collection::vec(prop::option::of(text()), 6),
-    ) -> Event {
-        let mut texts = texts.into_iter();
-        let mut next = || texts.next().flatten();
-        Event::Process(Box::new(ProcessFacts {
-            ktime, pid, start, ppid, uid, comm, parent_comm, netns: Netns(netns), cgroup: CgroupId(cgroup),
-            cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
-        }))
-    }
-}
-
-prop_compose! {
-    fn netns()(
-        (ktime, netns, name, cookie) in (ktime(), any::<u32>(), prop::option::of(text()), any::<Option<u64>>()),
-        (port_range, tw_reuse, tw_reuse_delay_ms) in any::<(Option<(u16, u16)>, Option<u8>, Option<u32>)>(),
-        (timestamps, max_tw_buckets, fin_timeout_ms) in any::<(Option<bool>, Option<u32>, Option<u32>)>(),
-        (time_wait, conntrack) in any::<(Option<u32>, Option<(u32, u32)>)>(),
-    ) -> Event {
-        Event::Netns(Box::new(NetnsFacts {
-            ktime, netns: Netns(netns), name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
-            fin_timeout_ms, time_wait, conntrack,
-        }))
-    }
-}
-
-prop_compose! {
-    fn row()(
-        (cookie, key, state, minisocket) in (any::<u64>(), key(), state(), any::<bool>()),
-        (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
-    ) -> SocketRow {
-        SocketRow { cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner }
-    }
-}
-
-prop_compose! {
-    fn baseline()(
-        (netns, began, ended, initial) in (any::<u32>(), ktime(), ktime(), any::<bool>()),
-        rows in prop::collection::vec(row(), 0..30),
-    ) -> Event {
-        Event::Baseline(Baseline { netns: Netns(netns), began, ended, initial, rows: rows.into() })
-    }
-}
-
-fn loss() -> impl Strategy<Value = Event> {
-    (ktime(), any::<[u64; 9]>()).prop_map(|(ktime, [a, b, c, d, e, f, g, h, i])| {
-        Event::Loss(LossCounts {
-            ktime,
-            ring_transitions: a,
-            ring_time_wait: b,
-            ring_calls: c,
-            ring_facts: d,
-            chain_missed: e,
-            chain_rescued: f,
-            other_missed: g,
-            call_map_full: h,
-            recorder: i,
-        })
-    })
-}
-
-fn reserved() -> impl Strategy<Value = Event> {
-    (ktime(), any::<u32>(), prop::collection::btree_set(any::<u16>(), 0..20))
-        .prop_map(|(ktime, netns, ports)| Event::ReservedPorts(ktime, Netns(netns), ports.into_iter().collect()))
-}
-
-/// Anything that a tracker can be fed.
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => transition().prop_map(Step::Event),
-        2 => time_wait().prop_map(Step::Event),
-        1 => call_failed().prop_map(Step::Event),
-        1 => socket_event().prop_map(Step::Event),
-        1 => process().prop_map(Step::Event),
-        1 => netns().prop_map(Step::Event),
-        1 => baseline().prop_map(Step::Event),
-        1 => loss().prop_map(Step::Event),
-        1 => reserved().prop_map(Step::Event),
-        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| Step::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
-        1 => ktime().prop_map(Step::Advance),
-        1 => (1..u64::MAX).prop_map(Step::Skipped),
-    ]
 }
 
 proptest! {
@@ -379,29 +206,39 @@ fn places_are_found_without_reading_and_reading_goes_on_from_there() {
     assert_eq!(reader.next_step().expect("in memory"), Some(second(0)));
 }
 
-#[test]
-fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
+fn list(rows: usize) -> Step {
+    let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
     let row = SocketRow {
         cookie: SocketCookie::new(7),
-        key: FlowKey {
-            netns: Netns(1),
-            local: Endpoint { addr: Addr::UNSPECIFIED, port: 1 },
-            remote: Endpoint { addr: Addr::UNSPECIFIED, port: 2 },
-        },
+        key: FlowKey { netns: Netns(1), local: endpoint(1), remote: endpoint(2) },
         state: TcpState::Established,
         minisocket: false,
         remaining: None,
         owner: Some(3),
     };
-    let list = Step::Event(Event::Baseline(Baseline {
-        netns: Netns(1),
-        began: Ktime(1),
-        ended: Ktime(2),
-        initial: true,
-        rows: vec![row; MAX_ROWS + 5].into(),
-    }));
+    let (netns, began, ended) = (Netns(1), Ktime(1), Ktime(2));
+    Step::Event(Event::Baseline(Baseline { netns, began, ended, initial: true, rows: vec![row; rows].into() }))
+}
+
+#[test]
+fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
+    let list = list(MAX_ROWS + 5);
     let bytes = write(std::slice::from_ref(&list), 1);
     assert_eq!(read(&bytes).expect("a recording").0, [list]);
+}
+
+/// As a flight recorder leaves it, whose memory reached back into a list.
+#[test]
+fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
+    let header = Header { continued: true, ..header() };
+    let mut packer = writer::Packer::new(&header).expect("a header");
+    let opening = packer.opening(&header).expect("a header");
+    let mut output = writer::Output::begin(Cursor::new(Vec::new()), opening, &packer).expect("in memory");
+    packer.step(&list(MAX_ROWS + 5), |_| Ok(())).expect("in memory");
+    packer.step(&list(2), |_| Ok(())).expect("in memory");
+    output.batch(&packer.flush().expect("in memory").expect("the rest")).expect("in memory");
+    let bytes = output.finish().expect("in memory").1.into_inner();
+    assert_eq!(read(&bytes).expect("a recording"), (vec![list(2)], None));
 }
 
 /// A disk that is full after so many bytes.
@@ -430,6 +267,10 @@ impl std::io::Seek for Small {
 impl writer::Sink for Small {
     fn cut(&mut self, length: u64) -> std::io::Result<()> {
         self.0.cut(length)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -466,7 +307,7 @@ fn a_full_disk_leaves_a_whole_file() {
 /// The samples of a released version are never written again (`examples/recording_samples.rs` wrote these).
 #[test]
 fn samples_of_version_1_are_read_as_they_were_written() {
-    let clean = read(include_bytes!("samples/v1/clean.arrow")).expect("a recording");
+    let clean = read(include_bytes!("../samples/v1/clean.arrow")).expect("a recording");
     assert_eq!(clean.1, None);
     let count = |steps: &[Step], wanted: fn(&Event) -> bool| {
         steps.iter().filter(|step| matches!(step, Step::Event(event) if wanted(event))).count()
@@ -490,11 +331,11 @@ fn samples_of_version_1_are_read_as_they_were_written() {
     assert_eq!(first.id.cookie, SocketCookie::new(1));
     assert_eq!(first.caller.map(|caller| caller.pid), Some(4_242));
 
-    let (truncated, damage) = read(include_bytes!("samples/v1/truncated.arrow")).expect("a recording");
+    let (truncated, damage) = read(include_bytes!("../samples/v1/truncated.arrow")).expect("a recording");
     assert_eq!(unveiled(truncated.clone())[..], unveiled(clean.0.clone())[..truncated.len()]);
     assert!(truncated.len() > 100 && damage.is_some_and(|damage| damage.bytes > 0), "{}", truncated.len());
 
-    let (lossy, damage) = read(include_bytes!("samples/v1/loss.arrow")).expect("a recording");
+    let (lossy, damage) = read(include_bytes!("../samples/v1/loss.arrow")).expect("a recording");
     assert_eq!(damage, None);
     let Some(Step::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
     assert_eq!((loss.ring_transitions, loss.recorder), (90, 3));

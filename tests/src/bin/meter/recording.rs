@@ -1,0 +1,123 @@
+//! What recording costs on top of tracing, how large a recording gets, how fast it is read again, and in how much memory.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+use portchurn_tests::load::{Load, namespace, user_nanos};
+use portchurn_tests::tracer::{Report, binary};
+use serde::{Deserialize, Serialize};
+
+use crate::Samples;
+use crate::contender::Contender;
+
+const ROUNDS: usize = 3;
+const CONNECTIONS: u64 = 150_000;
+/// Of the file that is read in bounded memory: 13 events each make it a gigabyte.
+const SYNTHETIC: u64 = 5_800_000;
+/// Both the recorder's last batch and the tracker's passes are over by then.
+const SETTLE: Duration = Duration::from_secs(3);
+
+pub fn run(generator: &Path, check: bool) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (rounds, connections, synthetic, settle) =
+        if check { (1, 500, 2_000, Duration::ZERO) } else { (ROUNDS, CONNECTIONS, SYNTHETIC, SETTLE) };
+    let file = dir.path().join("churn.arrow");
+    let mut samples = Samples::default();
+    for _ in 0..rounds {
+        for contender in [Contender::Portchurn, Contender::Recorder(file.clone())] {
+            let attached = contender.attach(dir.path())?;
+            let pid = attached.pid().context("no process")?;
+            let before = user_nanos(pid)?;
+            let flood = Load::fast(connections).run(&namespace()?, dir.path())?;
+            std::thread::sleep(settle);
+            let spent = user_nanos(pid)? - before;
+            let (lost, report) = attached.finish(flood.transitions())?;
+            let read = report.context("no report")?.events.read as f64;
+            samples.add(format!("record.{}.user_us_per_event", contender.name()), spent as f64 / read / 1e3);
+            samples.add(format!("record.{}.lost", contender.name()), lost);
+        }
+        let bytes = file.metadata().context("the recording")?.len();
+        let (events, peak) = report(&file)?;
+        samples.add("record.bytes_per_event", bytes as f64 / events);
+        samples.add("record.read.million_events_per_second", events / peak.cpu_seconds / 1e6);
+    }
+    large(generator, synthetic, dir.path(), &mut samples)?;
+    samples.tell()
+}
+
+/// One command after the other on a file that is larger than what any of them may use.
+fn large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
+    let file = dir.join("large.arrow");
+    let mut make = Command::new(generator);
+    make.arg(connections.to_string()).arg(&file).stdout(Stdio::null());
+    ensure!(make.status().context("the generator")?.success(), "the generator failed");
+    samples.add("record.large.mib", file.metadata()?.len() as f64 / f64::from(1 << 20));
+    let (events, peak) = report(&file)?;
+    samples.add("record.large.report.peak_mib", peak.mebibytes);
+    samples.add("record.large.million_events_per_second", events / peak.cpu_seconds / 1e6);
+    let parquet = dir.join("large.parquet");
+    let parquet = parquet.to_str().context("a path")?;
+    let commands: [(&str, &[&str], &[&str]); 7] = [
+        ("replay", &["replay"], &["--speed", "max", "--json"]),
+        ("check", &["check"], &["--fail-if", "close-wait-leak"]),
+        ("jsonl", &["export"], &["--format", "jsonl"]),
+        ("csv", &["export"], &["--format", "csv"]),
+        ("parquet", &["export"], &["--format", "parquet", "--force", "-o", parquet]),
+        ("flows", &["export"], &["--format", "parquet", "--what", "flows", "--force", "-o", parquet]),
+        ("diff", &["diff"], &[]),
+    ];
+    for (name, command, options) in commands {
+        let mut arguments: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
+        arguments.push(file.as_os_str());
+        if name == "diff" {
+            arguments.push(file.as_os_str());
+        }
+        arguments.extend(options.iter().map(OsStr::new));
+        let peak = used_by(&arguments, Path::new("/dev/null"))?;
+        samples.add(format!("record.large.{name}.peak_mib"), peak.mebibytes);
+    }
+    Ok(fs::remove_file(&file)?)
+}
+
+/// Events in a recording, and what the report from it cost.
+fn report(file: &Path) -> Result<(f64, Peak)> {
+    let answer = file.with_extension("report");
+    let peak = used_by(&[OsStr::new("report"), OsStr::new("--json"), file.as_os_str()], &answer)?;
+    let report: Report = serde_json::from_slice(&fs::read(&answer)?).context("a report")?;
+    Ok((report.events.read as f64, peak))
+}
+
+/// What a command has used.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Peak {
+    cpu_seconds: f64,
+    mebibytes: f64,
+}
+
+/// Runs `portchurn` as the only child of a process of its own: the kernel tells the most memory of all children together.
+fn used_by(arguments: &[&OsStr], stdout: &Path) -> Result<Peak> {
+    let mut command = Command::new(std::env::current_exe().context("our own path")?);
+    command.arg("peak").arg(stdout).arg("--").arg(binary()?).args(arguments);
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{command:?}: {}", output.status);
+    serde_json::from_slice(&output.stdout).context("a peak")
+}
+
+/// The other half of [`used_by`].
+#[expect(clippy::print_stdout, reason = "the program's answer")]
+pub fn tell_peak(stdout: &Path, command: &[std::ffi::OsString]) -> Result<()> {
+    let Some((program, arguments)) = command.split_first() else { bail!("no command") };
+    let status = Command::new(program).args(arguments).stdout(File::create(stdout)?).status()?;
+    ensure!(status.success(), "{command:?}: {status}");
+    let usage: Usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = (usage.user_time() + usage.system_time()).num_microseconds();
+    let peak = Peak { cpu_seconds: micros as f64 / 1e6, mebibytes: usage.max_rss() as f64 / 1024.0 };
+    println!("{}", serde_json::to_string(&peak)?);
+    Ok(())
+}
