@@ -41,11 +41,7 @@ fn facts(report: &Value, table: &str, netns: u32, keys: &[&str]) -> BTreeSet<Str
     let entries = report[table].as_array().into_iter().flatten();
     entries
         .filter(|entry| entry["netns"] == netns)
-<<<<<<< HEAD
         .map(|entry| keys.iter().map(|key| format!("{key}={}", at(entry, key))).collect::<Vec<_>>().join(" "))
-=======
-        .map(|entry| keys.iter().map(|key| format!("{key}={} ", at(entry, key))).collect::<Vec<_>>().concat())
->>>>>>> rec-rest
         .collect()
 }
 

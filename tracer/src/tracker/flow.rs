@@ -172,24 +172,24 @@ impl Flows {
         }
     }
 
+    /// A flow that a list of sockets brought, but whose socket is one that was there already: unknown then to have this cookie
+    /// (before 5.12 sockets get one when they are listed) and this port (named when the connection stands).
+    pub fn twin(&self, id: SocketId) -> Option<Ref> {
+        let listed = self.of_cookie(id.cookie?)?;
+        let own = *self.by_sock.get(&id.sock)?;
+        let is_twin = own != listed
+            && self.slab.get(listed)?.id.sock == 0
+            && self.slab.get(own)?.id.cookie.is_none()
+            && self.slab.get(own)?.key.remote == self.slab.get(listed)?.key.remote;
+        is_twin.then_some(listed)
+    }
+
     /// Takes a closed flow out and remembers that it is closed.
     pub fn bury(&mut self, at: Ref, now: Ktime) -> Option<Flow> {
-        if let Some(cookie) = self.slab.get(at)?.id.cookie
-            && let Ok(held) = self.by_cookie.find_entry(hash(cookie), |&index| index == at.index)
-        {
-            held.remove();
-        }
-        let flow = self.slab.remove(at)?;
+        let flow = self.forget(at)?;
         if let Some(cookie) = flow.id.cookie {
             self.tombstones.insert(cookie, now);
             self.graves.push_back((now, cookie));
-        }
-        // The address may belong to a younger flow already.
-        if self.by_sock.get(&flow.id.sock) == Some(&at) {
-            self.by_sock.remove(&flow.id.sock);
-        }
-        if self.by_key.get(&flow.key) == Some(&at) {
-            self.by_key.remove(&flow.key);
         }
         while self.graves.len() > MAX_TOMBSTONES
             || self.graves.front().is_some_and(|&(at, _)| now.since(at) > TOMBSTONE_NANOS)
@@ -199,6 +199,24 @@ impl Flows {
             if self.tombstones.get(&cookie) == Some(&at) {
                 self.tombstones.remove(&cookie);
             }
+        }
+        Some(flow)
+    }
+
+    /// Takes a flow out.
+    pub fn forget(&mut self, at: Ref) -> Option<Flow> {
+        if let Some(cookie) = self.slab.get(at)?.id.cookie
+            && let Ok(held) = self.by_cookie.find_entry(hash(cookie), |&index| index == at.index)
+        {
+            held.remove();
+        }
+        let flow = self.slab.remove(at)?;
+        // The address may belong to a younger flow already.
+        if self.by_sock.get(&flow.id.sock) == Some(&at) {
+            self.by_sock.remove(&flow.id.sock);
+        }
+        if self.by_key.get(&flow.key) == Some(&at) {
+            self.by_key.remove(&flow.key);
         }
         Some(flow)
     }

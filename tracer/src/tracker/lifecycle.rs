@@ -123,6 +123,7 @@ impl Tracker {
         if key.local.port == 0 {
             key.local.port = t.last_port;
         }
+        self.reunite(t);
         let Some(at) = self.flows.find(t.id, Some(&key)) else { return self.stranger(t, key) };
         let Some(flow) = self.flows.get(at) else { return };
         if t.rescued && flow.state == t.new && flow.previous == t.old {
@@ -137,6 +138,17 @@ impl Tracker {
             self.skip_ahead(at, t);
         }
         self.change(at, t);
+    }
+
+    /// Takes back the second flow that a list of sockets made of one without a name.
+    fn reunite(&mut self, t: &Transition) {
+        let Some(twin) = self.flows.twin(t.id) else { return };
+        self.vacate(twin);
+        let Some(flow) = self.flows.forget(twin) else { return };
+        self.repaired = self.repaired.saturating_sub(u64::from(flow.repaired));
+        if flow.state == TcpState::CloseWait {
+            self.count(flow.attr, flow.dest, |cell| cell.close_wait.down());
+        }
     }
 
     /// Transitions between the flow's state and `t.old` were lost.

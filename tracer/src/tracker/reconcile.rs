@@ -3,13 +3,15 @@
 //! A row speaks of some moment between the begin and the end of its pass. An event of that time or later is believed over the
 //! row; a flow that has been silent since before the pass is what the row says it is, or gone if no row has it.
 
+use rustc_hash::FxHashSet;
+
 use super::Tracker;
 use super::bound::Bound;
 use super::flow::Flow;
 use super::slab::Ref;
 use super::snapshot::Opened;
 use super::time_wait::Entry;
-use crate::event::{Baseline, Ktime, SocketId, SocketRow, TcpState};
+use crate::event::{Baseline, Endpoint, Ktime, SocketId, SocketRow, TcpState};
 
 /// `TCP_TIMEWAIT_LEN`, include/net/tcp.h.
 const TIME_WAIT_NANOS: u64 = 60_000_000_000;
@@ -180,10 +182,20 @@ impl Tracker {
     fn remove_unlisted(&mut self, baseline: &Baseline) {
         let pass = self.pass;
         let gone = |last: Ktime, seen: u32| seen != pass && last < baseline.began;
+        // A flow that has neither port nor cookie yet cannot be recognised in a list: one of those that the list brought towards the
+        // same destination may be it, which its next transition tells (`Flows::twin`).
+        let listed: FxHashSet<Endpoint> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.id.sock == 0 && flow.pass == pass && flow.key.netns == baseline.netns)
+            .map(|(_, flow)| flow.key.remote)
+            .collect();
+        let nameless = |flow: &Flow| flow.id.cookie.is_none() && flow.key.local.port == 0;
         let flows: Vec<Ref> = self
             .flows
             .iter()
             .filter(|(_, flow)| flow.key.netns == baseline.netns && gone(flow.last, flow.pass))
+            .filter(|(_, flow)| !(nameless(flow) && listed.contains(&flow.key.remote)))
             .map(|(at, _)| at)
             .collect();
         for at in flows {

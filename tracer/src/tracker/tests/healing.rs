@@ -134,3 +134,26 @@ fn a_flow_that_began_during_the_list_is_not_thought_gone() {
     }));
     assert_eq!(lab.tracker.snapshot().flows, 1);
 }
+
+/// Before 5.12 a socket has no cookie until somebody lists it, and its port is not known before the connection stands.
+#[test]
+fn a_list_in_the_middle_of_a_connect_makes_no_second_flow_of_it() {
+    for state in [SynSent, Established] {
+        let mut lab = Lab::new();
+        lab.list(&[], true);
+        let mut sock = Lab::socket(7);
+        lab.now += 1000;
+        let nameless = lab.raw(&sock, SynSent, 0);
+        let id = SocketId { cookie: None, ..nameless.id };
+        lab.ingest(&Event::Transition(Transition { id, ..nameless }));
+        lab.list(&[Lab::row(7, 32_770, state)], false);
+        (sock.state, sock.port, sock.last_port) = (SynSent, 32_770, 32_770);
+        lab.to(&mut sock, Established);
+        let client = lab.client();
+        assert_eq!((client.connects, client.established, client.ports_held), (1, 1, 1), "{state:?}");
+        let snapshot = lab.tracker.snapshot();
+        assert_eq!((snapshot.flows, snapshot.events.repaired), (1, 0), "{state:?}");
+        lab.close(&mut sock);
+        assert_eq!((lab.client().active_closes, lab.only_dest().ports.in_use), (1, 1), "{state:?}");
+    }
+}
