@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::cell::{Cell, Rate};
 use super::search::Search;
+use super::snapshot::Confidence;
 use crate::event::{Addr, FlowKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
@@ -143,7 +144,7 @@ pub struct Forecast {
     pub sustainable: Option<f64>,
     /// 0 = exhausted now.
     pub exhausted_in: Option<f64>,
-    pub confidence: Option<super::snapshot::Confidence>,
+    pub confidence: Option<Confidence>,
 }
 
 /// One network namespace.
@@ -381,13 +382,15 @@ impl Places {
         let failing = dest.last_failure.is_some_and(|at| now.seconds_since(at) <= 2.0);
         if failing || (dest.in_use >= capacity && reuse.is_none()) {
             forecast.exhausted_in = Some(0.0);
-            forecast.confidence = Some(super::snapshot::Confidence::High);
+            forecast.confidence = Some(Confidence::High);
             return forecast;
         }
         if per_second <= 0.0 {
             return forecast;
         }
-        let hold = hold.unwrap_or(time_wait);
+        // Nothing has been closed yet: as far as can be seen ports are kept for good.
+        let endless = dest.cell.closed == 0;
+        let hold = if endless { f64::INFINITY } else { hold.unwrap_or(time_wait) };
         let mut occupied = f64::from(dest.in_use);
         let now_second = now.0 / 1_000_000_000;
         for ahead in 1..=FORECAST_SECONDS {
@@ -398,7 +401,8 @@ impl Places {
             occupied -= self.releases(dest, now_second, ahead, time_wait);
             if occupied >= f64::from(capacity) {
                 forecast.exhausted_in = Some(f64::from(ahead));
-                forecast.confidence = Some(confidence(&seconds));
+                let sure = confidence(&seconds);
+                forecast.confidence = Some(if endless && sure == Confidence::High { Confidence::Medium } else { sure });
                 break;
             }
         }
@@ -427,8 +431,7 @@ impl Places {
 }
 
 /// From how much the rate swung.
-fn confidence(seconds: &[u32]) -> super::snapshot::Confidence {
-    use super::snapshot::Confidence;
+fn confidence(seconds: &[u32]) -> Confidence {
     if seconds.len() < 5 {
         return Confidence::Low;
     }

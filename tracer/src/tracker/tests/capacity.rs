@@ -94,3 +94,25 @@ fn without_a_namespace_s_range_capacity_is_unknown_not_zero() {
     let dest = lab.only_dest();
     assert_eq!((dest.ports.capacity, dest.ports.utilisation, dest.sustainable_per_second), (None, None, None));
 }
+
+#[test]
+fn connections_that_nobody_closes_are_forecast_to_stay() {
+    let mut lab = Lab::new();
+    // Where ports in TIME_WAIT come back after a second: held ones do not.
+    lab.ingest(&Event::Netns(Box::new(NetnsFacts {
+        netns: NETNS,
+        port_range: Some((1024, 2023)),
+        tw_reuse: Some(1),
+        timestamps: Some(true),
+        ..NetnsFacts::default()
+    })));
+    for n in 0..200_u16 {
+        lab.connect(u64::from(n) + 1, 1024 + n);
+        lab.pass(SECOND / 10);
+    }
+    let dest = lab.only_dest();
+    let seconds = dest.seconds_to_exhaustion.expect("800 free ports at ten a second");
+    assert!((75.0..85.0).contains(&seconds), "{seconds}");
+    // They may all be closed in the next second.
+    assert_eq!(dest.forecast_confidence, Some(snapshot::Confidence::Medium));
+}
