@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, root, run, say, target_dir};
-use crate::{e2e, layers, readme};
+use crate::{e2e, layers, readme, vm};
 
 struct Step {
     name: &'static str,
@@ -23,7 +23,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 15] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -36,6 +36,8 @@ const STEPS: [Step; 13] = [
     Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
+    Step { name: "end to end on kernel 6.1", after: Some(BUILD), work: vm::default_kernel },
+    Step { name: "end to end on the kernel of the day", after: Some(BUILD), work: vm::kernel_of_the_day },
     // Last: it sees what the others left behind.
     Step { name: "clean tree", after: None, work: clean_tree },
 ];

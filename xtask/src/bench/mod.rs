@@ -55,7 +55,7 @@ pub enum What {
 }
 
 impl What {
-    /// In the order of the table; the root of all evil, a machine that is warm from compiling, has passed by the time of the last ones.
+    /// In the order of the table.
     const EACH: [Self; 9] = [
         Self::Ingest,
         Self::Memory,
