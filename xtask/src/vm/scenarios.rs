@@ -25,7 +25,7 @@ const ONLY_WITH_ALL: [LeftOut; 1] = [left_out(
     "80 s, of which 60 s are waiting: half of a quick run",
 )];
 
-const LEFT_OUT: [LeftOut; 15] = [
+const LEFT_OUT: [LeftOut; 16] = [
     left_out(
         "php_fpm",
         "*",
@@ -44,6 +44,7 @@ const LEFT_OUT: [LeftOut; 15] = [
         EVERYWHERE,
         "what becomes of the events once they are read: no kernel makes a difference",
     ),
+    left_out("recording_bounds", "*", EVERYWHERE, "the same"),
     left_out(
         "port_search",
         "a_half_full_range_is_searched_for_long_and_said_to_be",
