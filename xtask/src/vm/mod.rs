@@ -88,7 +88,7 @@ pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) 
     let mut failed = Vec::new();
     for &one in &series {
         let begun = Instant::now();
-        let outcome = machine(one, options, &programs, filter).and_then(|seen| {
+        let outcome = machine(one, options, &programs, filter, record).and_then(|seen| {
             let regressions = seen.check(one, &ledger, filter, strict)?;
             if record {
                 // The new numbers replace the old ones, and whoever reviews the change sees both.
@@ -138,11 +138,17 @@ fn build() -> Result<Programs> {
     Ok(Programs { portchurn, churn: beside("churn")?, init: beside("vm-init")?, suites })
 }
 
-fn machine(series: Series, options: &Machines, programs: &Programs, filter: Option<&str>) -> Result<Seen> {
+fn machine(
+    series: Series,
+    options: &Machines,
+    programs: &Programs,
+    filter: Option<&str>,
+    record: bool,
+) -> Result<Seen> {
     let kernel = kernels::kernel(series, options.update)?;
     let directory = kernels::directory(series);
     let initramfs = directory.join("initramfs");
-    archive(&kernel, programs, filter, options.all, &initramfs)?;
+    archive(&kernel, programs, filter, record, &initramfs)?;
     let power_on = Instant::now();
     let mut seen = Seen { kernel: format!("{} ({})", kernel.version, series.release()), ..Seen::default() };
     let ended = qemu::boot(&kernel, &initramfs, &directory.join("console.log"), MACHINE_LIMIT, |line| {
@@ -152,7 +158,7 @@ fn machine(series: Series, options: &Machines, programs: &Programs, filter: Opti
     ended.map(|()| seen)
 }
 
-fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, all: bool, path: &Path) -> Result<()> {
+fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, thorough: bool, path: &Path) -> Result<()> {
     let scratch = path.with_extension("stripped");
     let mut archive = Archive::create(path)?;
     archive.program(&programs.init, Path::new("/init"), &scratch)?;
@@ -166,7 +172,7 @@ fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, all: bool
     }
     let mut steps = vec![step(DOCTOR, PORTCHURN, &["doctor", "--json"])];
     for suite in &programs.suites {
-        let Some(skipped) = scenarios::skipped(&suite.name, kernel.series, all) else { continue };
+        let Some(skipped) = scenarios::skipped(&suite.name, kernel.series, thorough) else { continue };
         let to = Path::new("/e2e/deps").join(&suite.name);
         archive.program(&suite.executable, &to, &scratch)?;
         let mut arguments = vec!["--test-threads=1", "--show-output"];

@@ -17,8 +17,8 @@ const fn left_out(suite: &'static str, test: &'static str, on: &'static [Series]
     LeftOut { suite, test, on, why }
 }
 
-/// What only a run of all kernels takes the time for.
-const ONLY_WITH_ALL: [LeftOut; 1] = [left_out(
+/// What only a run that is written down takes the time for.
+const ONLY_THOROUGH: [LeftOut; 1] = [left_out(
     "time_wait",
     "a_whole_cycle_under_every_setting",
     EVERYWHERE,
@@ -84,9 +84,9 @@ const LEFT_OUT: [LeftOut; 16] = [
     left_out("time_wait", "early_ends", &[Series::V5_10], "`ss -K` does not kill minisockets before 6.1"),
 ];
 
-/// Tests of this suite that are left out of a run of one kernel or of `all`; `None` = the whole suite.
-pub fn skipped(suite: &str, series: Series, all: bool) -> Option<Vec<&'static str>> {
-    let quick = ONLY_WITH_ALL.iter().filter(|_| !all);
+/// Tests of this suite that are left out of a run, thorough or not; `None` = the whole suite.
+pub fn skipped(suite: &str, series: Series, thorough: bool) -> Option<Vec<&'static str>> {
+    let quick = ONLY_THOROUGH.iter().filter(|_| !thorough);
     let left_out = LEFT_OUT.iter().chain(quick).filter(|entry| entry.suite == suite && entry.on.contains(&series));
     let tests: Vec<&str> = left_out.map(|entry| entry.test).collect();
     (!tests.contains(&"*")).then_some(tests)
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn every_test_that_is_left_out_exists() {
-        for entry in LEFT_OUT.iter().chain(&ONLY_WITH_ALL) {
+        for entry in LEFT_OUT.iter().chain(&ONLY_THOROUGH) {
             let source = fs::read_to_string(root().join(format!("tests/tests/{}.rs", entry.suite))).expect("the suite");
             assert!(entry.test == "*" || source.contains(&format!("fn {}(", entry.test)), "{}", entry.test);
         }
