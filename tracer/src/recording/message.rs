@@ -1,7 +1,8 @@
 //! One message of an Arrow stream, from its bytes to arrays.
 //!
-//! `arrow-ipc` checks what arrays say about each other, but takes lengths at their word before: it slices where a message points and
-//! allocates what a buffer claims to unpack to. So every pointer and every length is held against a bound here first.
+//! `arrow-ipc` checks what arrays say about each other, but takes lengths at their word before: it slices where a message points,
+//! allocates what a buffer claims to unpack to, and panics at offsets that are no whole number of them. So every pointer and every
+//! length is held against a bound here first.
 //!
 //! Not for: where the bytes come from (`reader`), what the columns mean (`v1`).
 
@@ -12,7 +13,7 @@ use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{BodyCompressionMethod, CompressionType, MessageHeader, MetadataVersion};
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use thiserror::Error;
 
 use super::{MAX_ROWS, frame};
@@ -34,6 +35,8 @@ pub enum MessageError {
     Absurd { what: &'static str, found: u64, bound: u64 },
     #[error("a buffer lies outside of its message")]
     Outside,
+    #[error("a buffer of {found} bytes is no whole number of values of {size} bytes")]
+    Torn { found: u64, size: u64 },
     #[error("{0}")]
     Arrow(String),
 }
@@ -78,7 +81,11 @@ impl Messages {
             return Err(MessageError::Outside);
         }
         if let Some(batch) = message.header_as_record_batch() {
-            plausible(&batch, &body)?;
+            let mut sizes = Vec::new();
+            for field in self.schema.fields() {
+                sizes.extend_from_slice(&buffers(field.data_type())?);
+            }
+            plausible(&batch, &body, &sizes)?;
             let body = Buffer::from_vec(body);
             let decoder = RecordBatchDecoder::try_new(
                 &body,
@@ -94,7 +101,17 @@ impl Messages {
                 return Err(MessageError::Unexpected { expected: "whole dictionaries", found: "a part of one".into() });
             }
             let values = dictionary.data().ok_or(MessageError::Outside)?;
-            plausible(&values, &body)?;
+            for field in self.schema.fields() {
+                if let DataType::Dictionary(_, words) = field.data_type()
+                    && **words != DataType::Utf8
+                {
+                    return Err(MessageError::Unexpected {
+                        expected: "dictionaries of words",
+                        found: words.to_string(),
+                    });
+                }
+            }
+            plausible(&values, &body, &buffers(&DataType::Utf8)?)?;
             let body = Buffer::from_vec(body);
             read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &MetadataVersion::V5)
                 .map_err(arrow)?;
@@ -105,8 +122,23 @@ impl Messages {
     }
 }
 
-/// Holds every number of a batch against what its body can bear.
-fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<(), MessageError> {
+/// The buffers of a column in the order of the format, each as the bytes of one value in it; 1 for bits and text.
+fn buffers(column: &DataType) -> Result<Vec<u64>, MessageError> {
+    let values = match column {
+        DataType::Utf8 | DataType::Binary => vec![4, 1],
+        DataType::LargeUtf8 | DataType::LargeBinary => vec![8, 1],
+        DataType::Boolean => vec![1],
+        DataType::Dictionary(keys, _) => vec![keys.primitive_width().unwrap_or(1) as u64],
+        flat => match flat.primitive_width() {
+            Some(width) => vec![width as u64],
+            None => return Err(MessageError::Unexpected { expected: "flat columns", found: column.to_string() }),
+        },
+    };
+    Ok([vec![1], values].concat())
+}
+
+/// Holds every number of a batch against what its body can bear. `sizes`: of one value in each of its buffers.
+fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8], sizes: &[u64]) -> Result<(), MessageError> {
     let absurd = |what, found, bound| Err(MessageError::Absurd { what, found, bound });
     let rows = u64::try_from(batch.length()).unwrap_or(u64::MAX);
     if rows > MAX_ROWS as u64 {
@@ -130,13 +162,14 @@ fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<(), Mess
         return Err(MessageError::Unexpected { expected: "zstd buffers", found });
     }
     let mut unpacked = 0_u64;
-    for buffer in batch.buffers().into_iter().flatten() {
+    let sizes = sizes.iter().copied().chain(std::iter::repeat(1));
+    for (buffer, size) in batch.buffers().into_iter().flatten().zip(sizes) {
         let (Ok(start), Ok(length)) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length())) else {
             return Err(MessageError::Outside);
         };
         let bytes = start.checked_add(length).and_then(|end| body.get(start..end)).ok_or(MessageError::Outside)?;
         let long = bytes.len() as u64;
-        unpacked = unpacked.saturating_add(match codec {
+        let found = match codec {
             None => long,
             Some(_) if bytes.is_empty() => 0,
             Some(_) => match bytes.first_chunk().map(|word| i64::from_le_bytes(*word)) {
@@ -144,7 +177,11 @@ fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<(), Mess
                 Some(length) => u64::try_from(length).unwrap_or(u64::MAX),
                 None => return Err(MessageError::Outside),
             },
-        });
+        };
+        if found % size != 0 {
+            return Err(MessageError::Torn { found, size });
+        }
+        unpacked = unpacked.saturating_add(found);
     }
     if unpacked > MAX_UNPACKED { absurd("a batch", unpacked, MAX_UNPACKED) } else { Ok(()) }
 }

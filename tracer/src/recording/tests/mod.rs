@@ -2,7 +2,9 @@
 
 mod steps;
 
+use std::fs;
 use std::io::Cursor;
+use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -340,4 +342,24 @@ fn samples_of_version_1_are_read_as_they_were_written() {
     let Some(Step::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
     assert_eq!((loss.ring_transitions, loss.recorder), (90, 3));
     assert!(kinds(&lossy)[0] < 450);
+}
+
+/// What the fuzzer once fell over, and its seeds: any of it is an answer or an error.
+#[test]
+fn the_fuzzer_s_corpus_is_read_to_the_end() -> Result<(), Box<dyn std::error::Error>> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frames");
+    for entry in fs::read_dir(corpus)? {
+        let bytes = fs::read(entry?.path())?;
+        let (mut messages, mut rest) = (Vec::new(), bytes.as_slice());
+        while let Some((&[a, b, c, d], tail)) = rest.split_first_chunk::<4>() {
+            let (metadata, tail) = tail.split_at(usize::from(u16::from_le_bytes([a, b])).min(tail.len()));
+            let (body, tail) = tail.split_at(usize::from(u16::from_le_bytes([c, d])).min(tail.len()));
+            messages.push((metadata, body));
+            rest = tail;
+        }
+        if let Ok(mut reader) = Reader::open(Cursor::new(forge(&messages))) {
+            while let Ok(Some(_)) = reader.next_step() {}
+        }
+    }
+    Ok(())
 }
