@@ -21,6 +21,10 @@ pub static LAST: PerCpuArray<LastTransition> = PerCpuArray::with_max_entries(1, 
 #[map]
 pub static CONNECTING: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
 
+/// The socket whose accept() the first of its two programs on this CPU recorded, until the second has come by.
+#[map]
+pub static ACCEPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// connect() and bind() calls that have been entered and not left, by thread. One entry per thread inside such a call; LRU, so
 /// that threads killed inside a blocking connect cannot fill it.
 #[map]

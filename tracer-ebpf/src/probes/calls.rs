@@ -13,7 +13,7 @@ use tracer_common::{CallRecord, Counter, PROTOCOL_TCP, RecordKind, SocketRecord,
 
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_task};
-use crate::maps::{CALLS, PendingCall, offset};
+use crate::maps::{ACCEPTED, CALLS, PendingCall, offset};
 use crate::probes::connecting;
 use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, peek, tcp_socket_of_fd};
 
@@ -144,9 +144,23 @@ pub fn accepted_of_four(ctx: FExitContext) -> u32 {
     0
 }
 
+// 5.10-6.9: struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
+#[fexit(function = "inet_csk_accept")]
+pub fn accepted_of_four_again(ctx: FExitContext) -> u32 {
+    accepted_child(&ctx, ctx.arg::<*const c_void>(4) as u64);
+    0
+}
+
 // 6.10+: struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
 #[fexit(function = "inet_csk_accept")]
 pub fn accepted_of_two(ctx: FExitContext) -> u32 {
+    accepted_child(&ctx, ctx.arg::<*const c_void>(2) as u64);
+    0
+}
+
+// 6.10+: struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
+#[fexit(function = "inet_csk_accept")]
+pub fn accepted_of_two_again(ctx: FExitContext) -> u32 {
     accepted_child(&ctx, ctx.arg::<*const c_void>(2) as u64);
     0
 }
@@ -200,10 +214,25 @@ fn bound(ctx: &FExitContext) {
     }
 }
 
+/// Two programs hang on each accept(), because where tasks can be preempted inside a program the kernel skips it for whoever comes
+/// next on this CPU. Whichever of the two runs first records. Two tasks between each other's programs may record one accept()
+/// twice, which says nothing new.
 #[inline(always)]
 fn accepted_child(ctx: &FExitContext, child: u64) {
+    if child == 0 {
+        return;
+    }
+    let Some(slot) = ACCEPTED.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own slot, and one word of it.
+    unsafe {
+        if *slot == child {
+            *slot = 0;
+            return;
+        }
+        *slot = child;
+    }
     let sk = Untrusted(child);
-    if child != 0 && sk.protocol() == PROTOCOL_TCP {
+    if sk.protocol() == PROTOCOL_TCP {
         introduce_task(ctx, sk.netns());
         socket(RecordKind::Accepted, sk);
     }

@@ -76,8 +76,14 @@ const ACCEPT_EXITS: &[Hook] = &[
     hook("accept4_exit", "sys_exit_accept4", Kind::Tracepoint("syscalls")),
 ];
 
-const ACCEPTED_OF_TWO: &[Hook] = &[hook("accepted_of_two", "inet_csk_accept", Kind::Fexit)];
-const ACCEPTED_OF_FOUR: &[Hook] = &[hook("accepted_of_four", "inet_csk_accept", Kind::Fexit)];
+const ACCEPTED_OF_TWO: &[Hook] = &[
+    hook("accepted_of_two", "inet_csk_accept", Kind::Fexit),
+    hook("accepted_of_two_again", "inet_csk_accept", Kind::Fexit),
+];
+const ACCEPTED_OF_FOUR: &[Hook] = &[
+    hook("accepted_of_four", "inet_csk_accept", Kind::Fexit),
+    hook("accepted_of_four_again", "inet_csk_accept", Kind::Fexit),
+];
 
 /// accept(): fexit finds a function's result behind its parameters, whose number changed in 6.10. Without a program for this
 /// number the system calls are left.
