@@ -1,7 +1,7 @@
 //! Merges a complete list of a namespace's sockets: what existed before us is entered, what a loss left wrong is set right.
 //!
-//! A row speaks of some moment between the begin and the end of its pass. An event of that time or later is believed over the
-//! row; a flow that has been silent since before the pass is what the row says it is, or gone if no row has it.
+//! A row speaks of some moment between the begin and the end of its pass. An event of that time, of later or of shortly before is
+//! believed over the row; a flow that has been silent for longer is what the row says it is, or gone if no row has it.
 
 use rustc_hash::FxHashSet;
 
@@ -15,6 +15,15 @@ use crate::event::{Baseline, Endpoint, Ktime, SocketId, SocketRow, TcpState};
 
 /// `TCP_TIMEWAIT_LEN`, include/net/tcp.h.
 const TIME_WAIT_NANOS: u64 = 60_000_000_000;
+
+/// A transition is told before it is made, and the socket of CLOSE->SYN_SENT is in no list until its port is found. A thread that
+/// is preempted in between, or searches long, leaves lists that contradict an event which is true. The next pass tells.
+const SETTLED_NANOS: u64 = 50_000_000;
+
+/// The time of the latest events that a list of this pass may correct.
+fn settled(baseline: &Baseline) -> Ktime {
+    Ktime(baseline.began.0.saturating_sub(SETTLED_NANOS))
+}
 
 impl Tracker {
     pub(super) fn reconcile(&mut self, baseline: &Baseline) {
@@ -66,14 +75,14 @@ impl Tracker {
         }
         // It may have begun after the row was read and ended before we read it, or its flow is still to close: a minisocket whose
         // events we have seen does not come back.
-        let known = self.flows.closed_at(row.cookie).is_some_and(|closed| closed >= baseline.began);
+        let known = self.flows.closed_at(row.cookie).is_some_and(|closed| closed >= settled(baseline));
         if known && self.config.time_wait_observed {
             return;
         }
-        let heir_of = self
-            .flows
-            .find(SocketId { cookie: row.cookie, sock: 0 }, Some(&row.key))
-            .filter(|&at| self.flows.get(at).is_some_and(|flow| flow.last < baseline.began));
+        let heir_of = self.flows.find(SocketId { cookie: row.cookie, sock: 0 }, Some(&row.key));
+        if heir_of.and_then(|at| self.flows.get(at)).is_some_and(|flow| flow.last >= settled(baseline)) {
+            return;
+        }
         self.repaired += u64::from(!first || heir_of.is_some());
         let (attr, dest, bound) = if let Some((attr, flow)) =
             heir_of.and_then(|at| self.flows.get(at)).and_then(|flow| Some((flow.attr?, flow)))
@@ -113,7 +122,7 @@ impl Tracker {
         if let Some(at) = self.flows.find(id, Some(&row.key)) {
             let Some(flow) = self.flows.get_mut(at) else { return };
             flow.pass = pass;
-            let stale = flow.last < baseline.began && flow.state != row.state;
+            let stale = flow.last < settled(baseline) && flow.state != row.state;
             if flow.key.local.port == 0 {
                 self.flows.name_port(at, row.key.local.port);
             }
@@ -181,7 +190,7 @@ impl Tracker {
     /// What the list does not have and nothing has been heard of since before it was taken is gone.
     fn remove_unlisted(&mut self, baseline: &Baseline) {
         let pass = self.pass;
-        let gone = |last: Ktime, seen: u32| seen != pass && last < baseline.began;
+        let gone = |last: Ktime, seen: u32| seen != pass && last < settled(baseline);
         // A flow that has neither port nor cookie yet cannot be recognised in a list: one of those that the list brought towards the
         // same destination may be it, which its next transition tells (`Flows::twin`).
         let listed: FxHashSet<Endpoint> = self
@@ -201,7 +210,7 @@ impl Tracker {
         for at in flows {
             self.loses_end(at, baseline.began);
         }
-        let minisockets = self.ledger.unlisted(baseline.netns, pass, baseline.began);
+        let minisockets = self.ledger.unlisted(baseline.netns, pass, settled(baseline));
         for at in minisockets {
             // Without its timer in sight an end found by looking is the rule, not a repair.
             self.repaired += u64::from(self.config.time_wait_observed);

@@ -191,8 +191,9 @@ impl Lab {
         }
     }
 
+    /// A list of sockets some time after the latest event.
     fn list(&mut self, rows: &[SocketRow], initial: bool) {
-        self.now += MS;
+        self.now += 100 * MS;
         let (began, ended) = (Ktime(self.now), Ktime(self.now + MS));
         self.now += MS;
         self.ingest(&Event::Baseline(Baseline { netns: NETNS, began, ended, initial, rows: rows.into() }));

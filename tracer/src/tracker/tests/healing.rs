@@ -157,3 +157,26 @@ fn a_list_in_the_middle_of_a_connect_makes_no_second_flow_of_it() {
         assert_eq!((lab.client().active_closes, lab.only_dest().ports.in_use), (1, 1), "{state:?}");
     }
 }
+
+/// The tracepoint comes before the state is written and before the socket is hashed, and a thread may be preempted in between.
+#[test]
+fn a_list_does_not_contradict_what_has_just_been_told() {
+    let mut lab = Lab::new();
+    lab.list(&[], true);
+    let mut opening = Lab::socket(1);
+    let mut closing = lab.connect(2, 32_769);
+    lab.now += SECOND;
+    lab.to(&mut opening, SynSent);
+    lab.to(&mut closing, FinWait1);
+    // Neither the one's port nor the other's new state is in the list.
+    let (began, ended) = (Ktime(lab.now + MS), Ktime(lab.now + 2 * MS));
+    let rows = [Lab::row(2, 32_769, Established)].as_slice().into();
+    lab.ingest(&Event::Baseline(Baseline { netns: NETNS, began, ended, initial: false, rows }));
+    lab.now += 3 * MS;
+    (opening.port, opening.last_port) = (32_768, 32_768);
+    lab.to(&mut opening, Established);
+    lab.to(&mut closing, FinWait2);
+    let client = lab.client();
+    assert_eq!((client.connects, client.established, client.active_closes), (2, 2, 1));
+    assert_eq!(lab.tracker.snapshot().events.repaired, 0);
+}
