@@ -84,7 +84,7 @@ fn run(cli: &Cli) -> Result<()> {
 }
 
 fn demo() -> Result<()> {
-    setup::setup(Needs::Build)?;
+    setup::setup(Needs::Demo)?;
     let portchurn = shell::build_release()?;
     if !shell::is_root() {
         shell::say("the demo makes network namespaces and loads BPF programs, so it runs as root (through sudo)");

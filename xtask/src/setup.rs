@@ -16,6 +16,8 @@ use crate::shell::{STATIC_TARGET, answer, cargo, command, is_root, nightly, root
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
+/// `ip`, with which the demo makes its namespaces.
+const DEMO_PACKAGE: &str = "iproute2";
 const CARGO_FUZZ: &str = "0.13.2";
 const PYTHON_PACKAGES: &str = "tests/python-requirements.txt";
 /// Below the target directory, where nothing of it can be committed.
@@ -23,8 +25,8 @@ const PYTHON: &str = "python";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// To compile portchurn.
-    Build,
+    /// To compile portchurn and to run its demo.
+    Demo,
     /// Also what the tests and lints call.
     Everything,
 }
@@ -34,10 +36,14 @@ pub fn setup(needs: Needs) -> Result<()> {
     nightly_toolchain()?;
     nightly_sources()?;
     bpf_linker()?;
+    match needs {
+        Needs::Demo if answer(command("ip").arg("-V")).is_none() => install(&[DEMO_PACKAGE])?,
+        Needs::Demo => {}
+        Needs::Everything => debian_packages()?,
+    }
     if needs == Needs::Everything {
         static_target()?;
         lints()?;
-        debian_packages()?;
         cargo_fuzz()?;
         python_packages()?;
     }
@@ -172,20 +178,21 @@ fn debian_packages() -> Result<()> {
         return Ok(());
     };
     let missing = missing(&wanted, &String::from_utf8_lossy(&output.stdout));
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     let line = format!("apt-get update && apt-get install -y --no-install-recommends {}", missing.join(" "));
     if !is_root() || answer(command("apt-get").arg("--version")).is_none() {
-        bail!("the end-to-end tests need Debian packages; run this as root, then repeat:\n  {line}");
+        bail!("Debian packages are missing; run this as root, then repeat:\n  {line}");
     }
     say(&format!("setup: installing Debian packages: {}", missing.join(" ")));
     run(command("apt-get").args(["update", "-qq"])).context("apt-get update; is a package mirror reachable?")?;
     run(command("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(&missing))
-    .with_context(|| format!("installing the packages of {PACKAGES}; by hand, as root: {line}"))
+        .args(missing))
+    .with_context(|| format!("installing Debian packages; by hand, as root: {line}"))
 }
 
 /// Drives the fuzz targets. 0.13 is the one that has been seen to work with them.
