@@ -42,6 +42,21 @@ fn a_bound_port_is_blocked_for_others_until_its_socket_is_destroyed() {
 }
 
 #[test]
+fn a_port_bound_before_connect_counts_for_its_own_destination_alone() {
+    let mut lab = Lab::new();
+    let mut sock = Sock { port: 32_770, last_port: 32_770, ..Lab::socket(1) };
+    lab.to(&mut sock, SynSent);
+    lab.to(&mut sock, Established);
+    let own = lab.only_dest().ports;
+    assert_eq!((own.capacity, own.in_use), (Some(8), 1), "nobody else gets it, and it holds it");
+    let other = Endpoint { addr: addr(3), port: 443 };
+    lab.to(&mut Sock { remote: other, ..Lab::socket(2) }, SynSent);
+    let snapshot = lab.tracker.snapshot();
+    let of_other = snapshot.destinations.iter().find(|dest| dest.remote_addr == other.addr).expect("the other");
+    assert_eq!(of_other.ports.capacity, Some(7));
+}
+
+#[test]
 fn the_forecast_knows_what_will_be_released() {
     let mut lab = Lab::new();
     lab.ingest(&Event::Netns(Box::new(NetnsFacts {

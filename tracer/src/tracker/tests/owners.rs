@@ -55,6 +55,11 @@ fn an_accepted_flow_belongs_to_the_listener_until_somebody_accepts_it() {
     lab.to(&mut child, LastAck);
     lab.to(&mut child, Close);
     assert_eq!(lab.ends(), [Ended::PassiveClose]);
+    let owner = lab.notices.iter().find_map(|notice| match notice {
+        Notice::FlowEnd(end) => end.owner.clone(),
+        _ => None,
+    });
+    assert!(owner.is_some_and(|owner| owner.pid == 201 && !owner.inferred), "accept() named its owner");
 }
 
 #[test]
