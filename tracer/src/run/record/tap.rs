@@ -53,9 +53,10 @@ pub struct Progress {
 pub struct Tap {
     orders: SyncSender<Order>,
     progress: Arc<Progress>,
-    /// Lost so far, and how much of it the tracker knows.
+    /// Lost so far, and how much of it the tracker and the recording know: the word on it may be lost too.
     lost: u64,
     told: u64,
+    recorded: u64,
     loss: LossCounts,
     ticked: Ktime,
 }
@@ -76,7 +77,7 @@ impl Namer for Keeping<'_> {
 
 impl Tap {
     pub fn new(orders: SyncSender<Order>, progress: Arc<Progress>) -> Self {
-        Self { orders, progress, lost: 0, told: 0, loss: LossCounts::default(), ticked: Ktime(0) }
+        Self { orders, progress, lost: 0, told: 0, recorded: 0, loss: LossCounts::default(), ticked: Ktime(0) }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -100,7 +101,7 @@ impl Tap {
     /// Feeds the tracker, and the recorder with the same.
     pub fn feed(&mut self, tracker: &mut Tracker, batch: &Batch, names: &mut Names) {
         let mut facts: Vec<Event> = batch.facts.iter().map(|fact| self.with_own_loss(fact)).collect();
-        if self.lost > self.told {
+        if self.lost > self.told.min(self.recorded) {
             self.told = self.lost;
             facts.push(Event::Loss(LossCounts { ktime: batch.now, recorder: self.lost, ..self.loss }));
         }
@@ -125,9 +126,10 @@ impl Tap {
             self.ticked = now;
             tracker.advance(now);
         }
+        let recorded = if facts.iter().any(|fact| matches!(fact, Event::Loss(_))) { self.lost } else { self.recorded };
         let fed = Fed { records: batch.records.clone(), processes: keeping.kept, facts, now };
         match self.orders.try_send(Order::Take(fed)) {
-            Ok(()) => {}
+            Ok(()) => self.recorded = recorded,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost += events;
                 self.progress.lost.store(self.lost, Ordering::Relaxed);
@@ -136,9 +138,8 @@ impl Tap {
     }
 
     /// Tells tracker and recording of the loss that neither knows of yet. The last thing before the end.
-    pub fn close(mut self, tracker: &mut Tracker) {
-        if self.lost > self.told {
-            self.told = self.lost;
+    pub fn close(self, tracker: &mut Tracker) {
+        if self.lost > self.told.min(self.recorded) {
             let loss = Event::Loss(LossCounts { ktime: tracker.now(), recorder: self.lost, ..self.loss });
             tracker.ingest(&loss);
             // Waits: this is the end, and a recorder that is alive takes it.
@@ -184,6 +185,9 @@ mod tests {
         assert_eq!(tracker.now(), Ktime(5), "the tracker has had everything");
         assert_eq!(progress.lost.load(Ordering::Relaxed), 3);
         assert_eq!(tracker.lost().recorder, 2, "what was lost before the last batch");
+        // The word on it, with nothing else, is lost as well.
+        tap.feed(&mut tracker, &Batch { now: Ktime(6), ..Batch::default() }, &mut names);
+        assert_eq!((tracker.lost().recorder, progress.lost.load(Ordering::Relaxed)), (3, 3));
         let recorder = std::thread::spawn(move || orders.iter().count());
         tap.close(&mut tracker);
         assert_eq!(tracker.lost().recorder, 3);
