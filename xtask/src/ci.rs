@@ -7,12 +7,15 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{answer, build_release, cargo, command, nightly, portchurn, root, run, say, target_dir};
-use crate::{e2e, layers, readme, vm};
+use crate::shell::{
+    answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
+};
+use crate::{bench, e2e, layers, readme, vm};
 
 struct Step {
     name: &'static str,
@@ -23,7 +26,7 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
@@ -38,6 +41,7 @@ const STEPS: [Step; 15] = [
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
     Step { name: "end to end on kernel 6.1", after: Some(BUILD), work: vm::default_kernel },
     Step { name: "end to end on the kernel of the day", after: Some(BUILD), work: vm::kernel_of_the_day },
+    Step { name: "every bench, once", after: Some(BUILD), work: bench::check },
     // Last: it sees what the others left behind.
     Step { name: "clean tree", after: None, work: clean_tree },
 ];
@@ -158,20 +162,27 @@ pub fn fuzz() -> Result<()> {
     };
     // One build for all; the runs below find everything made.
     run(&mut fuzz("build"))?;
-    for target in ["recording", "frames", "records"] {
-        let grown = target_dir().join("fuzz-corpus").join(target);
-        fs::create_dir_all(&grown).context("a directory for the corpus")?;
-        let mut fuzz = fuzz("run");
-        fuzz.arg(target)
-            // New inputs go to the first directory, the seeds are in the second.
-            .arg(&grown)
-            .arg(root().join("fuzz/corpus").join(target))
-            .arg("--")
-            .args([format!("-max_total_time={SECONDS}"), format!("-rss_limit_mb={MEGABYTES}")])
-            .args(["-max_len=65536", "-print_final_stats=1"]);
-        run(&mut fuzz).with_context(|| format!("fuzz target {target}"))?;
-    }
-    Ok(())
+    // All at once, each with a thread of its own: none of them has another's time to lose.
+    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
+        let runs = ["recording", "frames", "records"].map(|target| {
+            let mut fuzz = fuzz("run");
+            scope.spawn(move || {
+                let grown = target_dir().join("fuzz-corpus").join(target);
+                fs::create_dir_all(&grown).context("a directory for the corpus")?;
+                fuzz.arg(target)
+                    // New inputs go to the first directory, the seeds are in the second.
+                    .arg(&grown)
+                    .arg(root().join("fuzz/corpus").join(target))
+                    .arg("--")
+                    .args([format!("-max_total_time={SECONDS}"), format!("-rss_limit_mb={MEGABYTES}")])
+                    .args(["-max_len=65536", "-print_final_stats=1"]);
+                run_quietly(&mut fuzz).with_context(|| format!("fuzz target {target}"))
+            })
+        });
+        // A panic of the scope's threads is ours.
+        runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into()
+    });
+    outcomes.into_iter().collect()
 }
 
 fn rustdoc() -> Result<()> {

@@ -71,6 +71,19 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command and passes on what it printed once it has ended: for those that run side by side.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    say(&line);
+    let output = command.output().with_context(|| format!("starting `{line}`"))?;
+    let mut text = format!("xtask: `{line}` printed:\n");
+    text += &String::from_utf8_lossy(&output.stdout);
+    text += &String::from_utf8_lossy(&output.stderr);
+    eprint!("{text}");
+    ensure!(output.status.success(), "`{line}` failed ({})", output.status);
+    Ok(())
+}
+
 /// What a command wrote to stdout, or `None` when it is not there or fails: for questions, not for work.
 pub fn answer(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;

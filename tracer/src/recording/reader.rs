@@ -20,6 +20,9 @@ use crate::event::Ktime;
 /// Bytes read at a time while looking for what lies behind a damage.
 const CHUNK: usize = 1 << 16;
 
+/// Of a frame that is all there.
+const NO_TRAILER: &str = "a batch's checksum is missing or damaged";
+
 /// Why a file is not read at all.
 #[derive(Debug, Error)]
 pub enum ReadError {
@@ -37,6 +40,10 @@ pub enum ReadError {
     TooNew { found: u32 },
     #[error("the recording has format version {found}, which no portchurn has ever written")]
     UnknownVersion { found: String },
+    #[error(
+        "the recording has no checksums where it begins: another program has written it anew, or it is damaged there; nothing in it can be verified, so use the original"
+    )]
+    Unverifiable,
     #[error("the file ends or is damaged before its first event: {0}")]
     NoHeader(String),
 }
@@ -365,6 +372,7 @@ fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     match (version.parse::<u32>(), why) {
         (Ok(found), _) if found > VERSION => Err(ReadError::TooNew { found }),
         (Ok(VERSION), None) => Ok(schema),
+        (Ok(VERSION), Some(why)) if why == NO_TRAILER => Err(ReadError::Unverifiable),
         (Ok(VERSION), Some(why)) => Err(ReadError::NoHeader(why)),
         (_, _) => Err(ReadError::UnknownVersion { found: version.clone() }),
     }
@@ -409,7 +417,7 @@ fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<Frame> {
         Ok(Frame::Broken(bytes, why.into()))
     };
     let Some(trailer) = frame::trailer(&metadata) else {
-        return broken(bytes, &metadata, &[], "a batch's checksum is missing or damaged");
+        return broken(bytes, &metadata, &[], NO_TRAILER);
     };
     let length = usize::try_from(trailer.body).unwrap_or(usize::MAX);
     if length > frame::MAX_BODY {

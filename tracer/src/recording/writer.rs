@@ -44,7 +44,7 @@ pub trait Sink: Write + Seek {
     /// Waits until a power cut cannot take away what was written.
     ///
     /// # Errors
-    /// The device refused.
+    /// The device refused, or nobody will ever find what was written: the file has lost its name.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -57,9 +57,17 @@ impl Sink for File {
     fn sync(&mut self) -> io::Result<()> {
         match self.sync_data() {
             // What the path leads to need not be on a disk.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            result => result?,
         }
+        #[cfg(unix)]
+        if std::os::unix::fs::MetadataExt::nlink(&self.metadata()?) == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the recording was deleted while it was being written",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -30,15 +30,18 @@ pub struct Collector {
 impl Collector {
     pub fn build(check: bool) -> Result<Self> {
         let portchurn = build_release()?;
-        run(cargo().args(["build", "--release", "-p", "tracer", "--example", GENERATOR]))?;
-        run(cargo().args(["build", "--release", "-p", "portchurn-tests", "--bin", "meter", "--bin", "flood"]))?;
+        // Where no time is judged, none is spent on optimising.
+        let (release, built): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
+        run(cargo().arg("build").args(release).args(["-p", "tracer", "--example", GENERATOR]))?;
+        run(cargo().arg("build").args(release).args(["-p", "portchurn-tests", "--bin", "meter", "--bin", "flood"]))?;
+        let built = target_dir().join(built);
         Ok(Self {
             check,
             portchurn,
-            meter: target_dir().join("release/meter"),
+            meter: built.join("meter"),
             floor: build_floor()?,
-            generator: target_dir().join("release/examples").join(GENERATOR),
-            benches: build_benches()?,
+            generator: built.join("examples").join(GENERATOR),
+            benches: build_benches(check)?,
         })
     }
 
@@ -141,9 +144,10 @@ fn build_floor() -> Result<PathBuf> {
     Ok(dir.join(target).join("release/floor-ebpf"))
 }
 
-fn build_benches() -> Result<Vec<(String, PathBuf)>> {
+fn build_benches(check: bool) -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
     command.args(["bench", "-p", "tracer", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["--profile", if check { "dev" } else { "bench" }]);
     command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile", "--bench", "view"]);
     let line = line_of(&command);
     say(&line);

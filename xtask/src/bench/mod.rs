@@ -89,6 +89,11 @@ pub fn bench(options: &Options) -> Result<()> {
     run(options)
 }
 
+/// Everything once and short.
+pub fn check() -> Result<()> {
+    run(&Options { what: What::All, check: true, runs: 1 })
+}
+
 fn run(options: &Options) -> Result<()> {
     let wanted: Vec<What> = if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
     let collector = Collector::build(options.check)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use self::steps::*;
+use super::writer::Sink as _;
 use super::*;
 use crate::event::*;
 
@@ -191,7 +192,21 @@ fn what_is_no_recording_has_its_own_error() {
     assert!(matches!(error(&arrow(&[])), ReadError::NotOurs));
     assert!(matches!(error(&arrow(&[("portchurn.version", "2")])), ReadError::TooNew { found: 2 }));
     assert!(matches!(error(&arrow(&[("portchurn.version", "0")])), ReadError::UnknownVersion { .. }));
-    assert!(matches!(error(&arrow(&[("portchurn.version", "1")])), ReadError::NoHeader(_)));
+    // As when a recording is read and written again by another program, which keeps the metadata.
+    assert!(matches!(error(&arrow(&[("portchurn.version", "1")])), ReadError::Unverifiable));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_was_deleted_is_not_written_in_vain_for_long() {
+    let dir = std::env::temp_dir().join(format!("portchurn-deleted-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a directory");
+    let path = dir.join("gone.arrow");
+    let mut file = create(&path, false).expect("a file");
+    file.sync().expect("it is there");
+    fs::remove_dir_all(&dir).expect("removed");
+    let error = file.sync().expect_err("it has no name any more");
+    assert!(error.to_string().contains("deleted"), "{error}");
 }
 
 #[test]

@@ -113,11 +113,12 @@ pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
         ((fallen || crowded) && !failing).then_some((destination, recent, quickest))
     });
     slow.map(|(destination, recent, quickest)| {
-        let before = if recent > quickest { format!(", at best {}", human_search(quickest)) } else { String::new() };
+        let before =
+            if recent > quickest { format!(", at best {}", human_seconds(quickest / 1e3)) } else { String::new() };
         let summary = format!(
             "connect() to {} now takes {} to find a local port{before}: {}{}.",
             endpoint(destination.remote_addr, destination.remote_port),
-            human_search(recent),
+            human_seconds(recent / 1e3),
             occupancy(destination),
             holders(destination),
         );
@@ -130,11 +131,6 @@ pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
         finding
     })
     .collect()
-}
-
-/// Microseconds below a millisecond.
-fn human_search(millis: f64) -> String {
-    if millis < 1.0 { format!("{:.0} us", millis * 1e3) } else { format!("{millis:.1} ms") }
 }
 
 /// `28231 of 28232 ports of 10.0.0.2 in use (27390 TIME_WAIT, 841 ESTABLISHED)`.

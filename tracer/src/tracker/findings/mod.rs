@@ -202,7 +202,11 @@ fn plural(count: u64, noun: &str) -> String {
 
 /// A duration for a sentence, at a precision that a reader can use.
 fn human_seconds(seconds: f64) -> String {
-    if seconds < 1.0 {
+    if seconds < 1e-3 {
+        format!("{:.0} us", seconds * 1e6)
+    } else if seconds < 0.01 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else if seconds < 1.0 {
         format!("{:.0} ms", seconds * 1e3)
     } else if seconds < 120.0 {
         format!("{seconds:.0} s")

@@ -316,7 +316,7 @@ fn churn_adds_up_the_processes_of_a_workload() {
     let finding = one(&two, "time-wait-churn");
     // 300/s for 60 s = 18000 of 28232.
     assert_eq!(finding.severity, Severity::Warning);
-    says(&finding.summary, &["batch.service", "300/s", "10.0.0.5:3306", "8000 now", "4 ms", "18000 ports", "64 %"]);
+    says(&finding.summary, &["batch.service", "300/s", "10.0.0.5:3306", "8000 now", "4.0 ms", "18000 ports", "64 %"]);
     let half = Snapshot { attributions: vec![attribution(1)], ..two.clone() };
     assert_eq!(one(&half, "time-wait-churn").severity, Severity::Info, "32 %");
     let mut long = attribution(1);
@@ -338,7 +338,7 @@ fn a_pool_and_its_bypass_are_one_workload_to_one_place() {
     };
     let both = Snapshot { attributions: vec![pooled.clone(), attribution(11)], ..snapshot() };
     let finding = one(&both, "pool-bypass");
-    says(&finding.summary, &["batch.service", "10.0.0.5:3306", "14 min", "1 process)", "50/s", "4 ms"]);
+    says(&finding.summary, &["batch.service", "10.0.0.5:3306", "14 min", "1 process)", "50/s", "4.0 ms"]);
     assert_eq!(finding.evidence.get("processes").and_then(|all| all[0]["pid"].as_u64()), Some(11), "the busiest first");
     none(&Snapshot { attributions: vec![pooled.clone()], ..snapshot() }, "pool-bypass");
     none(&Snapshot { attributions: vec![attribution(11)], ..snapshot() }, "pool-bypass");

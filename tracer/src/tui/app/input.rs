@@ -162,7 +162,10 @@ impl App {
                 self.message = Some(format!("copied: {}", text.replace('\t', "  ")));
                 vec![Effect::Copy(text)]
             }
-            None => Vec::new(),
+            None => {
+                self.message = Some("there is no row to copy".into());
+                Vec::new()
+            }
         }
     }
 

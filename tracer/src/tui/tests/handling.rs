@@ -246,6 +246,9 @@ fn a_copied_row_is_its_cells() {
     assert!(text.starts_with("! 10.66.0.2:8443\t10.66.0.1\t"), "{text}");
     assert!(text.contains("\t1,024\t"), "{text}");
     assert!(stage.screen().contains("copied: ! 10.66.0.2:8443  10.66.0.1  "), "{}", stage.screen());
+    let mut empty = Stage::new(Snapshot::default(), HostFacts::default());
+    assert!(empty.press(Char('y')).is_empty());
+    assert!(empty.screen().contains("no row to copy"), "{}", empty.screen());
 }
 
 #[test]

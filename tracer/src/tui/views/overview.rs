@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use crate::layout::human::{brief, plural, rate, short};
+use crate::layout::human::{brief, plural, rate, seconds, short};
 use crate::layout::page::Paint;
 use crate::tracker::snapshot::detail::Second;
 use crate::tracker::snapshot::{Destination, Snapshot};
@@ -93,9 +93,9 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         _ => Paint::Bad,
     };
     let last = snapshot.destinations.iter().filter_map(|destination| destination.last_failure).max();
-    let last = last.filter(|_| now.exhausted == 0).map_or_else(String::new, |last| {
-        format!("last {} ago, ", brief(snapshot.now.seconds_since(last).floor() * 1e3))
-    });
+    let last = last
+        .filter(|_| now.exhausted == 0)
+        .map_or_else(String::new, |last| format!("last {} ago, ", seconds(snapshot.now.seconds_since(last).floor())));
     let cell: Cell = vec![
         (Paint::Strong, format!("{:<10}", "NO PORT")),
         (paint, format!("{}/s now", rate(f64::from(now.exhausted)))),
