@@ -12,7 +12,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -71,7 +71,7 @@ pub struct Suite {
     pub executable: PathBuf,
     package: PathBuf,
     /// Scenarios, not unit tests of the harness.
-    scenarios: bool,
+    pub scenarios: bool,
 }
 
 /// What the lines of a test run add up to.
@@ -95,8 +95,8 @@ pub fn e2e(options: &Options) -> Result<()> {
 }
 
 fn local(filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
-    let portchurn = build_release()?;
-    let suites = build_suites(None)?;
+    let portchurn = build_release(cargo())?;
+    let suites = build_suites(cargo())?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();
     for suite in &suites {
@@ -130,19 +130,14 @@ pub fn verdict(tally: &Tally, broken: &[String], filter: Option<&str>, strict: b
     Ok(())
 }
 
-/// Builds the test binaries; for another target only those that are scenarios.
-pub fn build_suites(target: Option<&str>) -> Result<Vec<Suite>> {
-    let mut build = cargo();
+/// Builds the test binaries.
+pub fn build_suites(mut build: Command) -> Result<Vec<Suite>> {
     build.args(["test", "-p", "portchurn-tests", "--no-run", "--message-format=json-render-diagnostics"]);
-    if let Some(target) = target {
-        build.args(["--target", target]);
-    }
     let line = line_of(&build);
     say(&line);
     let output = build.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
     ensure!(output.status.success(), "`{line}` failed ({})", output.status);
     let suites: Vec<Suite> = String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect();
-    let suites: Vec<Suite> = suites.into_iter().filter(|suite| suite.scenarios || target.is_none()).collect();
     if suites.is_empty() {
         bail!("`{line}` built no test binary");
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{STATIC_TARGET, answer, cargo, command, is_root, nightly, root, run, say, target_dir};
+use crate::shell::{answer, cargo, command, is_root, nightly, root, run, say, target_dir};
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
@@ -42,7 +42,6 @@ pub fn setup(needs: Needs) -> Result<()> {
         Needs::Everything => debian_packages()?,
     }
     if needs == Needs::Everything {
-        static_target()?;
         lints()?;
         cargo_fuzz()?;
         python_packages()?;
@@ -92,17 +91,6 @@ fn nightly_sources() -> Result<()> {
     }
     say("setup: installing rust-src of nightly (`core` is compiled for the BPF target)");
     add_component("rust-src", "nightly")
-}
-
-/// For the virtual machines, in which nothing but our own binaries is.
-fn static_target() -> Result<()> {
-    let sysroot = sysroot(command("rustc").env_remove("RUSTC"))?;
-    if sysroot.join("lib/rustlib").join(STATIC_TARGET).join("lib").is_dir() {
-        return Ok(());
-    }
-    say(&format!("setup: installing the standard library of {STATIC_TARGET} (static binaries for virtual machines)"));
-    run(command("rustup").args(["target", "add", STATIC_TARGET]))
-        .context("static binaries need that target; can rustup reach its download server?")
 }
 
 fn add_component(component: &str, toolchain: &str) -> Result<()> {

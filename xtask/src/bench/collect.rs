@@ -29,7 +29,7 @@ pub struct Collector {
 
 impl Collector {
     pub fn build(check: bool) -> Result<Self> {
-        let portchurn = build_release()?;
+        let portchurn = build_release(cargo())?;
         // Where no time is judged, none is spent on optimising.
         let (release, built): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
         run(cargo().arg("build").args(release).args(["-p", "tracer", "--example", GENERATOR]))?;
@@ -45,16 +45,19 @@ impl Collector {
         })
     }
 
-    pub fn collect(&self, what: What, figures: &mut Figures) -> Result<()> {
+    /// What takes long and says the same each time is left to the `first` of several runs.
+    pub fn collect(&self, what: What, first: bool, figures: &mut Figures) -> Result<()> {
         match what {
             What::Ingest => self.criterion(figures),
             What::Memory | What::Reconcile | What::View => self.bench(what.name(), figures),
             What::Kernel => self.meter(&["kernel", "--floor", &self.floor.to_string_lossy()], figures),
             What::Record | What::Replay => {
-                self.meter(&["record", "--generator", &self.generator.to_string_lossy()], figures)
+                let generator = self.generator.to_string_lossy();
+                let all = ["record", "--generator", &*generator, "--large"];
+                self.meter(if first { &all } else { &all[..3] }, figures)
             }
             What::Host | What::Startup | What::Scale => self.meter(&[what.name()], figures),
-            What::All => What::EACH.iter().try_for_each(|each| self.collect(*each, figures)),
+            What::All => What::EACH.iter().try_for_each(|each| self.collect(*each, first, figures)),
         }
     }
 

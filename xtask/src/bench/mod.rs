@@ -21,7 +21,7 @@ use crate::setup::{self, Needs};
 use crate::shell::{root, say};
 use collect::Collector;
 use figures::Figures;
-use rows::ROWS;
+use rows::{ROWS, Row};
 
 #[derive(Args)]
 pub struct Options {
@@ -96,32 +96,37 @@ pub fn check() -> Result<()> {
 
 fn run(options: &Options) -> Result<()> {
     let wanted: Vec<What> = if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
+    let rows: Vec<_> = ROWS.iter().filter(|row| wanted.iter().any(|what| row.key().starts_with(what.name()))).collect();
     let collector = Collector::build(options.check)?;
     let machine = machine::Machine::look();
     let mut runs = Vec::new();
+    let mut text = String::new();
     for number in 1..=options.runs.max(1) {
         let mut figures = Figures::default();
         for &what in &wanted {
             say(&format!("bench: {}, run {number} of {}", what.name(), options.runs));
-            collector.collect(what, &mut figures)?;
+            collector.collect(what, number == 1, &mut figures)?;
         }
         runs.push(figures);
+        let samples = |row: &Row| runs.iter().any(|run| row.samples(run).is_some());
+        let missing: Vec<&str> = rows.iter().filter(|row| !samples(row)).map(|row| row.key()).collect();
+        ensure!(missing.is_empty(), "no figure for: {}", missing.join(", "));
+        text = table::render(&machine, &rows, &runs);
+        if options.what == What::All && !options.check {
+            // After each run: the next takes a quarter of an hour.
+            write(&text, &runs)?;
+        }
     }
-    let rows: Vec<_> = ROWS.iter().filter(|row| wanted.iter().any(|what| row.key().starts_with(what.name()))).collect();
-    let missing: Vec<&str> =
-        rows.iter().filter(|row| runs.iter().any(|run| row.samples(run).is_none())).map(|row| row.key()).collect();
-    ensure!(missing.is_empty(), "no figure for: {}", missing.join(", "));
-    let text = table::render(&machine, &rows, &runs);
-    if options.check {
-        return Ok(());
+    if !options.check {
+        println!("{text}");
     }
-    println!("{text}");
-    if options.what != What::All {
-        return Ok(());
-    }
+    Ok(())
+}
+
+fn write(text: &str, runs: &[Figures]) -> Result<()> {
     let dir = root().join("bench");
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    picture::draw(&runs, &dir.join(picture::FILE))?;
+    picture::draw(runs, &dir.join(picture::FILE))?;
     let file = dir.join("RESULTS.md");
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     say(&format!("bench: {} and {}", file.display(), picture::FILE));

@@ -19,7 +19,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::e2e::{Suite, Tally, build_suites, verdict};
-use crate::shell::{build_static, root, say};
+use crate::shell::{build_release, root, say, static_cargo};
 use initramfs::Archive;
 use kernels::{Kernel, Series};
 use ledger::{Entry, Ledger};
@@ -128,14 +128,16 @@ pub fn kernel_of_the_day() -> Result<()> {
 }
 
 fn build() -> Result<Programs> {
-    let portchurn = build_static()?;
-    let suites = build_suites(Some(crate::shell::STATIC_TARGET))?;
+    let portchurn = build_release(static_cargo())?;
+    let mut suites = build_suites(static_cargo())?;
+    let directory = suites.first().and_then(|suite| Some(suite.executable.parent()?.parent()?.to_path_buf()));
     let beside = |name: &str| {
-        let directory = suites.first().and_then(|suite| suite.executable.parent()?.parent());
-        let path = directory.map(|directory| directory.join(name)).filter(|path| path.is_file());
+        let path = directory.as_ref().map(|directory| directory.join(name)).filter(|path| path.is_file());
         path.with_context(|| format!("cargo built the tests but not {name}"))
     };
-    Ok(Programs { portchurn, churn: beside("churn")?, init: beside("vm-init")?, suites })
+    let (churn, init) = (beside("churn")?, beside("vm-init")?);
+    suites.retain(|suite| suite.scenarios);
+    Ok(Programs { portchurn, suites, churn, init })
 }
 
 fn machine(

@@ -14,7 +14,7 @@ use portchurn_tests::tracer::{Attribution, Report};
 use crate::Samples;
 use crate::contender::Contender;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 60_000;
 const TIMED_CONNECTIONS: u64 = 30_000;
 /// Ten million transitions.

@@ -45,6 +45,9 @@ enum Bench {
         /// The program that writes a recording of any size (tracer/examples/recording_costs.rs).
         #[arg(long)]
         generator: PathBuf,
+        /// Also a recording of a gigabyte.
+        #[arg(long)]
+        large: bool,
     },
     /// Exec to ready line; an idle host.
     Startup,
@@ -84,7 +87,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
         Bench::Kernel { floor } => kernel::run(floor, cli.check),
         Bench::Host => host::run(cli.check),
-        Bench::Record { generator } => recording::run(generator, cli.check),
+        Bench::Record { generator, large } => recording::run(generator, *large, cli.check),
         Bench::Startup => start::run(cli.check),
         Bench::Scale => scale::run(cli.check),
         Bench::Floor { object, program } => floor::run(object, program),

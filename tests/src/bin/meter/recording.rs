@@ -1,9 +1,11 @@
 //! What recording costs on top of tracing, how large a recording gets, how fast it is read again, and in how much memory.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,7 +25,7 @@ const SYNTHETIC: u64 = 5_800_000;
 /// Both the recorder's last batch and the tracker's passes are over by then.
 const SETTLE: Duration = Duration::from_secs(3);
 
-pub fn run(generator: &Path, check: bool) -> Result<()> {
+pub fn run(generator: &Path, large: bool, check: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (rounds, connections, synthetic, settle) =
         if check { (1, 500, 2_000, Duration::ZERO) } else { (ROUNDS, CONNECTIONS, SYNTHETIC, SETTLE) };
@@ -35,7 +37,7 @@ pub fn run(generator: &Path, check: bool) -> Result<()> {
             let pid = attached.pid().context("no process")?;
             let before = user_nanos(pid)?;
             let flood = Load::fast(connections).run(&namespace()?, dir.path())?;
-            std::thread::sleep(settle);
+            thread::sleep(settle);
             let spent = user_nanos(pid)? - before;
             let (lost, report) = attached.finish(flood.transitions())?;
             let read = report.context("no report")?.events.read as f64;
@@ -47,12 +49,14 @@ pub fn run(generator: &Path, check: bool) -> Result<()> {
         samples.add("record.bytes_per_event", bytes as f64 / events);
         samples.add("record.read.million_events_per_second", events / peak.cpu_seconds / 1e6);
     }
-    large(generator, synthetic, dir.path(), &mut samples)?;
+    if large {
+        read_large(generator, synthetic, dir.path(), &mut samples)?;
+    }
     samples.tell()
 }
 
-/// One command after the other on a file that is larger than what any of them may use.
-fn large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
+/// Every command on a file that is larger than what any of them may use.
+fn read_large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
     let file = dir.join("large.arrow");
     let mut make = Command::new(generator);
     make.arg(connections.to_string()).arg(&file).stdout(Stdio::null());
@@ -61,26 +65,33 @@ fn large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samples) 
     let (events, peak) = report(&file)?;
     samples.add("record.large.report.peak_mib", peak.mebibytes);
     samples.add("record.large.million_events_per_second", events / peak.cpu_seconds / 1e6);
-    let parquet = dir.join("large.parquet");
-    let parquet = parquet.to_str().context("a path")?;
+    let (events, flows) = (dir.join("events.parquet"), dir.join("flows.parquet"));
+    let (events, flows) = (events.to_str().context("a path")?, flows.to_str().context("a path")?);
     let commands: [(&str, &[&str], &[&str]); 7] = [
         ("replay", &["replay"], &["--speed", "max", "--json"]),
         ("check", &["check"], &["--fail-if", "close-wait-leak"]),
         ("jsonl", &["export"], &["--format", "jsonl"]),
         ("csv", &["export"], &["--format", "csv"]),
-        ("parquet", &["export"], &["--format", "parquet", "--force", "-o", parquet]),
-        ("flows", &["export"], &["--format", "parquet", "--what", "flows", "--force", "-o", parquet]),
+        ("parquet", &["export"], &["--format", "parquet", "-o", events]),
+        ("flows", &["export"], &["--format", "parquet", "--what", "flows", "-o", flows]),
         ("diff", &["diff"], &[]),
     ];
-    for (name, command, options) in commands {
-        let mut arguments: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
-        arguments.push(file.as_os_str());
-        if name == "diff" {
-            arguments.push(file.as_os_str());
+    // Two at a time: it is their memory that is asked for.
+    for pair in commands.chunks(2) {
+        let peaks: Vec<Result<Peak>> = thread::scope(|scope| {
+            let start = |(name, command, options): &(&str, &[&str], &[&str])| {
+                let mut arguments: Vec<OsString> = command.iter().map(OsString::from).collect();
+                let files = if *name == "diff" { 2 } else { 1 };
+                arguments.extend(std::iter::repeat_n(file.as_os_str().to_owned(), files));
+                arguments.extend(options.iter().map(OsString::from));
+                scope.spawn(move || used_by(&arguments, Path::new("/dev/null")))
+            };
+            let running: Vec<_> = pair.iter().map(start).collect();
+            running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        for ((name, ..), peak) in pair.iter().zip(peaks) {
+            samples.add(format!("record.large.{name}.peak_mib"), peak?.mebibytes);
         }
-        arguments.extend(options.iter().map(OsStr::new));
-        let peak = used_by(&arguments, Path::new("/dev/null"))?;
-        samples.add(format!("record.large.{name}.peak_mib"), peak.mebibytes);
     }
     Ok(fs::remove_file(&file)?)
 }
@@ -101,7 +112,7 @@ struct Peak {
 }
 
 /// Runs `portchurn` as the only child of a process of its own: the kernel tells the most memory of all children together.
-fn used_by(arguments: &[&OsStr], stdout: &Path) -> Result<Peak> {
+fn used_by(arguments: &[impl AsRef<OsStr>], stdout: &Path) -> Result<Peak> {
     let mut command = Command::new(std::env::current_exe().context("our own path")?);
     command.arg("peak").arg(stdout).arg("--").arg(binary()?).args(arguments);
     let output = command.stderr(Stdio::inherit()).output()?;
@@ -111,7 +122,7 @@ fn used_by(arguments: &[&OsStr], stdout: &Path) -> Result<Peak> {
 
 /// The other half of [`used_by`].
 #[expect(clippy::print_stdout, reason = "the program's answer")]
-pub fn tell_peak(stdout: &Path, command: &[std::ffi::OsString]) -> Result<()> {
+pub fn tell_peak(stdout: &Path, command: &[OsString]) -> Result<()> {
     let Some((program, arguments)) = command.split_first() else { bail!("no command") };
     let status = Command::new(program).args(arguments).stdout(File::create(stdout)?).status()?;
     ensure!(status.success(), "{command:?}: {status}");

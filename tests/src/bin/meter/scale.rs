@@ -9,7 +9,7 @@ use crate::tell;
 
 const RATES: [Option<u64>; 7] = [Some(100), Some(300), Some(1_000), Some(3_000), Some(6_000), Some(10_000), None];
 /// How long each step lasts at its rate; the last one is a number of connections.
-const SECONDS: u64 = 8;
+const SECONDS: u64 = 5;
 const FAST: u64 = 80_000;
 
 pub fn run(check: bool) -> Result<()> {
