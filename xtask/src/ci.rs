@@ -35,7 +35,7 @@ const STEPS: [Step; 16] = [
     Step { name: "unit and property tests", after: None, work: unit_tests },
     Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
     Step { name: "rustdoc", after: None, work: rustdoc },
-    Step { name: BUILD, after: None, work: || build_release(cargo()).map(drop) },
+    Step { name: BUILD, after: None, work: || build_release().map(drop) },
     Step { name: "fuzz", after: None, work: fuzz },
     Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
     Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },

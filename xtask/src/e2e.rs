@@ -95,7 +95,7 @@ pub fn e2e(options: &Options) -> Result<()> {
 }
 
 fn local(filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
-    let portchurn = build_release(cargo())?;
+    let portchurn = build_release()?;
     let suites = build_suites(cargo())?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();

@@ -85,7 +85,7 @@ fn run(cli: &Cli) -> Result<()> {
 
 fn demo() -> Result<()> {
     setup::setup(Needs::Demo)?;
-    let portchurn = shell::build_release(shell::cargo())?;
+    let portchurn = shell::build_release()?;
     if !shell::is_root() {
         shell::say("the demo makes network namespaces and loads BPF programs, so it runs as root (through sudo)");
     }

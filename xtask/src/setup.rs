@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{answer, cargo, command, is_root, nightly, root, run, say, target_dir};
+use crate::shell::{self, answer, command, is_root, nightly, root, run, say, target_dir};
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
@@ -115,7 +115,7 @@ fn bpf_linker() -> Result<()> {
     say(&format!("setup: installing bpf-linker {BPF_LINKER} ({why}); this takes some minutes"));
     // --force: another version that cargo did not install would otherwise be in the way.
     let force: &[&str] = if found.is_empty() { &[] } else { &["--force"] };
-    run(cargo().args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]).args(force))
+    run(shell::install("bpf-linker", BPF_LINKER).args(force))
         .context("bpf-linker links the BPF programs; it needs a C++ compiler (`apt-get install g++`) and crates.io")?;
     let installed = answer(command("bpf-linker").arg("--version")).unwrap_or_default();
     ensure!(
@@ -189,7 +189,7 @@ fn cargo_fuzz() -> Result<()> {
         return Ok(());
     }
     say(&format!("setup: installing cargo-fuzz {CARGO_FUZZ}"));
-    run(cargo().args(["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked", "--force"]))
+    run(shell::install("cargo-fuzz", CARGO_FUZZ).arg("--force"))
         .context("cargo-fuzz runs the fuzz targets; it needs crates.io")
 }
 

@@ -18,8 +18,14 @@ pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// Where cargo puts what it builds with this profile's directory.
+pub fn built(profile: &str) -> PathBuf {
+    let target = target_dir();
+    env::var_os(BUILD_TARGET).map_or_else(|| target.clone(), |triple| target.join(triple)).join(profile)
+}
+
 pub fn portchurn() -> PathBuf {
-    target_dir().join("release/portchurn")
+    built("release").join("portchurn")
 }
 
 /// One line of progress.
@@ -129,20 +135,36 @@ pub fn as_root(program: &OsStr, variables: &[(&str, &OsStr)]) -> Result<Command>
 }
 
 /// Builds the release binary and says where it is.
-pub fn build_release(mut cargo: Command) -> Result<PathBuf> {
-    run(cargo.args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
+pub fn build_release() -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
     let portchurn = portchurn();
     ensure!(portchurn.is_file(), "the build succeeded but {} is not there", portchurn.display());
     Ok(portchurn)
 }
 
-/// Links everything in, so that a binary runs on any Linux of this architecture, a bare kernel included. `.ci/run` sets the same for all
-/// of its builds, so that nothing is built twice there.
-const STATIC_FLAGS: (&str, &str) = ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+/// With [`static_cargo`].
+pub fn build_static() -> Result<PathBuf> {
+    run(static_cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
+    Ok(target_dir().join(STATIC_TARGET).join("release/portchurn"))
+}
 
-/// The cargo that runs us, for statically linked binaries.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC_FLAGS: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
+const BUILD_TARGET: &str = "CARGO_BUILD_TARGET";
+
+/// The cargo that runs us, linking everything in, so that a binary runs on any Linux of this architecture, a bare kernel included.
+/// `.ci/run` sets the same for all of its builds, so that nothing is built twice there.
 pub fn static_cargo() -> Command {
     let mut cargo = cargo();
-    cargo.env(STATIC_FLAGS.0, STATIC_FLAGS.1);
+    // Named, because otherwise the flags would reach proc macros, which cannot be static.
+    cargo.env(BUILD_TARGET, STATIC_TARGET).env(STATIC_FLAGS, "-C target-feature=+crt-static");
+    cargo
+}
+
+/// The cargo that runs us, installing a tool for itself: nothing of how we build reaches it.
+pub fn install(tool: &str, version: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.env_remove(BUILD_TARGET).env_remove(STATIC_FLAGS);
+    cargo.args(["install", tool, "--version", version, "--locked"]);
     cargo
 }

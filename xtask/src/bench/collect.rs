@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::What;
 use super::figures::Figures;
-use crate::shell::{as_root, build_release, cargo, line_of, nightly, run, say, target_dir};
+use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, say, target_dir};
 
 /// Groups of criterion benches in tracer/benches/ingest.rs.
 const GROUPS: [&str; 2] = ["ingest", "decode"];
@@ -29,12 +29,12 @@ pub struct Collector {
 
 impl Collector {
     pub fn build(check: bool) -> Result<Self> {
-        let portchurn = build_release(cargo())?;
+        let portchurn = build_release()?;
         // Where no time is judged, none is spent on optimising.
-        let (release, built): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
+        let (release, profile): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
         run(cargo().arg("build").args(release).args(["-p", "tracer", "--example", GENERATOR]))?;
         run(cargo().arg("build").args(release).args(["-p", "portchurn-tests", "--bin", "meter", "--bin", "flood"]))?;
-        let built = target_dir().join(built);
+        let built = built(profile);
         Ok(Self {
             check,
             portchurn,

@@ -19,7 +19,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::e2e::{Suite, Tally, build_suites, verdict};
-use crate::shell::{build_release, root, say, static_cargo};
+use crate::shell::{build_static, root, say, static_cargo};
 use initramfs::Archive;
 use kernels::{Kernel, Series};
 use ledger::{Entry, Ledger};
@@ -128,7 +128,7 @@ pub fn kernel_of_the_day() -> Result<()> {
 }
 
 fn build() -> Result<Programs> {
-    let portchurn = build_release(static_cargo())?;
+    let portchurn = build_static()?;
     let mut suites = build_suites(static_cargo())?;
     let directory = suites.first().and_then(|suite| Some(suite.executable.parent()?.parent()?.to_path_buf()));
     let beside = |name: &str| {
