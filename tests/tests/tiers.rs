@@ -95,6 +95,10 @@ fn both_tiers_say_the_same() -> Result {
     assert_eq!(values[1]["host"]["tier"], "tracepoint");
     for report in &reports {
         assert_counts(report, netns, &log);
+        // How long connect() looks for a port both see, each in its own way; of a thread that changes CPUs meanwhile neither may.
+        let mut places = report.destinations.iter().filter(|one| one.netns == netns && one.remote_port == 9003);
+        let searched = places.next().map(|one| one.port_search_ms.count);
+        assert!(searched.is_some_and(|count| (10..=12).contains(&count)), "{searched:?}");
     }
     for (table, keys) in [("attributions", ATTRIBUTION.as_slice()), ("destinations", &DESTINATION)] {
         let [exact, tracepoint] = values.each_ref().map(|report| facts(report, table, netns, keys));

@@ -12,6 +12,8 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -81,50 +83,79 @@ struct Programs {
 
 /// Boots what is asked for; with `record` or `--all` what ran without a filter is written down.
 pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
-    let record = (record || options.all) && filter.is_none();
-    let programs = build()?;
     let series = if options.all { Series::ALL.to_vec() } else { vec![options.kernel] };
-    let mut ledger = ledger::read()?;
-    let mut failed = Vec::new();
-    for &one in &series {
-        let begun = Instant::now();
-        let outcome = machine(one, options, &programs, filter, record).and_then(|seen| {
-            let regressions = seen.check(one, &ledger, filter, strict)?;
-            if record {
-                // The new numbers replace the old ones, and whoever reviews the change sees both.
-                for line in &regressions {
-                    say(&format!("vm {}: {line}", one.name()));
+    let record = (record || options.all) && filter.is_none();
+    machines(&series, options.update, filter, strict, record)
+}
+
+/// What every CI run boots: the default kernel, and another one every day, so that each comes up twice a week without costing every
+/// run its minutes.
+pub fn kernels_of_ci() -> Result<()> {
+    let others: Vec<Series> = Series::ALL.into_iter().filter(|series| *series != Series::default()).collect();
+    let days = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400;
+    let today = usize::try_from(days).context("the clock")? % others.len();
+    machines(&[Series::default(), others[today]], false, None, true, false)
+}
+
+/// As many machines at a time as there are CPUs: each has one.
+fn machines(series: &[Series], update: bool, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
+    let programs = build()?;
+    // One after the other: they share apt's lists.
+    let kernels: Vec<_> = series.iter().map(|&one| (one, kernels::kernel(one, update))).collect();
+    let waiting = Mutex::new(kernels.into_iter());
+    let ledger = Mutex::new(ledger::read()?);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((one, kernel)) = { locked(&waiting).next() } {
+            let begun = Instant::now();
+            let outcome = kernel
+                .and_then(|kernel| machine(&kernel, &programs, filter, record))
+                .and_then(|seen| judge(&seen, one, &mut locked(&ledger), filter, strict, record));
+            let seconds = begun.elapsed().as_secs_f64();
+            match outcome {
+                Ok(()) => say(&format!("vm {}: passed in {seconds:.0} s", one.name())),
+                Err(error) => {
+                    say(&format!("vm {}: FAILED in {seconds:.0} s: {error:#}", one.name()));
+                    locked(&failed).push(one.name());
                 }
-                ledger::enter(&mut ledger, one.name(), seen.entry()?);
-                return ledger::write(&ledger);
-            }
-            ensure!(regressions.is_empty(), "{}", regressions.join("; "));
-            Ok(())
-        });
-        let seconds = begun.elapsed().as_secs_f64();
-        match outcome {
-            Ok(()) => say(&format!("vm {}: passed in {seconds:.0} s", one.name())),
-            Err(error) => {
-                say(&format!("vm {}: FAILED in {seconds:.0} s: {error:#}", one.name()));
-                failed.push(one.name());
             }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from).min(series.len()) {
+            scope.spawn(work);
+        }
+    });
+    let failed = locked(&failed);
     ensure!(failed.is_empty(), "failed on: {}", failed.join(", "));
     Ok(())
 }
 
-/// The kernel that every CI run boots.
-pub fn default_kernel() -> Result<()> {
-    vm(&Machines::default(), None, true, false)
+/// A thread that panicked has left nothing half done: what is shared here is replaced as a whole.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Another kernel every day, so that each comes up twice a week without costing every run its minutes.
-pub fn kernel_of_the_day() -> Result<()> {
-    let others: Vec<Series> = Series::ALL.into_iter().filter(|series| *series != Series::default()).collect();
-    let days = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400;
-    let today = usize::try_from(days).context("the clock")? % others.len();
-    vm(&Machines { kernel: others[today], ..Machines::default() }, None, true, false)
+/// Whether what a machine showed is what it should, and on record the new truth.
+fn judge(
+    seen: &Seen,
+    one: Series,
+    ledger: &mut Ledger,
+    filter: Option<&str>,
+    strict: bool,
+    record: bool,
+) -> Result<()> {
+    let regressions = seen.check(one, ledger, filter, strict)?;
+    if !record {
+        ensure!(regressions.is_empty(), "{}", regressions.join("; "));
+        return Ok(());
+    }
+    // The new numbers replace the old ones, and whoever reviews the change sees both.
+    for line in &regressions {
+        say(&format!("vm {}: {line}", one.name()));
+    }
+    ledger::enter(ledger, one.name(), seen.entry()?);
+    ledger::write(ledger)
 }
 
 fn build() -> Result<Programs> {
@@ -140,20 +171,14 @@ fn build() -> Result<Programs> {
     Ok(Programs { portchurn, suites, churn, init })
 }
 
-fn machine(
-    series: Series,
-    options: &Machines,
-    programs: &Programs,
-    filter: Option<&str>,
-    record: bool,
-) -> Result<Seen> {
-    let kernel = kernels::kernel(series, options.update)?;
+fn machine(kernel: &Kernel, programs: &Programs, filter: Option<&str>, record: bool) -> Result<Seen> {
+    let series = kernel.series;
     let directory = kernels::directory(series);
     let initramfs = directory.join("initramfs");
-    archive(&kernel, programs, filter, record, &initramfs)?;
+    archive(kernel, programs, filter, record, &initramfs)?;
     let power_on = Instant::now();
     let mut seen = Seen { kernel: format!("{} ({})", kernel.version, series.release()), ..Seen::default() };
-    let ended = qemu::boot(&kernel, &initramfs, &directory.join("console.log"), MACHINE_LIMIT, |line| {
+    let ended = qemu::boot(kernel, &initramfs, &directory.join("console.log"), MACHINE_LIMIT, |line| {
         seen.read(series.name(), line, power_on);
     });
     seen.tally.say();
@@ -244,7 +269,7 @@ impl Seen {
                 self.doctor.push('\n');
             }
             Line::Own(line) => {
-                println!("{line}");
+                println!("{name} | {line}");
                 self.tally.read(line, &self.step);
             }
         }
