@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::netns::Namespace;
 use crate::process::{Running, until};
 use crate::script::{Entry, Log, Manner, Script, Step, What};
+use crate::ss::Listing;
 
 /// Long enough for the slowest script on an emulated machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -95,6 +96,16 @@ impl Lab {
     /// Runs steps to their end.
     pub fn run(&self, name: &str, steps: Vec<Step>) -> Result<Log> {
         self.start(name, steps)?.finish()
+    }
+
+    /// Waits until no full socket is left but those that are meant to stay: a connection ends when its server comes to closing it, which
+    /// may be long after the client's close().
+    pub fn quiet(&self, staying: usize) -> Result<Listing> {
+        until("the last full sockets to go", LIMIT, || {
+            let listing = Listing::take(&self.ns)?;
+            let full = listing.rows.iter().filter(|row| !row.minisocket).count();
+            Ok((full <= staying).then_some(listing))
+        })
     }
 }
 

@@ -127,6 +127,7 @@ fn threads_count_for_their_process() -> Result {
             ],
         }],
     )?;
+    lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_eq!(log.pids().len(), 1);
@@ -232,10 +233,7 @@ fn fork_servers_own_what_they_accept() -> Result {
         ],
     )?;
     let accepted = [prefork.entries(What::Accept, 100)?, forking.entries(What::Accept, 12)?].concat();
-    until("the end of every passive flow", LIMIT, || {
-        let open = Listing::take(&lab.ns)?.rows.into_iter().filter(|row| !row.minisocket).count();
-        Ok((open == 0).then_some(()))
-    })?;
+    lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &clients);

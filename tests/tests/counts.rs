@@ -49,6 +49,7 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     let more = lab.run("more", vec![Step::churn([addr("127.0.0.1:9001")], 50)])?;
     lab.go("go")?;
     let held = held.finish()?;
+    lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     let all = Log([&active, &passive, &held, &more].iter().flat_map(|log| log.0.clone()).collect());
@@ -222,6 +223,7 @@ fn one_4_tuple_has_many_lives() -> Result {
     };
     let reset = lab.run("reset", vec![life(Then::Linger0)])?;
     let closed = lab.run("closed", vec![life(Then::HalfClose)])?;
+    lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     let all = Log([&reset.0[..], &closed.0].concat());

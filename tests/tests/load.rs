@@ -39,15 +39,6 @@ fn servers(lab: &Lab, ports: std::ops::Range<u16>) -> anyhow::Result<(Vec<Traffi
     Ok((addresses.iter().map(start).collect::<anyhow::Result<_>>()?, addresses))
 }
 
-/// No full socket but the ones that are meant to stay.
-fn quiet(lab: &Lab, staying: usize) -> anyhow::Result<Listing> {
-    until("the last full sockets to go", LIMIT, || {
-        let listing = Listing::take(&lab.ns)?;
-        let full = listing.rows.iter().filter(|row| !row.minisocket).count();
-        Ok((full <= staying).then_some(listing))
-    })
-}
-
 #[test]
 fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() -> Result {
     require!();
@@ -86,7 +77,7 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
         let mut load = started?;
         log.0.extend(load.finish()?.0);
     }
-    let listing = quiet(&lab, 40)?;
+    let listing = lab.quiet(40)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     report.assert_complete();
@@ -159,7 +150,7 @@ fn a_burst_without_unexplained_differences() -> Result {
         log.0.extend(client.finish()?.0);
     }
     let seconds = (ktime_ns() - began) as f64 / 1e9;
-    let listing = quiet(&lab, 0)?;
+    let listing = lab.quiet(0)?;
     let report = report.finish_report()?;
     eprintln!("{:.0} connects/s, {:?}", 36_000.0 / seconds, report.events);
     if report.events.lost.total() == 0 {
@@ -208,7 +199,7 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
         let lost = stream.lines()?.iter().filter(|line| line.kind == "loss").filter_map(|line| line.ring_full).max();
         Ok(lost.filter(|count| *count > 0).map(drop))
     })?;
-    quiet(&lab, 800)?;
+    lab.quiet(800)?;
     // Nothing tells from outside when the books were compared; a clock is all there is, and it is checked by the outcome.
     let quiet_since = std::time::Instant::now();
     until("the reconciliation", RECONCILED + LIMIT, || Ok((quiet_since.elapsed() >= RECONCILED).then_some(())))?;
