@@ -144,7 +144,12 @@ pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, peers: &Log, ended: &
     for life in told {
         let key = (life.pid, canonical(life.local), canonical(life.remote));
         let found = flows.get_mut(&key).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
-        let line = found.unwrap_or_else(|| panic!("no flow for {life:?}"));
+        let line = found.unwrap_or_else(|| {
+            let ends = [Some(key.1), Some(key.2)];
+            let of_it = |line: &&Line| ends.contains(&line.local()) && ends.contains(&line.remote());
+            let about: Vec<&Line> = lines.iter().filter(|line| of_it(line) || line.kind == "loss").collect();
+            panic!("no flow for {life:?}; what is said of its two ends, and of losses: {about:#?}")
+        });
         assert_eq!(line.ended.as_deref(), Some(ended), "{line:?}");
         assert_eq!(line.repaired, Some(false), "{line:?}");
         let lifetime = line.lifetime_ms.unwrap_or_else(|| panic!("no lifetime: {line:?}"));

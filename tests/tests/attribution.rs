@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use portchurn_tests::compare::{assert_counts, assert_flows, logged};
 use portchurn_tests::lab::{LIMIT, Lab, addr};
@@ -271,7 +272,8 @@ fn leaked_sockets_stay_in_close_wait() -> Result {
     let listing = until("18 minisockets", LIMIT, || {
         let listing = Listing::take(&lab.ns)?;
         Ok((listing.towards(to).get("TIME_WAIT") == Some(&18)).then_some(listing))
-    })?;
+    })
+    .with_context(|| format!("{:#?}", Listing::take(&lab.ns)))?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     let server = report.workloads.iter().find(|workload| workload.pids.iter().any(|own| own.pid == Some(leak.pid())));
