@@ -30,10 +30,10 @@ use table::Diagnosis;
 
 #[derive(Args, Default)]
 pub struct Machines {
-    /// Stock kernel to boot.
-    #[arg(long, value_enum, default_value_t = Series::V6_1)]
-    kernel: Series,
-    /// All stock kernels, one after the other.
+    /// Stock kernels to boot, as many at a time as there are CPUs.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "6.1")]
+    kernel: Vec<Series>,
+    /// All stock kernels.
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Look for newer packages of kernels that are there already.
@@ -83,7 +83,7 @@ struct Programs {
 
 /// Boots what is asked for; with `record` or `--all` what ran without a filter is written down.
 pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
-    let series = if options.all { Series::ALL.to_vec() } else { vec![options.kernel] };
+    let series = if options.all { Series::ALL.to_vec() } else { options.kernel.clone() };
     let record = (record || options.all) && filter.is_none();
     machines(&series, options.update, filter, strict, record)
 }
