@@ -306,10 +306,10 @@ fn entry(kernel: String, diagnosis: Diagnosis, tally: &Tally) -> Entry {
 /// Writes the kernel of this machine into the ledger; `doctor` is what `portchurn doctor --json` printed.
 pub fn record_own(doctor: &str, tally: &Tally) -> Result<()> {
     let diagnosis: Diagnosis = serde_json::from_str(doctor).with_context(|| format!("doctor printed: {doctor}"))?;
-    let lockdown = diagnosis.checks.iter().find(|check| check.name == "lockdown").map(|check| check.found.as_str());
     // Its build says nothing to anybody else.
     let version = diagnosis.kernel.split('-').next().unwrap_or_default();
-    let kernel = format!("{version} (the development machine, lockdown {})", lockdown.unwrap_or("unknown"));
+    let refuses = if diagnosis.tier.as_deref() == Some("exact") { "" } else { ", which refuses fentry and fexit" };
+    let kernel = format!("{version} (the development machine{refuses})");
     let mut ledger = ledger::read()?;
     ledger::enter(&mut ledger, OWN, entry(kernel, diagnosis, tally));
     ledger::write(&ledger)

@@ -13,17 +13,10 @@ use super::kernels::Series;
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Diagnosis {
     pub kernel: String,
-    pub checks: Vec<Check>,
     pub tier: Option<String>,
     pub hooks: Vec<String>,
     pub degraded: Vec<Loss>,
     pub error: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Check {
-    pub name: String,
-    pub found: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
