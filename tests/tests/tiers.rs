@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portchurn_tests::compare::assert_counts;
 use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::load::programs;
 use portchurn_tests::require;
 use portchurn_tests::script::{Manner, Step, Then, Via, What};
 use portchurn_tests::tracer::{Report, Tracer};
@@ -110,6 +111,43 @@ fn both_tiers_say_the_same() -> Result {
     assert_eq!(exact, tracepoint);
     let [exact, tracepoint] = values.each_ref().map(|report| findings(report, netns));
     assert_eq!(exact, tracepoint);
+    Ok(())
+}
+
+/// TIME_WAITs of the comparison of costs.
+const COMPARED: u64 = 200;
+
+/// Why the exact tier prefers the minisocket's own functions to the timer tracepoints: they run for minisockets alone. What a
+/// run costs is printed, not judged.
+#[test]
+fn functions_of_minisockets_run_less_often_than_timers() -> Result {
+    require!();
+    let lab = Lab::new()?;
+    let start =
+        |name: &str, tier: &str| Tracer::start(lab.dir(), name, &["report", "--json", "--for", "600s", "--tier", tier]);
+    let (mut exact, mut tracepoint) = (start("auto", "auto")?, start("tracepoint", "tracepoint")?);
+    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], u32::try_from(COMPARED)?)])?;
+    lab.quiet(0)?;
+    let mut spent = Vec::new();
+    for (tracer, names) in
+        [(&mut exact, ["minisocket_start", "minisocket_end"]), (&mut tracepoint, ["time_wait_start", "time_wait_end"])]
+    {
+        let all = programs(tracer.running().pid())?;
+        let held: Vec<_> = names.iter().filter_map(|name| Some((*name, *all.get(*name)?))).collect();
+        for (name, runs) in &held {
+            let each = runs.nanos as f64 / runs.runs.max(1) as f64;
+            let per_time_wait = runs.nanos as f64 / COMPARED as f64;
+            eprintln!("{name}: {} runs of {each:.0} ns, {per_time_wait:.0} ns per TIME_WAIT", runs.runs);
+        }
+        spent.push((held.len(), held.iter().map(|(_, runs)| runs.runs).sum::<u64>()));
+    }
+    let report: Value = serde_json::from_str(&exact.finish()?)?;
+    tracepoint.finish()?;
+    if report["host"]["tier"] == "exact" {
+        assert_eq!([spent[0].0, spent[1].0], [2, 2], "both kinds are attached");
+        assert!((COMPARED..=spent[1].1).contains(&spent[0].1), "{spent:?}");
+    }
     Ok(())
 }
 

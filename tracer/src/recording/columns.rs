@@ -7,11 +7,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::{ArrowPrimitiveType, UInt8Type};
-use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray, StringArray};
+use arrow_array::types::{ArrowPrimitiveType, UInt8Type, UInt32Type};
+use arrow_array::{Array as _, ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use rustc_hash::FxHashMap;
+
+use super::MAX_ADDRESSES;
+use crate::event::Addr;
 
 /// Numbers, null where nothing was put.
 pub struct Numbers<T: ArrowPrimitiveType> {
@@ -95,45 +98,69 @@ impl Flags {
     }
 }
 
-/// Short texts that repeat. Plain strings all the same: of the encodings that store each once, no reader of today has all.
-pub struct Texts<K> {
-    rare: Rare,
-    known: FxHashMap<K, Arc<str>>,
+/// Addresses: a column of numbers into a list of texts that grows from batch to batch and is one for the whole file.
+pub struct Addresses {
+    keys: Numbers<UInt32Type>,
+    known: FxHashMap<Addr, u32>,
     /// The two latest: one side of a connection after the other.
-    latest: [Option<(K, Arc<str>)>; 2],
+    latest: [Option<(Addr, u32)>; 2],
+    /// The texts in the order of their numbers.
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+    /// As of the last batch.
+    texts: ArrayRef,
 }
 
-impl<K> Default for Texts<K> {
+impl Default for Addresses {
     fn default() -> Self {
-        Self { rare: Rare::default(), known: FxHashMap::default(), latest: [None, None] }
+        Self {
+            keys: Numbers::default(),
+            known: FxHashMap::default(),
+            latest: [None; 2],
+            ends: vec![0],
+            bytes: Vec::new(),
+            texts: Arc::new(StringArray::new_null(0)),
+        }
     }
 }
 
-impl<K: Clone + Eq + std::hash::Hash> Texts<K> {
-    /// `text` is asked for what `key` says only when it is new.
-    pub fn put(&mut self, row: usize, key: &K, text: impl FnOnce() -> String) {
-        let [first, second] = &self.latest;
-        if let Some((_, text)) = first.as_ref().filter(|(known, _)| known == key) {
-            return self.rare.put(row, text);
-        }
-        if let Some((_, text)) = second.as_ref().filter(|(known, _)| known == key) {
-            return self.rare.put(row, text);
-        }
-        let text = self.known.entry(key.clone()).or_insert_with(|| text().into());
-        self.rare.put(row, text);
-        self.latest.swap(0, 1);
-        self.latest[0] = Some((key.clone(), text.clone()));
+impl Addresses {
+    /// False if the list is full and does not have the address: the row is null then.
+    pub fn put(&mut self, row: usize, addr: Addr) -> bool {
+        let Some(number) = self.number(addr) else { return false };
+        self.keys.put(row, number);
+        true
     }
 
-    /// Bytes so far.
-    pub fn bytes(&self) -> usize {
-        self.rare.bytes()
+    fn number(&mut self, addr: Addr) -> Option<u32> {
+        if let Some(&(_, number)) = self.latest.iter().flatten().find(|(known, _)| *known == addr) {
+            return Some(number);
+        }
+        let number = match self.known.get(&addr) {
+            Some(&number) => number,
+            None => {
+                let number = u32::try_from(self.known.len()).ok().filter(|_| !self.is_full())?;
+                self.bytes.extend_from_slice(addr.to_string().as_bytes());
+                self.ends.push(i32::try_from(self.bytes.len()).ok()?);
+                self.known.insert(addr, number);
+                number
+            }
+        };
+        self.latest = [Some((addr, number)), self.latest[0]];
+        Some(number)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.known.len() >= MAX_ADDRESSES
     }
 
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        // What was known in one batch may be forgotten with it; that bounds the memory.
-        self.known.clear();
-        self.rare.finish(rows)
+        // The very same list as long as nothing is new: then nobody needs to compare.
+        if self.texts.len() < self.known.len() {
+            let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends.clone()));
+            self.texts = Arc::new(StringArray::try_new(ends, Buffer::from_vec(self.bytes.clone()), None)?);
+        }
+        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(rows), Arc::clone(&self.texts))?))
     }
 }
 

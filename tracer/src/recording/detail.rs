@@ -165,16 +165,46 @@ pub struct Baseline {
     pub sockets: u64,
 }
 
+/// Addresses that found no place in the dictionaries of their columns.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addresses {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_addr: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_addr: Option<std::net::IpAddr>,
+}
+
+impl Addresses {
+    pub fn new(local: Option<Addr>, remote: Option<Addr>) -> Self {
+        Self { local_addr: local.map(Addr::ip), remote_addr: remote.map(Addr::ip) }
+    }
+
+    pub fn any(&self) -> bool {
+        self.local_addr.is_some() || self.remote_addr.is_some()
+    }
+
+    pub fn local(&self) -> Option<Addr> {
+        self.local_addr.map(Addr::from)
+    }
+
+    pub fn remote(&self) -> Option<Addr> {
+        self.remote_addr.map(Addr::from)
+    }
+}
+
 /// What a failed bind() had asked for.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Asked {
     addr: Option<std::net::IpAddr>,
     port: Option<u16>,
+    #[serde(flatten)]
+    homeless: Addresses,
 }
 
 impl Asked {
-    pub fn new(endpoint: Option<Endpoint>) -> Self {
-        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port) }
+    pub fn new(endpoint: Option<Endpoint>, homeless: Addresses) -> Self {
+        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port), homeless }
     }
 
     pub fn endpoint(&self) -> Option<Endpoint> {

@@ -1,4 +1,4 @@
-//! Steps into rows, rows into batches: the writing half of format version 1.
+//! Steps into rows, rows into batches: the writing half of the format.
 //!
 //! Not for: files; `writer` has those.
 
@@ -10,7 +10,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
 use rustc_hash::FxHashMap;
 
-use super::columns::{Flags, Numbers, Rare, Texts, Words};
+use super::columns::{Addresses, Flags, Numbers, Rare, Words};
 use super::frame::{Stats, flags};
 use super::words::{Kind, errno_word};
 use super::{MAX_ROWS, MAX_TEXT, Step, detail};
@@ -33,9 +33,9 @@ pub struct Encoder {
     time: Numbers<TimestampNanosecondType>,
     kind: Words,
     netns: Numbers<UInt32Type>,
-    local_addr: Texts<Addr>,
+    local_addr: Addresses,
     local_port: Numbers<UInt16Type>,
-    remote_addr: Texts<Addr>,
+    remote_addr: Addresses,
     remote_port: Numbers<UInt16Type>,
     old_state: Words,
     new_state: Words,
@@ -77,9 +77,9 @@ impl Encoder {
             time: Numbers::default(),
             kind: Words::new(Kind::ALL.map(Kind::word)),
             netns: Numbers::default(),
-            local_addr: Texts::default(),
+            local_addr: Addresses::default(),
             local_port: Numbers::default(),
-            remote_addr: Texts::default(),
+            remote_addr: Addresses::default(),
             remote_port: Numbers::default(),
             old_state: states(),
             new_state: states(),
@@ -110,8 +110,12 @@ impl Encoder {
 
     /// Time to make a batch of what there is.
     pub fn full(&self) -> bool {
-        self.rows >= MAX_ROWS
-            || self.detail.bytes() + self.comm.bytes() + self.local_addr.bytes() + self.remote_addr.bytes() >= MAX_TEXT
+        self.rows >= MAX_ROWS || self.detail.bytes() + self.comm.bytes() >= MAX_TEXT
+    }
+
+    /// New addresses find no place any more.
+    pub fn is_full_of_addresses(&self) -> bool {
+        self.local_addr.is_full() || self.remote_addr.is_full()
     }
 
     /// Adds what the tracker is fed. A list of sockets is many rows and may fill batches on the way: each goes to `full`.
@@ -211,10 +215,19 @@ impl Encoder {
 
     fn key(&mut self, row: usize, key: &FlowKey) {
         self.netns.put(row, key.netns.0);
-        self.local_addr.put(row, &key.local.addr, || key.local.addr.to_string());
         self.local_port.put(row, key.local.port);
-        self.remote_addr.put(row, &key.remote.addr, || key.remote.addr.to_string());
         self.remote_port.put(row, key.remote.port);
+        let homeless = self.addresses(row, key.local.addr, Some(key.remote.addr));
+        if homeless.any() {
+            self.detail(row, &homeless);
+        }
+    }
+
+    /// Puts addresses into their columns; those that find no place there are returned.
+    fn addresses(&mut self, row: usize, local: Addr, remote: Option<Addr>) -> detail::Addresses {
+        let local_full = !self.local_addr.put(row, local);
+        let remote_full = remote.is_some_and(|remote| !self.remote_addr.put(row, remote));
+        detail::Addresses::new(local_full.then_some(local), remote.filter(|_| remote_full))
     }
 
     fn id(&mut self, row: usize, id: SocketId) {
@@ -279,15 +292,16 @@ impl Encoder {
         let row = self.row(kind, call.ktime);
         self.id(row, call.id);
         self.netns.put(row, call.netns.0);
-        self.local_addr.put(row, &call.local.addr, || call.local.addr.to_string());
         self.local_port.put(row, call.local.port);
-        match (call.call, call.target) {
-            (Call::Connect, Some(target)) => {
-                self.remote_addr.put(row, &target.addr, || target.addr.to_string());
-                self.remote_port.put(row, target.port);
-            }
-            (Call::Connect, None) => {}
-            (Call::Bind, asked) => self.detail(row, &detail::Asked::new(asked)),
+        let target = call.target.filter(|_| call.call == Call::Connect);
+        if let Some(target) = target {
+            self.remote_port.put(row, target.port);
+        }
+        let homeless = self.addresses(row, call.local.addr, target.map(|target| target.addr));
+        match call.call {
+            Call::Bind => self.detail(row, &detail::Asked::new(call.target, homeless)),
+            Call::Connect if homeless.any() => self.detail(row, &homeless),
+            Call::Connect => {}
         }
         self.errno.put(row, &errno_word(call.errno));
         self.comm.put(row, &call.comm);

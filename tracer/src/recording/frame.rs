@@ -1,9 +1,12 @@
 //! Messages of an Arrow file with a checksum each, so that a reader needs neither the footer nor trust.
 //!
 //! ```text
-//! file     "ARROW1\0\0"  frame(schema)  frame(dictionary)*  frame(batch)*  end of stream  tail  footer  length  "ARROW1"
+//! file     "ARROW1\0\0"  frame(schema)  frame(dictionary)*  (frame(addition)* frame(batch))*  frame(dictionary)*
+//!          end of stream  tail  footer  length  "ARROW1"
 //! frame    ff ff ff ff | length of metadata | flatbuffer, padding, trailer | body
 //! trailer  48 bytes in the padding that Arrow allows behind a message's flatbuffer, so other programs do not see it
+//! addition addresses that are new, for the dictionary of a column. At the end stand these dictionaries once more, whole: the footer
+//!          names those, because readers that begin with the footer want one each
 //! tail     48 bytes between the stream and the footer, where Arrow readers do not look
 //! ```
 //!
@@ -34,6 +37,8 @@ pub mod flags {
     pub const FACTS: u32 = 1;
     /// The beginning of a list of sockets.
     pub const BASELINE: u32 = 2;
+    /// Words or addresses that the batches behind need.
+    pub const WORDS: u32 = 4;
 }
 
 /// What a frame says about itself.

@@ -4,11 +4,11 @@
 //! allocates what a buffer claims to unpack to, and panics at offsets that are no whole number of them. So every pointer and every
 //! length is held against a bound here first.
 //!
-//! Not for: where the bytes come from (`reader`), what the columns mean (`v1`).
+//! Not for: where the bytes come from (`reader`), what the columns mean (`decode`).
 
 use std::collections::HashMap;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
@@ -16,7 +16,7 @@ use arrow_ipc::{BodyCompressionMethod, CompressionType, MessageHeader, MetadataV
 use arrow_schema::{DataType, Schema, SchemaRef};
 use thiserror::Error;
 
-use super::{MAX_ROWS, frame};
+use super::{MAX_ADDRESSES, MAX_ROWS, frame};
 
 /// All buffers of a message unpacked. A full batch takes 12 MiB, one of long command lines 16 MiB.
 const MAX_UNPACKED: u64 = 128 << 20;
@@ -85,7 +85,7 @@ impl Messages {
             for field in self.schema.fields() {
                 sizes.extend_from_slice(&buffers(field.data_type())?);
             }
-            plausible(&batch, &body, &sizes)?;
+            plausible(&batch, &body, &sizes, MAX_ROWS)?;
             let body = Buffer::from_vec(body);
             let decoder = RecordBatchDecoder::try_new(
                 &body,
@@ -97,10 +97,18 @@ impl Messages {
             return decoder.and_then(RecordBatchDecoder::read_record_batch).map(Message::Batch).map_err(arrow);
         }
         if let Some(dictionary) = message.header_as_dictionary_batch() {
-            if dictionary.isDelta() {
-                return Err(MessageError::Unexpected { expected: "whole dictionaries", found: "a part of one".into() });
+            let known = self.dictionaries.get(&dictionary.id());
+            match (known, dictionary.isDelta()) {
+                // Once more, for readers that begin at the end of the file.
+                (Some(_), false) => return Ok(Message::Dictionary),
+                (None, true) => {
+                    let found = "an addition to one that is not there".into();
+                    return Err(MessageError::Unexpected { expected: "a dictionary", found });
+                }
+                _ => {}
             }
             let values = dictionary.data().ok_or(MessageError::Outside)?;
+            let room = MAX_ADDRESSES.saturating_sub(known.map_or(0, Array::len));
             for field in self.schema.fields() {
                 if let DataType::Dictionary(_, words) = field.data_type()
                     && **words != DataType::Utf8
@@ -111,7 +119,7 @@ impl Messages {
                     });
                 }
             }
-            plausible(&values, &body, &buffers(&DataType::Utf8)?)?;
+            plausible(&values, &body, &buffers(&DataType::Utf8)?, room)?;
             let body = Buffer::from_vec(body);
             read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &MetadataVersion::V5)
                 .map_err(arrow)?;
@@ -137,18 +145,19 @@ fn buffers(column: &DataType) -> Result<Vec<u64>, MessageError> {
     Ok([vec![1], values].concat())
 }
 
-/// Holds every number of a batch against what its body can bear. `sizes`: of one value in each of its buffers.
-fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8], sizes: &[u64]) -> Result<(), MessageError> {
+/// Holds every number of a batch of up to `most` rows against what its body can bear. `sizes`: of one value in each of its buffers.
+fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8], sizes: &[u64], most: usize) -> Result<(), MessageError> {
+    let most = most as u64;
     let absurd = |what, found, bound| Err(MessageError::Absurd { what, found, bound });
     let rows = u64::try_from(batch.length()).unwrap_or(u64::MAX);
-    if rows > MAX_ROWS as u64 {
-        return absurd("a number of rows", rows, MAX_ROWS as u64);
+    if rows > most {
+        return absurd("a number of rows", rows, most);
     }
     for node in batch.nodes().into_iter().flatten() {
         let (length, nulls) = (u64::try_from(node.length()), u64::try_from(node.null_count()));
         let length = length.unwrap_or(u64::MAX);
-        if length > MAX_ROWS as u64 {
-            return absurd("a number of values", length, MAX_ROWS as u64);
+        if length > most {
+            return absurd("a number of values", length, most);
         }
         if nulls.unwrap_or(u64::MAX) > length {
             return absurd("a number of nulls", nulls.unwrap_or(u64::MAX), length);

@@ -11,6 +11,7 @@
 //! Not for: deciding what to record or when (`run`), speed and positions of a replay (`source::replay`), other formats (`export`).
 
 mod columns;
+mod decode;
 mod detail;
 mod encode;
 mod frame;
@@ -21,7 +22,6 @@ mod schema;
 mod table;
 #[cfg(test)]
 mod tests;
-mod v1;
 pub mod words;
 pub mod writer;
 
@@ -33,12 +33,15 @@ pub use writer::{WriteError, Writer, Written, create, forge};
 use crate::event::{Event, Ktime};
 
 /// The format version that is written. Every version ever released is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Rows of a batch: enough for zstd to find what repeats, few enough to be held twice without being noticed.
 const MAX_ROWS: usize = 1 << 16;
 /// Text of a batch (command lines, lists of reserved ports) at which it is cut early.
 const MAX_TEXT: usize = 4 << 20;
+/// Different addresses of one file, for each side. A writer remembers 50 bytes of each and a reader 30; whoever serves more clients
+/// than this has their addresses in `detail`.
+const MAX_ADDRESSES: usize = 1 << 18;
 /// Sockets of one namespace in one list. A row of it takes 72 bytes: two million are the half of what a reader may use in all.
 const MAX_SOCKETS: u64 = 2 << 20;
 

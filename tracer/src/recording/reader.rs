@@ -3,7 +3,7 @@
 //! The footer is not needed and its absence is not an error: it is what a crash leaves. Every frame is verified before anything
 //! of it is believed; behind the first one that is not as it was written nothing is replayed, and [`Damage`] says how much that is.
 //!
-//! Not for: positions (`source::replay`), meaning (`v1`).
+//! Not for: positions (`source::replay`), meaning (`decode`).
 
 use std::io::{self, Read};
 
@@ -11,10 +11,10 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use thiserror::Error;
 
-use super::frame::{self, PREFIX, Stats, TRAILER, Trailer};
+use super::frame::{self, PREFIX, Stats, TRAILER, Trailer, flags};
 use super::message::{self, Message, Messages};
 use super::schema::{HEADER_KEY, VERSION_KEY};
-use super::{Header, Step, VERSION, v1};
+use super::{Header, Step, VERSION, decode};
 use crate::event::Ktime;
 
 /// Bytes read at a time while looking for what lies behind a damage.
@@ -81,7 +81,9 @@ pub struct Reader<R> {
     header: Header,
     schema: SchemaRef,
     messages: Messages,
-    decoder: v1::Decoder,
+    /// Words and addresses up to here have been read.
+    words: u64,
+    decoder: decode::Decoder,
     damage: Option<Damage>,
     /// Time of the last row of the last intact batch.
     last: Option<i64>,
@@ -121,8 +123,9 @@ impl<R: Read> Reader<R> {
         Ok(Self {
             input,
             at,
-            decoder: v1::Decoder::new(header.offset(), header.continued),
+            decoder: decode::Decoder::new(header.offset(), header.continued),
             messages: Messages::new(SchemaRef::clone(&schema)),
+            words: 0,
             header,
             schema,
             damage: None,
@@ -186,12 +189,14 @@ impl<R: Read> Reader<R> {
             match read_frame(&mut self.input, &mut self.at)? {
                 Frame::End => self.end(start)?,
                 Frame::Broken(bytes, why) => self.give_up(&bytes, start, why)?,
+                // Read out of turn.
+                Frame::Whole { trailer, .. } if trailer.stats.flags & flags::WORDS != 0 && start < self.words => {}
                 Frame::Whole { metadata, body, trailer } => match self.messages.read(&metadata, body) {
                     Ok(Message::Batch(batch)) => {
                         self.last = Some(self.last.unwrap_or(i64::MIN).max(trailer.stats.last));
                         return Ok(Some((batch, trailer.stats)));
                     }
-                    Ok(Message::Dictionary) => {}
+                    Ok(Message::Dictionary) => self.words = self.words.max(self.at),
                     Err(error) => self.give_up(&[], start, error.to_string())?,
                 },
             }
@@ -257,8 +262,8 @@ impl<R: Read> Reader<R> {
 }
 
 impl<R: Read + io::Seek> Reader<R> {
-    /// Where the batches are, from their trailers alone: no body is read. Ends at the first frame that makes no sense. The
-    /// reader goes on where it was.
+    /// Where the batches are, from their trailers alone: of the bodies only words and addresses are read, so that each batch can be
+    /// read out of turn. Ends at the first frame that makes no sense. The reader goes on where it was.
     ///
     /// # Errors
     /// The input could not be read.
@@ -267,7 +272,10 @@ impl<R: Read + io::Seek> Reader<R> {
         let mut at = frame::MAGIC.len() as u64;
         let mut places = Vec::new();
         while let Some((trailer, length)) = self.glance(at)? {
-            let Stats { rows, flags, first, last } = trailer.stats;
+            let Stats { rows, flags: held, first, last } = trailer.stats;
+            if held & flags::WORDS != 0 && at >= self.words && !self.learn(at)? {
+                break;
+            }
             if rows > 0 {
                 let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
                 places.push(Place {
@@ -275,14 +283,23 @@ impl<R: Read + io::Seek> Reader<R> {
                     rows,
                     first: ktime(first),
                     last: ktime(last),
-                    facts: flags & frame::flags::FACTS != 0,
-                    baseline: flags & frame::flags::BASELINE != 0,
+                    facts: held & flags::FACTS != 0,
+                    baseline: held & flags::BASELINE != 0,
                 });
             }
             at = at.saturating_add(length);
         }
         self.input.seek(io::SeekFrom::Start(here))?;
         Ok(places)
+    }
+
+    /// Reads the words or addresses at `at`. False if they are damaged.
+    fn learn(&mut self, at: u64) -> io::Result<bool> {
+        self.input.seek(io::SeekFrom::Start(at))?;
+        let mut end = at;
+        let Frame::Whole { metadata, body, .. } = read_frame(&mut self.input, &mut end)? else { return Ok(false) };
+        self.words = end;
+        Ok(self.messages.read(&metadata, body).is_ok())
     }
 
     /// The trailer of the frame at `at`, and how long the frame is.
@@ -371,9 +388,9 @@ fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     };
     match (version.parse::<u32>(), why) {
         (Ok(found), _) if found > VERSION => Err(ReadError::TooNew { found }),
-        (Ok(VERSION), None) => Ok(schema),
-        (Ok(VERSION), Some(why)) if why == NO_TRAILER => Err(ReadError::Unverifiable),
-        (Ok(VERSION), Some(why)) => Err(ReadError::NoHeader(why)),
+        (Ok(1..=VERSION), None) => Ok(schema),
+        (Ok(1..=VERSION), Some(why)) if why == NO_TRAILER => Err(ReadError::Unverifiable),
+        (Ok(1..=VERSION), Some(why)) => Err(ReadError::NoHeader(why)),
         (_, _) => Err(ReadError::UnknownVersion { found: version.clone() }),
     }
 }

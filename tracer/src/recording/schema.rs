@@ -1,4 +1,4 @@
-//! Columns of format version 1, in their order. `FORMAT.md` is their description for analysts, held against this by a test.
+//! Columns of the present format version, in their order. `FORMAT.md` is their description for analysts, held against this by a test.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,15 +47,16 @@ pub mod column {
 pub fn fields() -> Vec<Field> {
     use column as c;
     let words = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
+    let address = || DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     let nullable = |name: &str, data_type| Field::new(name, data_type, true);
     let always = |name: &str, data_type| Field::new(name, data_type, false);
     vec![
         always(c::TIME, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))),
         always(c::KIND, words()),
         nullable(c::NETNS, DataType::UInt32),
-        nullable(c::LOCAL_ADDR, DataType::Utf8),
+        nullable(c::LOCAL_ADDR, address()),
         nullable(c::LOCAL_PORT, DataType::UInt16),
-        nullable(c::REMOTE_ADDR, DataType::Utf8),
+        nullable(c::REMOTE_ADDR, address()),
         nullable(c::REMOTE_PORT, DataType::UInt16),
         nullable(c::OLD_STATE, words()),
         nullable(c::NEW_STATE, words()),
@@ -78,6 +79,11 @@ pub fn fields() -> Vec<Field> {
         always(c::MINISOCKET, DataType::Boolean),
         nullable(c::DETAIL, DataType::Utf8),
     ]
+}
+
+/// Does the dictionary of such a column grow while a file is written?
+pub fn grows(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(keys, _) if **keys == DataType::UInt32)
 }
 
 /// The schema with this metadata, which is what a file begins with.
@@ -104,7 +110,8 @@ mod tests {
             .collect()
         };
         let told = |data_type: &DataType| match data_type {
-            DataType::Dictionary(..) => "word".to_owned(),
+            DataType::Dictionary(keys, _) if **keys == DataType::UInt8 => "word".to_owned(),
+            DataType::Dictionary(..) => "address".to_owned(),
             DataType::Utf8 => "text".to_owned(),
             DataType::Timestamp(..) => "timestamp[ns, UTC]".to_owned(),
             other => other.to_string().to_lowercase(),

@@ -9,9 +9,11 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::convert::IpcSchemaEncoder;
-use arrow_ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_ipc::writer::{
+    DictionaryHandling, DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions,
+};
 use arrow_ipc::{Block, CompressionType, FooterBuilder, MetadataVersion};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use flatbuffers::FlatBufferBuilder;
 use thiserror::Error;
 
@@ -132,30 +134,53 @@ impl Written {
     }
 }
 
-/// A batch ready to be written.
-pub struct Packed {
-    pub head: Vec<u8>,
-    pub body: Vec<u8>,
-    pub stats: Stats,
+/// A message ready to be written.
+pub struct Message {
+    head: Vec<u8>,
+    body: Vec<u8>,
 }
 
-impl Packed {
-    pub fn bytes(&self) -> u64 {
+impl Message {
+    fn new(data: EncodedData, stats: Stats) -> Self {
+        let EncodedData { ipc_message, arrow_data } = data;
+        Self { head: frame::head(&ipc_message, &arrow_data, stats), body: arrow_data }
+    }
+
+    fn bytes(&self) -> u64 {
         (self.head.len() + self.body.len()) as u64
     }
 }
 
-/// Packs steps into batches that are ready to be written. Dictionaries are the same in every file of one version, so
-/// batches may wait in memory and go to any file.
+/// A batch ready to be written.
+pub struct Packed {
+    pub stats: Stats,
+    batch: Message,
+    /// The addresses that it is the first to have.
+    additions: Vec<Message>,
+}
+
+impl Packed {
+    pub fn bytes(&self) -> u64 {
+        self.batch.bytes() + self.additions.iter().map(Message::bytes).sum::<u64>()
+    }
+
+    /// Leaves out what a file that begins now has in its dictionaries already.
+    #[must_use]
+    pub fn without_additions(self) -> Self {
+        Self { additions: Vec::new(), ..self }
+    }
+}
+
+/// Packs steps into batches that are ready to be written. A batch may wait in memory; the file to which it goes must have begun
+/// before it was packed, or later and then have it [without additions](Packed::without_additions).
 pub struct Packer {
     encoder: Encoder,
     schema: SchemaRef,
     options: IpcWriteOptions,
     context: IpcWriteContext,
     generator: IpcDataGenerator,
+    /// What has been said of each dictionary.
     dictionaries: DictionaryTracker,
-    /// The words, as the first batch brought them.
-    words: Vec<Packed>,
 }
 
 impl Packer {
@@ -164,7 +189,8 @@ impl Packer {
     pub fn new(header: &Header) -> Result<Self, WriteError> {
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?
             .try_with_compression(Some(CompressionType::ZSTD))?
-            .try_with_compression_level(Some(LEVEL))?;
+            .try_with_compression_level(Some(LEVEL))?
+            .with_dictionary_handling(DictionaryHandling::Delta);
         let mut packer = Self {
             encoder: Encoder::new(header.offset()),
             schema: schema::schema(HashMap::new()),
@@ -172,22 +198,41 @@ impl Packer {
             context: IpcWriteContext::default(),
             generator: IpcDataGenerator::default(),
             dictionaries: DictionaryTracker::new(true),
-            words: Vec::new(),
         };
         packer.context.set_reserve_scratch(true);
-        // Numbers the dictionaries of the schema.
-        packer.opening(header)?;
-        // An empty batch brings the words.
+        packer.dictionaries = packer.numbering();
+        // Of the dictionaries that every file begins with: from now on what is new is an addition to them.
         let (batch, _) = packer.encoder.batch(&packer.schema)?;
         packer.pack(&batch, Stats::default())?;
         Ok(packer)
     }
 
-    /// The bytes that a file begins with: magic, schema with this header, words.
+    /// New addresses find no place any more.
+    pub fn is_full_of_addresses(&self) -> bool {
+        self.encoder.is_full_of_addresses()
+    }
+
+    /// Knows the dictionaries of the schema and has said nothing of any.
+    fn numbering(&self) -> DictionaryTracker {
+        let mut numbering = DictionaryTracker::new(true);
+        self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut numbering, &self.options);
+        numbering
+    }
+
+    /// All dictionaries whole, as they are now, in the order of their columns. Rows under construction are lost.
+    fn whole(&mut self, flags: u32) -> Result<Vec<Message>, WriteError> {
+        let (batch, _) = self.encoder.batch(&self.schema)?;
+        let mut numbering = self.numbering();
+        let (all, _) = self.generator.encode(&batch, &mut numbering, &self.options, &mut self.context)?;
+        let stats = Stats { flags, ..Stats::default() };
+        Ok(all.into_iter().map(|data| Message::new(data, stats)).collect())
+    }
+
+    /// The first message of a file: the schema with this header.
     ///
     /// # Errors
     /// The header does not serialise, which none of ours causes.
-    pub fn opening(&mut self, header: &Header) -> Result<Opening, WriteError> {
+    pub fn opening(&self, header: &Header) -> Result<Opening, WriteError> {
         let json = serde_json::to_string(header).map_err(io::Error::from)?;
         let schema = schema::schema(HashMap::from([
             (schema::VERSION_KEY.to_owned(), VERSION.to_string()),
@@ -195,12 +240,8 @@ impl Packer {
             (schema::HEADER_KEY.to_owned(), json),
         ]));
         let mut numbering = DictionaryTracker::new(true);
-        let EncodedData { ipc_message, .. } =
-            self.generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut numbering, &self.options);
-        if self.dictionaries.dict_id().is_empty() {
-            self.dictionaries = numbering;
-        }
-        Ok(Opening { schema, message: ipc_message })
+        let data = self.generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut numbering, &self.options);
+        Ok(Opening { schema, message: Message::new(data, Stats::default()) })
     }
 
     pub fn rows(&self) -> usize {
@@ -240,50 +281,66 @@ impl Packer {
     }
 
     fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<Packed, WriteError> {
-        let (dictionaries, EncodedData { ipc_message, arrow_data }) =
+        let (additions, batch) =
             self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
-        for EncodedData { ipc_message, arrow_data } in dictionaries {
-            let head = frame::head(&ipc_message, &arrow_data, Stats::default());
-            self.words.push(Packed { head, body: arrow_data, stats: Stats::default() });
-        }
-        Ok(Packed { head: frame::head(&ipc_message, &arrow_data, stats), body: arrow_data, stats })
+        let words = Stats { flags: frame::flags::WORDS, ..Stats::default() };
+        let additions = additions.into_iter().map(|data| Message::new(data, words)).collect();
+        Ok(Packed { stats, batch: Message::new(batch, stats), additions })
     }
 }
 
 /// See [`Packer::opening`].
 pub struct Opening {
     schema: SchemaRef,
-    message: Vec<u8>,
+    message: Message,
 }
 
 /// One file.
 pub struct Output<S> {
     sink: S,
     schema: SchemaRef,
+    /// Where each dictionary is, in the order of their columns.
     dictionaries: Vec<Block>,
-    batches: Vec<(Block, Stats)>,
+    batches: Vec<Batch>,
     written: Written,
 }
 
+/// Where a batch is.
+struct Batch {
+    /// Where its additions begin, or itself.
+    start: u64,
+    block: Block,
+    stats: Stats,
+}
+
 impl<S: Sink> Output<S> {
-    /// Begins a file in an empty sink.
+    /// Begins a file in an empty sink, with the packer's words and addresses of now. Rows under its construction are lost.
     ///
     /// # Errors
     /// The sink refused.
-    pub fn begin(mut sink: S, opening: Opening, packer: &Packer) -> Result<Self, WriteError> {
+    pub fn begin(mut sink: S, opening: Opening, packer: &mut Packer) -> Result<Self, WriteError> {
         sink.write_all(&frame::MAGIC)?;
-        let mut written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
-        let head = frame::head(&opening.message, &[], Stats::default());
-        sink.write_all(&head)?;
-        written.bytes += head.len() as u64;
-        let mut dictionaries = Vec::new();
-        for words in &packer.words {
-            sink.write_all(&words.head)?;
-            sink.write_all(&words.body)?;
-            dictionaries.push(block(written.bytes, words));
-            written.bytes += words.bytes();
+        let written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
+        let mut output = Self { sink, schema: opening.schema, dictionaries: Vec::new(), batches: Vec::new(), written };
+        output.message(&opening.message)?;
+        for words in packer.whole(frame::flags::WORDS)? {
+            let block = output.message(&words)?;
+            output.dictionaries.push(block);
         }
-        Ok(Self { sink, schema: opening.schema, dictionaries, batches: Vec::new(), written })
+        Ok(output)
+    }
+
+    fn message(&mut self, message: &Message) -> Result<Block, WriteError> {
+        self.sink.write_all(&message.head)?;
+        self.sink.write_all(&message.body)?;
+        // A file of 8 EiB and a batch of 2 GiB are both out of reach.
+        let block = Block::new(
+            i64::try_from(self.written.bytes).unwrap_or(i64::MAX),
+            i32::try_from(message.head.len()).unwrap_or(i32::MAX),
+            i64::try_from(message.body.len()).unwrap_or(i64::MAX),
+        );
+        self.written.bytes += message.bytes();
+        Ok(block)
     }
 
     pub fn written(&self) -> Written {
@@ -296,15 +353,20 @@ impl<S: Sink> Output<S> {
     /// The sink refused, for example because the disk is full.
     pub fn batch(&mut self, packed: &Packed) -> Result<(), WriteError> {
         let start = self.written.bytes;
-        if let Err(error) = self.sink.write_all(&packed.head).and_then(|()| self.sink.write_all(&packed.body)) {
-            // If this fails too, the reader finds the damage.
-            let _ = self.sink.cut(start);
-            return Err(error.into());
+        let additions = packed.additions.iter().try_for_each(|addition| self.message(addition).map(drop));
+        match additions.and_then(|()| self.message(&packed.batch)) {
+            Ok(block) => {
+                self.batches.push(Batch { start, block, stats: packed.stats });
+                self.written.count(packed.stats);
+                Ok(())
+            }
+            Err(error) => {
+                // If this fails too, the reader finds the damage.
+                let _ = self.sink.cut(start);
+                self.written.bytes = start;
+                Err(error)
+            }
         }
-        self.batches.push((block(start, packed), packed.stats));
-        self.written.count(packed.stats);
-        self.written.bytes += packed.bytes();
-        Ok(())
     }
 
     /// Hands everything to the operating system.
@@ -323,19 +385,21 @@ impl<S: Sink> Output<S> {
         Ok(self.sink.sync()?)
     }
 
-    /// Ends the file with its footer, safe on the disk, giving up its last batches if that is what it takes to fit.
+    /// Ends the file with its dictionaries and footer, safe on the disk, giving up its last batches if that is what it takes to
+    /// fit. Rows under the packer's construction are lost.
     ///
     /// # Errors
     /// The sink refused even then. Readers of ours read the file all the same.
-    pub fn finish(mut self) -> Result<(Written, S), WriteError> {
+    pub fn finish(mut self, packer: &mut Packer) -> Result<(Written, S), WriteError> {
+        let whole = packer.whole(0)?;
         loop {
             let end = self.written.bytes;
-            let Err(error) = self.end() else { break };
+            let Err(error) = self.end(&whole) else { break };
             self.sink.cut(end)?;
-            let Some((block, _)) = self.batches.pop() else { return Err(error) };
-            self.written = Written { bytes: u64::try_from(block.offset()).unwrap_or(end), ..Written::default() };
-            for (_, stats) in &self.batches {
-                self.written.count(*stats);
+            let Some(last) = self.batches.pop() else { return Err(error) };
+            self.written = Written { bytes: last.start, ..Written::default() };
+            for batch in &self.batches {
+                self.written.count(batch.stats);
             }
             self.sink.cut(self.written.bytes)?;
         }
@@ -343,10 +407,19 @@ impl<S: Sink> Output<S> {
         Ok((self.written, self.sink))
     }
 
-    fn end(&mut self) -> Result<(), WriteError> {
+    fn end(&mut self, whole: &[Message]) -> Result<(), WriteError> {
+        let mut dictionaries = self.dictionaries.clone();
+        let schema = SchemaRef::clone(&self.schema);
+        let columns = schema.fields().iter().map(|field| field.data_type());
+        let columns = columns.filter(|column| matches!(column, DataType::Dictionary(..)));
+        for ((column, message), block) in columns.zip(whole).zip(&mut dictionaries) {
+            if schema::grows(column) {
+                *block = self.message(message)?;
+            }
+        }
         let mut fbb = FlatBufferBuilder::new();
-        let dictionaries = fbb.create_vector(&self.dictionaries);
-        let blocks: Vec<Block> = self.batches.iter().map(|(block, _)| *block).collect();
+        let dictionaries = fbb.create_vector(&dictionaries);
+        let blocks: Vec<Block> = self.batches.iter().map(|batch| batch.block).collect();
         let batches = fbb.create_vector(&blocks);
         let mut numbering = DictionaryTracker::new(true);
         let schema =
@@ -379,15 +452,6 @@ impl<S: Sink> Output<S> {
     }
 }
 
-fn block(offset: u64, packed: &Packed) -> Block {
-    // A file of 8 EiB and a batch of 2 GiB are both out of reach.
-    Block::new(
-        i64::try_from(offset).unwrap_or(i64::MAX),
-        i32::try_from(packed.head.len()).unwrap_or(i32::MAX),
-        i64::try_from(packed.body.len()).unwrap_or(i64::MAX),
-    )
-}
-
 /// A whole recording into one sink: what tests, fixtures and exports need.
 pub struct Writer<S> {
     packer: Packer,
@@ -400,7 +464,7 @@ impl<S: Sink> Writer<S> {
     pub fn new(sink: S, header: &Header) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let opening = packer.opening(header)?;
-        let output = Output::begin(sink, opening, &packer)?;
+        let output = Output::begin(sink, opening, &mut packer)?;
         Ok(Self { packer, output })
     }
 
@@ -430,7 +494,7 @@ impl<S: Sink> Writer<S> {
     /// The sink refused.
     pub fn finish(mut self) -> Result<(Written, S), WriteError> {
         self.flush()?;
-        self.output.finish()
+        self.output.finish(&mut self.packer)
     }
 }
 

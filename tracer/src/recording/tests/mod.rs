@@ -167,7 +167,10 @@ fn a_cut_says_how_many_seconds_are_missing() {
     let second = |second: u64| Step::Advance(Ktime(4_000_000_000 + second * 1_000_000_000));
     let bytes = write(&[second(1), second(2), second(3), second(10)], 2);
     let tail = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail");
-    let (steps, damage) = read(&bytes[..tail - 9]).expect("a recording");
+    let heads: Vec<usize> = (0..tail).filter(|&at| bytes[at..].starts_with(b"PCB1")).collect();
+    // Behind the last batch stand the two whole dictionaries.
+    let [.., last, _, _] = heads[..] else { panic!("{heads:?}") };
+    let (steps, damage) = read(&bytes[..last + frame::TRAILER + 9]).expect("a recording");
     assert_eq!(steps, [second(1), second(2)]);
     assert_eq!(damage.and_then(|damage| damage.nanos), Some(8_000_000_000), "the head of the cut batch tells");
     let (_, damage) = read(&bytes[..tail]).expect("a recording");
@@ -190,10 +193,15 @@ fn what_is_no_recording_has_its_own_error() {
         bytes
     };
     assert!(matches!(error(&arrow(&[])), ReadError::NotOurs));
-    assert!(matches!(error(&arrow(&[("portchurn.version", "2")])), ReadError::TooNew { found: 2 }));
+    let newer = (VERSION + 1).to_string();
+    assert!(
+        matches!(error(&arrow(&[("portchurn.version", &newer)])), ReadError::TooNew { found } if found == VERSION + 1)
+    );
     assert!(matches!(error(&arrow(&[("portchurn.version", "0")])), ReadError::UnknownVersion { .. }));
     // As when a recording is read and written again by another program, which keeps the metadata.
-    assert!(matches!(error(&arrow(&[("portchurn.version", "1")])), ReadError::Unverifiable));
+    for version in ["1", "2"] {
+        assert!(matches!(error(&arrow(&[("portchurn.version", version)])), ReadError::Unverifiable));
+    }
 }
 
 #[cfg(unix)]
@@ -249,13 +257,78 @@ fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
 fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
     let header = Header { continued: true, ..header() };
     let mut packer = writer::Packer::new(&header).expect("a header");
-    let opening = packer.opening(&header).expect("a header");
-    let mut output = writer::Output::begin(Cursor::new(Vec::new()), opening, &packer).expect("in memory");
     packer.step(&list(MAX_ROWS + 5), |_| Ok(())).expect("in memory");
     packer.step(&list(2), |_| Ok(())).expect("in memory");
-    output.batch(&packer.flush().expect("in memory").expect("the rest")).expect("in memory");
-    let bytes = output.finish().expect("in memory").1.into_inner();
+    let rest = packer.flush().expect("in memory").expect("the rest").without_additions();
+    let opening = packer.opening(&header).expect("a header");
+    let mut output = writer::Output::begin(Cursor::new(Vec::new()), opening, &mut packer).expect("in memory");
+    output.batch(&rest).expect("in memory");
+    let bytes = output.finish(&mut packer).expect("in memory").1.into_inner();
     assert_eq!(read(&bytes).expect("a recording"), (vec![list(2)], None));
+}
+
+/// A socket that appears towards a server of its own.
+fn towards(number: u32) -> Step {
+    let client = Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port: 40_000 };
+    let server = Endpoint { addr: Addr::from(std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())), port: 443 };
+    Step::Event(Event::Released(SocketEvent {
+        ktime: Ktime(5_000_000_000 + u64::from(number)),
+        id: SocketId { cookie: SocketCookie::new(u64::from(number) + 1), sock: 0 },
+        key: FlowKey { netns: Netns(1), local: client, remote: server },
+        pid: 7,
+        tid: 7,
+    }))
+}
+
+/// The addresses of a batch may have come with any batch before it.
+#[test]
+fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
+    let steps: Vec<Step> = [0, 1, 2, 0, 3, 1, 4, 2, 0].map(towards).into();
+    let bytes = write(&steps, 3);
+    assert_eq!(read(&bytes).expect("a recording"), (steps.clone(), None));
+    let mut reader = Reader::open(Cursor::new(&bytes)).expect("a recording");
+    let places = reader.places().expect("in memory");
+    assert_eq!(places.len(), 3);
+    for (place, batch) in places.iter().zip(steps.chunks(3)).rev() {
+        assert_eq!(reader.steps_of(place).expect("in memory"), batch);
+    }
+    reader.go_to(&places[1]).expect("in memory");
+    let mut rest = Vec::new();
+    while let Some(step) = reader.next_step().expect("in memory") {
+        rest.push(step);
+    }
+    assert_eq!((&rest[..], reader.damage()), (&steps[3..], None));
+    // Whoever begins at the footer finds one whole dictionary.
+    let whole = arrow_ipc::reader::FileReader::try_new(Cursor::new(&bytes), None).expect("a file for everybody");
+    let batches: Vec<_> = whole.map(|batch| batch.expect("a batch")).collect();
+    let column = batches[2].column_by_name(schema::column::REMOTE_ADDR).expect("a column");
+    let texts = arrow_array::cast::AsArray::as_dictionary::<arrow_array::types::UInt32Type>(column);
+    let texts = texts.downcast_dict::<arrow_array::StringArray>().expect("texts");
+    let texts: Vec<_> = texts.into_iter().collect();
+    assert_eq!(texts, [Some("11.0.0.4"), Some("11.0.0.2"), Some("11.0.0.0")]);
+}
+
+#[test]
+fn more_addresses_than_a_file_lists_are_kept_all_the_same() {
+    let most = u32::try_from(MAX_ADDRESSES).expect("small");
+    let mut steps: Vec<Step> = (0..most + 3).map(towards).collect();
+    let Some(Step::Event(Event::Released(last))) = steps.last().cloned() else { panic!("no socket") };
+    steps.push(Step::Event(Event::CallFailed(Box::new(CallFailed {
+        ktime: last.ktime,
+        entered: last.ktime,
+        id: last.id,
+        netns: last.key.netns,
+        caller: Caller { pid: 7, tid: 7, cgroup: CgroupId(0) },
+        comm: "client".into(),
+        call: Call::Connect,
+        errno: 99,
+        target: Some(last.key.remote),
+        local: last.key.local,
+    }))));
+    let bytes = write(&steps, usize::MAX);
+    let (back, damage) = read(&bytes).expect("a recording");
+    assert!(back == steps, "the first that differs: {:?}", back.iter().zip(&steps).find(|(a, b)| a != b));
+    assert_eq!(damage, None);
 }
 
 /// A disk that is full after so many bytes.
@@ -297,10 +370,12 @@ fn a_full_disk_leaves_a_whole_file() {
     let whole = write(&steps, 4).len() as u64;
     let mut packer = writer::Packer::new(&header()).expect("a header");
     let opening = packer.opening(&header()).expect("a header");
-    let least = writer::Output::begin(Cursor::new(Vec::new()), opening, &packer).expect("in memory").written().bytes;
+    let least =
+        writer::Output::begin(Cursor::new(Vec::new()), opening, &mut packer).expect("in memory").written().bytes;
     for room in (least..whole).step_by(97) {
         let opening = packer.opening(&header()).expect("a header");
-        let mut output = writer::Output::begin(Small(Cursor::new(Vec::new()), room), opening, &packer).expect("room");
+        let mut output =
+            writer::Output::begin(Small(Cursor::new(Vec::new()), room), opening, &mut packer).expect("room");
         let mut full = false;
         for chunk in steps.chunks(4) {
             for step in chunk {
@@ -312,7 +387,7 @@ fn a_full_disk_leaves_a_whole_file() {
                 break;
             }
         }
-        let Ok((written, sink)) = output.finish() else { continue };
+        let Ok((written, sink)) = output.finish(&mut packer) else { continue };
         let bytes = sink.0.into_inner();
         assert_eq!(written.bytes, bytes.len() as u64);
         let (back, damage) = read(&bytes).expect("a recording");
@@ -323,8 +398,21 @@ fn a_full_disk_leaves_a_whole_file() {
 
 /// The samples of a released version are never written again (`examples/recording_samples.rs` wrote these).
 #[test]
-fn samples_of_version_1_are_read_as_they_were_written() {
-    let clean = read(include_bytes!("../samples/v1/clean.arrow")).expect("a recording");
+fn samples_of_every_version_are_read_as_they_were_written() {
+    assert_samples(
+        include_bytes!("../samples/v1/clean.arrow"),
+        include_bytes!("../samples/v1/truncated.arrow"),
+        include_bytes!("../samples/v1/loss.arrow"),
+    );
+    assert_samples(
+        include_bytes!("../samples/v2/clean.arrow"),
+        include_bytes!("../samples/v2/truncated.arrow"),
+        include_bytes!("../samples/v2/loss.arrow"),
+    );
+}
+
+fn assert_samples(clean: &[u8], truncated: &[u8], lossy: &[u8]) {
+    let clean = read(clean).expect("a recording");
     assert_eq!(clean.1, None);
     let count = |steps: &[Step], wanted: fn(&Event) -> bool| {
         steps.iter().filter(|step| matches!(step, Step::Event(event) if wanted(event))).count()
@@ -348,11 +436,11 @@ fn samples_of_version_1_are_read_as_they_were_written() {
     assert_eq!(first.id.cookie, SocketCookie::new(1));
     assert_eq!(first.caller.map(|caller| caller.pid), Some(4_242));
 
-    let (truncated, damage) = read(include_bytes!("../samples/v1/truncated.arrow")).expect("a recording");
+    let (truncated, damage) = read(truncated).expect("a recording");
     assert_eq!(unveiled(truncated.clone())[..], unveiled(clean.0.clone())[..truncated.len()]);
     assert!(truncated.len() > 100 && damage.is_some_and(|damage| damage.bytes > 0), "{}", truncated.len());
 
-    let (lossy, damage) = read(include_bytes!("../samples/v1/loss.arrow")).expect("a recording");
+    let (lossy, damage) = read(lossy).expect("a recording");
     assert_eq!(damage, None);
     let Some(Step::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
     assert_eq!((loss.ring_transitions, loss.recorder), (90, 3));

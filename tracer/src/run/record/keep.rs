@@ -110,7 +110,7 @@ impl Keep {
     /// It could not be begun.
     pub fn one(path: &Path, file: File, header: &Header) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
-        let output = Output::begin(file, packer.opening(header)?, &packer)?;
+        let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
         Ok(Self::new(path, header, Place::One(output), None))
     }
 
@@ -126,7 +126,7 @@ impl Keep {
         nudge: Nudge,
     ) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
-        let output = Output::begin(file, packer.opening(header)?, &packer)?;
+        let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
         let rotation = Rotation { bounds, number: 1, output, files: VecDeque::new() };
         Ok(Self::new(path, header, Place::Rotation(rotation), Some(nudge)))
     }
@@ -219,13 +219,26 @@ impl Keep {
         }
     }
 
-    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next. Nothing must be left
-    /// in `packer`: a list of sockets that went on in the next file would be lost to both.
+    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next with a fresh packer.
+    /// Nothing must be left in the old one: a list of sockets that went on in the next file would be lost to both. A flight recorder
+    /// that has met more addresses than a file can have begins anew, too.
     ///
     /// # Errors
     /// The disk refused.
     pub fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
-        let Place::Rotation(rotation) = &mut self.place else { return Ok(()) };
+        let rotation = match &mut self.place {
+            Place::Rotation(rotation) => rotation,
+            Place::Flight(flight) if packer.is_full_of_addresses() && flight.output.is_none() => {
+                // What comes could not stand in one file with what is held.
+                for fact in flight.held.drain(..).flat_map(|(_, facts)| facts) {
+                    self.known.take(fact);
+                }
+                (flight.bytes, self.cut_short) = (0, true);
+                *packer = Packer::new(&self.header)?;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         let (bounds, written) = (rotation.bounds, rotation.output.written());
         let large = bounds.size.is_some_and(|size| written.bytes >= size / PARTS);
         let long = written.last.saturating_sub(written.first);
@@ -238,9 +251,11 @@ impl Keep {
         let file = create(&next, true)?;
         let begin = written.last.wrapping_sub(self.header.offset());
         let header = Header { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
-        let opening = packer.opening(&header)?;
-        let output = std::mem::replace(&mut rotation.output, Output::begin(file, opening, packer)?);
-        let ended = output.finish()?.0;
+        let mut fresh = Packer::new(&self.header)?;
+        let opening = fresh.opening(&header)?;
+        let output = std::mem::replace(&mut rotation.output, Output::begin(file, opening, &mut fresh)?);
+        let ended = output.finish(packer)?.0;
+        *packer = fresh;
         rotation.files.push_back((numbered(&self.path, rotation.number), ended));
         rotation.number += 1;
         rotation.retain(written.last)?;
@@ -268,7 +283,7 @@ impl Keep {
         let mut output = Output::begin(file, packer.opening(&header)?, packer)?;
         preamble(&self.known, &mut output, packer)?;
         for (packed, _) in flight.held.drain(..) {
-            output.batch(&packed)?;
+            output.batch(&packed.without_additions())?;
         }
         output.flush()?;
         output.sync()?;
@@ -289,16 +304,16 @@ impl Keep {
     ///
     /// # Errors
     /// A file could not be ended. Readers of ours read it all the same.
-    pub fn finish(&mut self) -> Result<Outcome, WriteError> {
+    pub fn finish(&mut self, packer: &mut Packer) -> Result<Outcome, WriteError> {
         match std::mem::replace(&mut self.place, Place::Closed) {
-            Place::One(output) => self.done.push((self.path.clone(), output.finish()?.0)),
+            Place::One(output) => self.done.push((self.path.clone(), output.finish(packer)?.0)),
             Place::Rotation(rotation) => {
                 self.done.extend(rotation.files);
-                self.done.push((numbered(&self.path, rotation.number), rotation.output.finish()?.0));
+                self.done.push((numbered(&self.path, rotation.number), rotation.output.finish(packer)?.0));
             }
             Place::Flight(flight) => {
                 if let Some((output, _)) = flight.output {
-                    self.done.push((self.path.clone(), output.finish()?.0));
+                    self.done.push((self.path.clone(), output.finish(packer)?.0));
                 }
             }
             Place::Closed => {}

@@ -106,7 +106,7 @@ impl Worker {
     fn run(mut self, orders: &Receiver<Order>) -> Result<Outcome, WriteError> {
         let trouble = self.work(orders).err();
         self.progress.ended.store(true, Ordering::Relaxed);
-        let mut outcome = self.keep.finish()?;
+        let mut outcome = self.keep.finish(&mut self.packer)?;
         outcome.trouble = trouble;
         Ok(outcome)
     }
@@ -237,7 +237,7 @@ mod tests {
             let list = Baseline { netns: Netns(1), began, ended, initial: false, rows };
             worker.step(Step::Event(Event::Baseline(list))).expect("room");
         }
-        let outcome = worker.keep.finish().expect("room");
+        let outcome = worker.keep.finish(&mut worker.packer).expect("room");
         let mut lists = 0;
         for (path, _) in &outcome.files {
             let mut replay = Replay::open(path).expect("a recording");

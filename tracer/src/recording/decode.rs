@@ -1,4 +1,4 @@
-//! Format version 1, the reading half: rows into steps.
+//! Rows into steps, of every version: the reading half of the format.
 //!
 //! Rows come out of frames whose checksum was right, and all the same nothing here trusts them: a row that makes no sense is counted
 //! and left out. Not for: bytes; `message` turns those into arrays.
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array as _, RecordBatch, StringArray};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
@@ -43,27 +43,60 @@ impl<W: Copy> Words<W> {
     }
 }
 
-/// A column of addresses. The same few come again and again, so each is parsed about once.
-struct Addresses {
-    array: StringArray,
-    /// The two latest: the row that had the text, and what it was.
-    latest: [Option<(usize, Addr)>; 2],
+/// A column of addresses. The same few come again and again, so each is parsed about once in a batch.
+enum Addresses {
+    /// Since version 2: numbers into a list that may be longer than the batch.
+    Listed { keys: Numbers<u32>, texts: StringArray, parsed: FxHashMap<u32, Addr>, latest: [Option<(u32, Addr)>; 2] },
+    /// Version 1: a text in each row. `latest` are the last two rows that were parsed.
+    Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 
 impl Addresses {
-    fn get(&mut self, row: usize) -> Option<Addr> {
-        if self.array.is_null(row) {
-            return None;
+    fn new(column: &ArrayRef) -> Option<Self> {
+        if let Some(texts) = column.as_string_opt::<i32>() {
+            return Some(Self::Plain { texts: texts.clone(), latest: [None; 2] });
         }
-        let text = self.array.value(row);
-        let known = self.latest.into_iter().flatten().find(|(known, _)| self.array.value(*known) == text);
-        if let Some((_, addr)) = known {
-            return Some(addr);
-        }
-        let addr = Addr::from(text.parse::<std::net::IpAddr>().ok()?);
-        self.latest = [Some((row, addr)), self.latest[0]];
-        Some(addr)
+        let array = column.as_dictionary_opt::<UInt32Type>()?;
+        let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
+        let texts = array.values().as_string_opt::<i32>()?.clone();
+        Some(Self::Listed { keys, texts, parsed: FxHashMap::default(), latest: [None; 2] })
     }
+
+    fn get(&mut self, row: usize) -> Option<Addr> {
+        match self {
+            Self::Listed { keys, texts, parsed, latest } => {
+                let key = keys.get(row)?;
+                if let Some(&(_, addr)) = latest.iter().flatten().find(|(known, _)| *known == key) {
+                    return Some(addr);
+                }
+                let addr = match parsed.get(&key) {
+                    Some(&addr) => addr,
+                    None => {
+                        let addr = parse(texts, usize::try_from(key).ok()?)?;
+                        parsed.insert(key, addr);
+                        addr
+                    }
+                };
+                *latest = [Some((key, addr)), latest[0]];
+                Some(addr)
+            }
+            Self::Plain { texts, latest } => {
+                let text = (row < texts.len() && texts.is_valid(row)).then(|| texts.value(row))?;
+                let known = latest.iter().flatten().find(|(known, _)| texts.value(*known) == text);
+                if let Some(&(_, addr)) = known {
+                    return Some(addr);
+                }
+                let addr = parse(texts, row)?;
+                *latest = [Some((row, addr)), latest[0]];
+                Some(addr)
+            }
+        }
+    }
+}
+
+fn parse(texts: &StringArray, at: usize) -> Option<Addr> {
+    let text = (at < texts.len() && texts.is_valid(at)).then(|| texts.value(at))?;
+    Some(Addr::from(text.parse::<std::net::IpAddr>().ok()?))
 }
 
 /// The columns of one batch.
@@ -115,20 +148,15 @@ impl Columns {
             let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
             Some(Words { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
         }
-        fn addresses(batch: &RecordBatch, name: &str) -> Option<Addresses> {
-            // The view of an empty text is 0, and an empty text is no address.
-            let array = batch.column_by_name(name)?.as_string_opt::<i32>()?.clone();
-            Some(Addresses { array, latest: [None; 2] })
-        }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
             kind: words(batch, column::KIND, Kind::of_word)?,
             netns: numbers::<UInt32Type>(batch, column::NETNS)?,
-            local_addr: addresses(batch, column::LOCAL_ADDR)?,
+            local_addr: Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?)?,
             local_port: numbers::<UInt16Type>(batch, column::LOCAL_PORT)?,
-            remote_addr: addresses(batch, column::REMOTE_ADDR)?,
+            remote_addr: Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?)?,
             remote_port: numbers::<UInt16Type>(batch, column::REMOTE_PORT)?,
             old_state: words(batch, column::OLD_STATE, state_of_word)?,
             new_state: words(batch, column::NEW_STATE, state_of_word)?,
@@ -329,11 +357,22 @@ impl Columns {
     }
 
     fn key(&mut self, row: usize) -> Option<FlowKey> {
-        Some(FlowKey {
-            netns: self.netns(row),
-            local: Endpoint { addr: self.local_addr.get(row)?, port: self.local_port.get(row)? },
-            remote: Endpoint { addr: self.remote_addr.get(row)?, port: self.remote_port.get(row)? },
-        })
+        Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? })
+    }
+
+    fn local(&mut self, row: usize) -> Option<Endpoint> {
+        let addr = self.local_addr.get(row).or_else(|| self.homeless(row)?.local())?;
+        Some(Endpoint { addr, port: self.local_port.get(row)? })
+    }
+
+    fn remote(&mut self, row: usize) -> Option<Endpoint> {
+        let addr = self.remote_addr.get(row).or_else(|| self.homeless(row)?.remote())?;
+        Some(Endpoint { addr, port: self.remote_port.get(row)? })
+    }
+
+    /// Addresses that found no place in their columns.
+    fn homeless(&self, row: usize) -> Option<detail::Addresses> {
+        self.detail(row)
     }
 
     fn id(&mut self, row: usize) -> SocketId {
@@ -394,9 +433,7 @@ impl Columns {
 
     fn call_failed(&mut self, call: Call, ktime: Ktime, row: usize) -> Option<Event> {
         let asked = match call {
-            Call::Connect => {
-                self.remote_addr.get(row).and_then(|addr| Some(Endpoint { addr, port: self.remote_port.get(row)? }))
-            }
+            Call::Connect => self.remote(row),
             Call::Bind => self.detail::<detail::Asked>(row)?.endpoint(),
         };
         Some(Event::CallFailed(Box::new(CallFailed {
@@ -409,7 +446,7 @@ impl Columns {
             call,
             errno: self.errno(row)?,
             target: asked,
-            local: Endpoint { addr: self.local_addr.get(row)?, port: self.local_port.get(row)? },
+            local: self.local(row)?,
         })))
     }
 
