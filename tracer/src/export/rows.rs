@@ -5,7 +5,9 @@
 use std::io::{self, Write};
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Float64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::types::{
+    ArrowDictionaryKeyType, Float64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
 use jiff::Timestamp;
@@ -34,12 +36,16 @@ fn value(array: &dyn Array, row: usize) -> Value {
             let nanos = array.as_primitive::<TimestampNanosecondType>().value(row);
             Timestamp::from_nanosecond(nanos.into()).map_or(Value::Null, |at| format!("{at:.9}").into())
         }
-        DataType::Dictionary(..) => {
-            let array = array.as_dictionary::<UInt8Type>();
-            array.key(row).map_or(Value::Null, |key| value(array.values(), key))
-        }
+        DataType::Dictionary(keys, _) if **keys == DataType::UInt8 => entry::<UInt8Type>(array, row),
+        DataType::Dictionary(..) => entry::<UInt32Type>(array, row),
         other => format!("({other})").into(),
     }
+}
+
+/// The value behind a number into a list.
+fn entry<K: ArrowDictionaryKeyType>(array: &dyn Array, row: usize) -> Value {
+    let array = array.as_dictionary::<K>();
+    array.key(row).map_or(Value::Null, |key| value(array.values(), key))
 }
 
 /// The first line of CSV.
