@@ -7,7 +7,7 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::recording::Writer;
+use crate::recording::{Reader, Writer};
 use crate::source::synthetic::{Churn, header};
 
 const CONNECTIONS: u64 = 6_000;
@@ -106,8 +106,10 @@ fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
     let recorded = Recorded::new("cut");
     let file = File::options().write(true).open(&recorded.0).expect("the file");
     let length = file.metadata().expect("its length").len();
+    let mut reader = Reader::open(File::open(&recorded.0).expect("the file")).expect("a recording");
+    let last = reader.places().expect("readable").last().expect("a batch").offset;
     // In the middle of the last batch, whose own times are told before it.
-    file.set_len(length * 9 / 10).expect("cut");
+    file.set_len(last + (length - last) / 2).expect("cut");
     let args = recorded.args();
     let mut player = Player::open(&args).expect("a recording");
     while !player.ended {
