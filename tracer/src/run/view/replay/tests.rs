@@ -105,11 +105,11 @@ fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
 fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
     let recorded = Recorded::new("cut");
     let file = File::options().write(true).open(&recorded.0).expect("the file");
-    let length = file.metadata().expect("its length").len();
     let mut reader = Reader::open(File::open(&recorded.0).expect("the file")).expect("a recording");
-    let last = reader.places().expect("readable").last().expect("a batch").offset;
-    // In the middle of the last batch, whose own times are told before it.
-    file.set_len(last + (length - last) / 2).expect("cut");
+    let places = reader.places().expect("readable");
+    let [.., cut, next] = places[..] else { panic!("{places:?}") };
+    // In the middle of a batch, whose own times are told before it.
+    file.set_len(next.offset - (next.offset - cut.offset) / 4).expect("cut");
     let args = recorded.args();
     let mut player = Player::open(&args).expect("a recording");
     while !player.ended {
