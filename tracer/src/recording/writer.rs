@@ -157,22 +157,17 @@ pub struct Packed {
     batch: Message,
     /// The addresses that it is the first to have.
     additions: Vec<Message>,
+    /// Its number among the packer's batches.
+    number: u64,
 }
 
 impl Packed {
     pub fn bytes(&self) -> u64 {
         self.batch.bytes() + self.additions.iter().map(Message::bytes).sum::<u64>()
     }
-
-    /// Leaves out what a file that begins now has in its dictionaries already.
-    #[must_use]
-    pub fn without_additions(self) -> Self {
-        Self { additions: Vec::new(), ..self }
-    }
 }
 
-/// Packs steps into batches that are ready to be written. A batch may wait in memory; the file to which it goes must have begun
-/// before it was packed, or later and then have it [without additions](Packed::without_additions).
+/// Packs steps into batches that are ready to be written. A batch may wait in memory for a file that begins later.
 pub struct Packer {
     encoder: Encoder,
     schema: SchemaRef,
@@ -181,6 +176,8 @@ pub struct Packer {
     generator: IpcDataGenerator,
     /// What has been said of each dictionary.
     dictionaries: DictionaryTracker,
+    /// Batches so far.
+    packed: u64,
 }
 
 impl Packer {
@@ -198,6 +195,7 @@ impl Packer {
             context: IpcWriteContext::default(),
             generator: IpcDataGenerator::default(),
             dictionaries: DictionaryTracker::new(true),
+            packed: 0,
         };
         packer.context.set_reserve_scratch(true);
         packer.dictionaries = packer.numbering();
@@ -285,7 +283,8 @@ impl Packer {
             self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
         let words = Stats { flags: frame::flags::WORDS, ..Stats::default() };
         let additions = additions.into_iter().map(|data| Message::new(data, words)).collect();
-        Ok(Packed { stats, batch: Message::new(batch, stats), additions })
+        self.packed += 1;
+        Ok(Packed { stats, batch: Message::new(batch, stats), additions, number: self.packed })
     }
 }
 
@@ -303,6 +302,8 @@ pub struct Output<S> {
     dictionaries: Vec<Block>,
     batches: Vec<Batch>,
     written: Written,
+    /// Batches of the packer up to here have their addresses in the dictionaries that the file began with.
+    since: u64,
 }
 
 /// Where a batch is.
@@ -321,7 +322,9 @@ impl<S: Sink> Output<S> {
     pub fn begin(mut sink: S, opening: Opening, packer: &mut Packer) -> Result<Self, WriteError> {
         sink.write_all(&frame::MAGIC)?;
         let written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
-        let mut output = Self { sink, schema: opening.schema, dictionaries: Vec::new(), batches: Vec::new(), written };
+        let schema = opening.schema;
+        let since = packer.packed;
+        let mut output = Self { sink, schema, dictionaries: Vec::new(), batches: Vec::new(), written, since };
         output.message(&opening.message)?;
         for words in packer.whole(frame::flags::WORDS)? {
             let block = output.message(&words)?;
@@ -353,7 +356,8 @@ impl<S: Sink> Output<S> {
     /// The sink refused, for example because the disk is full.
     pub fn batch(&mut self, packed: &Packed) -> Result<(), WriteError> {
         let start = self.written.bytes;
-        let additions = packed.additions.iter().try_for_each(|addition| self.message(addition).map(drop));
+        let additions = if packed.number > self.since { packed.additions.as_slice() } else { &[] };
+        let additions = additions.iter().try_for_each(|addition| self.message(addition).map(drop));
         match additions.and_then(|()| self.message(&packed.batch)) {
             Ok(block) => {
                 self.batches.push(Batch { start, block, stats: packed.stats });

@@ -259,7 +259,7 @@ fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
     let mut packer = writer::Packer::new(&header).expect("a header");
     packer.step(&list(MAX_ROWS + 5), |_| Ok(())).expect("in memory");
     packer.step(&list(2), |_| Ok(())).expect("in memory");
-    let rest = packer.flush().expect("in memory").expect("the rest").without_additions();
+    let rest = packer.flush().expect("in memory").expect("the rest");
     let opening = packer.opening(&header).expect("a header");
     let mut output = writer::Output::begin(Cursor::new(Vec::new()), opening, &mut packer).expect("in memory");
     output.batch(&rest).expect("in memory");
@@ -306,6 +306,29 @@ fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
     let texts = texts.downcast_dict::<arrow_array::StringArray>().expect("texts");
     let texts: Vec<_> = texts.into_iter().collect();
     assert_eq!(texts, [Some("11.0.0.4"), Some("11.0.0.2"), Some("11.0.0.0")]);
+}
+
+/// As of a flight recorder: batches that waited, of which the first were forgotten, and batches that came later.
+#[test]
+fn batches_that_were_packed_before_their_file_began_find_their_addresses() {
+    let mut packer = writer::Packer::new(&header()).expect("a header");
+    let pack = |packer: &mut writer::Packer, numbers: [u32; 2]| {
+        for number in numbers {
+            packer.step(&towards(number), |_| Ok(())).expect("in memory");
+        }
+        packer.flush().expect("in memory").expect("a batch")
+    };
+    let held = [[0, 1], [1, 2], [3, 0]].map(|numbers| pack(&mut packer, numbers));
+    let opening = packer.opening(&header()).expect("a header");
+    let mut output = writer::Output::begin(Cursor::new(Vec::new()), opening, &mut packer).expect("in memory");
+    for packed in &held[1..] {
+        output.batch(packed).expect("in memory");
+    }
+    output.batch(&pack(&mut packer, [4, 2])).expect("in memory");
+    output.batch(&pack(&mut packer, [5, 4])).expect("in memory");
+    let bytes = output.finish(&mut packer).expect("in memory").1.into_inner();
+    let expected: Vec<Step> = [1, 2, 3, 0, 4, 2, 5, 4].map(towards).into();
+    assert_eq!(read(&bytes).expect("a recording"), (expected, None));
 }
 
 #[test]

@@ -283,7 +283,7 @@ impl Keep {
         let mut output = Output::begin(file, packer.opening(&header)?, packer)?;
         preamble(&self.known, &mut output, packer)?;
         for (packed, _) in flight.held.drain(..) {
-            output.batch(&packed.without_additions())?;
+            output.batch(&packed)?;
         }
         output.flush()?;
         output.sync()?;
