@@ -270,6 +270,10 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     };
     match plan.state {
         StateHook::Chain => {
+            // Verifying takes milliseconds, in which a first link without the others would lose what the guard skips.
+            for hook in CHAIN {
+                verify(&mut ebpf, btf, hook)?;
+            }
             for hook in CHAIN {
                 hooks.push(start(&mut ebpf, btf, hook)?);
             }
@@ -389,9 +393,29 @@ fn start(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<HookState, Pr
     })
 }
 
-fn start_btf(program: &mut Program, hook: Hook, btf: &Btf) -> Result<RawFd, ProgramError> {
+/// Loads the program of a link without attaching it.
+fn verify(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<(), ProbeError> {
+    let (Some(program), Some(btf)) = (ebpf.program_mut(hook.program), btf) else {
+        return Err(ProbeError::Mismatch { name: hook.program });
+    };
+    load_btf(program, hook, btf).map(drop).map_err(|source| ProbeError::Program {
+        program: hook.program,
+        hook: hook.hook,
+        source: Box::new(source),
+    })
+}
+
+/// The program, loaded now if it is not yet.
+fn load_btf<'a>(program: &'a mut Program, hook: Hook, btf: &Btf) -> Result<&'a mut BtfTracePoint, ProgramError> {
     let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(hook.hook, btf)?;
+    match program.load(hook.hook, btf) {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(error) => Err(error),
+    }
+}
+
+fn start_btf(program: &mut Program, hook: Hook, btf: &Btf) -> Result<RawFd, ProgramError> {
+    let program = load_btf(program, hook, btf)?;
     program.attach()?;
     Ok(program.fd()?.as_fd_raw())
 }
