@@ -23,9 +23,16 @@ pub struct ShortKey {
     remote: u16,
 }
 
+/// connect() gives out every second port in turn (net/ipv4/inet_hashtables.c `__inet_hash_connect`): so many neighbours stay
+/// neighbours.
+const PORTS_SHIFT: u32 = 5;
+
 impl ShortKey {
     pub fn hash(self) -> u64 {
-        FxBuildHasher.hash_one(u64::from(self.pair) << 32 | u64::from(self.local) << 16 | u64::from(self.remote))
+        let (pair, local, remote) = (u64::from(self.pair), u64::from(self.local), u64::from(self.remote));
+        let (turn, parity) = (local >> 1, local & 1);
+        let block = pair << 32 | remote << 16 | turn >> PORTS_SHIFT << 1 | parity;
+        super::slab::hash_in_blocks(block, turn, PORTS_SHIFT)
     }
 }
 

@@ -1,6 +1,17 @@
 //! A table whose entries keep their index while they live; freed places are used again under a new generation, so that a
 //! stale reference finds nothing instead of a stranger.
 
+use std::hash::BuildHasher as _;
+
+use rustc_hash::FxBuildHasher;
+
+/// A hash for hashbrown, which takes the low bits for the place and the upper seven for a tag: things of one `block` lie side by side in
+/// the order of the low `bits` of their `number`, each with a tag of its own; blocks lie anywhere.
+pub fn hash_in_blocks(block: u64, number: u64, bits: u32) -> u64 {
+    let low = (1 << bits) - 1;
+    (FxBuildHasher.hash_one(block) & !low | number & low) ^ number << 57
+}
+
 /// A reference into a [`Slab`] that notices when the entry has been replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ref {
