@@ -364,6 +364,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`DecodeError`] if the bytes are no whole record; the caller counts one skip and, because lengths can then no
     /// longer be trusted, gives up the rest of the buffer.
+    #[inline]
     pub fn split_first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let (Some(&kind_byte), true) = (bytes.first(), bytes.len() >= Header::SIZE) else {
             return Err(DecodeError::NoHeader { len: bytes.len() });

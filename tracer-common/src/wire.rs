@@ -10,6 +10,7 @@ pub trait Field: Copy {
 macro_rules! int_field {
     ($($int:ty),+) => {$(
         impl Field for $int {
+            #[inline]
             fn read(bytes: &[u8]) -> Option<Self> {
                 Some(Self::from_ne_bytes(*bytes.first_chunk()?))
             }
@@ -19,6 +20,7 @@ macro_rules! int_field {
 int_field!(u8, u16, u32, u64);
 
 impl<const N: usize> Field for [u8; N] {
+    #[inline]
     fn read(bytes: &[u8]) -> Option<Self> {
         bytes.first_chunk().copied()
     }
@@ -43,9 +45,12 @@ macro_rules! wire {
         const _: () = assert!(0 $(+ core::mem::size_of::<$ty>())+ == core::mem::size_of::<$name>(), "hidden padding");
 
         impl crate::wire::Field for $name {
+            #[inline]
             fn read(bytes: &[u8]) -> Option<Self> {
+                // One look at the length is enough: the fields' places are known.
+                let own = bytes.first_chunk::<{ core::mem::size_of::<$name>() }>()?;
                 Some(Self {
-                    $($field: crate::wire::Field::read(bytes.get(core::mem::offset_of!(Self, $field)..)?)?,)+
+                    $($field: crate::wire::Field::read(own.get(core::mem::offset_of!(Self, $field)..)?)?,)+
                 })
             }
         }
