@@ -1,7 +1,7 @@
 //! Columns under construction: rows go in one after the other, a batch comes out.
 //!
-//! A row touches only the columns that it has a value for; the others catch up with nulls when they are next touched. That is
-//! what keeps a row of three dozen columns cheap.
+//! A row touches only the columns that it has a value for: places that are not touched are null, or no. That is what keeps a row of
+//! three dozen columns cheap.
 //!
 //! Not for: what a row means; `encode` knows that.
 
@@ -9,46 +9,79 @@ use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, UInt8Type, UInt32Type};
 use arrow_array::{Array as _, ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray, StringArray};
-use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use rustc_hash::FxHashMap;
 
-use super::MAX_ADDRESSES;
+use super::{BATCH_ROWS, MAX_ADDRESSES};
 use crate::event::Addr;
+
+/// A bit for each row that a batch may have, in the order of the format: the least significant first.
+struct Bits {
+    bytes: Vec<u8>,
+    set: usize,
+}
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self { bytes: vec![0; BATCH_ROWS.div_ceil(8)], set: 0 }
+    }
+}
+
+impl Bits {
+    /// Sets a bit that was not set.
+    fn set(&mut self, row: usize) {
+        if let Some(byte) = self.bytes.get_mut(row / 8) {
+            *byte |= 1 << (row % 8);
+            self.set += 1;
+        }
+    }
+
+    /// The first `rows` bits; none is set afterwards.
+    fn finish(&mut self, rows: usize) -> BooleanBuffer {
+        self.set = 0;
+        BooleanBuffer::new(Buffer::from_vec(taken(&mut self.bytes, rows.div_ceil(8))), 0, rows)
+    }
+}
+
+/// The first `count` values; nothing but zeros is left.
+fn taken<T: Copy + Default>(values: &mut [T], count: usize) -> Vec<T> {
+    let used = values.get_mut(..count).unwrap_or_default();
+    let taken = used.to_vec();
+    used.fill(T::default());
+    taken
+}
 
 /// Numbers, null where nothing was put.
 pub struct Numbers<T: ArrowPrimitiveType> {
+    /// As many as a batch may have.
     values: Vec<T::Native>,
-    nulls: NullBufferBuilder,
+    present: Bits,
 }
 
 impl<T: ArrowPrimitiveType> Default for Numbers<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), nulls: NullBufferBuilder::new(0) }
+        Self { values: vec![T::default_value(); BATCH_ROWS], present: Bits::default() }
     }
 }
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
-    fn pad(&mut self, rows: usize) {
-        let missing = rows.saturating_sub(self.values.len());
-        if missing > 0 {
-            self.values.resize(rows, T::default_value());
-            self.nulls.append_n_nulls(missing);
+    /// The value of row number `row`, which has none yet.
+    pub fn put(&mut self, row: usize, value: T::Native) {
+        if let Some(place) = self.values.get_mut(row) {
+            *place = value;
+            self.present.set(row);
         }
     }
 
-    /// The value of row number `row`, which has none yet.
-    pub fn put(&mut self, row: usize, value: T::Native) {
-        self.pad(row);
-        self.values.push(value);
-        self.nulls.append_non_null();
-    }
-
     pub fn finish(&mut self, rows: usize) -> PrimitiveArray<T> {
-        self.pad(rows);
-        let capacity = self.values.len();
-        let values = std::mem::replace(&mut self.values, Vec::with_capacity(capacity));
-        PrimitiveArray::new(ScalarBuffer::from(values), self.nulls.finish())
+        if self.present.set == 0 {
+            return PrimitiveArray::new_null(rows);
+        }
+        let some_are_null = self.present.set < rows;
+        let present = self.present.finish(rows);
+        let values = ScalarBuffer::from(taken(&mut self.values, rows));
+        PrimitiveArray::new(values, some_are_null.then(|| NullBuffer::new(present)))
     }
 }
 
@@ -74,27 +107,16 @@ impl Words {
 }
 
 /// Yes where it was said, otherwise no.
-pub struct Flags(BooleanBufferBuilder);
-
-impl Default for Flags {
-    fn default() -> Self {
-        Self(BooleanBufferBuilder::new(0))
-    }
-}
+#[derive(Default)]
+pub struct Flags(Bits);
 
 impl Flags {
     pub fn set(&mut self, row: usize) {
-        self.pad(row);
-        self.0.append(true);
-    }
-
-    fn pad(&mut self, rows: usize) {
-        self.0.append_n(rows.saturating_sub(self.0.len()), false);
+        self.0.set(row);
     }
 
     pub fn finish(&mut self, rows: usize) -> ArrayRef {
-        self.pad(rows);
-        Arc::new(BooleanArray::new(self.0.finish(), None))
+        Arc::new(BooleanArray::new(self.0.finish(rows), None))
     }
 }
 
@@ -102,8 +124,8 @@ impl Flags {
 pub struct Addresses {
     keys: Numbers<UInt32Type>,
     known: FxHashMap<Addr, u32>,
-    /// The two latest: one side of a connection after the other.
-    latest: [Option<(Addr, u32)>; 2],
+    /// The latest of each last byte: whoever has more peers than this looks further.
+    latest: Vec<Option<(Addr, u32)>>,
     /// The texts in the order of their numbers.
     ends: Vec<i32>,
     bytes: Vec<u8>,
@@ -116,7 +138,7 @@ impl Default for Addresses {
         Self {
             keys: Numbers::default(),
             known: FxHashMap::default(),
-            latest: [None; 2],
+            latest: vec![None; 1 << u8::BITS],
             ends: vec![0],
             bytes: Vec::new(),
             texts: Arc::new(StringArray::new_null(0)),
@@ -133,7 +155,10 @@ impl Addresses {
     }
 
     fn number(&mut self, addr: Addr) -> Option<u32> {
-        if let Some(&(_, number)) = self.latest.iter().flatten().find(|(known, _)| *known == addr) {
+        let [.., last] = addr.0;
+        if let Some(&Some((known, number))) = self.latest.get(usize::from(last))
+            && known == addr
+        {
             return Some(number);
         }
         let number = match self.known.get(&addr) {
@@ -146,7 +171,9 @@ impl Addresses {
                 number
             }
         };
-        self.latest = [Some((addr, number)), self.latest[0]];
+        if let Some(latest) = self.latest.get_mut(usize::from(last)) {
+            *latest = Some((addr, number));
+        }
         Some(number)
     }
 

@@ -43,43 +43,32 @@ impl<W: Copy> Words<W> {
     }
 }
 
-/// A column of addresses. The same few come again and again, so each is parsed about once in a batch.
+/// A column of addresses.
 enum Addresses {
-    /// Since version 2: numbers into a list that may be longer than the batch.
-    Listed { keys: Numbers<u32>, texts: StringArray, parsed: FxHashMap<u32, Addr>, latest: [Option<(u32, Addr)>; 2] },
-    /// Version 1: a text in each row. `latest` are the last two rows that were parsed.
+    /// Since version 2: numbers into a list of the file that may be longer than the batch. `parsed` is that list so far, each address
+    /// parsed once for all batches; `None` is what is no address.
+    Listed { keys: Numbers<u32>, parsed: Vec<Option<Addr>> },
+    /// Version 1: a text in each row. The same few come again and again: `latest` are the last two rows that were parsed.
     Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 
 impl Addresses {
-    fn new(column: &ArrayRef) -> Option<Self> {
+    /// `parsed` is the list as it was for the batch before.
+    fn new(column: &ArrayRef, mut parsed: Vec<Option<Addr>>) -> Option<Self> {
         if let Some(texts) = column.as_string_opt::<i32>() {
             return Some(Self::Plain { texts: texts.clone(), latest: [None; 2] });
         }
         let array = column.as_dictionary_opt::<UInt32Type>()?;
         let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
-        let texts = array.values().as_string_opt::<i32>()?.clone();
-        Some(Self::Listed { keys, texts, parsed: FxHashMap::default(), latest: [None; 2] })
+        let texts = array.values().as_string_opt::<i32>()?;
+        // The list of a file only ever grows: `message` takes nothing else for an addition.
+        parsed.extend((parsed.len()..texts.len()).map(|at| parse(texts, at)));
+        Some(Self::Listed { keys, parsed })
     }
 
     fn get(&mut self, row: usize) -> Option<Addr> {
         match self {
-            Self::Listed { keys, texts, parsed, latest } => {
-                let key = keys.get(row)?;
-                if let Some(&(_, addr)) = latest.iter().flatten().find(|(known, _)| *known == key) {
-                    return Some(addr);
-                }
-                let addr = match parsed.get(&key) {
-                    Some(&addr) => addr,
-                    None => {
-                        let addr = parse(texts, usize::try_from(key).ok()?)?;
-                        parsed.insert(key, addr);
-                        addr
-                    }
-                };
-                *latest = [Some((key, addr)), latest[0]];
-                Some(addr)
-            }
+            Self::Listed { keys, parsed } => *parsed.get(usize::try_from(keys.get(row)?).ok()?)?,
             Self::Plain { texts, latest } => {
                 let text = (row < texts.len() && texts.is_valid(row)).then(|| texts.value(row))?;
                 let known = latest.iter().flatten().find(|(known, _)| texts.value(*known) == text);
@@ -90,6 +79,14 @@ impl Addresses {
                 *latest = [Some((row, addr)), latest[0]];
                 Some(addr)
             }
+        }
+    }
+
+    /// For the next batch.
+    fn into_parsed(self) -> Vec<Option<Addr>> {
+        match self {
+            Self::Listed { parsed, .. } => parsed,
+            Self::Plain { .. } => Vec::new(),
         }
     }
 }
@@ -134,7 +131,7 @@ struct Columns {
 
 impl Columns {
     /// `None` if a column is missing or of another type. More columns than these are fine.
-    fn new(batch: &RecordBatch) -> Option<Self> {
+    fn new(batch: &RecordBatch, kept: Kept) -> Option<Self> {
         fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<Numbers<T::Native>>
         where
             T: arrow_array::ArrowPrimitiveType,
@@ -154,9 +151,9 @@ impl Columns {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
             kind: words(batch, column::KIND, Kind::of_word)?,
             netns: numbers::<UInt32Type>(batch, column::NETNS)?,
-            local_addr: Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?)?,
+            local_addr: Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?, kept.local)?,
             local_port: numbers::<UInt16Type>(batch, column::LOCAL_PORT)?,
-            remote_addr: Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?)?,
+            remote_addr: Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?, kept.remote)?,
             remote_port: numbers::<UInt16Type>(batch, column::REMOTE_PORT)?,
             old_state: words(batch, column::OLD_STATE, state_of_word)?,
             new_state: words(batch, column::NEW_STATE, state_of_word)?,
@@ -168,7 +165,7 @@ impl Columns {
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
-            socks: FxHashMap::default(),
+            socks: kept.socks,
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
             took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
             remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
@@ -180,6 +177,22 @@ impl Columns {
             minisocket: flags(column::MINISOCKET)?,
             detail: texts(column::DETAIL)?,
         })
+    }
+}
+
+/// What one batch leaves to the next.
+#[derive(Default)]
+struct Kept {
+    /// Empty, but of the right size.
+    socks: FxHashMap<SocketCookie, u64>,
+    local: Vec<Option<Addr>>,
+    remote: Vec<Option<Addr>>,
+}
+
+impl Columns {
+    fn into_kept(mut self) -> Kept {
+        self.socks.clear();
+        Kept { socks: self.socks, local: self.local_addr.into_parsed(), remote: self.remote_addr.into_parsed() }
     }
 }
 
@@ -206,6 +219,8 @@ enum Row {
 pub struct Decoder {
     offset: i64,
     columns: Option<Columns>,
+    /// While there are no columns.
+    kept: Kept,
     row: usize,
     rows: usize,
     open: Option<Open>,
@@ -218,19 +233,34 @@ pub struct Decoder {
 impl Decoder {
     /// `continued`: the file starts in the middle of a trace.
     pub fn new(offset: i64, continued: bool) -> Self {
-        Self { offset, columns: None, row: 0, rows: 0, open: None, adrift: continued, bad_rows: 0 }
+        Self {
+            offset,
+            columns: None,
+            kept: Kept::default(),
+            row: 0,
+            rows: 0,
+            open: None,
+            adrift: continued,
+            bad_rows: 0,
+        }
     }
 
     /// Takes the next batch; the one before has been read to its end, or is given up.
     pub fn feed(&mut self, batch: &RecordBatch) -> bool {
-        self.columns = Columns::new(batch);
+        if let Some(columns) = self.columns.take() {
+            self.kept = columns.into_kept();
+        }
+        self.columns = Columns::new(batch, std::mem::take(&mut self.kept));
         (self.row, self.rows) = (0, batch.num_rows());
         self.columns.is_some()
     }
 
     /// Forgets what was begun, before reading goes on elsewhere.
     pub fn reset(&mut self) {
-        (self.columns, self.open, self.row, self.rows) = (None, None, 0, 0);
+        if let Some(columns) = self.columns.take() {
+            self.kept = columns.into_kept();
+        }
+        (self.open, self.row, self.rows) = (None, 0, 0);
     }
 
     /// All of the batch has been told, and no list goes on in the next one.
@@ -240,7 +270,7 @@ impl Decoder {
 
     /// The next step; `None` when the batch is used up.
     pub fn next(&mut self) -> Option<Step> {
-        let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows } = self else { return None };
+        let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows, .. } = self else { return None };
         while *row < *rows {
             let at = *row;
             *row += 1;

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
-use rustc_hash::FxHashMap;
 
 use super::columns::{Addresses, Flags, Numbers, Rare, Words};
 use super::frame::{Stats, flags};
 use super::words::{Kind, errno_word};
-use super::{MAX_ROWS, MAX_TEXT, Step, detail};
+use super::{BATCH_ROWS, MAX_TEXT, Step, detail};
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState,
     TimeWaitEvent, Transition,
 };
+
+/// Sockets whose address is remembered: half as many as a batch has rows, in 128 KiB of the CPU's cache.
+const SOCKS: usize = BATCH_ROWS / 2;
 
 /// Rows under construction.
 pub struct Encoder {
@@ -28,8 +30,8 @@ pub struct Encoder {
     rows: usize,
     stats: Stats,
     now: Ktime,
-    /// What was last said of each socket in this batch.
-    socks: FxHashMap<SocketCookie, u64>,
+    /// What was last said of a socket in this batch, by the low bits of its cookie: whoever finds another's there says it again.
+    socks: Vec<Option<(SocketCookie, u64)>>,
     time: Numbers<TimestampNanosecondType>,
     kind: Words,
     netns: Numbers<UInt32Type>,
@@ -73,7 +75,7 @@ impl Encoder {
             rows: 0,
             stats: Stats::default(),
             now: Ktime(0),
-            socks: FxHashMap::default(),
+            socks: vec![None; SOCKS],
             time: Numbers::default(),
             kind: Words::new(Kind::ALL.map(Kind::word)),
             netns: Numbers::default(),
@@ -110,7 +112,7 @@ impl Encoder {
 
     /// Time to make a batch of what there is.
     pub fn full(&self) -> bool {
-        self.rows >= MAX_ROWS || self.detail.bytes() + self.comm.bytes() >= MAX_TEXT
+        self.rows >= BATCH_ROWS || self.detail.bytes() + self.comm.bytes() >= MAX_TEXT
     }
 
     /// New addresses find no place any more.
@@ -235,7 +237,10 @@ impl Encoder {
         if let Some(cookie) = id.cookie {
             self.cookie.put(row, cookie.get());
             // Within a batch a socket's cookie stands for the rest, too.
-            if self.socks.insert(cookie, sock) == Some(sock) {
+            let place = usize::try_from(cookie.get() % SOCKS as u64).unwrap_or(0);
+            if let Some(said) = self.socks.get_mut(place)
+                && said.replace((cookie, sock)) == Some((cookie, sock))
+            {
                 return;
             }
         }
@@ -359,7 +364,7 @@ impl Encoder {
     /// The rows so far as a batch; the encoder is empty afterwards.
     pub fn batch(&mut self, schema: &SchemaRef) -> Result<(RecordBatch, Stats), ArrowError> {
         let rows = std::mem::take(&mut self.rows);
-        self.socks.clear();
+        self.socks.fill(None);
         let mut stats = std::mem::take(&mut self.stats);
         stats.rows = u32::try_from(rows).unwrap_or(u32::MAX);
         let columns: Vec<ArrayRef> = vec![

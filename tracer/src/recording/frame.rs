@@ -28,7 +28,7 @@ const TAIL_MAGIC: [u8; 4] = *b"PCE1";
 
 /// Metadata of one message. A batch's is 3 KiB; the schema's holds the header, which grows with the degradations of a host.
 pub const MAX_METADATA: usize = 1 << 20;
-/// Body of one message. The writer cuts batches at [`super::MAX_TEXT`] of text and [`super::MAX_ROWS`] rows of about 100 bytes.
+/// Body of one message. The writer cuts batches at [`super::MAX_TEXT`] of text and [`super::BATCH_ROWS`] rows of about 100 bytes.
 pub const MAX_BODY: usize = 64 << 20;
 
 /// What a message holds, for those who skip it.

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{BodyCompressionMethod, CompressionType, MessageHeader, MetadataVersion};
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, FieldRef, Schema, SchemaRef};
 use thiserror::Error;
 
 use super::{MAX_ADDRESSES, MAX_ROWS, frame};
@@ -68,11 +68,27 @@ impl Messages {
         Self { schema, dictionaries: HashMap::new() }
     }
 
+    /// Columns that are null throughout, as those for rare kinds are in most batches, are not unpacked.
+    fn batch(&self, batch: arrow_ipc::RecordBatch<'_>, body: Vec<u8>) -> Result<RecordBatch, ArrowError> {
+        let schema = || SchemaRef::clone(&self.schema);
+        let held = holding(&self.schema, &batch);
+        let body = Buffer::from_vec(body);
+        let decoder = RecordBatchDecoder::try_new(&body, batch, schema(), &self.dictionaries, &MetadataVersion::V5)?;
+        let read = decoder.with_projection(Some(&held)).read_record_batch()?;
+        let rows = read.num_rows();
+        let column = |(place, field): (usize, &FieldRef)| {
+            let found = held.binary_search(&place).ok().and_then(|at| read.columns().get(at));
+            found.map_or_else(|| new_null_array(field.data_type(), rows), ArrayRef::clone)
+        };
+        let columns = self.schema.fields().iter().enumerate().map(column).collect();
+        RecordBatch::try_new_with_options(schema(), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+    }
+
     /// Reads one message whose checksum was right.
     pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<Message, MessageError> {
         let message =
             arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
-        let arrow = |error: arrow_schema::ArrowError| MessageError::Arrow(error.to_string());
+        let arrow = |error: ArrowError| MessageError::Arrow(error.to_string());
         if message.version() != MetadataVersion::V5 {
             let found = format!("metadata version {:?}", message.version());
             return Err(MessageError::Unexpected { expected: "metadata version V5", found });
@@ -86,15 +102,7 @@ impl Messages {
                 sizes.extend_from_slice(&buffers(field.data_type())?);
             }
             plausible(&batch, &body, &sizes, MAX_ROWS)?;
-            let body = Buffer::from_vec(body);
-            let decoder = RecordBatchDecoder::try_new(
-                &body,
-                batch,
-                SchemaRef::clone(&self.schema),
-                &self.dictionaries,
-                &MetadataVersion::V5,
-            );
-            return decoder.and_then(RecordBatchDecoder::read_record_batch).map(Message::Batch).map_err(arrow);
+            return self.batch(batch, body).map(Message::Batch).map_err(arrow);
         }
         if let Some(dictionary) = message.header_as_dictionary_batch() {
             let known = self.dictionaries.get(&dictionary.id());
@@ -128,6 +136,17 @@ impl Messages {
         debug_assert_ne!(message.header_type(), MessageHeader::RecordBatch);
         Err(MessageError::Unexpected { expected: "a batch", found: format!("{:?}", message.header_type()) })
     }
+}
+
+/// Which columns hold anything, by their place.
+fn holding(schema: &Schema, batch: &arrow_ipc::RecordBatch<'_>) -> Vec<usize> {
+    let nodes = batch.nodes().into_iter().flatten().map(Some).chain(std::iter::repeat(None));
+    let empty = |(_, (field, node)): &(usize, (&FieldRef, Option<&arrow_ipc::FieldNode>))| {
+        // Of a dictionary the words are wanted, whether a row has one or not.
+        !matches!(field.data_type(), DataType::Dictionary(..))
+            && node.is_some_and(|node| node.length() == batch.length() && node.null_count() == node.length())
+    };
+    schema.fields().iter().zip(nodes).enumerate().filter(|column| !empty(column)).map(|(place, _)| place).collect()
 }
 
 /// The buffers of a column in the order of the format, each as the bytes of one value in it; 1 for bits and text.

@@ -35,8 +35,10 @@ use crate::event::{Event, Ktime};
 /// The format version that is written. Every version ever released is read.
 pub const VERSION: u32 = 2;
 
-/// Rows of a batch: enough for zstd to find what repeats, few enough to be held twice without being noticed.
+/// Rows of a batch that is read, at the most; that many were written by early releases.
 const MAX_ROWS: usize = 1 << 16;
+/// Rows of a batch that is written: enough for zstd to find what repeats, few enough for the CPU's cache to hold a column.
+const BATCH_ROWS: usize = 1 << 14;
 /// Text of a batch (command lines, lists of reserved ports) at which it is cut early.
 const MAX_TEXT: usize = 4 << 20;
 /// Different addresses of one file, for each side. A writer remembers 50 bytes of each and a reader 30; whoever serves more clients

@@ -247,7 +247,7 @@ fn list(rows: usize) -> Step {
 
 #[test]
 fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
-    let list = list(MAX_ROWS + 5);
+    let list = list(BATCH_ROWS + 5);
     let bytes = write(std::slice::from_ref(&list), 1);
     assert_eq!(read(&bytes).expect("a recording").0, [list]);
 }
@@ -257,7 +257,7 @@ fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
 fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
     let header = Header { continued: true, ..header() };
     let mut packer = writer::Packer::new(&header).expect("a header");
-    packer.step(&list(MAX_ROWS + 5), |_| Ok(())).expect("in memory");
+    packer.step(&list(BATCH_ROWS + 5), |_| Ok(())).expect("in memory");
     packer.step(&list(2), |_| Ok(())).expect("in memory");
     let rest = packer.flush().expect("in memory").expect("the rest");
     let opening = packer.opening(&header).expect("a header");
