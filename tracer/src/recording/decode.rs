@@ -26,6 +26,7 @@ struct Numbers<T: arrow_buffer::ArrowNativeType> {
 }
 
 impl<T: arrow_buffer::ArrowNativeType> Numbers<T> {
+    #[inline]
     fn get(&self, row: usize) -> Option<T> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { self.values.get(row).copied() }
     }
@@ -38,6 +39,7 @@ struct Words<W> {
 }
 
 impl<W: Copy> Words<W> {
+    #[inline]
     fn get(&self, row: usize) -> Option<W> {
         *self.meaning.get(usize::from(self.keys.get(row)?))?
     }
@@ -66,19 +68,11 @@ impl Addresses {
         Some(Self::Listed { keys, parsed })
     }
 
+    #[inline]
     fn get(&mut self, row: usize) -> Option<Addr> {
         match self {
             Self::Listed { keys, parsed } => *parsed.get(usize::try_from(keys.get(row)?).ok()?)?,
-            Self::Plain { texts, latest } => {
-                let text = (row < texts.len() && texts.is_valid(row)).then(|| texts.value(row))?;
-                let known = latest.iter().flatten().find(|(known, _)| texts.value(*known) == text);
-                if let Some(&(_, addr)) = known {
-                    return Some(addr);
-                }
-                let addr = parse(texts, row)?;
-                *latest = [Some((row, addr)), latest[0]];
-                Some(addr)
-            }
+            Self::Plain { texts, latest } => plain(texts, latest, row),
         }
     }
 
@@ -89,6 +83,17 @@ impl Addresses {
             Self::Plain { .. } => Vec::new(),
         }
     }
+}
+
+fn plain(texts: &StringArray, latest: &mut [Option<(usize, Addr)>; 2], row: usize) -> Option<Addr> {
+    let text = (row < texts.len() && texts.is_valid(row)).then(|| texts.value(row))?;
+    let known = latest.iter().flatten().find(|(known, _)| texts.value(*known) == text);
+    if let Some(&(_, addr)) = known {
+        return Some(addr);
+    }
+    let addr = parse(texts, row)?;
+    *latest = [Some((row, addr)), latest[0]];
+    Some(addr)
 }
 
 fn parse(texts: &StringArray, at: usize) -> Option<Addr> {
@@ -386,15 +391,18 @@ impl Columns {
         if array.is_null(row) { None } else { Some(array.value(row)) }
     }
 
+    #[inline]
     fn key(&mut self, row: usize) -> Option<FlowKey> {
         Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? })
     }
 
+    #[inline]
     fn local(&mut self, row: usize) -> Option<Endpoint> {
         let addr = self.local_addr.get(row).or_else(|| self.homeless(row)?.local())?;
         Some(Endpoint { addr, port: self.local_port.get(row)? })
     }
 
+    #[inline]
     fn remote(&mut self, row: usize) -> Option<Endpoint> {
         let addr = self.remote_addr.get(row).or_else(|| self.homeless(row)?.remote())?;
         Some(Endpoint { addr, port: self.remote_port.get(row)? })
@@ -405,6 +413,7 @@ impl Columns {
         self.detail(row)
     }
 
+    #[inline]
     fn id(&mut self, row: usize) -> SocketId {
         let cookie = self.cookie.get(row).and_then(SocketCookie::new);
         let sock = match (cookie, self.sock.get(row)) {
@@ -423,6 +432,7 @@ impl Columns {
         Self::text(&self.errno, row).map_or(Some(0), errno_of_word)
     }
 
+    #[inline]
     fn caller(&self, row: usize) -> Option<Caller> {
         Some(Caller {
             pid: self.pid.get(row)?,

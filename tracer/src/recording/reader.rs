@@ -171,12 +171,35 @@ impl<R: Read> Reader<R> {
             if let Some(step) = self.decoder.next() {
                 return Ok(Some(step));
             }
-            let Some((batch, _)) = self.next_batch()? else { return Ok(None) };
-            if !self.decoder.feed(&batch) {
-                self.give_up(&[], self.at, "its columns are not those of its version".into())?;
+            if !self.feed()? {
                 return Ok(None);
             }
         }
+    }
+
+    /// All that [`Self::next_step`] would return from here on, to `each`: a step less to move around for those who want them all.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each(&mut self, mut each: impl FnMut(&Step)) -> io::Result<()> {
+        loop {
+            while let Some(step) = self.decoder.next() {
+                each(&step);
+            }
+            if !self.feed()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the decoder the next batch. False if there is none.
+    fn feed(&mut self) -> io::Result<bool> {
+        let Some((batch, _)) = self.next_batch()? else { return Ok(false) };
+        if self.decoder.feed(&batch) {
+            return Ok(true);
+        }
+        self.give_up(&[], self.at, "its columns are not those of its version".into())?;
+        Ok(false)
     }
 
     /// The next intact batch as it is in the file.

@@ -260,8 +260,11 @@ impl Packer {
             batches.push(encoder.batch(&self.schema)?);
             Ok(())
         })?;
-        for (batch, stats) in batches {
-            packed(self.pack(&batch, stats)?)?;
+        // Hardly ever there is one.
+        if !batches.is_empty() {
+            for (batch, stats) in batches {
+                packed(self.pack(&batch, stats)?)?;
+            }
         }
         Ok(())
     }

@@ -104,9 +104,7 @@ pub struct Played {
 pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
     let mut replay = Replay::open(path)?;
     let mut tracker = tracker(replay.header(), by, Wanted::default());
-    while let Some(step) = replay.next_step()? {
-        apply(&mut tracker, &step);
-    }
+    replay.for_each(|step| apply(&mut tracker, step))?;
     tracker.finish();
     warn(path, &replay);
     let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());
