@@ -159,14 +159,9 @@ wire! {
     /// Start or end of an `inet_timewait_sock` (net/ipv4/inet_timewait_sock.c), seen at its timer.
     pub struct TimeWaitRecord {
         pub header: Header,
+        /// The socket's, which the minisocket has kept.
         pub cookie: u64,
-        /// Opaque identity of the minisocket.
-        pub sock: u64,
         pub netns: u32,
-        /// At an early end, the thread in whose context it happened (a connecting client = reuse, kworker = netns
-        /// exit); in softirq a bystander.
-        pub tgid: u32,
-        pub tid: u32,
         pub lport: u16,
         pub rport: u16,
         /// `tw_substate`: `FIN_WAIT2` (5) until the peer's FIN arrived, then `TIME_WAIT` (6).

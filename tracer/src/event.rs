@@ -255,14 +255,13 @@ pub struct Transition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeWaitEvent {
     pub ktime: Ktime,
-    pub id: SocketId,
+    /// The socket's. The minisocket has an address of its own, by which nothing else knows it, and whoever was current is a bystander.
+    pub cookie: Option<SocketCookie>,
     pub key: FlowKey,
     /// The peer's FIN has not arrived yet (`tw_substate` = `FIN_WAIT2`).
     pub fin_wait2: bool,
     /// At an end: its time was up. Otherwise it was killed early (reuse, RST, `ss -K`, namespace exit).
     pub expired: bool,
-    pub current_pid: u32,
-    pub current_tid: u32,
 }
 
 /// Which call failed.
@@ -436,9 +435,12 @@ fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> 
     }
 }
 
+fn socket_cookie(header: &Header, cookie: u64) -> Option<SocketCookie> {
+    if header.flags & flags::COOKIE != 0 { SocketCookie::new(cookie) } else { None }
+}
+
 fn socket_id(header: &Header, cookie: u64, sock: u64) -> SocketId {
-    let has_cookie = header.flags & flags::COOKIE != 0;
-    SocketId { cookie: if has_cookie { SocketCookie::new(cookie) } else { None }, sock }
+    SocketId { cookie: socket_cookie(header, cookie), sock }
 }
 
 /// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a terminal).
@@ -472,12 +474,10 @@ fn transition(record: &TransitionRecord) -> Option<Transition> {
 fn time_wait(record: &TimeWaitRecord) -> TimeWaitEvent {
     TimeWaitEvent {
         ktime: Ktime(record.header.ktime),
-        id: socket_id(&record.header, record.cookie, record.sock),
+        cookie: socket_cookie(&record.header, record.cookie),
         key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
         fin_wait2: record.substate == TcpState::FinWait2 as u8,
         expired: record.header.flags & flags::EXPIRED != 0,
-        current_pid: record.tgid,
-        current_tid: record.tid,
     }
 }
 

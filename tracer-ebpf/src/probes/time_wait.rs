@@ -14,7 +14,6 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use tracer_common::{Counter, RecordKind, TimeWaitRecord, flags};
 
 use crate::emit::{header, now, record};
-use crate::facts::current;
 use crate::maps::{TW_TIMER_HANDLER, offset};
 use crate::probes::connecting;
 use crate::sock::{Untrusted, bytes, peek_or};
@@ -54,7 +53,7 @@ pub fn minisocket_start(ctx: FExitContext) -> u32 {
     let (sk, tw) = (ctx.arg::<*const c_void>(0) as u64, ctx.arg::<*const c_void>(3) as u64);
     // None when there are too many already.
     if tw != 0 {
-        describe(tw, Untrusted(sk), ctx.arg::<i32>(2) as u8, RecordKind::TimeWaitStart, 0);
+        describe(Untrusted(sk), ctx.arg::<i32>(2) as u8, RecordKind::TimeWaitStart, 0);
     }
     0
 }
@@ -101,25 +100,21 @@ fn is_time_wait(timer: *const c_void) -> bool {
 fn minisocket(address: u64, kind: RecordKind, flag: u16) {
     // `tw_substate` is a `volatile unsigned char`.
     let substate: u8 = peek_or(address, offset::TW_SUBSTATE.load(), 0);
-    describe(address, Untrusted(address), substate, kind, flag);
+    describe(Untrusted(address), substate, kind, flag);
 }
 
-/// The minisocket at `address`, as `sk` - itself or the socket before it - has it.
+/// A minisocket, as `sk` - itself or the socket before it - has it.
 #[inline(always)]
-fn describe(address: u64, sk: Untrusted, substate: u8, kind: RecordKind, flag: u16) {
+fn describe(sk: Untrusted, substate: u8, kind: RecordKind, flag: u16) {
     let (cookie, cookie_flag) = sk.cookie();
     let tuple = sk.tuple();
-    let (tgid, tid) = current();
     let netns = sk.netns();
     record::<TimeWaitRecord>(Counter::TimeWaitRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
             (*out).header = header(kind, tuple.family, flag | cookie_flag, TimeWaitRecord::SIZE, now());
             (*out).cookie = cookie;
-            (*out).sock = address;
             (*out).netns = netns;
-            (*out).tgid = tgid;
-            (*out).tid = tid;
             (*out).lport = tuple.lport;
             (*out).rport = tuple.rport;
             (*out).substate = substate;

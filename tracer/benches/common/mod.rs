@@ -108,15 +108,7 @@ impl Connection {
     }
 
     fn minisocket(&self, at: u64, expired: bool) -> TimeWaitEvent {
-        TimeWaitEvent {
-            ktime: Ktime(at),
-            id: SocketId { cookie: self.id().cookie, sock: 0xffff_8881_0000_0000 + self.number % 1_000_000 * 256 },
-            key: self.key,
-            fin_wait2: false,
-            expired,
-            current_pid: 0,
-            current_tid: 0,
-        }
+        TimeWaitEvent { ktime: Ktime(at), cookie: self.id().cookie, key: self.key, fin_wait2: false, expired }
     }
 
     /// connect() and its answer: the flow is live afterwards.

@@ -116,7 +116,6 @@ struct Columns {
     comm: StringArray,
     pid: Numbers<u32>,
     tid: Numbers<u32>,
-    current_pid: Numbers<u32>,
     cgroup: Numbers<u64>,
     cookie: Numbers<u64>,
     sock: Numbers<u64>,
@@ -166,7 +165,6 @@ impl Columns {
             comm: texts(column::COMM)?,
             pid: numbers::<UInt32Type>(batch, column::PID)?,
             tid: numbers::<UInt32Type>(batch, column::TID)?,
-            current_pid: numbers::<UInt32Type>(batch, column::CURRENT_PID)?,
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
@@ -462,12 +460,10 @@ impl Columns {
     fn time_wait(&mut self, ktime: Ktime, row: usize) -> Option<TimeWaitEvent> {
         Some(TimeWaitEvent {
             ktime,
-            id: self.id(row),
+            cookie: self.cookie.get(row).and_then(SocketCookie::new),
             key: self.key(row)?,
             fin_wait2: self.fin_wait2.value(row),
             expired: self.expired.value(row),
-            current_pid: self.current_pid.get(row)?,
-            current_tid: self.tid.get(row)?,
         })
     }
 

@@ -45,7 +45,6 @@ pub struct Encoder {
     comm: Rare,
     pid: Numbers<UInt32Type>,
     tid: Numbers<UInt32Type>,
-    current_pid: Numbers<UInt32Type>,
     cgroup: Numbers<UInt64Type>,
     cookie: Numbers<UInt64Type>,
     sock: Numbers<UInt64Type>,
@@ -89,7 +88,6 @@ impl Encoder {
             comm: Rare::default(),
             pid: Numbers::default(),
             tid: Numbers::default(),
-            current_pid: Numbers::default(),
             cgroup: Numbers::default(),
             cookie: Numbers::default(),
             sock: Numbers::default(),
@@ -276,10 +274,10 @@ impl Encoder {
 
     fn time_wait(&mut self, kind: Kind, e: &TimeWaitEvent) {
         let row = self.row(kind, e.ktime);
-        self.id(row, e.id);
+        if let Some(cookie) = e.cookie {
+            self.cookie.put(row, cookie.get());
+        }
         self.key(row, &e.key);
-        self.current_pid.put(row, e.current_pid);
-        self.tid.put(row, e.current_tid);
         if e.fin_wait2 {
             self.fin_wait2.set(row);
         }
@@ -381,7 +379,6 @@ impl Encoder {
             self.comm.finish(rows)?,
             Arc::new(self.pid.finish(rows)),
             Arc::new(self.tid.finish(rows)),
-            Arc::new(self.current_pid.finish(rows)),
             Arc::new(self.cgroup.finish(rows)),
             Arc::new(self.cookie.finish(rows)),
             Arc::new(self.sock.finish(rows)),

@@ -27,7 +27,6 @@ pub mod column {
     pub const COMM: &str = "comm";
     pub const PID: &str = "pid";
     pub const TID: &str = "tid";
-    pub const CURRENT_PID: &str = "current_pid";
     pub const CGROUP: &str = "cgroup";
     pub const COOKIE: &str = "cookie";
     pub const SOCK: &str = "sock";
@@ -64,7 +63,6 @@ pub fn fields() -> Vec<Field> {
         nullable(c::COMM, DataType::Utf8),
         nullable(c::PID, DataType::UInt32),
         nullable(c::TID, DataType::UInt32),
-        nullable(c::CURRENT_PID, DataType::UInt32),
         nullable(c::CGROUP, DataType::UInt64),
         nullable(c::COOKIE, DataType::UInt64),
         nullable(c::SOCK, DataType::UInt64),

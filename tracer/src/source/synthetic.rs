@@ -123,15 +123,7 @@ impl Churn {
         let begins = later(noise);
         change(later(noise), ours, unbound, TcpState::FinWait2, TcpState::Close, None, true);
         change(later(noise), theirs, back, TcpState::LastAck, TcpState::Close, None, true);
-        let minisocket = TimeWaitEvent {
-            ktime: begins,
-            id: SocketId { sock: ours.sock + 0x1000, ..ours },
-            key,
-            fin_wait2: false,
-            expired: false,
-            current_pid: 4_242,
-            current_tid: 4_242,
-        };
+        let minisocket = TimeWaitEvent { ktime: begins, cookie: ours.cookie, key, fin_wait2: false, expired: false };
         steps.insert(7, Step::Event(Event::TimeWaitStart(minisocket)));
         let accepted = SocketEvent { ktime: later(noise), id: theirs, key: back, pid: 77, tid: 77 };
         steps.push(Step::Event(Event::Accepted(accepted)));
@@ -160,8 +152,6 @@ impl Iterator for Churn {
             return Some(Step::Event(Event::TimeWaitEnd(TimeWaitEvent {
                 ktime: Ktime(self.now),
                 expired: true,
-                current_pid: 0,
-                current_tid: 0,
                 ..minisocket
             })));
         }

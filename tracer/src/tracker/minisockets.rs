@@ -12,7 +12,7 @@ impl Tracker {
             let Some(entry) = self.ledger.get(at) else { return };
             match self.ledger.cancelled(at) {
                 // The 4-tuple has been given to a new connection meanwhile, and that one has closed too.
-                Some(cancelled) if entry.cookie != e.id.cookie => self.end_cancelled(at, cancelled),
+                Some(cancelled) if entry.cookie != e.cookie => self.end_cancelled(at, cancelled),
                 _ => {
                     // The peer's FIN (or a stray segment) restarted the timer: the same minisocket for another 60 s.
                     let Some((before, dest)) = self.ledger.rearm(at, e.ktime, e.fin_wait2) else { return };
@@ -24,8 +24,7 @@ impl Tracker {
                 }
             }
         }
-        // The minisocket has an address of its own; its cookie is the socket's.
-        let flow = self.flows.find(SocketId { cookie: e.id.cookie, sock: 0 }, Some(&e.key));
+        let flow = self.flows.find(SocketId { cookie: e.cookie, sock: 0 }, Some(&e.key));
         let (attr, dest, bound, inferred, old) = match flow.and_then(|at| self.flows.get(at)) {
             Some(flow) => (flow.attr, flow.dest, flow.bound, flow.inferred_owner, flow.state),
             None => {
@@ -41,7 +40,7 @@ impl Tracker {
         }
         let entry = Entry {
             key: e.key,
-            cookie: e.id.cookie,
+            cookie: e.cookie,
             began: e.ktime,
             armed: e.ktime,
             attr,
@@ -53,7 +52,7 @@ impl Tracker {
         };
         self.begin_time_wait(entry, true);
         if let Some(history) = &mut self.history {
-            history.step(Trace { at: e.ktime, cookie: e.id.cookie, key: e.key, old, new: TcpState::TimeWait });
+            history.step(Trace { at: e.ktime, cookie: e.cookie, key: e.key, old, new: TcpState::TimeWait });
         }
         if self.config.notices.transitions {
             self.tell(e.ktime, e.key, attr, inferred, old, TcpState::TimeWait, None);

@@ -138,12 +138,10 @@ impl Lab {
         self.now += 1000;
         let event = TimeWaitEvent {
             ktime: Ktime(self.now),
-            id: SocketId { cookie: SocketCookie::new(sock.cookie), sock: 1 },
+            cookie: SocketCookie::new(sock.cookie),
             key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port: sock.last_port }, remote: sock.remote },
             fin_wait2: false,
             expired,
-            current_pid: 0,
-            current_tid: 0,
         };
         self.ingest(&if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) });
     }

@@ -50,7 +50,6 @@ fn unveiled(mut steps: Vec<Step>) -> Vec<Step> {
         let Step::Event(event) = step else { continue };
         let id = match event {
             Event::Transition(event) => &mut event.id,
-            Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => &mut event.id,
             Event::CallFailed(event) => &mut event.id,
             Event::PortSearch(event) => &mut event.id,
             Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => &mut event.id,

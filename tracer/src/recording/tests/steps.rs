@@ -63,9 +63,8 @@ prop_compose! {
     pub fn time_wait()(
         (ktime, id, key) in (ktime(), id(), key()),
         (fin_wait2, expired, start) in any::<(bool, bool, bool)>(),
-        (current_pid, current_tid) in any::<(u32, u32)>(),
     ) -> Event {
-        let event = TimeWaitEvent { ktime, id, key, fin_wait2, expired, current_pid, current_tid };
+        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, expired };
         if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
     }
 }

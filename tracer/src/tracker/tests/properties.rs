@@ -65,7 +65,7 @@ fn transition() -> impl Strategy<Value = Event> {
 
 fn minisocket() -> impl Strategy<Value = Event> {
     (ktime(), id(), key(), any::<[bool; 3]>()).prop_map(|(ktime, id, key, [fin_wait2, expired, begins])| {
-        let event = TimeWaitEvent { ktime, id, key, fin_wait2, expired, current_pid: 100, current_tid: 1 };
+        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, expired };
         if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
     })
 }
