@@ -76,6 +76,23 @@ impl Addresses {
         }
     }
 
+    /// Where a row has one.
+    fn nulls(&self) -> Option<&NullBuffer> {
+        match self {
+            Self::Listed { keys, .. } => keys.nulls.as_ref(),
+            Self::Plain { texts, .. } => texts.nulls(),
+        }
+    }
+
+    /// The address of a row that has one.
+    #[inline]
+    fn at(&mut self, row: usize) -> Option<Addr> {
+        match self {
+            Self::Listed { keys, parsed } => *parsed.get(usize::try_from(*keys.values.get(row)?).ok()?)?,
+            Self::Plain { texts, latest } => plain(texts, latest, row),
+        }
+    }
+
     /// For the next batch.
     fn into_parsed(self) -> Vec<Option<Addr>> {
         match self {
@@ -110,6 +127,8 @@ struct Columns {
     local_port: Numbers<u16>,
     remote_addr: Addresses,
     remote_port: Numbers<u16>,
+    /// The rows that have all five of these; `None` is all rows. One look instead of five.
+    keyed: Option<NullBuffer>,
     old_state: Words<TcpState>,
     new_state: Words<TcpState>,
     errno: StringArray,
@@ -151,14 +170,28 @@ impl Columns {
         }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
+        let netns = numbers::<UInt32Type>(batch, column::NETNS)?;
+        let local_addr = Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?, kept.local)?;
+        let local_port = numbers::<UInt16Type>(batch, column::LOCAL_PORT)?;
+        let remote_addr = Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?, kept.remote)?;
+        let remote_port = numbers::<UInt16Type>(batch, column::REMOTE_PORT)?;
+        let of_key = [
+            netns.nulls.as_ref(),
+            local_addr.nulls(),
+            local_port.nulls.as_ref(),
+            remote_addr.nulls(),
+            remote_port.nulls.as_ref(),
+        ];
+        let keyed = NullBuffer::union_many(of_key);
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
             kind: words(batch, column::KIND, Kind::of_word)?,
-            netns: numbers::<UInt32Type>(batch, column::NETNS)?,
-            local_addr: Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?, kept.local)?,
-            local_port: numbers::<UInt16Type>(batch, column::LOCAL_PORT)?,
-            remote_addr: Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?, kept.remote)?,
-            remote_port: numbers::<UInt16Type>(batch, column::REMOTE_PORT)?,
+            netns,
+            local_addr,
+            local_port,
+            remote_addr,
+            remote_port,
+            keyed,
             old_state: words(batch, column::OLD_STATE, state_of_word)?,
             new_state: words(batch, column::NEW_STATE, state_of_word)?,
             errno: texts(column::ERRNO)?,
@@ -391,16 +424,21 @@ impl Columns {
 
     #[inline]
     fn key(&mut self, row: usize) -> Option<FlowKey> {
-        Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? })
+        if self.keyed.as_ref().is_some_and(|keyed| keyed.is_null(row)) {
+            return Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? });
+        }
+        Some(FlowKey {
+            netns: Netns(*self.netns.values.get(row)?),
+            local: Endpoint { addr: self.local_addr.at(row)?, port: *self.local_port.values.get(row)? },
+            remote: Endpoint { addr: self.remote_addr.at(row)?, port: *self.remote_port.values.get(row)? },
+        })
     }
 
-    #[inline]
     fn local(&mut self, row: usize) -> Option<Endpoint> {
         let addr = self.local_addr.get(row).or_else(|| self.homeless(row)?.local())?;
         Some(Endpoint { addr, port: self.local_port.get(row)? })
     }
 
-    #[inline]
     fn remote(&mut self, row: usize) -> Option<Endpoint> {
         let addr = self.remote_addr.get(row).or_else(|| self.homeless(row)?.remote())?;
         Some(Endpoint { addr, port: self.remote_port.get(row)? })
