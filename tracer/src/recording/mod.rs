@@ -22,6 +22,7 @@ mod schema;
 mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 pub mod words;
 pub mod writer;
 
