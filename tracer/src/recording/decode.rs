@@ -33,6 +33,8 @@ struct Columns {
     keyed: Option<NullBuffer>,
     old_state: Words<TcpState>,
     new_state: Words<TcpState>,
+    /// The rows that have what a transition must have beside them; `None` is all rows.
+    moved: Option<NullBuffer>,
     errno: StringArray,
     comm: StringArray,
     pid: Numbers<u32>,
@@ -85,6 +87,11 @@ impl Columns {
             remote_port.nulls.as_ref(),
         ];
         let keyed = NullBuffer::union_many(of_key);
+        let old_state = words(batch, column::OLD_STATE, state_of_word)?;
+        let new_state = words(batch, column::NEW_STATE, state_of_word)?;
+        let tid = numbers::<UInt32Type>(batch, column::TID)?;
+        let of_move = [&old_state.keys.nulls, &new_state.keys.nulls, &tid.nulls];
+        let moved = NullBuffer::union_many(of_move.map(Option::as_ref));
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
             kind: words(batch, column::KIND, Kind::of_word)?,
@@ -94,12 +101,13 @@ impl Columns {
             remote_addr,
             remote_port,
             keyed,
-            old_state: words(batch, column::OLD_STATE, state_of_word)?,
-            new_state: words(batch, column::NEW_STATE, state_of_word)?,
+            old_state,
+            new_state,
+            moved,
             errno: texts(column::ERRNO)?,
             comm: texts(column::COMM)?,
             pid: numbers::<UInt32Type>(batch, column::PID)?,
-            tid: numbers::<UInt32Type>(batch, column::TID)?,
+            tid,
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
@@ -371,27 +379,27 @@ impl Columns {
     }
 
     #[inline]
-    fn caller(&self, row: usize) -> Option<Caller> {
-        Some(Caller {
-            pid: self.pid.get(row)?,
-            tid: self.tid.get(row)?,
-            cgroup: CgroupId(self.cgroup.get(row).unwrap_or_default()),
-        })
+    fn cgroup(&self, row: usize) -> CgroupId {
+        CgroupId(self.cgroup.get(row).unwrap_or_default())
     }
 
     fn transition(&mut self, ktime: Ktime, row: usize) -> Option<Transition> {
+        if self.moved.as_ref().is_some_and(|moved| moved.is_null(row)) {
+            return None;
+        }
         let key = self.key(row)?;
+        let tid = *self.tid.values.get(row)?;
         Some(Transition {
             ktime,
             id: self.id(row),
             key,
             last_port: self.last_port.get(row).unwrap_or(key.local.port),
-            old: self.old_state.get(row)?,
-            new: self.new_state.get(row)?,
+            old: self.old_state.at(row)?,
+            new: self.new_state.at(row)?,
             sk_err: self.errno(row)?,
             shutdown: self.shutdown.value(row),
-            caller: self.caller(row),
-            current_tid: self.tid.get(row)?,
+            caller: self.pid.get(row).map(|pid| Caller { pid, tid, cgroup: self.cgroup(row) }),
+            current_tid: tid,
             rescued: self.rescued.value(row),
             classic: self.classic.value(row),
         })
@@ -417,7 +425,7 @@ impl Columns {
             entered: Ktime(ktime.0.wrapping_sub(self.took.get(row)?)),
             id: self.id(row),
             netns: self.netns(row),
-            caller: self.caller(row)?,
+            caller: Caller { pid: self.pid.get(row)?, tid: self.tid.get(row)?, cgroup: self.cgroup(row) },
             comm: Self::text(&self.comm, row)?.into(),
             call,
             errno: self.errno(row)?,
@@ -442,7 +450,7 @@ impl Columns {
             ktime,
             pid: self.pid.get(row)?,
             netns: self.netns(row),
-            cgroup: CgroupId(self.cgroup.get(row).unwrap_or_default()),
+            cgroup: self.cgroup(row),
             comm: Self::text(&self.comm, row).map(Arc::from)?,
             ..ProcessFacts::default()
         }))))

@@ -33,6 +33,12 @@ impl<W: Copy> Words<W> {
     pub fn get(&self, row: usize) -> Option<W> {
         *self.meaning.get(usize::from(self.keys.get(row)?))?
     }
+
+    /// The word of a row that has one.
+    #[inline]
+    pub fn at(&self, row: usize) -> Option<W> {
+        *self.meaning.get(usize::from(*self.keys.values.get(row)?))?
+    }
 }
 
 /// A column of addresses.

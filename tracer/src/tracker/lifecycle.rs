@@ -405,7 +405,9 @@ impl Tracker {
     }
 
     fn tell_change(&mut self, at: Ref, now: Ktime, old: TcpState, new: TcpState, dwell: Option<u64>) {
-        if let (Some(history), Some(flow)) = (&mut self.history, self.flows.get(at)) {
+        if let Some(history) = &mut self.history
+            && let Some(flow) = self.flows.get(at)
+        {
             history.step(Trace { at: now, cookie: flow.id.cookie, key: flow.key, old, new });
         }
         if !self.config.notices.transitions {
