@@ -148,6 +148,7 @@ impl Encoder {
     fn row(&mut self, kind: Kind, ktime: Ktime) -> usize {
         let time = self.offset.wrapping_add(ktime.0.cast_signed());
         let row = self.rows;
+        debug_assert!(row < BATCH_ROWS, "`step` empties a full batch before the next row");
         if row == 0 {
             self.stats = Stats { rows: 0, flags: 0, first: time, last: time };
         }

@@ -20,8 +20,8 @@ use crate::contender::Contender;
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 150_000;
-/// Of the file that is read in bounded memory: eleven events each make it more than a gigabyte.
-const SYNTHETIC: u64 = 7_500_000;
+/// Of the file that is read in bounded memory: twelve events each make it more than a gigabyte.
+const SYNTHETIC: u64 = 14_500_000;
 /// Both the recorder's last batch and the tracker's passes are over by then.
 const SETTLE: Duration = Duration::from_secs(3);
 

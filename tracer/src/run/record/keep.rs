@@ -26,6 +26,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Packed batches that a flight recorder holds: five million events.
 pub const FLIGHT_BYTES: u64 = 64 << 20;
 
+/// Names that are tried where somebody has put something in the way since the recording began.
+const MAX_TRIES: u32 = 1_000;
+
 /// Bounds of a rotation; what is not bounded is `None`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
@@ -82,6 +85,8 @@ struct Rotation {
 
 struct Flight {
     window: Window,
+    /// What is at the path may be replaced.
+    force: bool,
     held: VecDeque<(Packed, Vec<Step>)>,
     bytes: u64,
     /// Once it happened: the file, and the time in nanoseconds since 1970 at which it is complete.
@@ -131,9 +136,9 @@ impl Keep {
         Ok(Self::new(path, header, Place::Rotation(rotation), Some(nudge)))
     }
 
-    /// Nothing, until [`Self::trigger`].
-    pub fn flight(path: &Path, header: &Header, window: Window, nudge: Nudge) -> Self {
-        let flight = Flight { window, held: VecDeque::new(), bytes: 0, output: None, complete: false };
+    /// Nothing, until [`Self::trigger`]; `force` replaces what is at the path then.
+    pub fn flight(path: &Path, header: &Header, window: Window, force: bool, nudge: Nudge) -> Self {
+        let flight = Flight { window, force, held: VecDeque::new(), bytes: 0, output: None, complete: false };
         Self::new(path, header, Place::Flight(flight), Some(nudge))
     }
 
@@ -247,8 +252,7 @@ impl Keep {
             // The file in the making counts too.
             return rotation.retain(written.last);
         }
-        let next = numbered(&self.path, rotation.number + 1);
-        let file = create(&next, true)?;
+        let (number, file) = first_free(rotation.number + 1, |number| numbered(&self.path, number))?;
         let begin = written.last.wrapping_sub(self.header.offset());
         let header = Header { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
         let mut fresh = Packer::new(&self.header)?;
@@ -257,7 +261,7 @@ impl Keep {
         let ended = output.finish(packer)?.0;
         *packer = fresh;
         rotation.files.push_back((numbered(&self.path, rotation.number), ended));
-        rotation.number += 1;
+        rotation.number = number;
         rotation.retain(written.last)?;
         preamble(&self.known, &mut rotation.output, packer)?;
         self.nudge();
@@ -273,7 +277,15 @@ impl Keep {
         if flight.output.is_some() {
             return Ok(());
         }
-        let file = create(&self.path, true)?;
+        let file = if flight.force {
+            create(&self.path, true)?
+        } else {
+            // What happened and what somebody has put there since are both worth keeping.
+            let name = |number| if number == 0 { self.path.clone() } else { numbered(&self.path, number) };
+            let (number, file) = first_free(0, name)?;
+            self.path = name(number);
+            file
+        };
         let first = flight.held.front().map(|(packed, _)| packed.stats.first);
         let last = flight.held.back().map(|(packed, _)| packed.stats.last);
         let begin =
@@ -343,6 +355,17 @@ impl Rotation {
     }
 }
 
+/// The first file from number `first` on that can be made without replacing another.
+fn first_free(first: u32, name: impl Fn(u32) -> PathBuf) -> io::Result<(u32, File)> {
+    let mut number = first;
+    loop {
+        match create(&name(number), false) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < first + MAX_TRIES => number += 1,
+            made => return made.map(|file| (number, file)),
+        }
+    }
+}
+
 /// What was known before the first row.
 fn preamble(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Result<(), WriteError> {
     for step in known.steps() {
@@ -369,4 +392,45 @@ fn nanos(duration: Duration) -> i64 {
 
 fn nanos_parts() -> i64 {
     i64::try_from(PARTS).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// What it waits for happens once; hours may have passed.
+    #[test]
+    fn a_flight_recorder_writes_beside_what_somebody_has_put_in_its_place() {
+        let dir = Dir(std::env::temp_dir().join(format!("portchurn-flight-{}", std::process::id())));
+        fs::create_dir_all(&dir.0).expect("a directory");
+        let path = dir.0.join("a.arrow");
+        let header = Header::default();
+        let window = Window { before: Duration::from_secs(60), after: Duration::ZERO };
+        let written = |force| {
+            let (nudge, _nudged) = mpsc::channel();
+            let mut packer = Packer::new(&header).expect("a header");
+            let mut keep = Keep::flight(&path, &header, window, force, nudge);
+            keep.trigger(&mut packer).expect("room");
+            let files = keep.finish(&mut packer).expect("room").files;
+            files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+        };
+        let theirs = [path.clone(), numbered(&path, 1)];
+        for theirs in &theirs {
+            fs::write(theirs, "theirs").expect("written");
+        }
+        assert_eq!(written(false), [numbered(&path, 2)]);
+        assert!(theirs.iter().all(|theirs| fs::read(theirs).is_ok_and(|bytes| bytes == b"theirs")));
+        assert_eq!(written(true), [path.clone()]);
+        assert!(fs::read(&path).expect("ours").starts_with(b"ARROW1"));
+    }
 }

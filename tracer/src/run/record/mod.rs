@@ -8,6 +8,7 @@ pub(super) mod tap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,7 +81,7 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     watch.meter.clear();
     let outcome = recorder.join()?;
     let status = watch.finish()?;
-    conclude(&outcome, &watch, flight, finished.tracker.lost().recorder);
+    conclude(&outcome, &watch, flight.then_some(&args.output), finished.tracker.lost().recorder);
     if args.json || args.report {
         show::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
     }
@@ -94,7 +95,10 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
 fn begin(args: &RecordArgs, live: &Live, claim: Option<Claim>, bounds: Bounds) -> Result<(Recorder, tap::Tap)> {
     let (path, header) = (&args.output, live.header());
     let keep = match claim {
-        None => Keep::flight(path, &header, Window { before: args.before, after: args.after }, live.errands()),
+        None => {
+            let window = Window { before: args.before, after: args.after };
+            Keep::flight(path, &header, window, args.force, live.errands())
+        }
         Some(claim) if bounds.any() => Keep::rotation(path, claim.take()?, &header, bounds, live.errands())
             .with_context(|| format!("writing {}", numbered(path, 1).display()))?,
         Some(claim) => {
@@ -232,9 +236,12 @@ impl Meter {
     }
 }
 
-/// The last words on stderr.
-fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: bool, lost: u64) {
+/// The last words on stderr. `flight`: where a flight recorder was to write.
+fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: Option<&PathBuf>, lost: u64) {
     for (path, written) in &outcome.files {
+        if let Some(asked) = flight.filter(|asked| *asked != path) {
+            eprintln!("portchurn: {} was put there by somebody else meanwhile, and is as it was", asked.display());
+        }
         let seconds = written.last.saturating_sub(written.first) as f64 / 1e9;
         eprintln!(
             "portchurn: recorded {} rows, {} in {} ({seconds:.1} s)",
@@ -243,7 +250,7 @@ fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: bool, lost: u64) {
             path.display()
         );
     }
-    if flight && outcome.files.is_empty() && outcome.trouble.is_none() {
+    if flight.is_some() && outcome.files.is_empty() && outcome.trouble.is_none() {
         eprintln!("portchurn: it did not happen, so nothing was written");
     }
     if outcome.cut_short && watch.triggered {
