@@ -430,7 +430,7 @@ mod tests {
         }
         assert_eq!(written(false), [numbered(&path, 2)]);
         assert!(theirs.iter().all(|theirs| fs::read(theirs).is_ok_and(|bytes| bytes == b"theirs")));
-        assert_eq!(written(true), [path.clone()]);
+        assert_eq!(written(true), std::slice::from_ref(&path));
         assert!(fs::read(&path).expect("ours").starts_with(b"ARROW1"));
     }
 }
