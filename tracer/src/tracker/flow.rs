@@ -150,8 +150,11 @@ impl Flows {
             None => *key.and_then(|key| self.by_key.get(key))?,
         };
         let flow = self.slab.get_mut(at)?;
-        if let (Some(cookie), None) = (id.cookie, flow.id.cookie) {
-            flow.id.cookie = Some(cookie);
+        match (id.cookie, flow.id.cookie) {
+            (Some(cookie), None) => flow.id.cookie = Some(cookie),
+            // The address, or the 4-tuple, of a socket that is gone without our having seen it.
+            (Some(cookie), Some(other)) if cookie != other => return None,
+            _ => {}
         }
         if id.sock != 0 && flow.id.sock == 0 {
             flow.id.sock = id.sock;
@@ -338,6 +341,22 @@ mod tests {
         let third = flows.insert(flow(3)).expect("room");
         assert!(flows.bury(third, Ktime(30 * SECOND)).is_some());
         assert_eq!([1, 2, 3].map(|number| flows.closed_at(cookie(number)).is_some()), [false, false, true]);
+    }
+
+    #[test]
+    fn a_cookie_is_learnt_once_and_an_address_used_again_is_another_socket() {
+        let mut flows = Flows::default();
+        let unnamed = flow(1);
+        let id = |cookie| SocketId { cookie: SocketCookie::new(cookie), sock: unnamed.id.sock };
+        let at = flows.insert(Flow { id: id(0), ..unnamed.clone() }).expect("room");
+        assert_eq!(flows.find(id(7), None), Some(at), "5.10: the cookie came with a list of sockets");
+        assert_eq!(flows.find(SocketId { sock: 0, ..id(7) }, None), Some(at));
+        // Its end was lost, and the kernel has given its memory to another socket.
+        assert_eq!((flows.find(id(8), None), flows.find(id(8), Some(&unnamed.key))), (None, None));
+        let other = flows.insert(Flow { id: id(8), ..unnamed.clone() }).expect("room");
+        assert!(flows.forget(at).is_some());
+        assert_eq!((flows.find(id(8), None), flows.find(id(7), None)), (Some(other), None));
+        assert_eq!(flows.by_cookie.len(), 1, "nothing leads to a flow that is gone");
     }
 
     #[test]
