@@ -263,9 +263,13 @@ fn early_ends() -> Result {
     let mut server = lab.serve_in(&doomed, "server", "127.0.0.1:9001", Manner::WaitForPeer)?;
     let steps = vec![Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::HalfClose)];
     let log = lab.start_in(&doomed, "client", steps)?.finish()?;
+    let minisockets = |count: usize, what: &str| {
+        until(what, LIMIT, || Ok((Listing::take(&doomed)?.minisockets().len() == count).then_some(())))
+    };
+    minisockets(10, "a minisocket of each connection")?;
     let first = Listing::take(&doomed)?.rows.into_iter().find(|row| row.minisocket).expect("a minisocket");
     output(doomed.command("ss").args(["-K", "-tan", "sport", "=", &format!(":{}", first.local.port())]))?;
-    assert_eq!(Listing::take(&doomed)?.minisockets().len(), 9, "the scenario itself: ss -K kills one");
+    minisockets(9, "the scenario itself: ss -K kills one")?;
     server.running.signal(Signal::SIGKILL)?;
     server.running.wait(LIMIT)?;
     // TIME_WAIT does not keep a namespace alive; the kernel purges it in the background.
