@@ -1,7 +1,7 @@
 //! Columns under construction: rows go in one after the other, a batch comes out.
 //!
 //! A row touches only the columns that it has a value for: places that are not touched are null, or no. That is what keeps a row of
-//! three dozen columns cheap.
+//! two dozen columns cheap.
 //!
 //! Not for: what a row means; `encode` knows that.
 

@@ -23,7 +23,7 @@ const LEAST_ROWS: u64 = 4096;
 /// A file is put onto the disk this often, with the first batch after that long: what a power cut takes away is this and the age
 /// of a batch.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Packed batches that a flight recorder holds: five million events.
+/// Packed batches that a flight recorder holds: more than six million events of churn.
 pub const FLIGHT_BYTES: u64 = 64 << 20;
 
 /// Names that are tried where somebody has put something in the way since the recording began.
