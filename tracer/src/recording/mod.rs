@@ -34,9 +34,9 @@ pub use writer::{WriteError, Writer, Written, create, forge};
 use crate::event::{Event, Ktime};
 
 /// The format version that is written. Every version ever released is read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// Rows of a batch that is read, at the most; that many were written by early releases.
+/// Rows of a batch that is read, at the most: what versions 1 and 2 wrote.
 const MAX_ROWS: usize = 1 << 16;
 /// Rows of a batch that is written: enough for zstd to find what repeats, few enough for the CPU's cache to hold a column.
 const BATCH_ROWS: usize = 1 << 14;
