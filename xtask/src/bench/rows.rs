@@ -322,7 +322,8 @@ const USER_CAUSE: &str =
     "copying out of the ring, decoding and the tracker's table look-ups; at low rates the polling itself";
 const LOSS_CAUSE: &str = "see the counters below: what the guard skipped and no later link of the chain caught";
 const INGEST_CAUSE: &str = "table look-ups that miss the CPU's caches";
-const CACHE_CAUSE: &str = "the tables of a million flows and a million TIME_WAITs do not fit the CPU's caches: an event waits for memory about four times";
+const CACHE_CAUSE: &str =
+    "the tables of a million flows and a million TIME_WAITs do not fit the CPU's caches: an event waits for memory";
 const DECODE_CAUSE: &str = "fields are copied one by one out of bytes that may be unaligned";
 const MEMORY_CAUSE: &str = "an entry takes 40 bytes; its place in the slab, its index and the room that tables which double leave free take the rest";
 const STARTUP_CAUSE: &str = "the kernel's verifier walks every path of every program at load";
