@@ -1,5 +1,6 @@
 //! What goes in comes out; what was cut or changed is noticed and never replayed.
 
+mod rows;
 mod steps;
 
 use std::fs;

@@ -1,0 +1,77 @@
+//! Rows that lean on others of their batch, and rows that make no sense.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::{RecordBatch, new_null_array};
+
+use super::super::decode::Decoder;
+use super::super::encode::Encoder;
+use super::super::schema;
+use super::super::schema::column;
+use super::*;
+
+/// Up to 6.12 the socket of a new connection has its listener's cookie for a while: one cookie, several sockets.
+#[test]
+fn what_is_said_of_a_socket_is_not_taken_for_what_was_said_of_another() {
+    // Sockets a power of two apart share the writer's memory of them.
+    let other = 1 + (1 << 20);
+    let said =
+        [(1, 10), (1, 10), (1, 20), (1, 10), (other, 30), (1, 10), (other, 10), (1, 20), (1, 0), (0, 10), (1, 0)];
+    let search = |(cookie, sock)| {
+        let id = SocketId { cookie: SocketCookie::new(cookie), sock };
+        Step::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
+    };
+    let steps: Vec<Step> = said.map(search).into();
+    for batch in 1..=steps.len() {
+        let (back, damage) = read(&write(&steps, batch)).expect("a recording");
+        assert_eq!((unveiled(back), damage), (unveiled(steps.clone()), None), "batches of {batch}");
+    }
+}
+
+/// An intact batch may come from a program that is wrong.
+#[test]
+fn a_transition_without_what_it_needs_is_counted_and_left_out() {
+    let end = |port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port };
+    let transition = Transition {
+        ktime: Ktime(5_000_000_000),
+        id: SocketId { cookie: SocketCookie::new(1), sock: 10 },
+        key: FlowKey { netns: Netns(1), local: end(40_000), remote: end(443) },
+        last_port: 40_000,
+        old: TcpState::SynSent,
+        new: TcpState::Established,
+        sk_err: 0,
+        shutdown: false,
+        caller: None,
+        current_tid: 7,
+        rescued: false,
+        classic: false,
+    };
+    let schema = schema::schema(HashMap::new());
+    let mut encoder = Encoder::new(0);
+    for step in [Step::Event(Event::Transition(transition)), Step::Advance(Ktime(6_000_000_000))] {
+        encoder.step(&step, |_| Ok::<(), ()>(())).expect("room");
+    }
+    let (batch, _) = encoder.batch(&schema).expect("a batch");
+    let told = |batch: &RecordBatch| {
+        let mut decoder = Decoder::new(0, false);
+        assert!(decoder.feed(batch));
+        (std::iter::from_fn(|| decoder.next()).count(), decoder.bad_rows)
+    };
+    assert_eq!(told(&batch), (2, 0));
+    for missing in [
+        column::LOCAL_ADDR,
+        column::LOCAL_PORT,
+        column::REMOTE_ADDR,
+        column::REMOTE_PORT,
+        column::OLD_STATE,
+        column::NEW_STATE,
+        column::TID,
+    ] {
+        let mut columns = batch.columns().to_vec();
+        let place = schema.index_of(missing).expect("a column");
+        columns[place] = new_null_array(columns[place].data_type(), 2);
+        let without = RecordBatch::try_new(Arc::clone(&schema), columns).expect("a batch");
+        assert_eq!(told(&without), (1, 1), "without {missing}");
+    }
+}
