@@ -260,11 +260,8 @@ impl Packer {
             batches.push(encoder.batch(&self.schema)?);
             Ok(())
         })?;
-        // Hardly ever there is one.
-        if !batches.is_empty() {
-            for (batch, stats) in batches {
-                packed(self.pack(&batch, stats)?)?;
-            }
+        for (batch, stats) in batches {
+            packed(self.pack(&batch, stats)?)?;
         }
         Ok(())
     }
