@@ -2,15 +2,11 @@
 //!
 //! The kernel side needs three things that a plain Rust installation lacks. They are looked for first: a missing one ends
 //! the build with one sentence that says what to do, in place of whatever a compiler or linker says when it is missing.
-//!
-//! Not for: building without feature `live`. Then nothing of this is needed, and nothing of this runs.
 
 fn main() {
-    #[cfg(feature = "live")]
     live::build();
 }
 
-#[cfg(feature = "live")]
 mod live {
     use std::env;
     use std::path::Path;

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tracer::recording::{Reader, forge};
+use tracer_core::recording::{Reader, forge};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut messages = Vec::new();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tracer::recording::Reader;
+use tracer_core::recording::Reader;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(mut reader) = Reader::open(std::io::Cursor::new(bytes)) {

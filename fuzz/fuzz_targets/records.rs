@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tracer::event::decode;
-use tracer::names::Names;
+use tracer_core::event::decode;
+use tracer_core::names::RecordNames;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = decode(bytes, &mut Names::of_records(), |_| {});
+    let _ = decode(bytes, &mut RecordNames, |_| {});
 });

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracer::clock::Clock;
-use tracer::event::Ktime;
-use tracer::report::host::HostFacts;
 use tracer::tui::app::App;
 use tracer::tui::feed::{Frame, feed};
 use tracer::tui::{About, Look, stress, terminal};
+use tracer_core::clock::Clock;
+use tracer_core::event::Ktime;
+use tracer_core::report::host::HostFacts;
 
 fn main() {
     let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };

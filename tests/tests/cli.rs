@@ -119,7 +119,7 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
     let lab = Lab::with_ports(40000, 40031)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
     let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/schema/report.schema.json");
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/schema/report.schema.json");
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut report = Tracer::report(lab.dir())?;
         // Something in every list: failures, open and finished connections.

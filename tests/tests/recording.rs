@@ -278,7 +278,7 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
     let fifo = lab.file("fifo");
     output(Command::new("mkfifo").arg(&fifo))?;
     // A pipe is read like any other file, if somebody writes a recording into it.
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src/recording/samples/v1");
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/src/recording/samples/v1");
     let clean = samples.join("clean.arrow");
     let piped = Command::new("sh")
         .args([
@@ -303,7 +303,7 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
 fn exports_hold_what_the_recording_holds_and_redacted_ones_no_name_of_it() -> Result<()> {
     require!(Need::Python);
     let lab = Lab::new()?;
-    let clean = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src/recording/samples/v1/clean.arrow");
+    let clean = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/src/recording/samples/v1/clean.arrow");
     let export = |more: &[&str]| printed(&[&["export", text(&clean)], more].concat()).map(|(out, _)| out);
 
     let lines = export(&["--format", "jsonl"])?;

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tracer::event::{self, Event, Namer, ProcessFacts};
 use tracer_common::{Header, RecordKind, TaskRecord, TimeWaitRecord, TransitionRecord};
+use tracer_core::event::{self, Event, Namer, ProcessFacts};
 
 use common::{Churn, Connection, SECOND, tracker};
 

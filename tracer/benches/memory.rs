@@ -8,7 +8,7 @@ mod common;
 use std::process::Command;
 
 use common::{Churn, Connection, SECOND, tracker};
-use tracer::event::Ktime;
+use tracer_core::event::Ktime;
 
 const FIGURES: [&str; 4] = ["flow", "time_wait", "full", "hour"];
 

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
-use tracer::event::Event;
 use tracer::source::baseline::{Scope, pass};
-use tracer::tracker::{Config, Tracker};
+use tracer_core::event::Event;
+use tracer_core::tracker::{Config, Tracker};
 
 const ROUNDS: usize = 20;
 const SOCKETS: u16 = 10_000;

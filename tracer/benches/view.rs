@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use common::{Churn, tracker_for};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
-use tracer::event::Ktime;
 use tracer::run::view::Pace;
-use tracer::tracker::Tracker;
-use tracer::tracker::snapshot::Wanted;
-use tracer::tracker::snapshot::detail::{Place, Wish};
 use tracer::tui::feed::{self, Frame, Order, Publisher, Status};
 use tracer::tui::stress::{self, Screen};
+use tracer_core::event::Ktime;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::detail::{Place, Wish};
 
 const SIZE: (u16, u16) = (200, 50);
 const FLOWS: u32 = 100_000;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::filter::Filter;
-use crate::report::check::Condition;
 use crate::run::times::When;
-use crate::source::replay::Speed;
 use crate::stream::What;
-use crate::tracker::workload::By;
+use tracer_core::filter::Filter;
+use tracer_core::replay::Speed;
+use tracer_core::report::check::Condition;
+use tracer_core::tracker::workload::By;
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -48,7 +48,6 @@ pub enum Command {
     /// The full-screen view (also without a command); ? lists its keys
     ///
     /// Where stdout is no terminal it is `stream`.
-    #[cfg(feature = "live")]
     #[command(after_help = FILTER_HELP)]
     Live(LiveArgs),
     /// One line per connect failure and finished flow, as they happen
@@ -56,7 +55,6 @@ pub enum Command {
     /// A flow's lifetime runs from its first transition (SYN_SENT, or ESTABLISHED for accepted ones) to the end of its full
     /// socket; TIME_WAIT comes after it. An owner marked ~ is inferred (a listener in place of the process that accepted,
     /// a socket that existed before the start).
-    #[cfg(feature = "live")]
     #[command(after_help = FILTER_HELP)]
     Stream(StreamArgs),
     /// Trace for a while, or read a recording, then print the verdict
@@ -70,7 +68,6 @@ pub enum Command {
     /// Ends after --for, on Ctrl-C or on TERM, or with the command behind --, whose exit code it passes on. With --max-size or
     /// --max-age it writes FILE.000001.arrow and so on, and removes the oldest. With --on it holds the last minutes in memory and
     /// writes them when it happens. A crash takes the last two seconds with it, a power cut the last four; the rest is read.
-    #[cfg(feature = "live")]
     Record(RecordArgs),
     /// The full-screen view of a recording, or what stream would have printed then
     ///
@@ -87,12 +84,10 @@ pub enum Command {
     /// What this host allows, and what is lost without the rest
     ///
     /// Exit code 0: everything; 1: portchurn works with the losses listed; 2: it cannot trace this host.
-    #[cfg(feature = "live")]
     Doctor(DoctorArgs),
     /// Build an incident in network namespaces of its own, trace it, explain it, remove it
     ///
     /// Takes about half a minute and touches nothing outside its namespaces.
-    #[cfg(feature = "live")]
     Demo,
 }
 
@@ -156,7 +151,6 @@ pub struct ScreenArgs {
     pub ascii: bool,
 }
 
-#[cfg(feature = "live")]
 #[derive(Debug, Default, Args)]
 pub struct LiveArgs {
     #[command(flatten)]

@@ -4,17 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracer::cli::{self, Cli, Command, exit};
-#[cfg(feature = "live")]
 use tracer::demo;
 use tracer::run;
 
 fn main() -> ExitCode {
-    #[cfg(feature = "live")]
     if let Some(code) = role() {
         return code;
     }
     let cli = Cli::parse();
-    #[cfg(feature = "live")]
     run::log::init();
     ExitCode::from(match dispatch(&cli) {
         Ok(code) => code,
@@ -25,19 +22,11 @@ fn main() -> ExitCode {
     })
 }
 
-#[cfg(feature = "live")]
 fn refused(error: &anyhow::Error) -> bool {
     error.downcast_ref::<run::StartError>().is_some()
 }
 
-/// Without `live` nothing needs permission.
-#[cfg(not(feature = "live"))]
-fn refused(_: &anyhow::Error) -> bool {
-    false
-}
-
 /// The demo starts this executable again for its workload, which is no command of ours.
-#[cfg(feature = "live")]
 fn role() -> Option<ExitCode> {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -52,14 +41,9 @@ fn role() -> Option<ExitCode> {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    #[cfg(feature = "live")]
     let bare = Command::Live(cli::LiveArgs::default());
-    #[cfg(feature = "live")]
     let command = cli.command.as_ref().unwrap_or(&bare);
-    #[cfg(not(feature = "live"))]
-    let Some(command) = &cli.command else { return Ok(usage("a command is needed; --help lists them")) };
     match command {
-        #[cfg(feature = "live")]
         Command::Live(args) => match cli::filter(&args.filter) {
             Ok(filter) => run::view::live(args, filter)?,
             Err(error) => return Ok(usage(&error)),
@@ -78,16 +62,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Command::Export(args) => run::export::run(args)?,
         Command::Diff(args) => run::diff::run(args)?,
         Command::Check(args) => return run::check::run(args),
-        #[cfg(feature = "live")]
         Command::Record(args) => return run::record::run(args),
-        #[cfg(feature = "live")]
         Command::Stream(args) => match cli::filter(&args.filter) {
             Ok(filter) => run::stream(args, filter.as_ref())?,
             Err(error) => return Ok(usage(&error)),
         },
-        #[cfg(feature = "live")]
         Command::Demo => run::demo::run()?,
-        #[cfg(feature = "live")]
         Command::Doctor(args) => return run::doctor::print(args),
     }
     Ok(exit::OK)

@@ -26,14 +26,12 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 13] = [
     Step { name: "format", after: None, work: format },
     Step { name: "layers", after: None, work: layers::check_workspace },
     Step { name: "clippy, host", after: None, work: clippy_host },
     Step { name: "clippy, BPF target", after: None, work: clippy_bpf },
-    Step { name: "clippy, without live", after: None, work: clippy_without_live },
     Step { name: "unit and property tests", after: None, work: unit_tests },
-    Step { name: "unit tests, without live", after: None, work: unit_tests_without_live },
     Step { name: "rustdoc", after: None, work: rustdoc },
     Step { name: BUILD, after: None, work: || build_release().map(drop) },
     Step { name: "fuzz", after: None, work: fuzz },
@@ -44,9 +42,6 @@ const STEPS: [Step; 15] = [
     // Last: it sees what the others left behind.
     Step { name: "clean tree", after: None, work: clean_tree },
 ];
-
-/// xtask is in it for its dependencies: with the features that it asks of them, those of the other steps can be used again.
-const WITHOUT_LIVE: [&str; 5] = ["-p", "tracer", "-p", "xtask", "--no-default-features"];
 
 enum Outcome {
     Passed(Duration),
@@ -109,10 +104,6 @@ fn clippy_host() -> Result<()> {
     run(cargo().args(scope).args(["--", "-D", "warnings"]))
 }
 
-fn clippy_without_live() -> Result<()> {
-    run(cargo().arg("clippy").args(WITHOUT_LIVE).args(["--all-targets", "--", "-D", "warnings"]))
-}
-
 /// As aya-build compiles it, in a directory of its own: the flags differ from those of the host.
 fn clippy_bpf() -> Result<()> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
@@ -144,10 +135,6 @@ fn bpf_flags() -> OsString {
 
 fn unit_tests() -> Result<()> {
     run(cargo().args(["test", "--no-fail-fast"]))
-}
-
-fn unit_tests_without_live() -> Result<()> {
-    run(cargo().arg("test").args(WITHOUT_LIVE).arg("--no-fail-fast"))
 }
 
 /// Each target for a minute, from the corpus in the repository; what is found stays out of it.

@@ -98,8 +98,7 @@ fn test() -> Result<()> {
     e2e::e2e(&e2e::Options::default())
 }
 
-/// Unit and property tests, with the kernel side and without.
+/// Unit and property tests.
 fn unit_tests() -> Result<()> {
-    shell::run(shell::cargo().arg("test"))?;
-    shell::run(shell::cargo().args(["test", "-p", "tracer", "--no-default-features", "--lib"]))
+    shell::run(shell::cargo().arg("test"))
 }

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use tracer::event::{
+use tracer_core::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie, SocketId,
     TcpState, TimeWaitEvent, Transition,
 };
-use tracer::tracker::snapshot::Wanted;
-use tracer::tracker::{Config, Tracker};
+use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::{Config, Tracker};
 
 pub const SECOND: u64 = 1_000_000_000;
 const NETNS: Netns = Netns(4_026_531_840);

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::event::Netns;
+use tracer_core::event::Netns;
 
 use child::Child;
 pub use protocol::Counts;

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::event::Netns;
+use tracer_core::event::Netns;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const BACKEND: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 66, 0, 2), 8443);

@@ -9,9 +9,9 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::Serialize;
 
-use crate::clock::Clock;
-use crate::event::{FlowKey, Ktime};
-use crate::tracker::snapshot::{FailedConnect, FlowEnd, Notice};
+use tracer_core::clock::Clock;
+use tracer_core::event::{FlowKey, Ktime};
+use tracer_core::tracker::snapshot::{FailedConnect, FlowEnd, Notice};
 
 /// Rows of a batch.
 const ROWS: usize = 1 << 16;
@@ -117,7 +117,7 @@ impl Flows {
         end: Ktime,
         lasted_ms: Option<f64>,
         key: &FlowKey,
-        owner: Option<&crate::tracker::snapshot::Owner>,
+        owner: Option<&tracer_core::tracker::snapshot::Owner>,
     ) {
         self.rows += 1;
         let end = self.wall(end);

@@ -10,8 +10,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::event::{Addr, Endpoint, Event, FlowKey, ProcessFacts};
-use crate::recording::{Header, Step};
+use tracer_core::event::{Addr, Endpoint, Event, FlowKey, ProcessFacts};
+use tracer_core::recording::{Header, Step};
 
 /// First byte of the addresses that stand in for others: unique local ones (RFC 4193), which nobody routes.
 const UNIQUE_LOCAL: u8 = 0xfd;
@@ -120,7 +120,7 @@ impl Redactor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Ktime, Netns, SocketId, TcpState, Transition};
+    use tracer_core::event::{Ktime, Netns, SocketId, TcpState, Transition};
 
     fn transition(remote: &str) -> Step {
         let endpoint = |text: &str| Endpoint { addr: Addr::from(text.parse::<IpAddr>().expect("an address")), port: 1 };
@@ -175,7 +175,7 @@ mod tests {
         let step = Redactor::default().step(Step::Event(Event::Process(Box::new(facts))));
         assert!(!format!("{step:?}").contains("secret"), "{step:?}");
         let header = Header {
-            host: crate::recording::header::Host {
+            host: tracer_core::recording::header::Host {
                 hostname: Some("secret".into()),
                 boot_id: Some("secret".into()),
                 ..Default::default()

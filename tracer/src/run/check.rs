@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{playback, show};
+use super::show;
 use crate::cli::{CheckArgs, exit};
-use crate::report::check::Held;
+use tracer_core::playback;
+use tracer_core::report::check::Held;
 
 /// Prints what holds, and nothing if nothing does.
 ///

@@ -10,10 +10,10 @@ use super::session::Live;
 use super::show::{self, colour, retain};
 use crate::cli::TraceArgs;
 use crate::demo::{Counts, Incident};
-use crate::filter::{Filter, Subject};
 use crate::stream::{Format, Outcome, Selection, Stream, What};
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::{Failure, Notice, Wanted};
+use tracer_core::filter::{Filter, Subject};
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{Failure, Notice, Wanted};
 
 /// Failures shown one by one; the rest is in the report.
 const SHOWN_FAILURES: u32 = 5;

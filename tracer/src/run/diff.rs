@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{playback, show};
+use super::show;
 use crate::cli::DiffArgs;
-use crate::clock::Clock;
-use crate::report::diff::{Diff, Side};
-use crate::report::host::HostFacts;
-use crate::tracker::snapshot::Snapshot;
-use crate::tracker::workload::By;
+use tracer_core::clock::Clock;
+use tracer_core::playback;
+use tracer_core::report::diff::{Diff, Side};
+use tracer_core::report::host::HostFacts;
+use tracer_core::tracker::snapshot::Snapshot;
+use tracer_core::tracker::workload::By;
 
 /// What a recording came to. The tracker is gone by then: two of them may be more than a machine has to spare.
 fn outcome(path: &Path, by: Option<By>) -> Result<(Snapshot, HostFacts, Clock, String)> {

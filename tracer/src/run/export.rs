@@ -6,16 +6,16 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::playback;
 use crate::cli::{ExportArgs, ExportFormat, Exported};
 use crate::export::flows::{self, Flows};
 use crate::export::redact::Redactor;
 use crate::export::table::{Dataset, Lines, Parquet, Table, TableError, Text};
-use crate::recording::writer::Sink;
-use crate::recording::{Header, Step, Tabler, Writer};
-use crate::source::replay::Replay;
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::Wanted;
+use tracer_core::playback;
+use tracer_core::recording::writer::Sink;
+use tracer_core::recording::{Header, Step, Tabler, Writer};
+use tracer_core::replay::Replay;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::Wanted;
 
 /// Exports what was asked for.
 ///
@@ -101,7 +101,7 @@ fn arrow(file: File, header: &Header, next: &mut impl FnMut() -> Result<Option<S
 }
 
 fn create(path: &Path, force: bool) -> Result<File> {
-    crate::recording::create(path, force).map_err(|error| match error.kind() {
+    tracer_core::recording::create(path, force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
         _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
     })

@@ -7,20 +7,14 @@
 //! ```
 
 pub mod check;
-#[cfg(feature = "live")]
 pub mod demo;
 pub mod diff;
-#[cfg(feature = "live")]
 pub mod doctor;
 pub mod export;
 pub mod log;
-pub mod playback;
-#[cfg(feature = "live")]
 mod privileges;
-#[cfg(feature = "live")]
 pub mod record;
 pub mod replay;
-#[cfg(feature = "live")]
 mod session;
 mod show;
 mod signals;
@@ -31,11 +25,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-#[cfg(feature = "live")]
 pub use session::{Finished, Live, StartError};
 
 use crate::cli::ReportArgs;
-use crate::filter::Filter;
+use tracer_core::filter::Filter;
 
 /// `portchurn report`: of a recording, or of a live trace until the time is up or a signal comes.
 ///
@@ -44,7 +37,7 @@ use crate::filter::Filter;
 pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -> Result<()> {
     let (mut snapshot, host, clock) = match file {
         Some(file) => {
-            let played = playback::play(file, args.trace.by)?;
+            let played = tracer_core::playback::play(file, args.trace.by)?;
             (played.tracker.snapshot(), played.host, played.clock)
         }
         None => live_report(args)?,
@@ -55,14 +48,14 @@ pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -
     show::report(&snapshot, &host, &clock, args.json)
 }
 
-type Concluded = (crate::tracker::snapshot::Snapshot, crate::report::host::HostFacts, crate::clock::Clock);
+type Concluded =
+    (tracer_core::tracker::snapshot::Snapshot, tracer_core::report::host::HostFacts, tracer_core::clock::Clock);
 
-#[cfg(feature = "live")]
 fn live_report(args: &ReportArgs) -> Result<Concluded> {
     use std::io::{self, IsTerminal as _};
     use std::ops::ControlFlow;
 
-    let live = Live::start(&args.trace, crate::tracker::snapshot::Wanted::default())?;
+    let live = Live::start(&args.trace, tracer_core::tracker::snapshot::Wanted::default())?;
     live.ready();
     if io::stderr().is_terminal() {
         eprintln!("portchurn: tracing for {:?}; Ctrl-C ends it early and prints the report", args.duration);
@@ -70,11 +63,6 @@ fn live_report(args: &ReportArgs) -> Result<Concluded> {
     let clock = live.clock;
     let finished = live.run(Some(args.duration), |_| ControlFlow::Continue(()))?;
     Ok((finished.tracker.snapshot(), finished.host, clock))
-}
-
-#[cfg(not(feature = "live"))]
-fn live_report(_: &ReportArgs) -> Result<Concluded> {
-    anyhow::bail!("this portchurn was built without `live` and cannot trace: name a recording to report on")
 }
 
 /// The recording that the first word may name, and the words of the filter. A word is a file if it is `-`, exists, or holds
@@ -90,7 +78,6 @@ pub fn split_file(words: &[String]) -> (Option<PathBuf>, &[String]) {
 ///
 /// # Errors
 /// The trace could not start ([`StartError`]) or a line not be written.
-#[cfg(feature = "live")]
 pub fn stream(args: &crate::cli::StreamArgs, filter: Option<&Filter>) -> Result<()> {
     use std::io::{self, IsTerminal as _};
     use std::ops::ControlFlow;

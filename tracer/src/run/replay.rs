@@ -6,14 +6,15 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 
+use super::show;
 use super::times::When;
-use super::{playback, show};
 use crate::cli::ReplayArgs;
-use crate::event::Ktime;
-use crate::filter::Filter;
-use crate::recording::Step;
-use crate::source::replay::{Pacer, Replay};
 use crate::stream::{Format, Outcome, Selection, Stream};
+use tracer_core::event::Ktime;
+use tracer_core::filter::Filter;
+use tracer_core::playback;
+use tracer_core::recording::Step;
+use tracer_core::replay::{Pacer, Replay};
 
 /// Prints the lines of a recording at the speed that is asked for.
 ///

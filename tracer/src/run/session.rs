@@ -13,21 +13,23 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::record::tap::Tap;
-use super::{playback, privileges, signals};
+use super::{privileges, signals};
 use crate::cli::{TierChoice, TraceArgs};
-use crate::clock::Clock;
-use crate::event::{self, Ktime};
+use crate::host_clock;
 use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
 use crate::probe::{self, Degradation, Host, Options, ProbeError, Tier, attach};
-use crate::recording::{Header, header};
-use crate::report::host::{Degradation as Degraded, HostFacts};
+use crate::source::Batch;
 use crate::source::baseline::{self, Pass, Scope};
 use crate::source::live::{Command, Live as Reader};
-use crate::source::{self, Batch};
-use crate::tracker::findings::{Knobs, Thresholds};
-use crate::tracker::snapshot::Wanted;
-use crate::tracker::{Config, Tracker};
+use tracer_core::clock::Clock;
+use tracer_core::event::{self, Ktime};
+use tracer_core::playback;
+use tracer_core::recording::{Header, header};
+use tracer_core::report::host::{Degradation as Degraded, HostFacts};
+use tracer_core::tracker::findings::{Knobs, Thresholds};
+use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::{Config, Tracker};
 
 /// Batches of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
 /// the reader waits, the ring fills, and the kernel side counts what does not fit.
@@ -91,7 +93,7 @@ impl Live {
             ));
         }
         let session = attach::attach(&host, plan).map_err(refused)?;
-        let clock = Clock::sample().context("reading the clocks")?;
+        let clock = host_clock::sample().context("reading the clocks")?;
         privileges::drop_unneeded()?;
         for note in &session.notes {
             eprintln!("portchurn: {note}");
@@ -107,7 +109,7 @@ impl Live {
             notices,
         };
         let mut tracker = Tracker::new(config.clone());
-        let begin = source::now();
+        let begin = host_clock::now();
         tracker.begin(begin);
         let mut facts = HostFacts {
             hostname: Some(host.hostname.clone()),

@@ -5,14 +5,14 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 
-use crate::clock::Clock;
-use crate::filter::{Filter, Subject};
-use crate::report::host::HostFacts;
-use crate::report::json::Report;
-use crate::report::text;
 use crate::stream::{Outcome, Stream};
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::{Notice, Snapshot};
+use tracer_core::clock::Clock;
+use tracer_core::filter::{Filter, Subject};
+use tracer_core::report::host::HostFacts;
+use tracer_core::report::json::Report;
+use tracer_core::report::text;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{Notice, Snapshot};
 
 /// Lines are this wide where the reader is no terminal.
 const PIPE_COLUMNS: usize = 120;
@@ -57,22 +57,10 @@ pub fn colour() -> bool {
 /// Columns of the terminal, as the shell tells or the terminal itself.
 pub fn width() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    asked.or_else(terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
-}
-
-#[cfg(feature = "live")]
-fn terminal_columns() -> Option<usize> {
-    crate::sys::terminal_columns()
-}
-
-/// Only `live` asks the kernel.
-#[cfg(not(feature = "live"))]
-fn terminal_columns() -> Option<usize> {
-    None
+    asked.or_else(crate::sys::terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
 }
 
 /// `12 B`, `3.4 kB`, `5.6 MB`.
-#[cfg(feature = "live")]
 pub fn bytes(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),

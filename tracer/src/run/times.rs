@@ -4,9 +4,9 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
-use crate::clock::Clock;
-use crate::event::Ktime;
-use crate::source::replay::Span;
+use tracer_core::clock::Clock;
+use tracer_core::event::Ktime;
+use tracer_core::replay::Span;
 
 /// What was typed, before it is known what it is about.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, setns};
 
 use super::sock_diag;
-use crate::event::{Baseline, Event, Netns, NetnsFacts};
+use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::Degradation;
+use tracer_core::event::{Baseline, Event, Netns, NetnsFacts};
 
 /// The outcome of a pass.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ pub fn pass(scope: Scope) -> Pass {
 }
 
 fn run(scope: Scope) -> Pass {
-    let started = super::now();
+    let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
     let own = fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns);
@@ -80,11 +81,11 @@ fn run(scope: Scope) -> Pass {
         let netns = if scope.merged { Netns(0) } else { namespace.netns };
         pass.namespaces += 1;
         limits.extend(sysctls(netns, namespace.name.clone()));
-        let began = super::now();
+        let began = host_clock::now();
         match sock_diag::dump(netns) {
             Ok(rows) => {
                 pass.sockets += rows.len();
-                sockets.push((netns, began, super::now(), rows));
+                sockets.push((netns, began, host_clock::now(), rows));
             }
             Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
         }
@@ -105,11 +106,11 @@ fn run(scope: Scope) -> Pass {
     }
     pids.sort_unstable();
     pids.dedup();
-    let now = super::now();
+    let now = host_clock::now();
     pass.facts.extend(pids.into_iter().filter_map(|pid| Some(Event::Process(Box::new(proc.facts_of(pid, now)?)))));
     pass.facts.append(&mut limits);
     pass.facts.append(&mut lists);
-    pass.nanos = super::now().since(started);
+    pass.nanos = host_clock::now().since(started);
     pass
 }
 
@@ -127,7 +128,7 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
 
 /// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
 fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
-    let ktime = super::now();
+    let ktime = host_clock::now();
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
     let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
     let port_range = read("ipv4/ip_local_port_range").and_then(|text| {

@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 use tracer_common::Counter;
 
 use super::Batch;
-use crate::event::{Event, Ktime, LossCounts};
+use crate::host_clock;
 use crate::probe::Session;
+use tracer_core::event::{Event, Ktime, LossCounts};
 
 /// A batch is handed on at this size, so that the tracker works while the ring is still being read.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -66,7 +67,7 @@ impl Live {
             match commands.recv_timeout(self.pause) {
                 Ok(Command::Facts(facts)) => {
                     if !self.drain(out, false)
-                        || out.send(Batch { now: super::now(), records: Bytes::new(), facts }).is_err()
+                        || out.send(Batch { now: host_clock::now(), records: Bytes::new(), facts }).is_err()
                     {
                         return;
                     }
@@ -93,7 +94,7 @@ impl Live {
 
     /// Hands on everything that is in the ring now. False if nobody listens.
     fn drain(&mut self, out: &SyncSender<Batch>, last: bool) -> bool {
-        let now = super::now();
+        let now = host_clock::now();
         let mut idle = true;
         while let Some(item) = self.session.ring.next() {
             idle = false;

@@ -1,24 +1,11 @@
-//! Where events come from: the kernel of this host, or (elsewhere) a recording. Whoever consumes them cannot tell which.
+//! Where live events come from: the kernel of this host.
 
-#[cfg(feature = "live")]
 pub mod baseline;
-#[cfg(feature = "live")]
 pub mod live;
-pub mod replay;
-#[cfg(feature = "live")]
 pub mod sock_diag;
-pub mod synthetic;
 
 use bytes::Bytes;
-
-use crate::event::{Event, Ktime};
-
-/// `CLOCK_MONOTONIC`, the clock of records. It cannot fail on Linux; were it to, time would stand still, which every reader of a
-/// batch survives.
-#[cfg(feature = "live")]
-pub fn now() -> Ktime {
-    crate::clock::Clock::ktime_now().unwrap_or_default()
-}
+use tracer_core::event::{Event, Ktime};
 
 /// What one read of a source yields.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHe
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::event::{Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow, TcpState};
+use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow, TcpState};
 
 /// A socket row with what only /proc can resolve.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@
 
 use serde::Serialize;
 
-use crate::clock::Clock;
-use crate::event::{Addr, Endpoint, FlowKey, Ktime, Netns, TcpState};
-use crate::tracker::snapshot::{Ended, Failure, Lost, Notice, Opened, Owner};
+use tracer_core::clock::Clock;
+use tracer_core::event::{Addr, Endpoint, FlowKey, Ktime, Netns, TcpState};
+use tracer_core::tracker::snapshot::{Ended, Failure, Lost, Notice, Opened, Owner};
 
 /// JSON Schema (2020-12) of a line.
 pub const SCHEMA: &str = include_str!("../../schema/stream.schema.json");

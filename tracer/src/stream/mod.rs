@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::clock::Clock;
-use crate::event::Ktime;
-use crate::tracker::snapshot::{Lost, Notice, Wanted};
+use tracer_core::clock::Clock;
+use tracer_core::event::Ktime;
+use tracer_core::tracker::snapshot::{Lost, Notice, Wanted};
 
 /// A pipe's reader should wait no longer than this: whoever drives a [`Stream`] calls [`Stream::flush`] at least as often.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);

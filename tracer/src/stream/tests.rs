@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use crate::event::{Addr, Endpoint, FlowKey, Netns, TcpState};
-use crate::report::sample::{NETNS, START, addr, clock};
-use crate::tracker::snapshot::{Ended, FailedConnect, Failure, FlowEnd, Opened, Owner, StateChange};
+use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, TcpState};
+use tracer_core::report::sample::{NETNS, START, addr, clock};
+use tracer_core::tracker::snapshot::{Ended, FailedConnect, Failure, FlowEnd, Opened, Owner, StateChange};
 
 fn key(local: &str, local_port: u16, remote: &str, remote_port: u16) -> FlowKey {
     FlowKey {
@@ -223,7 +223,7 @@ fn colour_is_only_added() {
     let plain = written(text(120), all());
     let coloured = written(Format::Text { colour: true, width: 120, zone: TimeZone::UTC }, all());
     assert_ne!(coloured, plain);
-    assert_eq!(crate::layout::page::without_colour(&coloured), plain);
+    assert_eq!(tracer_core::layout::page::without_colour(&coloured), plain);
 }
 
 #[test]

@@ -6,11 +6,11 @@
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
 
-use crate::clock::Clock;
-use crate::event::{Endpoint, FlowKey, Ktime};
-use crate::layout::human::{brief, number};
-use crate::layout::page::{Paint, left, safe};
-use crate::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
+use tracer_core::clock::Clock;
+use tracer_core::event::{Endpoint, FlowKey, Ktime};
+use tracer_core::layout::human::{brief, number};
+use tracer_core::layout::page::{Paint, left, safe};
+use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
 /// From this width on there is room for the local end of a flow; below, words are shorter too.
 const WIDE: usize = 110;

@@ -14,9 +14,9 @@ use super::feed::{Frame, Order};
 pub use super::page::{Cursor, Page, Pane, RowId, Sort};
 use super::prompt::Prompt;
 use super::rows::Rows;
-use crate::filter::Filter;
-use crate::tracker::snapshot::Severity;
-use crate::tracker::snapshot::detail::{DestinationDetail, FlowDetail, Place, Wish, WorkloadDetail};
+use tracer_core::filter::Filter;
+use tracer_core::tracker::snapshot::Severity;
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, FlowDetail, Place, Wish, WorkloadDetail};
 
 /// What a key or a click leads to outside of the view.
 #[derive(Clone, Debug, PartialEq)]

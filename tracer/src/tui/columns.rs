@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::render::bar;
 use super::{About, Look};
-use crate::clock::Clock;
-use crate::event::{Addr, Endpoint, Ktime, TcpState};
-use crate::layout::human::{brief, number, rate, seconds, short};
-use crate::layout::page::{Paint, safe};
-use crate::tracker::snapshot::detail::{FailureRecord, PortUse, Step};
-use crate::tracker::snapshot::{
+use tracer_core::clock::Clock;
+use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
+use tracer_core::layout::human::{brief, number, rate, seconds, short};
+use tracer_core::layout::page::{Paint, safe};
+use tracer_core::tracker::snapshot::detail::{FailureRecord, PortUse, Step};
+use tracer_core::tracker::snapshot::{
     Attribution, Destination, Failed, Failure, Finding, Owner, Process, Severity, Snapshot, Workload,
 };
 
@@ -120,7 +120,7 @@ pub fn endpoint(addr: Addr, port: u16) -> String {
 }
 
 /// `web`, else the inode number.
-pub fn netns(snapshot: &Snapshot, netns: crate::event::Netns) -> String {
+pub fn netns(snapshot: &Snapshot, netns: tracer_core::event::Netns) -> String {
     let named = snapshot.namespaces.iter().find(|found| found.netns == netns).and_then(|found| found.name.as_deref());
     match named {
         Some(name) => name.to_owned(),

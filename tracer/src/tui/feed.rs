@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::event::Ktime;
-use crate::tracker::snapshot::Snapshot;
-use crate::tracker::snapshot::detail::{Details, Wish};
+use tracer_core::event::Ktime;
+use tracer_core::tracker::snapshot::Snapshot;
+use tracer_core::tracker::snapshot::detail::{Details, Wish};
 
 /// Orders that wait to be carried out; a human makes fewer.
 const ORDERS: usize = 64;

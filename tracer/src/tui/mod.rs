@@ -22,8 +22,8 @@ mod views;
 
 use jiff::tz::TimeZone;
 
-use crate::clock::Clock;
-use crate::report::host::HostFacts;
+use tracer_core::clock::Clock;
+use tracer_core::report::host::HostFacts;
 
 /// How the view may look on this terminal.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::event::{FlowKey, Ktime};
-use crate::tracker::snapshot::detail::Place;
+use tracer_core::event::{FlowKey, Ktime};
+use tracer_core::tracker::snapshot::detail::Place;
 
 /// A page.
 #[derive(Clone, Debug, PartialEq, Eq)]

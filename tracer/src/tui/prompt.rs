@@ -20,7 +20,7 @@ pub enum Typed {
 }
 
 /// Characters of a line: as long as a filter may be.
-const MAX_CHARS: usize = crate::filter::MAX_FILTER_CHARS;
+const MAX_CHARS: usize = tracer_core::filter::MAX_FILTER_CHARS;
 
 /// The line, its cursor, and what is wrong with it.
 #[derive(Clone, Debug)]

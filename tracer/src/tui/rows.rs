@@ -9,10 +9,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::app::{App, Page, Pane, RowId, Sort};
 use super::columns::{self, Column, Context, HolderRow};
 use super::feed::Frame;
-use crate::event::FlowKey;
-use crate::filter::{Filter, Subject};
-use crate::tracker::snapshot::detail::{DestinationDetail, FailureRecord, Place, PortUse};
-use crate::tracker::snapshot::{Attribution, Finding, Owner, Workload};
+use tracer_core::event::FlowKey;
+use tracer_core::filter::{Filter, Subject};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, FailureRecord, Place, PortUse};
+use tracer_core::tracker::snapshot::{Attribution, Finding, Owner, Workload};
 
 /// A table of any kind, for whoever treats them alike.
 pub trait Visit {
@@ -26,7 +26,7 @@ pub struct Rows {
     /// Rows shown, and how many there would be without the filter.
     tables: Vec<(Pane, Vec<usize>, usize)>,
     holders: Vec<HolderRow>,
-    steps: Vec<crate::tracker::snapshot::detail::Step>,
+    steps: Vec<tracer_core::tracker::snapshot::detail::Step>,
 }
 
 impl Rows {
@@ -137,8 +137,8 @@ impl Rows {
                 let port = destination(app)?.used.get(index)?.port;
                 Some(Page::Flow(FlowKey {
                     netns: place.netns,
-                    local: crate::event::Endpoint { addr: place.local_addr, port },
-                    remote: crate::event::Endpoint { addr: place.remote_addr, port: place.remote_port },
+                    local: tracer_core::event::Endpoint { addr: place.local_addr, port },
+                    remote: tracer_core::event::Endpoint { addr: place.remote_addr, port: place.remote_port },
                 }))
             }
             Pane::Processes | Pane::Steps => None,

@@ -18,11 +18,11 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 use super::app::App;
 use super::feed::{Frame, Viewer};
 use super::{About, Look, render, terminal};
-use crate::clock::Clock;
-use crate::event::{Addr, Ktime, Netns, TcpState};
-use crate::report::host::HostFacts;
-use crate::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
-use crate::tracker::snapshot::{
+use tracer_core::clock::Clock;
+use tracer_core::event::{Addr, Ktime, Netns, TcpState};
+use tracer_core::report::host::HostFacts;
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
+use tracer_core::tracker::snapshot::{
     Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, States,
     TimeWaitStats, Workload,
 };
@@ -155,9 +155,9 @@ impl Screen {
     }
 
     /// Shows what is behind the filter text, as if typed.
-    pub fn filter(&mut self, text: &str) -> Result<(), crate::filter::FilterError> {
+    pub fn filter(&mut self, text: &str) -> Result<(), tracer_core::filter::FilterError> {
         let about = self.app.about.clone();
-        let filter = crate::filter::Filter::parse(text)?;
+        let filter = tracer_core::filter::Filter::parse(text)?;
         self.app = App::new(about, TimeZone::UTC, Some(filter), text.to_owned());
         Ok(())
     }

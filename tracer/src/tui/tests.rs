@@ -14,14 +14,14 @@ use ratatui::buffer::Buffer;
 use super::app::{App, Effect};
 use super::feed::{Frame, Recording, Replay, Speed, Status};
 use super::{About, Look, render};
-use crate::event::{Endpoint, FlowKey, Ktime, TcpState};
-use crate::report::host::HostFacts;
-use crate::report::sample::{self, NETNS, SECOND, START, addr};
-use crate::tracker::snapshot::detail::{
+use tracer_core::event::{Endpoint, FlowKey, Ktime, TcpState};
+use tracer_core::report::host::HostFacts;
+use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
+use tracer_core::tracker::snapshot::detail::{
     Bucket, DestinationDetail, Details, FailureRecord, FlowDetail, HolderThen, Place, PortUse, Second, Shape, Step,
     WorkloadDetail,
 };
-use crate::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
+use tracer_core::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
 const UNICODE: Look = Look { colour: true, unicode: true, zone: TimeZone::UTC };
 const ASCII: Look = Look { colour: false, unicode: false, zone: TimeZone::UTC };

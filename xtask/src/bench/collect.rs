@@ -32,7 +32,14 @@ impl Collector {
         let portchurn = build_release()?;
         // Where no time is judged, none is spent on optimising.
         let (release, profile): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
-        run(cargo().arg("build").args(release).args(["-p", "tracer", "--example", GENERATOR]))?;
+        run(cargo().arg("build").args(release).args([
+            "-p",
+            "tracer-core",
+            "--features",
+            "testing",
+            "--example",
+            GENERATOR,
+        ]))?;
         run(cargo().arg("build").args(release).args(["-p", "portchurn-tests", "--bin", "meter", "--bin", "flood"]))?;
         let built = built(profile);
         Ok(Self {

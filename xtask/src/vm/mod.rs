@@ -50,7 +50,7 @@ const TOOLS: [&str; 14] = [
     "ip", "ss", "tc", "nsenter", "unshare", "setpriv", "ethtool", "curl", "sh", "env", "mount", "sleep", "head", "true",
 ];
 /// What the tests read from the source tree.
-const SOURCES: [&str; 3] = ["tests/Cargo.toml", "tracer/schema/report.schema.json", "tracer-ebpf/src/probes"];
+const SOURCES: [&str; 3] = ["tests/Cargo.toml", "tracer-core/schema/report.schema.json", "tracer-ebpf/src/probes"];
 const DOCTOR: &str = "doctor";
 /// In the ledger: the machine that writes it.
 const OWN: &str = "own";

@@ -13,7 +13,7 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use procfs::process::MountInfo;
 
 use super::{Coverage, ProcFs, bracketed, inode_to_netns, read};
-use crate::event::{Netns, text};
+use tracer_core::event::{Netns, text};
 
 /// Namespaces remembered: a node full of Kubernetes pods has hundreds.
 const MAX_NAMESPACES: usize = 4_096;

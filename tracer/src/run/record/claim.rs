@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::keep::{is_numbered, numbered};
-use crate::recording::create;
+use tracer_core::recording::create;
 
 /// See the module.
 pub struct Claim {

@@ -10,9 +10,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::recorder::Outcome;
-use crate::recording::writer::{Output, Packed, Packer};
-use crate::recording::{Header, Step, WriteError, Written, create};
-use crate::source::replay::Facts;
+use tracer_core::recording::writer::{Output, Packed, Packer};
+use tracer_core::recording::{Header, Step, WriteError, Written, create};
+use tracer_core::replay::Facts;
 
 /// A rotation keeps about this many files: retention throws away a quarter at a time.
 const PARTS: u64 = 4;

@@ -26,8 +26,8 @@ use self::tap::Progress;
 use super::session::Live;
 use super::show;
 use crate::cli::{RecordArgs, Trigger};
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::{Failure, Finding, Notice, Severity, Wanted};
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{Failure, Finding, Notice, Severity, Wanted};
 
 /// A line of progress this often, on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);

@@ -13,10 +13,10 @@ use tracer_common::TaskRecord;
 
 use super::keep::Keep;
 use super::tap::{Fed, Order, Progress, Tap};
-use crate::event::{self, Namer, ProcessFacts};
-use crate::names::Names;
-use crate::recording::writer::{Packed, Packer};
-use crate::recording::{Header, Step, WriteError, Written};
+use tracer_core::event::{self, Namer, ProcessFacts};
+use tracer_core::names::RecordNames;
+use tracer_core::recording::writer::{Packed, Packer};
+use tracer_core::recording::{Header, Step, WriteError, Written};
 
 /// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
 const ORDERS: usize = 64;
@@ -86,7 +86,7 @@ struct Told(std::vec::IntoIter<ProcessFacts>);
 
 impl Namer for Told {
     fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
-        self.0.next().unwrap_or_else(|| Names::of_records().process(record))
+        self.0.next().unwrap_or_else(|| RecordNames.process(record))
     }
 }
 
@@ -158,7 +158,7 @@ impl Worker {
             full.push(packed);
             Ok(())
         })?;
-        if self.keep.wants_facts() && crate::source::replay::Facts::is_one(&step) {
+        if self.keep.wants_facts() && tracer_core::replay::Facts::is_one(&step) {
             self.facts.push(step);
         }
         if self.since.is_none() {
@@ -195,9 +195,11 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Addr, Baseline, Endpoint, Event, FlowKey, Ktime, Netns, SocketCookie, SocketRow, TcpState};
     use crate::run::record::keep::{Bounds, numbered};
-    use crate::source::replay::Replay;
+    use tracer_core::event::{
+        Addr, Baseline, Endpoint, Event, FlowKey, Ktime, Netns, SocketCookie, SocketRow, TcpState,
+    };
+    use tracer_core::replay::Replay;
 
     /// A namespace that is full of TIME_WAITs has lists of several batches.
     #[test]
@@ -207,7 +209,7 @@ mod tests {
         let path = dir.join("a.arrow");
         let header = Header::default();
         let (nudge, _nudged) = mpsc::channel();
-        let file = crate::recording::create(&numbered(&path, 1), true).expect("a file");
+        let file = tracer_core::recording::create(&numbered(&path, 1), true).expect("a file");
         // A batch is more than a part, and a list less than all of them.
         let keep = Keep::rotation(&path, file, &header, Bounds { size: Some(3 << 20), age: None }, nudge);
         let mut worker = Worker {

@@ -10,10 +10,10 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use bytes::Bytes;
 use tracer_common::TaskRecord;
 
-use crate::event::{Event, Ktime, LossCounts, Namer, ProcessFacts};
 use crate::names::Names;
 use crate::source::Batch;
-use crate::tracker::Tracker;
+use tracer_core::event::{Event, Ktime, LossCounts, Namer, ProcessFacts};
+use tracer_core::tracker::Tracker;
 
 /// While nothing happens the clock of a recorded trace moves this often: each time is a row.
 const TICK_NANOS: u64 = 100_000_000;
@@ -112,7 +112,7 @@ impl Tap {
         let mut keeping = Keeping { names, kept: Vec::new() };
         // Without the word on the loss, which would add to the loss.
         let mut events = batch.facts.len() as u64;
-        let skipped = crate::event::decode(&batch.records, &mut keeping, |event| {
+        let skipped = tracer_core::event::decode(&batch.records, &mut keeping, |event| {
             events += 1;
             tracker.ingest(&event);
         });
@@ -161,9 +161,9 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::event::{Netns, NetnsFacts};
     use crate::names::proc_fs::ProcFs;
-    use crate::tracker::Config;
+    use tracer_core::event::{Netns, NetnsFacts};
+    use tracer_core::tracker::Config;
 
     /// A recorder that waits for its disk takes nothing out of the queue.
     #[test]

@@ -4,9 +4,9 @@
 //! the screen stay those of `report`. The states lie close together near the present position and ever further apart behind it:
 //! going back by a step costs about a step, going back by half of the file costs about that half, and there are few of them.
 
-use crate::event::Ktime;
-use crate::source::replay::Mark;
-use crate::tracker::Tracker;
+use tracer_core::event::Ktime;
+use tracer_core::replay::Mark;
+use tracer_core::tracker::Tracker;
 
 /// Steps between two states: read again in a fraction of a second.
 const SPACING: u64 = 500_000;
@@ -98,7 +98,7 @@ impl Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Config;
+    use tracer_core::tracker::Config;
 
     /// Where states lie after so many steps.
     fn after(steps: u64) -> Checkpoints {

@@ -13,19 +13,19 @@ use jiff::tz::TimeZone;
 
 use super::{Pace, run, screen};
 use crate::cli::{LiveArgs, StreamArgs};
-use crate::clock::Clock;
-use crate::event::Ktime;
-use crate::filter::Filter;
-use crate::recording::Header;
 use crate::run::record::keep::Keep;
 use crate::run::record::recorder::Recorder;
 use crate::run::record::tap::Tap;
 use crate::run::session::{Errand, Live};
 use crate::run::{show, stream};
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::Wanted;
 use crate::tui::About;
 use crate::tui::feed::{Order, Publisher, Recording, Status};
+use tracer_core::clock::Clock;
+use tracer_core::event::Ktime;
+use tracer_core::filter::Filter;
+use tracer_core::recording::Header;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::Wanted;
 
 /// Frames are made this often while only the clock moves.
 const IDLE_CADENCE: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ impl Desk {
 
     fn begin(&self, path: &Path, now: Ktime) -> Result<(Recorder, Tap)> {
         let header = Header { begin_ns: now.0, continued: true, ..self.header.clone() };
-        let file = crate::recording::create(path, false)?;
+        let file = tracer_core::recording::create(path, false)?;
         Recorder::start(&header, Keep::one(path, file, &header)?)
     }
 

@@ -5,7 +5,6 @@
 //! terminal is taken.
 
 mod checkpoints;
-#[cfg(feature = "live")]
 mod live;
 mod replay;
 
@@ -14,18 +13,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 
-#[cfg(feature = "live")]
 pub use live::live;
 pub use replay::replay;
 
 use super::{log, show};
 use crate::cli::ScreenArgs;
-use crate::filter::Filter;
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::detail::Wish;
 use crate::tui::app::App;
 use crate::tui::feed::{self, Frame, Publisher, Status};
 use crate::tui::{About, Look, terminal};
+use tracer_core::filter::Filter;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::detail::Wish;
 
 /// Frames are made this often while something happens.
 const CADENCE: Duration = Duration::from_millis(100);

@@ -16,15 +16,16 @@ use tokio::sync::oneshot;
 use super::checkpoints::Checkpoints;
 use super::{Pace, run, screen};
 use crate::cli::ReplayArgs;
-use crate::event::Ktime;
-use crate::filter::Filter;
-use crate::recording::Step;
-use crate::run::{playback, signals};
-use crate::source::replay::{Pacer, Replay, Speed as Factor};
-use crate::tracker::Tracker;
-use crate::tracker::snapshot::{Failure, Finding, Notice, Wanted};
+use crate::run::signals;
 use crate::tui::About;
 use crate::tui::feed::{self, Order, Publisher, Speed, Status};
+use tracer_core::event::Ktime;
+use tracer_core::filter::Filter;
+use tracer_core::playback;
+use tracer_core::recording::Step;
+use tracer_core::replay::{Pacer, Replay, Speed as Factor};
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{Failure, Finding, Notice, Wanted};
 
 /// Longest sleep between two looks for orders.
 const NAP: Duration = Duration::from_millis(10);

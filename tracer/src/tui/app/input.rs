@@ -6,11 +6,11 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use ratatui::layout::Position;
 
 use super::{App, Effect, Overlay, Page, Sort, seek};
-use crate::filter::Filter;
-use crate::tracker::snapshot::detail::Wish;
 use crate::tui::feed::Order;
 use crate::tui::keys::{self, Action};
 use crate::tui::prompt::{Prompt, Purpose, Typed};
+use tracer_core::filter::Filter;
+use tracer_core::tracker::snapshot::detail::Wish;
 
 /// Rows that one turn of the wheel moves.
 const WHEEL_ROWS: isize = 3;

@@ -4,7 +4,7 @@ use jiff::civil::Time;
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
-use crate::event::Ktime;
+use tracer_core::event::Ktime;
 
 /// `14:02:30` (of the day that is shown), `+90s`, `-5m`, `5m ago` (before the present position), RFC 3339, or a percentage.
 pub fn instant(text: &str, app: &App) -> Result<Ktime, String> {

@@ -1,9 +1,9 @@
 //! Occupancy of a destination as a bar: what holds the ports, and where the present rate leads to.
 
-use crate::event::TcpState;
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::Destination;
 use crate::tui::columns::{Cell, Context};
+use tracer_core::event::TcpState;
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::Destination;
 
 /// Letters of a bar: established, `TIME_WAIT`, other, free. The same as the report's.
 pub fn letters(unicode: bool) -> [char; 4] {
@@ -88,7 +88,7 @@ fn share(parts: [u32; 4], cells: usize) -> [usize; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use tracer_core::report::sample;
 
     fn text(destination: &Destination, width: usize) -> String {
         bar(destination, width, false).into_iter().map(|(_, text)| text).collect()

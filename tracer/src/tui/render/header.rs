@@ -4,11 +4,11 @@ use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Canvas;
-use crate::layout::human::{rate, seconds, short};
-use crate::layout::page::{Paint, cut};
 use crate::tui::app::{App, Page, Pane};
 use crate::tui::columns::{Cell, endpoint};
 use crate::tui::feed::Replay;
+use tracer_core::layout::human::{rate, seconds, short};
+use tracer_core::layout::page::{Paint, cut};
 
 /// Draws them; the lines used.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
@@ -150,10 +150,10 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
 }
 
 /// `[====|..xx..]`: passed, here, to come, gaps.
-fn track(replay: &Replay, now: crate::event::Ktime, width: usize, unicode: bool) -> Cell {
+fn track(replay: &Replay, now: tracer_core::event::Ktime, width: usize, unicode: bool) -> Cell {
     let cells = width.saturating_sub(2);
     let length = replay.end.since(replay.start).max(1);
-    let cell_of = |at: crate::event::Ktime| {
+    let cell_of = |at: tracer_core::event::Ktime| {
         let passed = u128::from(at.since(replay.start).min(length)) * cells.saturating_sub(1) as u128;
         usize::try_from(passed / u128::from(length)).unwrap_or(0)
     };

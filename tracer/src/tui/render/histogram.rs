@@ -1,10 +1,10 @@
 //! A distribution as a picture: one line where there is no room, else a line per bucket.
 
 use super::spark;
-use crate::layout::human::{brief, short};
-use crate::layout::page::{Paint, left};
-use crate::tracker::snapshot::detail::Shape;
 use crate::tui::columns::Cell;
+use tracer_core::layout::human::{brief, short};
+use tracer_core::layout::page::{Paint, left};
+use tracer_core::tracker::snapshot::detail::Shape;
 
 /// `p50 2.1 ms  p99 8.4 ms  max 17 ms  n 2,561`.
 pub fn summary(shape: &Shape) -> String {

@@ -14,8 +14,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Hits, Page};
 use super::{Look, views};
-use crate::layout::page::{Paint, cut};
 use crate::tui::columns::Cell;
+use tracer_core::layout::page::{Paint, cut};
 
 /// Below this nothing can be told.
 pub const MIN_WIDTH: u16 = 60;
@@ -125,7 +125,7 @@ impl Canvas<'_> {
 
     /// Text from the traced host as this terminal may show it.
     pub fn safe(&self, text: &str) -> String {
-        crate::layout::page::safe(text, self.look.unicode)
+        tracer_core::layout::page::safe(text, self.look.unicode)
     }
 }
 

@@ -5,11 +5,11 @@
 //! second, and the offset wander around the range. Each cell stands for the same number of neighbouring ports of one half.
 //! What they are is told by the letters, what they mean by colour too: full blocks are ESTABLISHED, dots `TIME_WAIT`.
 
-use crate::event::TcpState;
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::detail::DestinationDetail;
 use crate::tui::columns::Cell;
 use crate::tui::render::bar::merge;
+use tracer_core::event::TcpState;
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
 /// What a port is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,9 +141,9 @@ pub fn legend(unicode: bool) -> [char; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Netns;
-    use crate::report::sample::addr;
-    use crate::tracker::snapshot::detail::{Place, PortUse, Shape};
+    use tracer_core::event::Netns;
+    use tracer_core::report::sample::addr;
+    use tracer_core::tracker::snapshot::detail::{Place, PortUse, Shape};
 
     fn detail(range: (u16, u16), used: &[(u16, TcpState)]) -> DestinationDetail {
         DestinationDetail {

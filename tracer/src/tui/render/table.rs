@@ -4,10 +4,10 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::Canvas;
-use crate::layout::page::{Paint, cut};
 use crate::tui::app::{App, Pane, Sort, TableHit};
 use crate::tui::columns::{Cell, Column, Context, Place};
 use crate::tui::rows::Visit;
+use tracer_core::layout::page::{Paint, cut};
 use unicode_width::UnicodeWidthStr as _;
 
 /// Draws a table with its heading into `area` and says where it is.

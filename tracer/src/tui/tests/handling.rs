@@ -3,9 +3,9 @@
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
 use super::*;
-use crate::tracker::snapshot::detail::Wish;
 use crate::tui::app::{Page, Pane};
 use crate::tui::feed::Order;
+use tracer_core::tracker::snapshot::detail::Wish;
 
 use KeyCode::{Backspace, Char, Enter, Esc, Tab};
 

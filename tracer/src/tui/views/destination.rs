@@ -3,13 +3,13 @@
 use ratatui::layout::Rect;
 
 use super::workload::{distributions, others};
-use crate::layout::human::{number, rate, seconds, short};
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::Destination;
-use crate::tracker::snapshot::detail::{DestinationDetail, Place};
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, endpoint, exhausted, full_in, netns, percent};
 use crate::tui::render::{Canvas, bar, divide, portmap};
+use tracer_core::layout::human::{number, rate, seconds, short};
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::Destination;
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place};
 
 /// From this height on, distributions are told bucket by bucket.
 const TALL: u16 = 40;

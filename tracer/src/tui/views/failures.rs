@@ -2,12 +2,12 @@
 
 use ratatui::layout::Rect;
 
-use crate::layout::human::{brief, number};
-use crate::layout::page::{Paint, left};
-use crate::tracker::snapshot::detail::FailureRecord;
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
+use tracer_core::layout::human::{brief, number};
+use tracer_core::layout::page::{Paint, left};
+use tracer_core::tracker::snapshot::detail::FailureRecord;
 
 /// Lines of the lower part: two sentences and a few holders.
 const DETAIL: u16 = 8;

@@ -3,11 +3,11 @@
 use ratatui::layout::Rect;
 use serde_json::Value;
 
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::Finding;
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, severity};
 use crate::tui::render::Canvas;
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::Finding;
 
 /// Lines of the table at the least: its heading and the selected row.
 const LEAST_TABLE: u16 = 2;

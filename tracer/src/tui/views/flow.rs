@@ -2,12 +2,12 @@
 
 use ratatui::layout::Rect;
 
-use crate::event::FlowKey;
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::Opened;
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
+use tracer_core::event::FlowKey;
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::Opened;
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
     let mut title: Cell = vec![

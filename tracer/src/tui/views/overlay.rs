@@ -4,11 +4,11 @@ use ratatui::buffer::Cell as Letter;
 use ratatui::layout::{Position, Rect};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::layout::page::{Paint, left};
 use crate::tui::app::{App, Overlay};
 use crate::tui::keys::{BINDINGS, Binding, Scope};
 use crate::tui::prompt::{Prompt, Purpose};
 use crate::tui::render::Canvas;
+use tracer_core::layout::page::{Paint, left};
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     match &app.overlay {

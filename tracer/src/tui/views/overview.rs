@@ -2,13 +2,13 @@
 
 use ratatui::layout::Rect;
 
-use crate::layout::human::{brief, plural, rate, seconds, short};
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::detail::Second;
-use crate::tracker::snapshot::{Destination, Snapshot};
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, endpoint, exhausted, severity};
 use crate::tui::render::{Canvas, divide, spark};
+use tracer_core::layout::human::{brief, plural, rate, seconds, short};
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::detail::Second;
+use tracer_core::tracker::snapshot::{Destination, Snapshot};
 
 /// From this height of the page on, sentences may take a line more.
 const ROOMY: u16 = 20;

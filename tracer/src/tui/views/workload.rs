@@ -3,12 +3,12 @@
 use ratatui::layout::Rect;
 
 use super::super::rows::workload;
-use crate::layout::human::{brief, plural, rate, short};
-use crate::layout::page::Paint;
-use crate::tracker::snapshot::{Failed, Workload};
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, exhausted};
 use crate::tui::render::{Canvas, divide, histogram};
+use tracer_core::layout::human::{brief, plural, rate, short};
+use tracer_core::layout::page::Paint;
+use tracer_core::tracker::snapshot::{Failed, Workload};
 
 /// Lines of a distribution that is told bucket by bucket.
 const HEIGHT: u16 = 10;
@@ -45,7 +45,7 @@ pub fn distributions(
     canvas: &mut Canvas<'_>,
     area: Rect,
     tall: bool,
-    shapes: &[(&str, &crate::tracker::snapshot::detail::Shape)],
+    shapes: &[(&str, &tracer_core::tracker::snapshot::detail::Shape)],
 ) -> u16 {
     let unicode = canvas.look.unicode;
     if !tall {
@@ -128,7 +128,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
 
 /// Failures that are no lack of ports.
 pub fn others(failed: &Failed) -> String {
-    use crate::tracker::snapshot::Failure::{BindExhausted, PortsExhausted};
+    use tracer_core::tracker::snapshot::Failure::{BindExhausted, PortsExhausted};
     let others = failed.iter().filter(|(failure, _)| !matches!(failure, PortsExhausted | BindExhausted));
     let words: Vec<String> = others.map(|(failure, count)| format!(", {} {failure}", short(*count))).collect();
     words.concat()

@@ -7,8 +7,8 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::recording::{Reader, Writer};
-use crate::source::synthetic::{Churn, header};
+use tracer_core::recording::{Reader, Writer};
+use tracer_core::synthetic::{Churn, header};
 
 const CONNECTIONS: u64 = 6_000;
 const BATCH: usize = 500;

@@ -504,6 +504,7 @@ impl<S: Sink> Writer<S> {
 
 /// A file of these messages (flatbuffer and body each), sealed as if a writer of ours had written them: what a test of the
 /// reader needs to get behind the checksums.
+#[cfg(any(test, feature = "testing"))]
 pub fn forge(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut file = frame::MAGIC.to_vec();
     for (flatbuffer, body) in messages {

@@ -69,40 +69,6 @@ impl Clock {
     pub fn zone_name(self, ktime: Ktime, zone: &TimeZone) -> String {
         zone.to_offset_info(self.to_timestamp(ktime)).abbreviation().to_owned()
     }
-
-    /// The anchor of this host at this moment: `CLOCK_REALTIME` against the mean of two `CLOCK_MONOTONIC` reads around it.
-    ///
-    /// Of a few samples the one with the tightest bracket wins, since any of them may have been preempted in the middle.
-    #[cfg(feature = "live")]
-    pub fn sample() -> nix::Result<Self> {
-        /// The first reads are slow (cold vDSO pages); from the third on the bracket is about half a microsecond.
-        const SAMPLES: usize = 5;
-        let mut best: Option<(u64, Self)> = None;
-        for _ in 0..SAMPLES {
-            let before = nanos(nix::time::ClockId::CLOCK_MONOTONIC)?;
-            let wall = nanos(nix::time::ClockId::CLOCK_REALTIME)?;
-            let after = nanos(nix::time::ClockId::CLOCK_MONOTONIC)?;
-            let width = after.saturating_sub(before);
-            if best.is_none_or(|(least, _)| width < least) {
-                best = Some((width, Self::new(Ktime(before + width / 2), i64::try_from(wall).unwrap_or(i64::MAX))));
-            }
-        }
-        best.map(|(_, clock)| clock).ok_or(nix::Error::EINVAL)
-    }
-
-    /// `CLOCK_MONOTONIC` now: the clock that events are stamped with.
-    #[cfg(feature = "live")]
-    pub fn ktime_now() -> nix::Result<Ktime> {
-        nanos(nix::time::ClockId::CLOCK_MONOTONIC).map(Ktime)
-    }
-}
-
-/// A clock's reading. Both clocks used here are never negative on Linux: the kernel refuses to set them before 1970.
-#[cfg(feature = "live")]
-fn nanos(clock: nix::time::ClockId) -> nix::Result<u64> {
-    let now = clock.now()?;
-    let (seconds, rest) = (u64::try_from(now.tv_sec()), u64::try_from(now.tv_nsec()));
-    Ok(seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -147,14 +113,5 @@ mod tests {
         let later = Ktime(86_400_000_000_000);
         assert_eq!(CLOCK.time_or_date(before, later, &zone), "2026-03-14 03:11:02");
         assert_eq!(CLOCK.zone_name(now, &TimeZone::UTC), "UTC");
-    }
-
-    #[cfg(feature = "live")]
-    #[test]
-    fn the_sampled_anchor_agrees_with_the_system() {
-        let clock = Clock::sample().expect("clocks can be read");
-        let told = clock.to_timestamp(Clock::ktime_now().expect("monotonic"));
-        let off = Timestamp::now().duration_since(told).abs();
-        assert!(off < jiff::SignedDuration::from_secs(1), "off by {off}");
     }
 }

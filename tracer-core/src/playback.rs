@@ -8,8 +8,8 @@ use anyhow::Result;
 
 use crate::clock::Clock;
 use crate::recording::{Damage, Header, Step, header};
+use crate::replay::Replay;
 use crate::report::host::{Degradation, HostFacts};
-use crate::source::replay::Replay;
 use crate::tracker::findings::{Knobs, Thresholds};
 use crate::tracker::snapshot::Wanted;
 use crate::tracker::workload::By;

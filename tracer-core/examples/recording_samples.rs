@@ -9,9 +9,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use tracer::event::{Event, Ktime, LossCounts};
-use tracer::recording::{Header, Step, Writer};
-use tracer::source::synthetic::{Churn, header};
+use tracer_core::event::{Event, Ktime, LossCounts};
+use tracer_core::recording::{Header, Step, Writer};
+use tracer_core::synthetic::{Churn, header};
 
 fn write(header: &Header, steps: impl IntoIterator<Item = Step>) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;

@@ -29,7 +29,9 @@ pub mod writer;
 pub use header::Header;
 pub use reader::{Damage, Place, ReadError, Reader};
 pub use table::Tabler;
-pub use writer::{WriteError, Writer, Written, create, forge};
+#[cfg(any(test, feature = "testing"))]
+pub use writer::forge;
+pub use writer::{WriteError, Writer, Written, create};
 
 use crate::event::{Event, Ktime};
 

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
-use tracer::recording::{Reader, Writer};
-use tracer::run::playback;
-use tracer::source::synthetic::{Churn, header};
-use tracer::tracker::snapshot::Wanted;
+use tracer_core::playback;
+use tracer_core::recording::{Reader, Writer};
+use tracer_core::synthetic::{Churn, header};
+use tracer_core::tracker::snapshot::Wanted;
 
 /// CPU time of this thread where the system tells, so that a busy machine does not spoil the figures; else wall time.
 struct Watch(Option<Duration>, Instant);

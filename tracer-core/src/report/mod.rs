@@ -9,5 +9,5 @@ pub mod host;
 pub mod json;
 pub mod text;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod sample;

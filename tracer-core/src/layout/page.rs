@@ -142,7 +142,7 @@ impl Page {
 }
 
 /// `text` without its colours.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub fn without_colour(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

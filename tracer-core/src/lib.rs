@@ -1,0 +1,19 @@
+//! portchurn without a host: what events mean, however they came here.
+//!
+//! One direction: kernel records -> [`event`] -> [`tracker`] -> [`tracker::snapshot`] -> [`report`]. Recordings are read
+//! ([`recording`], [`replay`], [`playback`]) and judged with the same code as a live trace.
+//!
+//! This crate knows no kernel, no terminal and no operating system: it builds and runs anywhere.
+
+pub mod clock;
+pub mod event;
+pub mod filter;
+pub mod layout;
+pub mod names;
+pub mod playback;
+pub mod recording;
+pub mod replay;
+pub mod report;
+#[cfg(any(test, feature = "testing"))]
+pub mod synthetic;
+pub mod tracker;

@@ -1,0 +1,98 @@
+//! Who a process is, in the words of its operators: command line, systemd unit, container, application pool.
+//!
+//! A process of 20 ms is gone before anybody can read `/proc`, so these names come from what the kernel recorded in the
+//! process's own context.
+//!
+//! Not for: grouping processes into workloads (`tracker::workload`), and not for caching: a [`tracer_common::TaskRecord`] is
+//! written once per process and exec, so nothing is asked twice.
+
+pub mod cgroup;
+pub mod cmdline;
+
+use tracer_common::TaskRecord;
+
+use crate::event::{CgroupId, Ktime, Namer, Netns, ProcessFacts, text};
+
+/// Turns a [`TaskRecord`] into [`ProcessFacts`] with nothing but the record: it makes no I/O.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordNames;
+
+impl Namer for RecordNames {
+    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
+        facts(record)
+    }
+}
+
+/// What the record alone says.
+pub fn facts(record: &TaskRecord) -> ProcessFacts {
+    let cmdline = cmdline::from_record(&record.argv, record.argv_len);
+    let place = cgroup::from_record(&record.cgroup_v2, &record.cgroup_v1);
+    ProcessFacts {
+        ktime: Ktime(record.header.ktime),
+        pid: record.tgid,
+        start: record.start_boottime,
+        ppid: record.ppid,
+        uid: record.uid,
+        netns: Netns(record.netns),
+        cgroup: CgroupId(record.cgroup),
+        comm: text(&record.comm),
+        parent_comm: text(&record.parent_comm),
+        pool: cmdline.as_deref().and_then(cmdline::pool),
+        cmdline,
+        exe: None,
+        cgroup_path: place.path,
+        unit: place.unit,
+        container: place.container,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::{Header, Record, RecordKind};
+
+    /// A record as the kernel writes it: bytes, so that the decoding is in the test too.
+    fn record(argv: &[u8], argv_len: u32, comm: &[u8], leaf: &[u8]) -> TaskRecord {
+        let mut record = Record::task(&[0; TaskRecord::SIZE]).expect("all zero is a record");
+        record.header = Header {
+            kind: RecordKind::Task as u8,
+            family: 0,
+            flags: 0,
+            size: u32::try_from(TaskRecord::SIZE).expect("small"),
+            ktime: 77,
+        };
+        record.tgid = 42;
+        record.start_boottime = 9_000_000_001;
+        record.argv_len = argv_len;
+        record.argv[..argv.len()].copy_from_slice(argv);
+        record.comm[..comm.len()].copy_from_slice(comm);
+        record.cgroup_v2[0][..leaf.len()].copy_from_slice(leaf);
+        record
+    }
+
+    #[test]
+    fn a_worker_of_php_fpm_has_its_pool_and_unit() {
+        let record = record(b"php-fpm: pool www\0\0", 19, b"php-fpm8.2", b"php8.2-fpm.service");
+        let facts = RecordNames.process(&record);
+        assert_eq!((facts.ktime, facts.pid, facts.start), (Ktime(77), 42, 9_000_000_001));
+        assert_eq!(&*facts.comm, "php-fpm8.2");
+        assert_eq!(facts.pool.as_deref(), Some("www"));
+        assert_eq!(facts.unit.as_deref(), Some("php8.2-fpm.service"));
+        assert_eq!(facts.cgroup_path.as_deref(), Some("/php8.2-fpm.service"));
+        assert_eq!((facts.exe, facts.container), (None, None));
+    }
+
+    #[test]
+    fn an_empty_record_yields_unknowns_not_empty_strings() {
+        let facts = RecordNames.process(&record(b"", 0, b"", b""));
+        assert_eq!((facts.cmdline, facts.cgroup_path, facts.unit, facts.pool), (None, None, None, None));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        let facts = RecordNames.process(&record(b"a\x1b]0;x\x07\0", 8, b"e\x1bvil", b"x\x1b.service"));
+        for name in [Some(facts.comm), facts.cmdline, facts.unit, facts.cgroup_path].into_iter().flatten() {
+            assert!(!name.chars().any(char::is_control), "{name:?}");
+        }
+    }
+}
