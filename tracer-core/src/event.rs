@@ -54,13 +54,27 @@ impl SocketCookie {
     }
 }
 
-/// Inode number of a network namespace, as in `/proc/PID/ns/net`; 0 = unknown.
+/// A network namespace. People name it by its inode number (`/proc/PID/ns/net`), which the kernel re-uses at once for another
+/// namespace; the cookie tells two of one number apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Netns(pub u32);
+pub struct Netns {
+    /// Inode number; 0 = unknown.
+    pub inode: u32,
+    /// Low half of `net->net_cookie` (net/core/net_namespace.c `net_gen_cookie`), which counts up from boot; 0 = unknown.
+    pub cookie: u32,
+}
 
+impl Netns {
+    /// A namespace whose cookie is unknown.
+    pub const fn of_inode(inode: u32) -> Self {
+        Self { inode, cookie: 0 }
+    }
+}
+
+/// Reports name a namespace by its inode number; unknown is null.
 impl Serialize for Netns {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.0 != 0).then_some(self.0).serialize(serializer)
+        (self.inode != 0).then_some(self.inode).serialize(serializer)
     }
 }
 
@@ -429,7 +443,7 @@ pub enum Event {
 
 fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> FlowKey {
     FlowKey {
-        netns: Netns(netns),
+        netns: Netns::of_inode(netns),
         local: Endpoint { addr: Addr(laddr), port: lport },
         remote: Endpoint { addr: Addr(raddr), port: rport },
     }
@@ -486,7 +500,7 @@ fn call_failed(record: &CallRecord) -> Option<CallFailed> {
         ktime: Ktime(record.header.ktime),
         entered: Ktime(record.entered),
         id: socket_id(&record.header, record.cookie, record.sock),
-        netns: Netns(record.netns),
+        netns: Netns::of_inode(record.netns),
         caller: Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) },
         comm: text(&record.comm),
         call: match record.call {
@@ -516,7 +530,7 @@ fn netns_facts(record: &NetnsRecord) -> NetnsFacts {
     let millis = |jiffies: u32| u32::try_from(u64::from(jiffies) * 1000 / hz).ok();
     NetnsFacts {
         ktime: Ktime(record.header.ktime),
-        netns: Netns(record.netns),
+        netns: Netns::of_inode(record.netns),
         name: None,
         cookie: (record.net_cookie != 0).then_some(record.net_cookie),
         port_range: (record.range_hi != 0).then_some((record.range_lo, record.range_hi)),
@@ -581,7 +595,7 @@ pub fn decode(mut bytes: &[u8], namer: &mut impl Namer, mut each: impl FnMut(Eve
                 nanos: record.nanos,
             })),
             Record::ReservedPorts { ktime, netns, bitmap } => {
-                Some(Event::ReservedPorts(Ktime(ktime), Netns(netns), reserved(bitmap)))
+                Some(Event::ReservedPorts(Ktime(ktime), Netns::of_inode(netns), reserved(bitmap)))
             }
         };
         match event {

@@ -84,7 +84,7 @@ impl Churn {
         let port = FIRST_PORT + u16::try_from(self.number.wrapping_mul(STRIDE) % PORTS * 2).unwrap_or(0);
         let client = Endpoint { addr: addr(1), port };
         let server = Endpoint { addr: addr(2), port: 8_443 };
-        let netns = Netns(4_026_532_522);
+        let netns = Netns::of_inode(4_026_532_522);
         // Slabs hand out the addresses of the sockets that were freed last.
         let id = |noise: &mut Noise, cookie: u64| SocketId {
             cookie: SocketCookie::new(cookie),

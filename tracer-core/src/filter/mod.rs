@@ -114,7 +114,7 @@ impl Test {
             }),
             Self::Workload(glob) => subject.workload.map(|workload| glob.matches(workload)),
             Self::Netns { inode, name } => {
-                let by_inode = inode.and_then(|inode| subject.netns.map(|netns| netns.0 == inode));
+                let by_inode = inode.and_then(|inode| subject.netns.map(|netns| netns.inode == inode));
                 let by_name = subject.netns_name.map(|found| name.matches(found));
                 match (by_inode, by_name) {
                     (Some(true), _) | (_, Some(true)) => Some(true),

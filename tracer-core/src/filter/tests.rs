@@ -19,7 +19,7 @@ fn worker() -> Subject<'static> {
         unit: Some("php8.2-fpm.service"),
         container: Some("docker:0123456789ab"),
         workload: Some("php-fpm: pool www"),
-        netns: Some(Netns(4_026_531_840)),
+        netns: Some(Netns::of_inode(4_026_531_840)),
         netns_name: Some("blue"),
         src_addr: Some(addr("10.0.0.2")),
         src_port: Some(40_000),
@@ -146,7 +146,7 @@ fn what_is_not_known_does_not_match_and_neither_does_its_opposite() {
 
 #[test]
 fn a_namespace_without_a_name_is_not_the_named_one() {
-    let nameless = Subject { netns: Some(Netns(7)), ..Subject::default() };
+    let nameless = Subject { netns: Some(Netns::of_inode(7)), ..Subject::default() };
     assert!(matches("netns!=blue", &nameless));
     assert!(!matches("netns=blue", &nameless));
     assert!(matches("netns=7", &nameless));

@@ -33,7 +33,7 @@ pub fn facts(record: &TaskRecord) -> ProcessFacts {
         start: record.start_boottime,
         ppid: record.ppid,
         uid: record.uid,
-        netns: Netns(record.netns),
+        netns: Netns::of_inode(record.netns),
         cgroup: CgroupId(record.cgroup),
         comm: text(&record.comm),
         parent_comm: text(&record.parent_comm),

@@ -321,7 +321,7 @@ impl Columns {
 
 impl Columns {
     fn netns(&self, row: usize) -> Netns {
-        Netns(self.netns.get(row).unwrap_or_default())
+        Netns::of_inode(self.netns.get(row).unwrap_or_default())
     }
 
     fn detail<T: DeserializeOwned>(&self, row: usize) -> Option<T> {
@@ -338,7 +338,7 @@ impl Columns {
             return Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? });
         }
         Some(FlowKey {
-            netns: Netns(*self.netns.values.get(row)?),
+            netns: Netns::of_inode(*self.netns.values.get(row)?),
             local: Endpoint { addr: self.local_addr.at(row)?, port: *self.local_port.values.get(row)? },
             remote: Endpoint { addr: self.remote_addr.at(row)?, port: *self.remote_port.values.get(row)? },
         })

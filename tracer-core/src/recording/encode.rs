@@ -176,7 +176,7 @@ impl Encoder {
             Event::Process(facts) => {
                 let row = self.row(Kind::Process, facts.ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, facts.netns.0);
+                self.netns.put(row, facts.netns.inode);
                 self.pid.put(row, facts.pid);
                 self.cgroup.put(row, facts.cgroup.0);
                 self.comm.put(row, &facts.comm);
@@ -186,14 +186,14 @@ impl Encoder {
             Event::Netns(facts) => {
                 let row = self.row(Kind::Netns, facts.ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, facts.netns.0);
+                self.netns.put(row, facts.netns.inode);
                 self.detail(row, &detail::Netns::from(&**facts));
                 self.end();
             }
             Event::ReservedPorts(ktime, netns, ports) => {
                 let row = self.row(Kind::ReservedPorts, *ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, netns.0);
+                self.netns.put(row, netns.inode);
                 self.detail(row, &detail::ReservedPorts::from(&**ports));
                 self.end();
             }
@@ -215,7 +215,7 @@ impl Encoder {
     }
 
     fn key(&mut self, row: usize, key: &FlowKey) {
-        self.netns.put(row, key.netns.0);
+        self.netns.put(row, key.netns.inode);
         self.local_port.put(row, key.local.port);
         self.remote_port.put(row, key.remote.port);
         let homeless = self.addresses(row, key.local.addr, Some(key.remote.addr));
@@ -295,7 +295,7 @@ impl Encoder {
         };
         let row = self.row(kind, call.ktime);
         self.id(row, call.id);
-        self.netns.put(row, call.netns.0);
+        self.netns.put(row, call.netns.inode);
         self.local_port.put(row, call.local.port);
         let target = call.target.filter(|_| call.call == Call::Connect);
         if let Some(target) = target {
@@ -328,7 +328,7 @@ impl Encoder {
     fn baseline(&mut self, baseline: &Baseline) {
         let row = self.row(Kind::Baseline, baseline.ended);
         self.stats.flags |= flags::BASELINE;
-        self.netns.put(row, baseline.netns.0);
+        self.netns.put(row, baseline.netns.inode);
         let sockets = baseline.rows.len() as u64;
         self.detail(row, &detail::Baseline { initial: baseline.initial, began_ns: baseline.began.0, sockets });
         self.end();

@@ -16,7 +16,7 @@ use crate::tracker::snapshot::{
 pub const SECOND: u64 = 1_000_000_000;
 /// The windows of all samples begin here.
 pub const START: Ktime = Ktime(1_000 * SECOND);
-pub const NETNS: Netns = Netns(4_026_532_281);
+pub const NETNS: Netns = Netns::of_inode(4_026_532_281);
 
 /// `START` was 2026-03-14 03:11:07 UTC.
 pub fn clock() -> Clock {
@@ -442,7 +442,7 @@ pub fn nasty() -> Snapshot {
     };
     let big = TimeWaitStats { entered: u64::MAX, now: u64::MAX, peak: u64::MAX, per_second: 1e15, reused: u64::MAX };
     for destination in &mut snapshot.destinations {
-        destination.netns = Netns(u32::MAX);
+        destination.netns = Netns::of_inode(u32::MAX);
         destination.netns_name = Some(name(endless));
         destination.local_addr = addr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111");
         destination.remote_addr = addr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:2222");
@@ -477,7 +477,7 @@ pub fn nasty() -> Snapshot {
         }
     }
     for attribution in &mut snapshot.attributions {
-        attribution.netns = Netns(u32::MAX);
+        attribution.netns = Netns::of_inode(u32::MAX);
         attribution.local_addr = addr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111");
         attribution.remote_addr = addr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:2222");
         attribution.remote_port = u16::MAX;
@@ -492,7 +492,7 @@ pub fn nasty() -> Snapshot {
     }
     for workload in &mut snapshot.workloads {
         workload.name = name(endless);
-        workload.netns = vec![Netns(0)];
+        workload.netns = vec![Netns::of_inode(0)];
         workload.pids.push(Process { pid: 0, cmdline: Some(name(cmdline)), connects: u64::MAX, failed: exhausted(1) });
         workload.connects = u64::MAX;
         workload.connects_per_second = 1e15;

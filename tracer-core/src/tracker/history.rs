@@ -180,7 +180,7 @@ mod tests {
     fn the_memory_of_steps_is_bounded() {
         let mut history = History::default();
         let key = FlowKey {
-            netns: crate::event::Netns(1),
+            netns: crate::event::Netns::of_inode(1),
             local: crate::event::Endpoint { addr: crate::event::Addr::UNSPECIFIED, port: 1 },
             remote: crate::event::Endpoint { addr: crate::event::Addr::UNSPECIFIED, port: 2 },
         };

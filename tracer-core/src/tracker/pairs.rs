@@ -126,7 +126,7 @@ mod tests {
 
     fn key(last: u8, port: u16) -> FlowKey {
         let end = |last, port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, last])), port };
-        FlowKey { netns: Netns(7), local: end(1, port), remote: end(last, 443) }
+        FlowKey { netns: Netns::of_inode(7), local: end(1, port), remote: end(last, 443) }
     }
 
     /// Of 4,096 keys each would be the first at 2,600 places at random, and at 128 if one of the ports alone told neighbours apart.

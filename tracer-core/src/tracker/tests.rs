@@ -18,7 +18,7 @@ mod properties;
 mod time_wait;
 mod watching;
 
-const NETNS: Netns = Netns(7);
+const NETNS: Netns = Netns::of_inode(7);
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 

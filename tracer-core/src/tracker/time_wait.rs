@@ -312,7 +312,7 @@ mod tests {
     fn entry(port: u16, began: u64) -> Entry {
         let end = |last, port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, last])), port };
         Entry {
-            key: FlowKey { netns: Netns(7), local: end(1, port), remote: end(2, 443) },
+            key: FlowKey { netns: Netns::of_inode(7), local: end(1, port), remote: end(2, 443) },
             cookie: SocketCookie::new(u64::from(port)),
             began: Ktime(began),
             armed: Ktime(began + 5_000),
@@ -371,7 +371,7 @@ mod tests {
         let began = Ktime(5 * SECOND);
         ledger.list(listed, 4, false);
         ledger.cancel(cancelled, Ktime(6 * SECOND));
-        assert_eq!(ledger.unlisted(Netns(7), 4, began), [missing]);
-        assert!(ledger.unlisted(Netns(8), 4, began).is_empty());
+        assert_eq!(ledger.unlisted(Netns::of_inode(7), 4, began), [missing]);
+        assert!(ledger.unlisted(Netns::of_inode(8), 4, began).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use tracer_core::tracker::snapshot::Wanted;
 use tracer_core::tracker::{Config, Tracker};
 
 pub const SECOND: u64 = 1_000_000_000;
-const NETNS: Netns = Netns(4_026_531_840);
+const NETNS: Netns = Netns::of_inode(4_026_531_840);
 /// Processes that connect.
 const CLIENTS: u32 = 8;
 /// Where they connect to, unless a bench says otherwise.

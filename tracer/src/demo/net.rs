@@ -73,5 +73,5 @@ fn ip(args: &[&str]) -> Result<()> {
 pub(super) fn netns_of(pid: u32) -> Result<Netns> {
     let path = format!("/proc/{pid}/ns/net");
     let inode = fs::metadata(&path).with_context(|| format!("reading {path}"))?.ino();
-    Ok(Netns(u32::try_from(inode).with_context(|| format!("{path} has inode {inode}"))?))
+    Ok(Netns::of_inode(u32::try_from(inode).with_context(|| format!("{path} has inode {inode}"))?))
 }

@@ -125,7 +125,7 @@ impl Flows {
         // A lifetime is a count of nanoseconds made a float; whole nanoseconds come back out of it for about a hundred days.
         #[expect(clippy::cast_possible_truncation, reason = "a float above the range becomes the last instant")]
         self.start.append_option(lasted_ms.map(|lasted| end.saturating_sub((lasted * 1e6).round() as i64)));
-        self.netns.append_option((key.netns.0 != 0).then_some(key.netns.0));
+        self.netns.append_option((key.netns.inode != 0).then_some(key.netns.inode));
         self.local_addr.append_value(key.local.addr.to_string());
         self.local_port.append_value(key.local.port);
         self.remote_addr.append_value(key.remote.addr.to_string());

@@ -127,7 +127,7 @@ mod tests {
         Step::Event(Event::Transition(Transition {
             ktime: Ktime(1),
             id: SocketId { cookie: None, sock: 0 },
-            key: FlowKey { netns: Netns(1), local: endpoint("127.0.0.1"), remote: endpoint(remote) },
+            key: FlowKey { netns: Netns::of_inode(1), local: endpoint("127.0.0.1"), remote: endpoint(remote) },
             last_port: 1,
             old: TcpState::Close,
             new: TcpState::SynSent,

@@ -189,7 +189,7 @@ fn bracketed(target: &str, kind: &str) -> Option<u64> {
 }
 
 fn inode_to_netns(inode: u64) -> Option<Netns> {
-    u32::try_from(inode).ok().filter(|&inode| inode != 0).map(Netns)
+    u32::try_from(inode).ok().filter(|&inode| inode != 0).map(Netns::of_inode)
 }
 
 #[cfg(test)]

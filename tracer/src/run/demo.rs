@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let mut lines = Stream::new(io::stdout(), format, [What::Failures].into_iter().collect::<Selection>(), clock, true);
     // Dropped whatever happens below, which ends every process of it.
     let mut incident = Incident::start().context("building the incident")?;
-    let netns = Filter::parse(&format!("netns={}", incident.netns().0)).context("the demo's own filter")?;
+    let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
     let mut watch = Watch { shown: 0, told: Instant::now(), over: None, counts: None };
     let mut trouble = None;
     let finished = live.run(None, |tracker| match watch.look(tracker, &mut incident, &netns, &mut lines) {

@@ -36,7 +36,7 @@ impl Pass {
         let (netns, why) = self.failed.first()?;
         Some(Degradation::new(
             format!("sockets of {} network namespace(s)", self.failed.len()),
-            format!("netns {}: {why}", netns.0),
+            format!("netns {}: {why}", netns.inode),
             "connections there that existed before the start, and repairs after lost events",
         ))
     }
@@ -63,7 +63,8 @@ fn run(scope: Scope) -> Pass {
     let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
-    let own = fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns);
+    let own =
+        fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns::of_inode);
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
     // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
@@ -78,7 +79,7 @@ fn run(scope: Scope) -> Pass {
             pass.failed.push((namespace.netns, why));
             continue;
         }
-        let netns = if scope.merged { Netns(0) } else { namespace.netns };
+        let netns = if scope.merged { Netns::of_inode(0) } else { namespace.netns };
         pass.namespaces += 1;
         limits.extend(sysctls(netns, namespace.name.clone()));
         let began = host_clock::now();
@@ -119,7 +120,7 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
     let file = fs::File::open(&namespace.path).map_err(|error| format!("{path}: {error}"))?;
     // The process behind the path may have gone, and another have taken its pid.
     let inode = file.metadata().map_err(|error| format!("{path}: {error}"))?.ino();
-    if inode != u64::from(namespace.netns.0) {
+    if inode != u64::from(namespace.netns.inode) {
         return Err(format!("{path} has become another namespace"));
     }
     setns(file.as_fd(), CloneFlags::CLONE_NEWNET)

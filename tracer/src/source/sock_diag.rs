@@ -117,7 +117,7 @@ mod tests {
     fn a_listening_socket_of_this_test_is_listed_with_its_inode() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
-        let rows = match dump(Netns(1)) {
+        let rows = match dump(Netns::of_inode(1)) {
             Ok(rows) => rows,
             // sock_diag is a module that an unprivileged build machine may lack.
             Err(error) => return println_skip(&error),

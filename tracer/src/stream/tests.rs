@@ -62,7 +62,7 @@ fn change(old: TcpState, new: TcpState) -> Notice {
 fn nasty() -> [Notice; 3] {
     let long = key("2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111", 65_535, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:2222", 65_535);
     let unknown = FlowKey {
-        netns: Netns(0),
+        netns: Netns::of_inode(0),
         local: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
         remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
     };

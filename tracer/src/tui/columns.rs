@@ -124,8 +124,8 @@ pub fn netns(snapshot: &Snapshot, netns: tracer_core::event::Netns) -> String {
     let named = snapshot.namespaces.iter().find(|found| found.netns == netns).and_then(|found| found.name.as_deref());
     match named {
         Some(name) => name.to_owned(),
-        None if netns.0 == 0 => "-".into(),
-        None => netns.0.to_string(),
+        None if netns.inode == 0 => "-".into(),
+        None => netns.inode.to_string(),
     }
 }
 

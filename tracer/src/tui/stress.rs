@@ -27,7 +27,7 @@ use tracer_core::tracker::snapshot::{
     TimeWaitStats, Workload,
 };
 
-const NETNS: Netns = Netns(4_026_531_840);
+const NETNS: Netns = Netns::of_inode(4_026_531_840);
 const RANGE: (u16, u16) = (1_024, 65_535);
 /// Pairs of process and destination per destination.
 const PAIRS: u32 = 4;

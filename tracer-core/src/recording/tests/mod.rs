@@ -235,13 +235,13 @@ fn list(rows: usize) -> Step {
     let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
     let row = SocketRow {
         cookie: SocketCookie::new(7),
-        key: FlowKey { netns: Netns(1), local: endpoint(1), remote: endpoint(2) },
+        key: FlowKey { netns: Netns::of_inode(1), local: endpoint(1), remote: endpoint(2) },
         state: TcpState::Established,
         minisocket: false,
         remaining: None,
         owner: Some(3),
     };
-    let (netns, began, ended) = (Netns(1), Ktime(1), Ktime(2));
+    let (netns, began, ended) = (Netns::of_inode(1), Ktime(1), Ktime(2));
     Step::Event(Event::Baseline(Baseline { netns, began, ended, initial: true, rows: vec![row; rows].into() }))
 }
 
@@ -274,7 +274,7 @@ fn towards(number: u32) -> Step {
     Step::Event(Event::Released(SocketEvent {
         ktime: Ktime(5_000_000_000 + u64::from(number)),
         id: SocketId { cookie: SocketCookie::new(u64::from(number) + 1), sock: 0 },
-        key: FlowKey { netns: Netns(1), local: client, remote: server },
+        key: FlowKey { netns: Netns::of_inode(1), local: client, remote: server },
         pid: 7,
         tid: 7,
     }))

@@ -23,7 +23,7 @@ prop_compose! {
 
 prop_compose! {
     fn key()(netns in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
-        FlowKey { netns: Netns(netns), local, remote }
+        FlowKey { netns: Netns::of_inode(netns), local, remote }
     }
 }
 
@@ -76,7 +76,7 @@ prop_compose! {
         (bind, errno, target, local) in (any::<bool>(), any::<u16>(), prop::option::of(endpoint()), endpoint()),
     ) -> Event {
         Event::CallFailed(Box::new(CallFailed {
-            ktime, entered, id, netns: Netns(netns), comm, errno, target, local,
+            ktime, entered, id, netns: Netns::of_inode(netns), comm, errno, target, local,
             caller: Caller { pid, tid, cgroup: CgroupId(cgroup) },
             call: if bind { Call::Bind } else { Call::Connect },
         }))
@@ -103,7 +103,7 @@ prop_compose! {
         let mut texts = texts.into_iter();
         let mut next = || texts.next().flatten();
         Event::Process(Box::new(ProcessFacts {
-            ktime, pid, start, ppid, uid, comm, parent_comm, netns: Netns(netns), cgroup: CgroupId(cgroup),
+            ktime, pid, start, ppid, uid, comm, parent_comm, netns: Netns::of_inode(netns), cgroup: CgroupId(cgroup),
             cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
         }))
     }
@@ -117,7 +117,7 @@ prop_compose! {
         (time_wait, conntrack) in any::<(Option<u32>, Option<(u32, u32)>)>(),
     ) -> Event {
         Event::Netns(Box::new(NetnsFacts {
-            ktime, netns: Netns(netns), name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
+            ktime, netns: Netns::of_inode(netns), name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
             fin_timeout_ms, time_wait, conntrack,
         }))
     }
@@ -137,7 +137,7 @@ prop_compose! {
         (netns, began, ended, initial) in (any::<u32>(), ktime(), ktime(), any::<bool>()),
         rows in prop::collection::vec(row(), 0..30),
     ) -> Event {
-        Event::Baseline(Baseline { netns: Netns(netns), began, ended, initial, rows: rows.into() })
+        Event::Baseline(Baseline { netns: Netns::of_inode(netns), began, ended, initial, rows: rows.into() })
     }
 }
 
@@ -159,8 +159,9 @@ pub fn loss() -> impl Strategy<Value = Event> {
 }
 
 pub fn reserved() -> impl Strategy<Value = Event> {
-    (ktime(), any::<u32>(), prop::collection::btree_set(any::<u16>(), 0..20))
-        .prop_map(|(ktime, netns, ports)| Event::ReservedPorts(ktime, Netns(netns), ports.into_iter().collect()))
+    (ktime(), any::<u32>(), prop::collection::btree_set(any::<u16>(), 0..20)).prop_map(|(ktime, netns, ports)| {
+        Event::ReservedPorts(ktime, Netns::of_inode(netns), ports.into_iter().collect())
+    })
 }
 
 /// Anything that a tracker can be fed.

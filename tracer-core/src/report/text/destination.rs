@@ -56,8 +56,8 @@ pub fn write(page: &mut Page, context: &Context<'_>, destination: &Destination) 
 fn title(page: &mut Page, destination: &Destination) {
     let netns = match &destination.netns_name {
         Some(name) => format!(", netns {name}"),
-        None if destination.netns.0 == 0 => ", netns unknown".into(),
-        None => format!(", netns {}", destination.netns.0),
+        None if destination.netns.inode == 0 => ", netns unknown".into(),
+        None => format!(", netns {}", destination.netns.inode),
     };
     let text = format!("{} from {}{netns}", remote(destination), destination.local_addr);
     page.blank();

@@ -258,7 +258,7 @@ pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> Strin
     match context.namespace(netns).and_then(|namespace| namespace.name.as_deref()).filter(plain) {
         Some(name) => format!("ip netns exec {name} sysctl -w {setting}"),
         None if context.snapshot.namespaces.len() > 1 => {
-            format!("sysctl -w {setting} (in network namespace {})", netns.0)
+            format!("sysctl -w {setting} (in network namespace {})", netns.inode)
         }
         None => format!("sysctl -w {setting}"),
     }

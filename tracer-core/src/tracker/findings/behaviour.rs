@@ -53,7 +53,7 @@ impl Relation<'_> {
     fn facts(&self) -> BTreeMap<&'static str, serde_json::Value> {
         evidence! {
             "workload": self.workload,
-            "netns": self.members.first().map(|member| member.netns.0),
+            "netns": self.members.first().map(|member| member.netns.inode),
             "local_addr": self.members.first().map(|member| member.local_addr),
             "remote_addr": self.remote.addr,
             "remote_port": self.remote.port,
@@ -240,7 +240,7 @@ pub(super) fn fin_wait2_orphans(context: Context<'_>) -> Vec<Finding> {
         );
         let mut finding = finding("fin-wait2-orphans", Severity::Warning, summary);
         finding.evidence = evidence! {
-            "netns": destination.netns.0,
+            "netns": destination.netns.inode,
             "local_addr": destination.local_addr,
             "remote_addr": destination.remote_addr,
             "remote_port": destination.remote_port,

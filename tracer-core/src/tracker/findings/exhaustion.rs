@@ -54,7 +54,7 @@ pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
                 "workload": &*workload.name,
                 "bind_failed": failed,
                 "ports_held": workload.ports_held,
-                "netns": workload.netns.iter().map(|netns| netns.0).collect::<Vec<_>>(),
+                "netns": workload.netns.iter().map(|netns| netns.inode).collect::<Vec<_>>(),
             };
             finding.advice = vec![super::limits::bind_no_port(&workload.name)];
             finding
@@ -157,7 +157,7 @@ fn holders(destination: &Destination) -> String {
 fn facts(destination: &Destination) -> std::collections::BTreeMap<&'static str, serde_json::Value> {
     let ports = &destination.ports;
     evidence! {
-        "netns": destination.netns.0,
+        "netns": destination.netns.inode,
         "local_addr": destination.local_addr,
         "remote_addr": destination.remote_addr,
         "remote_port": destination.remote_port,

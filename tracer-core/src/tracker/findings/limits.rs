@@ -44,7 +44,7 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
         );
         let mut finding = finding("bind-before-connect", Severity::Warning, summary);
         finding.evidence = evidence! {
-            "netns": namespace.netns.0,
+            "netns": namespace.netns.inode,
             "blocked": namespace.blocked,
             "range": [lo, hi],
             "capacity": namespace.capacity,
@@ -82,7 +82,7 @@ pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
             );
             let mut finding = finding("syn-recv-pile-up", Severity::Warning, summary);
             finding.evidence = evidence! {
-                "netns": listener.netns.0,
+                "netns": listener.netns.inode,
                 "addr": listener.addr,
                 "port": listener.port,
                 "workload": listener.workload,
@@ -137,7 +137,7 @@ pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> 
             );
             let severity = if crowded { Severity::Warning } else { Severity::Info };
             let mut finding = finding("listener-in-ephemeral-range", severity, summary);
-            finding.evidence = evidence! {"netns": netns.0, "ports": ports, "workloads": owners};
+            finding.evidence = evidence! {"netns": netns.inode, "ports": ports, "workloads": owners};
             finding.advice.push(Advice {
                 action: format!(
                     "Append {list} to net.ipv4.ip_local_reserved_ports{}",
@@ -178,7 +178,7 @@ pub(super) fn conntrack_pressure(context: Context<'_>) -> Vec<Finding> {
             share * 100.0
         );
         let mut finding = finding("conntrack-pressure", severity, summary);
-        finding.evidence = evidence! {"netns": namespace.netns.0, "conntrack_count": now, "conntrack_max": max};
+        finding.evidence = evidence! {"netns": namespace.netns.inode, "conntrack_count": now, "conntrack_max": max};
         let doubled = u64::from(max) * 2;
         finding.advice = vec![
             Advice {

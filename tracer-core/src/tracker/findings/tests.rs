@@ -10,7 +10,7 @@ use crate::tracker::snapshot::{
     Victim, Workload,
 };
 
-const NETNS: Netns = Netns(4_026_531_840);
+const NETNS: Netns = Netns::of_inode(4_026_531_840);
 const NOW: Ktime = Ktime(100_000_000_000);
 
 fn addr(last: u8) -> Addr {

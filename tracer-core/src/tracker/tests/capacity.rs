@@ -104,7 +104,7 @@ fn without_a_namespace_s_range_capacity_is_unknown_not_zero() {
     let mut sock = Lab::socket(1);
     sock.port = 0;
     let mut opened = lab.raw(&sock, SynSent, 0);
-    opened.key.netns = Netns(8);
+    opened.key.netns = Netns::of_inode(8);
     lab.ingest(&Event::Transition(opened));
     let dest = lab.only_dest();
     assert_eq!((dest.ports.capacity, dest.ports.utilisation, dest.sustainable_per_second), (None, None, None));

@@ -123,7 +123,7 @@ fn facts_of_a_worker() {
     assert_eq!(facts.pool.as_deref(), Some("www"));
     assert_eq!(facts.unit.as_deref(), Some("php8.2-fpm.service"));
     assert_eq!(facts.exe.as_deref(), Some("/usr/sbin/php-fpm8.2"));
-    assert_eq!(facts.netns, Netns(4_026_531_840));
+    assert_eq!(facts.netns, Netns::of_inode(4_026_531_840));
     assert_eq!(facts.uid, nix::unistd::getuid().as_raw());
     assert_eq!(fs.facts_of(99, Ktime(5)), None);
 }
@@ -174,7 +174,7 @@ fn namespaces_are_found_in_all_three_places() {
     fake.link("netns/mine", "/proc/self/ns/net");
     let own = netns::inode_of_link(Path::new("/proc/self/ns/net")).expect("own namespace");
     let (found, coverage) = fake.fs().network_namespaces();
-    let find = |inode: u32| found.iter().find(|namespace| namespace.netns == Netns(inode));
+    let find = |inode: u32| found.iter().find(|namespace| namespace.netns == Netns::of_inode(inode));
     let blue = find(4_026_532_001).expect("mounted and lived in");
     assert_eq!((blue.name.as_deref(), &blue.path), (Some("blue"), &netns.join("blue")));
     let docker = find(4_026_532_002).expect("mounted only");
@@ -182,7 +182,7 @@ fn namespaces_are_found_in_all_three_places() {
     assert!(find(4_026_532_003).is_none(), "a mount namespace is none of ours");
     let mine = found.iter().find(|namespace| namespace.netns == own).expect("symbolic link");
     assert_eq!(mine.name.as_deref(), Some("mine"));
-    let lived_in = if own == Netns(4_026_531_840) { "mine" } else { "10" };
+    let lived_in = if own == Netns::of_inode(4_026_531_840) { "mine" } else { "10" };
     assert!(find(4_026_531_840).is_some_and(|namespace| namespace.path.to_string_lossy().contains(lived_in)));
     assert!(!coverage.truncated);
     assert!(found.iter().all(|namespace| namespace.name.as_deref() != Some("stale")), "a name without a namespace");

@@ -226,7 +226,7 @@ mod tests {
             let port = u16::try_from(number % 60_000).expect("a port");
             SocketRow {
                 cookie: SocketCookie::new(u64::from(number) * 7_919 + 1),
-                key: FlowKey { netns: Netns(1), local: endpoint(port), remote: endpoint(443) },
+                key: FlowKey { netns: Netns::of_inode(1), local: endpoint(port), remote: endpoint(443) },
                 state: TcpState::Established,
                 minisocket: false,
                 remaining: Some(u64::from(number) * 104_729),
@@ -236,7 +236,7 @@ mod tests {
         for round in 1..=3 {
             let rows = (0..131_500).map(row).collect();
             let (began, ended) = (Ktime(round), Ktime(round));
-            let list = Baseline { netns: Netns(1), began, ended, initial: false, rows };
+            let list = Baseline { netns: Netns::of_inode(1), began, ended, initial: false, rows };
             worker.step(Step::Event(Event::Baseline(list))).expect("room");
         }
         let outcome = worker.keep.finish(&mut worker.packer).expect("room");

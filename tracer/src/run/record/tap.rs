@@ -174,7 +174,7 @@ mod tests {
         let mut tracker = Tracker::new(Config::default());
         let mut names = Names::with_executables(ProcFs::default());
         let fact = |at: u64| {
-            let facts = NetnsFacts { ktime: Ktime(at), netns: Netns(1), ..NetnsFacts::default() };
+            let facts = NetnsFacts { ktime: Ktime(at), netns: Netns::of_inode(1), ..NetnsFacts::default() };
             Batch { facts: vec![Event::Netns(Box::new(facts))], now: Ktime(at), ..Batch::default() }
         };
         let began = Instant::now();

@@ -148,7 +148,7 @@ mod tests {
     fn detail(range: (u16, u16), used: &[(u16, TcpState)]) -> DestinationDetail {
         DestinationDetail {
             place: Place {
-                netns: Netns(1),
+                netns: Netns::of_inode(1),
                 local_addr: addr("10.0.0.1"),
                 remote_addr: addr("10.0.0.2"),
                 remote_port: 443,
