@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracer_core::playback;
 use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{Churn, header};
-use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::NoticeKinds;
 
 /// CPU time of this thread where the system tells, so that a busy machine does not spoil the figures; else wall time.
 struct Watch(Option<Duration>, Instant);
@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     println!("read_events_per_second {:.0}", read as f64 / watch.seconds());
 
     let watch = Watch::start();
-    let mut tracker = playback::tracker(&header(), None, Wanted::default());
+    let mut tracker = playback::tracker(&header(), None, NoticeKinds::default());
     for step in &steps {
         playback::apply(&mut tracker, step);
     }
@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<()> {
 
     let watch = Watch::start();
     let mut reader = Reader::open(&bytes[..])?;
-    let mut tracker = playback::tracker(reader.header(), None, Wanted::default());
+    let mut tracker = playback::tracker(reader.header(), None, NoticeKinds::default());
     while let Some(step) = reader.next_step()? {
         playback::apply(&mut tracker, &step);
     }

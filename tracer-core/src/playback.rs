@@ -11,12 +11,12 @@ use crate::recording::{Damage, Header, Step, header};
 use crate::replay::Replay;
 use crate::report::host::{Degradation, HostFacts};
 use crate::tracker::findings::{Knobs, Thresholds};
-use crate::tracker::snapshot::Wanted;
+use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
 use crate::tracker::{Config, Tracker};
 
 /// A tracker set up as the live one was; `by` overrides how it grouped.
-pub fn tracker(header: &Header, by: Option<By>, notices: Wanted) -> Tracker {
+pub fn tracker(header: &Header, by: Option<By>, notices: NoticeKinds) -> Tracker {
     let watch = &header.watch;
     let knobs = &watch.knobs;
     let mut tracker = Tracker::new(Config {
@@ -103,7 +103,7 @@ pub struct Played {
 /// It is no recording, or could not be read.
 pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
     let mut replay = Replay::open(path)?;
-    let mut tracker = tracker(replay.header(), by, Wanted::default());
+    let mut tracker = tracker(replay.header(), by, NoticeKinds::default());
     replay.for_each(|step| apply(&mut tracker, step))?;
     tracker.finish();
     warn(path, &replay);

@@ -18,8 +18,8 @@ use tracer::tui::feed::{self, Frame, Order, Publisher, Status};
 use tracer::tui::stress::{self, Screen};
 use tracer_core::event::Ktime;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::Wanted;
-use tracer_core::tracker::snapshot::detail::{Place, Wish};
+use tracer_core::tracker::snapshot::NoticeKinds;
+use tracer_core::tracker::snapshot::detail::{DetailRequest, Place};
 
 const SIZE: (u16, u16) = (200, 50);
 const FLOWS: u32 = 100_000;
@@ -74,7 +74,7 @@ fn draw(scale: u32, rounds: u32) {
 
 /// Keys pressed at a screen whose tracker is busy; then what of the tracker's time a frame takes.
 fn answer(scale: u64, rounds: u32, keys: u32) {
-    let mut tracker = tracker_for(Wanted { history: true, ..Wanted::default() });
+    let mut tracker = tracker_for(NoticeKinds { history: true, ..NoticeKinds::default() });
     let destinations = u64::from(DESTINATIONS);
     let mut churn = Churn::among(&mut tracker, destinations, u64::from(FLOWS) / scale, TIME_WAITS / scale);
     let (publisher, viewer) = feed::feed();
@@ -111,7 +111,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
     tell("events_per_second", &[(tracker.read() - before.0) as f64 / took.as_secs_f64()]);
 
     let place = tracker.snapshot().destinations.first().map(Place::from);
-    let sample = |wish: Wish| -> Vec<f64> {
+    let sample = |wish: DetailRequest| -> Vec<f64> {
         let frame = || {
             let began = Instant::now();
             let (snapshot, details) = (tracker.snapshot(), tracker.details(&wish));
@@ -121,8 +121,8 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
         };
         (0..rounds).map(|_| frame()).collect()
     };
-    tell("snapshot_ms", &sample(Wish::default()));
-    tell("detail_ms", &sample(Wish { destination: place, ..Wish::default() }));
+    tell("snapshot_ms", &sample(DetailRequest::default()));
+    tell("detail_ms", &sample(DetailRequest { destination: place, ..DetailRequest::default() }));
 }
 
 /// What the tracker's thread does: batches as they come in, orders, frames.

@@ -2,7 +2,7 @@
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, States, Workload,
+    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, StateSet, Workload,
 };
 
 /// One thing that may be shown. `None` = not known, or the thing has no such field.
@@ -23,7 +23,7 @@ pub struct Subject<'a> {
     pub dst_port: Option<u16>,
     pub state: Option<TcpState>,
     /// The states of all flows that this sums up; one that matches is enough.
-    pub states: Option<States>,
+    pub states: Option<StateSet>,
     /// The one failure that this is about.
     pub failure: Option<Failure>,
     /// All failures that this sums up; one that matches is enough.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Addr, Netns};
-use crate::tracker::snapshot::{Failed, States};
+use crate::tracker::snapshot::{Failed, StateSet};
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().expect("address").into()
@@ -165,11 +165,11 @@ fn sums_match_if_any_of_their_failures_does() {
 
 #[test]
 fn sums_are_in_every_state_that_one_of_their_flows_is_in() {
-    let states = States::from_iter([TcpState::Established, TcpState::TimeWait]);
+    let states = StateSet::from_iter([TcpState::Established, TcpState::TimeWait]);
     let some = Subject { states: Some(states), ..Subject::default() };
     assert!(matches("state=ESTAB and state=time_wait and state!=close_wait", &some));
     assert!(!matches("state=CLOSE_WAIT", &some) && !matches("state!=TIME_WAIT", &some));
-    let none = Subject { states: Some(States::default()), ..Subject::default() };
+    let none = Subject { states: Some(StateSet::default()), ..Subject::default() };
     assert!(matches("state!=ESTAB", &none), "known: nothing is open");
 }
 

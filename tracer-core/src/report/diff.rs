@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::event::Endpoint;
 use crate::layout::human;
-use crate::layout::page::{cut, left};
+use crate::layout::text_page::{cut, left};
 use crate::report::host::HostFacts;
 use crate::tracker::snapshot::{Destination, Failed, Failure, Snapshot, Workload};
 

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failed, Failure, Finding,
-    Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, States, TimeWaitStats, Victim, Workload,
+    Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim, Workload,
 };
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -119,7 +119,7 @@ fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
         lifetime_ms: Durations::default(),
         ports_held: 0,
         oldest_established_seconds: None,
-        states: States::default(),
+        states: StateSet::default(),
         inferred: false,
     }
 }
@@ -232,7 +232,7 @@ pub fn exhaustion() -> Snapshot {
                 time_wait: TimeWaitStats { entered: 1_400, now: 540, peak: 540, per_second: 46.7, reused: 0 },
                 lifetime_ms: durations(1_400, 2.1),
                 ports_held: 540,
-                states: States::from_iter([TcpState::TimeWait]),
+                states: StateSet::from_iter([TcpState::TimeWait]),
                 ..attribution("bypass.service", 4211, BYPASS)
             },
             Attribution {
@@ -243,7 +243,7 @@ pub fn exhaustion() -> Snapshot {
                 time_wait: TimeWaitStats { entered: 1_161, now: 442, peak: 442, per_second: 38.7, reused: 0 },
                 lifetime_ms: durations(1_161, 2.2),
                 ports_held: 442,
-                states: States::from_iter([TcpState::TimeWait]),
+                states: StateSet::from_iter([TcpState::TimeWait]),
                 inferred: true,
                 ..attribution("bypass.service", 4212, BYPASS)
             },
@@ -253,7 +253,7 @@ pub fn exhaustion() -> Snapshot {
                 failed: exhausted(104),
                 ports_held: 42,
                 oldest_established_seconds: Some(612.0),
-                states: States::from_iter([TcpState::Established]),
+                states: StateSet::from_iter([TcpState::Established]),
                 ..attribution("pool.service", 4001, POOL)
             },
         ],
@@ -329,7 +329,7 @@ pub fn forecast() -> Snapshot {
             time_wait: TimeWaitStats { entered: 730, now: 730, peak: 730, per_second: 24.3, reused: 0 },
             lifetime_ms: durations(730, 3.4),
             ports_held: 731,
-            states: States::from_iter([TcpState::Established, TcpState::TimeWait]),
+            states: StateSet::from_iter([TcpState::Established, TcpState::TimeWait]),
             ..attribution("bypass.service", 4211, BYPASS)
         }],
         workloads: vec![Workload {

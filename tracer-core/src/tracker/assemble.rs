@@ -11,7 +11,7 @@ use super::lifecycle::millis;
 use super::people::{AttrId, UNKNOWN, WorkloadId};
 use super::ports::{Dest, DestId, netns_name};
 use super::snapshot::{
-    Attribution, Destination, Failed, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, States, Victim,
+    Attribution, Destination, Failed, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim,
     Workload,
 };
 use crate::event::{Ktime, TcpState};
@@ -24,7 +24,7 @@ const MAX_PIDS: usize = 64;
 struct Present {
     oldest_close_wait: Option<Ktime>,
     oldest_established: Option<Ktime>,
-    states: States,
+    states: StateSet,
 }
 
 type AllPresent = FxHashMap<AttrId, Present>;

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::snapshot::detail::{Bucket, Shape};
+use super::snapshot::detail::{DurationHistogram, HistogramBucket};
 use super::snapshot::{CloseWaitStats, Durations, Failed, Failure, TimeWaitStats};
 use crate::event::Ktime;
 
@@ -98,14 +98,14 @@ impl Distribution {
 
 impl Distribution {
     /// Summary and buckets, for a picture.
-    pub fn shape(&self) -> Shape {
-        Shape { summary: self.summary(), buckets: self.buckets() }
+    pub fn shape(&self) -> DurationHistogram {
+        DurationHistogram { summary: self.summary(), buckets: self.buckets() }
     }
 
-    fn buckets(&self) -> Vec<Bucket> {
+    fn buckets(&self) -> Vec<HistogramBucket> {
         let Some(histogram) = &self.histogram else { return Vec::new() };
-        let mut buckets: Vec<Bucket> =
-            bounds().map(|micros| Bucket { upto_ms: micros as f64 / 1e3, count: 0 }).collect();
+        let mut buckets: Vec<HistogramBucket> =
+            bounds().map(|micros| HistogramBucket { upto_ms: micros as f64 / 1e3, count: 0 }).collect();
         let mut at = 0;
         for step in histogram.iter_recorded() {
             let millis = step.value_iterated_to() as f64 / 1e3;
@@ -114,7 +114,7 @@ impl Distribution {
                 bucket.count += step.count_since_last_iteration();
             }
         }
-        let used = |bucket: &Bucket| bucket.count > 0;
+        let used = |bucket: &HistogramBucket| bucket.count > 0;
         let end = buckets.iter().rposition(used).map_or(0, |last| last + 1);
         let begin = buckets.iter().position(used).unwrap_or(end);
         buckets.drain(begin..end).collect()

@@ -11,7 +11,8 @@ use super::history::{History, Trace};
 use super::people::{AttrId, WorkloadId};
 use super::ports::{DestId, DestKey};
 use super::snapshot::detail::{
-    DestinationDetail, Details, FailureRecord, FlowDetail, HolderThen, Place, PortUse, Step, Wish, WorkloadDetail,
+    DestinationDetail, DetailRequest, Details, FailureRecord, FlowDetail, FlowStep, PastHolder, Place, PortUse,
+    WorkloadDetail,
 };
 use super::snapshot::{FailedConnect, Opened, Owner};
 use super::time_wait::Entry;
@@ -49,8 +50,8 @@ impl Owners {
 }
 
 impl Tracker {
-    /// What `wish` asks for. Without [`super::snapshot::Wanted::history`] there is no past in it.
-    pub fn details(&self, wish: &Wish) -> Details {
+    /// What `wish` asks for. Without [`super::snapshot::NoticeKinds::history`] there is no past in it.
+    pub fn details(&self, wish: &DetailRequest) -> Details {
         let start = self.start.unwrap_or(self.now);
         let history = self.history.as_deref();
         Details {
@@ -126,7 +127,7 @@ impl Tracker {
         if flow.is_none() && entry.is_none() && traces.is_empty() {
             return None;
         }
-        let mut steps: Vec<Step> = Vec::with_capacity(traces.len() + 2);
+        let mut steps: Vec<FlowStep> = Vec::with_capacity(traces.len() + 2);
         match traces.first() {
             Some(first) if first.old != TcpState::Close => steps.extend(told_by_flow(flow, first.old)),
             Some(_) => {}
@@ -165,7 +166,7 @@ impl Tracker {
     }
 
     /// Who holds the ports of `dest`, for the log of failures.
-    fn holders_of(&mut self, dest: DestId) -> Arc<[HolderThen]> {
+    fn holders_of(&mut self, dest: DestId) -> Arc<[PastHolder]> {
         let now = self.now;
         if let Some(known) = self.history.as_ref().and_then(|history| history.holders(dest, now)) {
             return known;
@@ -179,16 +180,16 @@ impl Tracker {
             }
         }
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let mut holders: Vec<HolderThen> = sums
+        let mut holders: Vec<PastHolder> = sums
             .into_iter()
             .filter_map(|(id, (ports, time_wait))| {
                 let workload = Arc::clone(&self.people.workload_entry(id)?.name);
-                Some(HolderThen { workload, ports: small(ports), time_wait: small(time_wait) })
+                Some(PastHolder { workload, ports: small(ports), time_wait: small(time_wait) })
             })
             .collect();
         holders.sort_by(|a, b| (b.ports, &a.workload).cmp(&(a.ports, &b.workload)));
         holders.truncate(MAX_HOLDERS);
-        let holders: Arc<[HolderThen]> = holders.into();
+        let holders: Arc<[PastHolder]> = holders.into();
         if let Some(history) = &mut self.history {
             history.keep_holders(dest, now, &holders);
         }
@@ -214,7 +215,7 @@ impl Tracker {
 }
 
 /// Who began a flow that is gone, by its first step.
-fn opened(steps: &[Step]) -> Opened {
+fn opened(steps: &[FlowStep]) -> Opened {
     match steps.first().map(|step| step.state) {
         Some(TcpState::SynSent) => Opened::Active,
         _ => Opened::Unknown,
@@ -222,7 +223,7 @@ fn opened(steps: &[Step]) -> Opened {
 }
 
 /// Adds a transition. A full socket closes while its minisocket lives on: that is no step of the flow.
-fn walk(steps: &mut Vec<Step>, trace: &Trace) {
+fn walk(steps: &mut Vec<FlowStep>, trace: &Trace) {
     match (steps.last_mut(), trace.old, trace.new) {
         (Some(last), old, TcpState::Close) if last.state == TcpState::TimeWait && old != TcpState::TimeWait => {
             return;
@@ -231,12 +232,12 @@ fn walk(steps: &mut Vec<Step>, trace: &Trace) {
         (Some(last), TcpState::TimeWait, _) if last.state == TcpState::Close => last.state = TcpState::TimeWait,
         _ => {}
     }
-    steps.push(Step { state: trace.new, entered: Some(trace.at), dwell: None });
+    steps.push(FlowStep { state: trace.new, entered: Some(trace.at), dwell: None });
 }
 
 /// The states that a flow itself remembers, up to `until`: its steps are longer ago than the memory of steps reaches.
-fn told_by_flow(flow: Option<&Flow>, until: TcpState) -> Vec<Step> {
-    let step = |state, entered| Step { state, entered, dwell: None };
+fn told_by_flow(flow: Option<&Flow>, until: TcpState) -> Vec<FlowStep> {
+    let step = |state, entered| FlowStep { state, entered, dwell: None };
     match flow {
         Some(Flow { began: Some(began), established: Some(established), opened: Opened::Active, .. })
             if until == TcpState::Established =>
@@ -249,11 +250,11 @@ fn told_by_flow(flow: Option<&Flow>, until: TcpState) -> Vec<Step> {
 }
 
 /// What is known of a flow without any step of it.
-fn present(flow: Option<&Flow>, entry: Option<&Entry>) -> Vec<Step> {
+fn present(flow: Option<&Flow>, entry: Option<&Entry>) -> Vec<FlowStep> {
     match (flow, entry) {
         (Some(flow), _) if flow.state == TcpState::Established => told_by_flow(Some(flow), TcpState::Established),
-        (Some(flow), _) => vec![Step { state: flow.state, entered: flow.state_since, dwell: None }],
-        (None, Some(entry)) => vec![Step { state: TcpState::TimeWait, entered: Some(entry.began), dwell: None }],
+        (Some(flow), _) => vec![FlowStep { state: flow.state, entered: flow.state_since, dwell: None }],
+        (None, Some(entry)) => vec![FlowStep { state: TcpState::TimeWait, entered: Some(entry.began), dwell: None }],
         (None, None) => Vec::new(),
     }
 }

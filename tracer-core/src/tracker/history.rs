@@ -1,5 +1,5 @@
 //! What only a view that somebody watches needs to remember: the last minutes second by second, the last failures with the
-//! holders of that instant, the last steps of flows. Kept only if [`super::snapshot::Wanted::history`] is set, and bounded.
+//! holders of that instant, the last steps of flows. Kept only if [`super::snapshot::NoticeKinds::history`] is set, and bounded.
 //!
 //! Not for: sums and occupancy, which are the tables' business and never forget.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::ports::DestId;
-use super::snapshot::detail::{FailureRecord, HolderThen, Second};
+use super::snapshot::detail::{FailureRecord, PastHolder, SecondCounts};
 use crate::event::{FlowKey, Ktime, SocketCookie, TcpState};
 
 /// Five minutes: as wide as a large terminal's sparkline.
@@ -36,17 +36,17 @@ pub struct Trace {
 struct Pulse {
     /// The second that `ring[second % len]` counts.
     second: u64,
-    ring: Box<[Second]>,
+    ring: Box<[SecondCounts]>,
 }
 
 impl Pulse {
-    fn at(&mut self, at: Ktime) -> Option<&mut Second> {
+    fn at(&mut self, at: Ktime) -> Option<&mut SecondCounts> {
         let second = at.0 / 1_000_000_000;
         let len = self.ring.len() as u64;
         for step in 0..second.saturating_sub(self.second).min(len) {
             let index = index(second - step, len);
             if let Some(slot) = self.ring.get_mut(index) {
-                *slot = Second::default();
+                *slot = SecondCounts::default();
             }
         }
         self.second = self.second.max(second);
@@ -54,7 +54,7 @@ impl Pulse {
         self.ring.get_mut(index).filter(|_| self.second - second < len)
     }
 
-    fn seconds(&self, now: Ktime, since: Ktime) -> Vec<Second> {
+    fn seconds(&self, now: Ktime, since: Ktime) -> Vec<SecondCounts> {
         let (current, first) = (now.0 / 1_000_000_000, since.0 / 1_000_000_000);
         let len = self.ring.len() as u64;
         let oldest = first.max(current.saturating_sub(SECONDS as u64));
@@ -77,14 +77,14 @@ pub struct History {
     pulse: Pulse,
     failures: VecDeque<Arc<FailureRecord>>,
     /// The last answer per destination.
-    holders: FxHashMap<DestId, (Ktime, Arc<[HolderThen]>)>,
+    holders: FxHashMap<DestId, (Ktime, Arc<[PastHolder]>)>,
     steps: VecDeque<Trace>,
 }
 
 impl Default for History {
     fn default() -> Self {
         Self {
-            pulse: Pulse { second: 0, ring: vec![Second::default(); SECONDS + 2].into() },
+            pulse: Pulse { second: 0, ring: vec![SecondCounts::default(); SECONDS + 2].into() },
             failures: VecDeque::new(),
             holders: FxHashMap::default(),
             steps: VecDeque::new(),
@@ -93,7 +93,7 @@ impl Default for History {
 }
 
 impl History {
-    pub fn count(&mut self, at: Ktime, change: impl FnOnce(&mut Second)) {
+    pub fn count(&mut self, at: Ktime, change: impl FnOnce(&mut SecondCounts)) {
         if let Some(second) = self.pulse.at(at) {
             change(second);
         }
@@ -107,12 +107,12 @@ impl History {
     }
 
     /// The holders of `dest` as they were a moment ago, if they were asked for so lately.
-    pub fn holders(&self, dest: DestId, now: Ktime) -> Option<Arc<[HolderThen]>> {
+    pub fn holders(&self, dest: DestId, now: Ktime) -> Option<Arc<[PastHolder]>> {
         let (at, holders) = self.holders.get(&dest)?;
         (now.since(*at) < HOLDERS_NANOS && *at <= now).then(|| Arc::clone(holders))
     }
 
-    pub fn keep_holders(&mut self, dest: DestId, now: Ktime, holders: &Arc<[HolderThen]>) {
+    pub fn keep_holders(&mut self, dest: DestId, now: Ktime, holders: &Arc<[PastHolder]>) {
         // Destinations that failed once and never again would stay for good.
         if self.holders.len() >= MAX_FAILURES {
             self.holders.clear();
@@ -133,7 +133,7 @@ impl History {
     }
 
     /// Whole seconds from `since` to `now`, oldest first.
-    pub fn seconds(&self, now: Ktime, since: Ktime) -> Vec<Second> {
+    pub fn seconds(&self, now: Ktime, since: Ktime) -> Vec<SecondCounts> {
         self.pulse.seconds(now, since)
     }
 
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(counts, [(0, 0), (2, 0), (0, 0), (0, 1)]);
         // An hour of silence, and none of it is left.
         let later = history.seconds(Ktime(3_613 * SECOND), Ktime(9 * SECOND));
-        assert_eq!(later, vec![Second::default(); SECONDS]);
+        assert_eq!(later, vec![SecondCounts::default(); SECONDS]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ use history::History;
 use people::{AttrId, People};
 use ports::{DestId, DestKey, Places};
 use slab::Ref;
-use snapshot::{EventCounts, Notice, Owner, Snapshot, Wanted};
+use snapshot::{EventCounts, Notice, NoticeKinds, Owner, Snapshot};
 use time_wait::Ledger;
 use workload::By;
 
@@ -65,7 +65,7 @@ pub struct Config {
     /// The end of each port search comes as an event.
     pub searches_observed: bool,
     /// Which notices to produce, and whether to remember what [`Tracker::details`] tells of the past.
-    pub notices: Wanted,
+    pub notices: NoticeKinds,
 }
 
 /// The tracker.

@@ -5,7 +5,7 @@
 //! the view. What is not known is `None`.
 
 pub mod detail;
-mod states;
+mod state_set;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-pub use states::States;
+pub use state_set::StateSet;
 
 use crate::event::{Addr, FlowKey, Ktime, Netns, TcpState};
 
@@ -345,7 +345,7 @@ pub struct Attribution {
     pub oldest_established_seconds: Option<f64>,
     /// That its flows are in now.
     #[serde(skip)]
-    pub states: States,
+    pub states: StateSet,
     /// The owner is a guess (a listener in place of the process that accepted, an owner from /proc).
     pub inferred: bool,
 }
@@ -518,7 +518,7 @@ pub enum Notice {
 /// Notices cost time, memory of the past costs memory; only what somebody reads is made.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent wishes")]
-pub struct Wanted {
+pub struct NoticeKinds {
     pub transitions: bool,
     pub flows: bool,
     pub failures: bool,

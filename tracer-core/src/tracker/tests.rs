@@ -53,7 +53,7 @@ impl Lab {
         let mut config = Config {
             time_wait_observed: true,
             calls_observed: true,
-            notices: Wanted { transitions: true, flows: true, failures: true, history: false },
+            notices: NoticeKinds { transitions: true, flows: true, failures: true, history: false },
             ..Config::default()
         };
         change(&mut config);

@@ -6,7 +6,7 @@ use tracer_core::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie, SocketId,
     TcpState, TimeWaitEvent, Transition,
 };
-use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -21,11 +21,11 @@ const TIME_WAIT: u64 = 61 * SECOND;
 /// A tracker as `portchurn report` has it, which knows the namespace and the processes.
 #[allow(dead_code, reason = "each bench uses its part of this module")]
 pub fn tracker() -> Tracker {
-    tracker_for(Wanted::default())
+    tracker_for(NoticeKinds::default())
 }
 
 /// The same for somebody who wants to be told more.
-pub fn tracker_for(notices: Wanted) -> Tracker {
+pub fn tracker_for(notices: NoticeKinds) -> Tracker {
     let config = Config { time_wait_observed: true, calls_observed: true, notices, ..Config::default() };
     let mut tracker = Tracker::new(config);
     tracker.begin(Ktime(SECOND));

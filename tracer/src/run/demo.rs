@@ -13,7 +13,7 @@ use crate::demo::{Counts, Incident};
 use crate::stream::{Format, Outcome, Selection, Stream, What};
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Notice, Wanted};
+use tracer_core::tracker::snapshot::{Failure, Notice, NoticeKinds};
 
 /// Failures shown one by one; the rest is in the report.
 const SHOWN_FAILURES: u32 = 5;
@@ -28,7 +28,7 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// The trace or the incident could not start, or Ctrl-C ended it before there was anything to explain.
 pub fn run() -> Result<()> {
     let trace = TraceArgs::default();
-    let live = Live::start(&trace, Wanted { failures: true, ..Wanted::default() })?;
+    let live = Live::start(&trace, NoticeKinds { failures: true, ..NoticeKinds::default() })?;
     live.ready();
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;

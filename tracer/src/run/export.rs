@@ -15,7 +15,7 @@ use tracer_core::recording::writer::Sink;
 use tracer_core::recording::{Header, Step, Tabler, Writer};
 use tracer_core::replay::Replay;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::NoticeKinds;
 
 /// Exports what was asked for.
 ///
@@ -62,7 +62,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
                 let mut tracker = playback::tracker(
                     &header,
                     args.by,
-                    Wanted { flows: true, failures: true, transitions: false, history: false },
+                    NoticeKinds { flows: true, failures: true, transitions: false, history: false },
                 );
                 while let Some(step) = next()? {
                     playback::apply(&mut tracker, &step);

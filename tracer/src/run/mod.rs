@@ -55,7 +55,7 @@ fn live_report(args: &ReportArgs) -> Result<Concluded> {
     use std::io::{self, IsTerminal as _};
     use std::ops::ControlFlow;
 
-    let live = Live::start(&args.trace, tracer_core::tracker::snapshot::Wanted::default())?;
+    let live = Live::start(&args.trace, tracer_core::tracker::snapshot::NoticeKinds::default())?;
     live.ready();
     if io::stderr().is_terminal() {
         eprintln!("portchurn: tracing for {:?}; Ctrl-C ends it early and prints the report", args.duration);

@@ -28,7 +28,7 @@ use tracer_core::playback;
 use tracer_core::recording::{Header, header};
 use tracer_core::report::host::{Degradation as Degraded, HostFacts};
 use tracer_core::tracker::findings::{Knobs, Thresholds};
-use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
 
 /// Batches of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
@@ -81,7 +81,7 @@ impl Live {
     ///
     /// # Errors
     /// [`StartError`] if rights or kernel features are missing, else what went wrong on the way.
-    pub fn start(args: &TraceArgs, notices: Wanted) -> Result<Self> {
+    pub fn start(args: &TraceArgs, notices: NoticeKinds) -> Result<Self> {
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
         let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, exact: args.tier == TierChoice::Auto });

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
-use tracer_core::tracker::snapshot::{Lost, Notice, Wanted};
+use tracer_core::tracker::snapshot::{Lost, Notice, NoticeKinds};
 
 /// A pipe's reader should wait no longer than this: whoever drives a [`Stream`] calls [`Stream::flush`] at least as often.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -81,8 +81,8 @@ impl FromIterator<What> for Selection {
 
 impl Selection {
     /// The notices that have to be made for this.
-    pub fn wanted(self) -> Wanted {
-        Wanted { transitions: self.transitions, flows: self.flows, failures: self.failures, history: false }
+    pub fn wanted(self) -> NoticeKinds {
+        NoticeKinds { transitions: self.transitions, flows: self.flows, failures: self.failures, history: false }
     }
 
     pub fn wants(self, notice: &Notice) -> bool {

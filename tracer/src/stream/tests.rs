@@ -223,7 +223,7 @@ fn colour_is_only_added() {
     let plain = written(text(120), all());
     let coloured = written(Format::Text { colour: true, width: 120, zone: TimeZone::UTC }, all());
     assert_ne!(coloured, plain);
-    assert_eq!(tracer_core::layout::page::without_colour(&coloured), plain);
+    assert_eq!(tracer_core::layout::text_page::without_colour(&coloured), plain);
 }
 
 #[test]

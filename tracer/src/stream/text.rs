@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use tracer_core::clock::Clock;
 use tracer_core::event::{Endpoint, FlowKey, Ktime};
 use tracer_core::layout::human::{brief, number};
-use tracer_core::layout::page::{Paint, left, safe};
+use tracer_core::layout::text_page::{Paint, left, safe};
 use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
 /// From this width on there is room for the local end of a flow; below, words are shorter too.

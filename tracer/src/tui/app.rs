@@ -16,7 +16,7 @@ use super::prompt::Prompt;
 use super::rows::Rows;
 use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::Severity;
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, FlowDetail, Place, Wish, WorkloadDetail};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, FlowDetail, Place, WorkloadDetail};
 
 /// What a key or a click leads to outside of the view.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +104,7 @@ pub struct App {
     /// Lines that the text of the page is scrolled by.
     pub scroll: usize,
     hits: Hits,
-    wish: Wish,
+    wish: DetailRequest,
 }
 
 impl App {
@@ -126,7 +126,7 @@ impl App {
             rows: Rows::default(),
             scroll: 0,
             hits: Hits::default(),
-            wish: Wish::default(),
+            wish: DetailRequest::default(),
         }
     }
 
@@ -139,10 +139,10 @@ impl App {
             let changed = self.newest().status != frame.status;
             self.later = Some(frame);
             // What was drilled into since still comes, and so does how the recording goes.
-            if self.wish != Wish::default() {
+            if self.wish != DetailRequest::default() {
                 self.refresh();
             }
-            return changed || self.wish != Wish::default();
+            return changed || self.wish != DetailRequest::default();
         }
         self.frame = frame;
         self.refresh();

@@ -10,8 +10,8 @@ use super::{About, Look};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
 use tracer_core::layout::human::{brief, number, rate, seconds, short};
-use tracer_core::layout::page::{Paint, safe};
-use tracer_core::tracker::snapshot::detail::{FailureRecord, PortUse, Step};
+use tracer_core::layout::text_page::{Paint, safe};
+use tracer_core::tracker::snapshot::detail::{FailureRecord, FlowStep, PortUse};
 use tracer_core::tracker::snapshot::{
     Attribution, Destination, Failed, Failure, Finding, Owner, Process, Severity, Snapshot, Workload,
 };
@@ -321,7 +321,7 @@ pub fn severity(severity: Severity) -> (Paint, &'static str) {
     }
 }
 
-pub const STEPS: &[Column<Step>] = &[
+pub const STEPS: &[Column<FlowStep>] = &[
     column!("ENTERED", 12, Left, from 0, |s, c, _| s.entered.map_or_else(|| vec![(Paint::Dim, "before start".into())], |at| plain(c.time(at)))),
     column!("STATE", 12, Left, from 0, |s, _, _| vec![(state_paint(s.state), s.state.name().into())]),
     column!("STAYED", 12, Right, from 0, |s, _, _| s.dwell.map_or_else(unknown, |dwell| plain(stay(dwell)))),
@@ -335,7 +335,7 @@ fn stay(nanos: u64) -> String {
 }
 
 /// On a logarithmic scale from 1 us to an hour: a state of a millisecond and one of a minute are both to be seen.
-fn dwell_bar(step: &Step, context: &Context<'_>, width: usize) -> Cell {
+fn dwell_bar(step: &FlowStep, context: &Context<'_>, width: usize) -> Cell {
     const DECADES: f64 = 9.5;
     let Some(dwell) = step.dwell else { return plain(String::new()) };
     let decades = (dwell.max(1) as f64 / 1e3).max(1.0).log10();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracer_core::event::Ktime;
 use tracer_core::tracker::snapshot::Snapshot;
-use tracer_core::tracker::snapshot::detail::{Details, Wish};
+use tracer_core::tracker::snapshot::detail::{DetailRequest, Details};
 
 /// Orders that wait to be carried out; a human makes fewer.
 const ORDERS: usize = 64;
@@ -94,7 +94,7 @@ impl std::fmt::Display for Speed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// Details of this and of nothing else.
-    Look(Wish),
+    Look(DetailRequest),
     /// Start or stop a recording.
     Record(bool),
     /// The rest is for replays.

@@ -26,7 +26,7 @@ pub struct Rows {
     /// Rows shown, and how many there would be without the filter.
     tables: Vec<(Pane, Vec<usize>, usize)>,
     holders: Vec<HolderRow>,
-    steps: Vec<tracer_core::tracker::snapshot::detail::Step>,
+    steps: Vec<tracer_core::tracker::snapshot::detail::FlowStep>,
 }
 
 impl Rows {

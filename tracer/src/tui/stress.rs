@@ -21,9 +21,9 @@ use super::{About, Look, render, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Ktime, Netns, TcpState};
 use tracer_core::report::host::HostFacts;
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place, PortUse, Second, Shape};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, Place, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
-    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, States,
+    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, StateSet,
     TimeWaitStats, Workload,
 };
 
@@ -94,7 +94,7 @@ pub fn frame(flows: u32, destinations: u32) -> Frame {
         });
     }
     let mut frame = Frame { snapshot, ..Frame::default() };
-    frame.details.pulse = vec![Second { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
+    frame.details.pulse = vec![SecondCounts { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
     frame.details.destination = Some(full_range());
     frame
 }
@@ -118,7 +118,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
         lifetime_ms: Durations::default(),
         ports_held: ports,
         oldest_established_seconds: None,
-        states: States::from_iter([TcpState::Established, TcpState::TimeWait]),
+        states: StateSet::from_iter([TcpState::Established, TcpState::TimeWait]),
         inferred: false,
     }
 }
@@ -133,9 +133,9 @@ fn full_range() -> DestinationDetail {
         owners: (0..4).map(|pid| Owner { pid, ..Owner::default() }).collect(),
         blocked: Vec::new(),
         reserved: Vec::new(),
-        lifetime: Shape::default(),
-        connect: Shape::default(),
-        port_search: Shape::default(),
+        lifetime: DurationHistogram::default(),
+        connect: DurationHistogram::default(),
+        port_search: DurationHistogram::default(),
     }
 }
 

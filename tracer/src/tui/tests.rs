@@ -18,8 +18,8 @@ use tracer_core::event::{Endpoint, FlowKey, Ktime, TcpState};
 use tracer_core::report::host::HostFacts;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
 use tracer_core::tracker::snapshot::detail::{
-    Bucket, DestinationDetail, Details, FailureRecord, FlowDetail, HolderThen, Place, PortUse, Second, Shape, Step,
-    WorkloadDetail,
+    DestinationDetail, Details, DurationHistogram, FailureRecord, FlowDetail, FlowStep, HistogramBucket, PastHolder,
+    Place, PortUse, SecondCounts, WorkloadDetail,
 };
 use tracer_core::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
@@ -42,9 +42,10 @@ fn owner(workload: &str, pid: u32, inferred: bool) -> Owner {
     Owner { pid, comm: "python3".into(), workload: workload.into(), inferred }
 }
 
-fn shape(first_ms: f64, counts: &[u64]) -> Shape {
+fn shape(first_ms: f64, counts: &[u64]) -> DurationHistogram {
     let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
-    let buckets = counts.iter().zip(steps).map(|(&count, step)| Bucket { upto_ms: first_ms * step, count }).collect();
+    let buckets =
+        counts.iter().zip(steps).map(|(&count, step)| HistogramBucket { upto_ms: first_ms * step, count }).collect();
     let of = |factor: f64| Some(first_ms * factor);
     let summary = Durations {
         count: counts.iter().sum(),
@@ -55,7 +56,7 @@ fn shape(first_ms: f64, counts: &[u64]) -> Shape {
         p99: of(9.0),
         max: of(20.0),
     };
-    Shape { summary, buckets }
+    DurationHistogram { summary, buckets }
 }
 
 /// Everything that can be wished for, of an exhausted range.
@@ -88,17 +89,18 @@ fn details(snapshot: &Snapshot) -> Details {
                 after_ms: Some(0.3),
             },
             holders: Arc::from([
-                HolderThen { workload: "bypass.service".into(), ports: 982, time_wait: 982 },
-                HolderThen { workload: "pool.service".into(), ports: 42, time_wait: 0 },
+                PastHolder { workload: "bypass.service".into(), ports: 982, time_wait: 982 },
+                PastHolder { workload: "pool.service".into(), ports: 42, time_wait: 0 },
             ]),
             in_use: 1_024,
             capacity: Some(1_024),
         })
     };
-    let step = |state, entered: u64, dwell: u64| Step { state, entered: Some(START.plus(entered)), dwell: Some(dwell) };
+    let step =
+        |state, entered: u64, dwell: u64| FlowStep { state, entered: Some(START.plus(entered)), dwell: Some(dwell) };
     Details {
         pulse: (0..30_u32)
-            .map(|second| Second {
+            .map(|second| SecondCounts {
                 events: 1_500,
                 connects: 90 + second,
                 exhausted: second.saturating_sub(12) * 6,

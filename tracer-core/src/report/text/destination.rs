@@ -8,7 +8,7 @@ use super::bar::{self, Groups};
 use super::{Context, WHO_PROCESSES, WHO_WORKLOADS, failures};
 use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
-use crate::layout::page::{Page, Paint, left};
+use crate::layout::text_page::{Paint, TextPage, left};
 use crate::tracker::snapshot::{Attribution, Destination, Failure, Ports};
 
 /// Columns of the first column of the table of holders and victims.
@@ -36,7 +36,7 @@ fn percent(share: f64) -> String {
     if percent > 0.0 && percent < 1.0 { "<1 %".into() } else { format!("{} %", percent.floor()) }
 }
 
-pub fn write(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+pub fn write(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     title(page, destination);
     occupancy_lines(page, context, destination);
     let mut fact = |label: &str, text: &str| page.paragraph(Paint::Dim, &format!("  {label:<11}"), Paint::Plain, text);
@@ -53,7 +53,7 @@ pub fn write(page: &mut Page, context: &Context<'_>, destination: &Destination) 
     who(page, context, destination);
 }
 
-fn title(page: &mut Page, destination: &Destination) {
+fn title(page: &mut TextPage, destination: &Destination) {
     let netns = match &destination.netns_name {
         Some(name) => format!(", netns {name}"),
         None if destination.netns.inode == 0 => ", netns unknown".into(),
@@ -64,7 +64,7 @@ fn title(page: &mut Page, destination: &Destination) {
     page.paragraph(Paint::Plain, "", Paint::Strong, &text);
 }
 
-fn occupancy_lines(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+fn occupancy_lines(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     let ports = &destination.ports;
     let groups = Groups::new(&ports.by_state, ports.in_use, ports.capacity);
     let known = ports.capacity.is_some();
@@ -133,7 +133,7 @@ fn exhausted(attribution: &Attribution) -> u64 {
 }
 
 /// Holders and victims in one table, since they are often the same.
-fn who(page: &mut Page, context: &Context<'_>, destination: &Destination) {
+fn who(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     let mut roles: BTreeMap<&Arc<str>, Role<'_>> = BTreeMap::new();
     for holder in &destination.holders {
         let role = roles.entry(&holder.workload).or_default();
@@ -167,7 +167,7 @@ fn who(page: &mut Page, context: &Context<'_>, destination: &Destination) {
     }
 }
 
-fn workload(page: &mut Page, name: &str, role: &Role<'_>) {
+fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
     let word = match (role.ports, role.failed) {
         (_, 0) => "holder",
         (0, _) => "victim",
@@ -176,7 +176,7 @@ fn workload(page: &mut Page, name: &str, role: &Role<'_>) {
     let room = WHO - word.len() - 2;
     let time_wait = role.processes.iter().fold(0_u64, |sum, process| sum.saturating_add(process.time_wait.now));
     let time_wait = if role.processes.is_empty() { "-".into() } else { short(time_wait) };
-    let name = crate::layout::page::cut(&page.safe(name), room);
+    let name = crate::layout::text_page::cut(&page.safe(name), room);
     let label = left(&format!("{name} {word}"), WHO);
     let (bold, role_word) = label.split_at(name.len());
     let numbers = format!("{:>7}{:>10}{:>10}", short(u64::from(role.ports)), short(role.failed), time_wait);

@@ -4,7 +4,7 @@ use super::destination::{self, exhaustion, occupancy};
 use super::{Context, exhausted, in_trouble};
 use crate::event::Ktime;
 use crate::layout::human::{number, plural, rate};
-use crate::layout::page::{Page, Paint};
+use crate::layout::text_page::{Paint, TextPage};
 use crate::tracker::snapshot::{Destination, Finding, Severity};
 
 /// A failure this close to the end of the window is still going on.
@@ -24,7 +24,7 @@ pub fn finding<'a>(context: &Context<'a>) -> Option<&'a Finding> {
     context.snapshot.findings.first().filter(|finding| quiet && finding.severity != Severity::Info)
 }
 
-pub fn write(page: &mut Page, context: &Context<'_>) {
+pub fn write(page: &mut TextPage, context: &Context<'_>) {
     let (word, paint, text) = sentence(context);
     page.paragraph(paint, &format!("{word:<9} "), Paint::Strong, &text);
 }
@@ -121,7 +121,7 @@ fn fullest(context: &Context<'_>) -> String {
 }
 
 /// What was lost, and what this host did not let us see.
-pub fn gaps(page: &mut Page, context: &Context<'_>) {
+pub fn gaps(page: &mut TextPage, context: &Context<'_>) {
     let events = &context.snapshot.events;
     if context.incomplete() {
         let counts = [

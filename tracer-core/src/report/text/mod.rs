@@ -14,7 +14,7 @@ use super::host::HostFacts;
 use crate::clock::Clock;
 use crate::event::{Ktime, Netns};
 use crate::layout::human;
-use crate::layout::page::{Page, Paint};
+use crate::layout::text_page::{Paint, TextPage};
 use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};
 
 /// Destinations told in full; more than these nobody reads at night, and JSON has them all.
@@ -96,7 +96,7 @@ fn failures(failed: &Failed) -> String {
 /// The report as text, every line at most 80 columns.
 pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Style) -> String {
     let context = Context { snapshot, host, clock, zone: &style.zone };
-    let mut page = Page::new(style.colour, style.unicode);
+    let mut page = TextPage::new(style.colour, style.unicode);
     headline::write(&mut page, &context);
     headline::gaps(&mut page, &context);
 
@@ -120,7 +120,7 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
 }
 
 /// What else was concluded: all but what was told above.
-fn findings(page: &mut Page, context: &Context<'_>, troubled: bool) {
+fn findings(page: &mut TextPage, context: &Context<'_>, troubled: bool) {
     let told = |finding: &&Finding| {
         (troubled && TOLD_BY_DESTINATIONS.contains(&finding.id))
             || headline::finding(context).is_some_and(|first| std::ptr::eq(first, *finding))

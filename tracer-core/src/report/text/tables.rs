@@ -2,14 +2,14 @@
 
 use super::{Context, WORKLOADS};
 use crate::layout::human::{brief, number, plural, rate, seconds, short};
-use crate::layout::page::{Page, Paint, left};
+use crate::layout::text_page::{Paint, TextPage, left};
 use crate::tracker::snapshot::{Advice, Snapshot};
 
 /// Columns of a workload's name.
 const NAME: usize = 24;
 
 /// Numbered, most severe finding first, each action once.
-pub fn advice(page: &mut Page, snapshot: &Snapshot) {
+pub fn advice(page: &mut TextPage, snapshot: &Snapshot) {
     let mut all: Vec<&Advice> = Vec::new();
     for advice in snapshot.findings.iter().flat_map(|finding| &finding.advice) {
         if !all.iter().any(|known| known.action == advice.action) {
@@ -30,7 +30,7 @@ pub fn advice(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
-pub fn workloads(page: &mut Page, snapshot: &Snapshot) {
+pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
     if snapshot.workloads.is_empty() {
         return;
     }
@@ -61,7 +61,7 @@ pub fn workloads(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
-pub fn footer(page: &mut Page, context: &Context<'_>) {
+pub fn footer(page: &mut TextPage, context: &Context<'_>) {
     let Context { snapshot, host, clock, zone } = context;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".into());
     let events = &snapshot.events;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::event::TcpState;
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Confidence, Destination, Durations, Holder, Listener, Ports, States, TimeWaitStats,
+    Attribution, CloseWaitStats, Confidence, Destination, Durations, Holder, Listener, Ports, StateSet, TimeWaitStats,
     Victim, Workload,
 };
 
@@ -82,7 +82,7 @@ fn attribution(pid: u32) -> Attribution {
         lifetime_ms: Durations { count: 5_000, p50: Some(4.0), ..Durations::default() },
         ports_held: 4_000,
         oldest_established_seconds: None,
-        states: States::default(),
+        states: StateSet::default(),
         inferred: false,
     }
 }

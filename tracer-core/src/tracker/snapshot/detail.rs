@@ -41,7 +41,7 @@ impl From<&Destination> for Place {
 
 /// What somebody looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct DetailRequest {
     pub destination: Option<Place>,
     pub workload: Option<Arc<str>>,
     pub flow: Option<FlowKey>,
@@ -51,7 +51,7 @@ pub struct Wish {
 #[derive(Clone, Debug, Default)]
 pub struct Details {
     /// Whole seconds up to now, oldest first, without gaps.
-    pub pulse: Vec<Second>,
+    pub pulse: Vec<SecondCounts>,
     /// The last failures for lack of a port, newest first, bounded.
     pub failures: Vec<Arc<FailureRecord>>,
     pub destination: Option<DestinationDetail>,
@@ -61,7 +61,7 @@ pub struct Details {
 
 /// One second of the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Second {
+pub struct SecondCounts {
     pub events: u32,
     pub connects: u32,
     /// Failures for lack of a port (connect and bind to port 0).
@@ -76,7 +76,7 @@ pub struct FailureRecord {
     pub failed: FailedConnect,
     /// Most ports first. Summed up when the failure was settled (at its return, else within half a second) and shared by the
     /// failures of a tenth of a second.
-    pub holders: Arc<[HolderThen]>,
+    pub holders: Arc<[PastHolder]>,
     /// Ports in use towards the destination then, and how many there were.
     pub in_use: u32,
     pub capacity: Option<u32>,
@@ -84,7 +84,7 @@ pub struct FailureRecord {
 
 /// Who held ports of a destination at some instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HolderThen {
+pub struct PastHolder {
     pub workload: Arc<str>,
     pub ports: u32,
     /// Of these, in `TIME_WAIT`.
@@ -93,16 +93,16 @@ pub struct HolderThen {
 
 /// So many durations up to this one, and above the bucket before.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bucket {
+pub struct HistogramBucket {
     pub upto_ms: f64,
     pub count: u64,
 }
 
 /// A distribution with its shape: buckets at 1, 2 and 5 of each decade, without gaps between the first and the last.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shape {
+pub struct DurationHistogram {
     pub summary: Durations,
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<HistogramBucket>,
 }
 
 /// A destination port by port.
@@ -118,10 +118,10 @@ pub struct DestinationDetail {
     pub blocked: Vec<u16>,
     /// Ports of the range that are reserved, ascending.
     pub reserved: Vec<u16>,
-    pub lifetime: Shape,
-    pub connect: Shape,
+    pub lifetime: DurationHistogram,
+    pub connect: DurationHistogram,
     /// How long connect() searched for a port, in vain or not.
-    pub port_search: Shape,
+    pub port_search: DurationHistogram,
 }
 
 /// A port in use.
@@ -138,8 +138,8 @@ pub struct PortUse {
 #[derive(Clone, Debug)]
 pub struct WorkloadDetail {
     pub name: Arc<str>,
-    pub lifetime: Shape,
-    pub connect: Shape,
+    pub lifetime: DurationHistogram,
+    pub connect: DurationHistogram,
 }
 
 /// A flow step by step.
@@ -149,7 +149,7 @@ pub struct FlowDetail {
     pub owner: Option<Owner>,
     pub opened: Opened,
     /// Oldest first; the last one is the present state.
-    pub steps: Vec<Step>,
+    pub steps: Vec<FlowStep>,
     /// Earlier steps are not known (before the start, or longer ago than the memory of steps reaches).
     pub begin_unknown: bool,
     /// Set right after a loss.
@@ -158,7 +158,7 @@ pub struct FlowDetail {
 
 /// A flow entered a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct FlowStep {
     pub state: TcpState,
     /// `None` = it was in this state at our first sight of it.
     pub entered: Option<Ktime>,

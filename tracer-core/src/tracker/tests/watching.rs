@@ -1,6 +1,6 @@
 //! What a view that watches is told beyond the snapshot.
 
-use super::super::snapshot::detail::{Details, Place, Wish};
+use super::super::snapshot::detail::{DetailRequest, Details, Place};
 use super::*;
 
 fn watched() -> Lab {
@@ -12,8 +12,11 @@ fn key(port: u16) -> FlowKey {
 }
 
 fn look(lab: &Lab, port: u16) -> Details {
-    let wish =
-        Wish { destination: Some(Place::from(&key(port))), workload: Some("client".into()), flow: Some(key(port)) };
+    let wish = DetailRequest {
+        destination: Some(Place::from(&key(port))),
+        workload: Some("client".into()),
+        flow: Some(key(port)),
+    };
     lab.tracker.details(&wish)
 }
 

@@ -27,7 +27,7 @@ use super::session::Live;
 use super::show;
 use crate::cli::{RecordArgs, Trigger};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Finding, Notice, Severity, Wanted};
+use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds, Severity};
 
 /// A line of progress this often, on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
         // That a file can be made there is known now; it is made when it happens.
         claim = None;
     }
-    let live = Live::start(&args.trace, Wanted { failures: flight, ..Wanted::default() })?;
+    let live = Live::start(&args.trace, NoticeKinds { failures: flight, ..NoticeKinds::default() })?;
     live.ready();
     // What the command does until the recorder is there waits in the queue of the tracker.
     let mut child = spawn(&args.command)?;

@@ -25,7 +25,7 @@ use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::recording::Header;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::Wanted;
+use tracer_core::tracker::snapshot::NoticeKinds;
 
 /// Frames are made this often while only the clock moves.
 const IDLE_CADENCE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
             StreamArgs { trace: args.trace.clone(), what: None, json: false, duration: None, filter: Vec::new() };
         return stream(&stream_args, filter.as_ref());
     }
-    let live = Live::start(&args.trace, Wanted { history: true, ..Wanted::default() })?;
+    let live = Live::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
     let about = About { host: live.host().clone(), clock: live.clock };
     let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
     let header = live.header();

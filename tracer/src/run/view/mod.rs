@@ -23,7 +23,7 @@ use crate::tui::feed::{self, Frame, Publisher, Status};
 use crate::tui::{About, Look, terminal};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::detail::Wish;
+use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 /// Frames are made this often while something happens.
 const CADENCE: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> 
 
 /// When the next frame is due, and what belongs into it.
 pub struct Pace {
-    pub wish: Wish,
+    pub wish: DetailRequest,
     due: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Default for Pace {
 
 impl Pace {
     pub fn new() -> Self {
-        Self { wish: Wish::default(), due: Instant::now() }
+        Self { wish: DetailRequest::default(), due: Instant::now() }
     }
 
     pub fn is_due(&self) -> bool {

@@ -25,7 +25,7 @@ use tracer_core::playback;
 use tracer_core::recording::Step;
 use tracer_core::replay::{Pacer, Replay, Speed as Factor};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Finding, Notice, Wanted};
+use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds};
 
 /// Longest sleep between two looks for orders.
 const NAP: Duration = Duration::from_millis(10);
@@ -345,7 +345,7 @@ impl<'a> Player<'a> {
 }
 
 fn fresh(replay: &Replay, args: &ReplayArgs) -> Tracker {
-    playback::tracker(replay.header(), args.by, Wanted { failures: true, history: true, ..Wanted::default() })
+    playback::tracker(replay.header(), args.by, NoticeKinds { failures: true, history: true, ..NoticeKinds::default() })
 }
 
 /// Findings by what does not change while their numbers do.

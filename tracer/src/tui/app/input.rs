@@ -10,7 +10,7 @@ use crate::tui::feed::Order;
 use crate::tui::keys::{self, Action};
 use crate::tui::prompt::{Prompt, Purpose, Typed};
 use tracer_core::filter::Filter;
-use tracer_core::tracker::snapshot::detail::Wish;
+use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 /// Rows that one turn of the wheel moves.
 const WHEEL_ROWS: isize = 3;
@@ -80,7 +80,7 @@ impl App {
 
     /// Asks for the details of what is looked at now, if that has changed.
     fn with_wish(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
-        let mut wish = Wish::default();
+        let mut wish = DetailRequest::default();
         match self.page() {
             Page::Workload(name) => wish.workload = Some(Arc::clone(name)),
             Page::Destination(place) => wish.destination = Some(*place),

@@ -2,7 +2,7 @@
 
 use crate::tui::columns::{Cell, Context};
 use tracer_core::event::TcpState;
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::Destination;
 
 /// Letters of a bar: established, `TIME_WAIT`, other, free. The same as the report's.

@@ -8,7 +8,7 @@ use crate::tui::app::{App, Page, Pane};
 use crate::tui::columns::{Cell, endpoint};
 use crate::tui::feed::Replay;
 use tracer_core::layout::human::{rate, seconds, short};
-use tracer_core::layout::page::{Paint, cut};
+use tracer_core::layout::text_page::{Paint, cut};
 
 /// Draws them; the lines used.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {

@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::app::{App, Hits, Page};
 use super::{Look, views};
 use crate::tui::columns::Cell;
-use tracer_core::layout::page::{Paint, cut};
+use tracer_core::layout::text_page::{Paint, cut};
 
 /// Below this nothing can be told.
 pub const MIN_WIDTH: u16 = 60;
@@ -125,7 +125,7 @@ impl Canvas<'_> {
 
     /// Text from the traced host as this terminal may show it.
     pub fn safe(&self, text: &str) -> String {
-        tracer_core::layout::page::safe(text, self.look.unicode)
+        tracer_core::layout::text_page::safe(text, self.look.unicode)
     }
 }
 

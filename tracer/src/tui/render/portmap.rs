@@ -8,7 +8,7 @@
 use crate::tui::columns::Cell;
 use crate::tui::render::bar::merge;
 use tracer_core::event::TcpState;
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
 /// What a port is used for.
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use tracer_core::event::Netns;
     use tracer_core::report::sample::addr;
-    use tracer_core::tracker::snapshot::detail::{Place, PortUse, Shape};
+    use tracer_core::tracker::snapshot::detail::{DurationHistogram, Place, PortUse};
 
     fn detail(range: (u16, u16), used: &[(u16, TcpState)]) -> DestinationDetail {
         DestinationDetail {
@@ -158,9 +158,9 @@ mod tests {
             owners: Vec::new(),
             blocked: Vec::new(),
             reserved: Vec::new(),
-            lifetime: Shape::default(),
-            connect: Shape::default(),
-            port_search: Shape::default(),
+            lifetime: DurationHistogram::default(),
+            connect: DurationHistogram::default(),
+            port_search: DurationHistogram::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::Canvas;
 use crate::tui::app::{App, Pane, Sort, TableHit};
 use crate::tui::columns::{Cell, Column, Context, Place};
 use crate::tui::rows::Visit;
-use tracer_core::layout::page::{Paint, cut};
+use tracer_core::layout::text_page::{Paint, cut};
 use unicode_width::UnicodeWidthStr as _;
 
 /// Draws a table with its heading into `area` and says where it is.

@@ -5,7 +5,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use super::*;
 use crate::tui::app::{Page, Pane};
 use crate::tui::feed::Order;
-use tracer_core::tracker::snapshot::detail::Wish;
+use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 use KeyCode::{Backspace, Char, Enter, Esc, Tab};
 
@@ -36,11 +36,11 @@ fn line_with(stage: &mut Stage, text: &str) -> u16 {
 fn going_in_asks_for_details_once_and_coming_out_for_none() {
     let mut stage = Stage::exhaustion();
     stage.press(Tab);
-    let wish = Wish { destination: Some(place()), ..Wish::default() };
+    let wish = DetailRequest { destination: Some(place()), ..DetailRequest::default() };
     assert_eq!(orders(&stage.press(Enter)), [&Order::Look(wish)]);
     assert_eq!(*stage.app.page(), Page::Destination(place()));
     assert!(stage.press(Char('j')).is_empty());
-    assert_eq!(orders(&stage.press(Esc)), [&Order::Look(Wish::default())]);
+    assert_eq!(orders(&stage.press(Esc)), [&Order::Look(DetailRequest::default())]);
     assert_eq!(stage.app.pane(), Pane::Destinations, "where one came from is still selected");
 }
 

@@ -7,7 +7,7 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, endpoint, exhausted, full_in, netns, percent};
 use crate::tui::render::{Canvas, bar, divide, portmap};
 use tracer_core::layout::human::{number, rate, seconds, short};
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::Destination;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place};
 

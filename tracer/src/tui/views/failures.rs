@@ -6,7 +6,7 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
 use tracer_core::layout::human::{brief, number};
-use tracer_core::layout::page::{Paint, left};
+use tracer_core::layout::text_page::{Paint, left};
 use tracer_core::tracker::snapshot::detail::FailureRecord;
 
 /// Lines of the lower part: two sentences and a few holders.

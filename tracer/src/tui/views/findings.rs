@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, severity};
 use crate::tui::render::Canvas;
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::Finding;
 
 /// Lines of the table at the least: its heading and the selected row.

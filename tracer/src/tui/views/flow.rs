@@ -6,7 +6,7 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
 use tracer_core::event::FlowKey;
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::Opened;
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {

@@ -8,7 +8,7 @@ use crate::tui::app::{App, Overlay};
 use crate::tui::keys::{BINDINGS, Binding, Scope};
 use crate::tui::prompt::{Prompt, Purpose};
 use crate::tui::render::Canvas;
-use tracer_core::layout::page::{Paint, left};
+use tracer_core::layout::text_page::{Paint, left};
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     match &app.overlay {

@@ -6,8 +6,8 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, endpoint, exhausted, severity};
 use crate::tui::render::{Canvas, divide, spark};
 use tracer_core::layout::human::{brief, plural, rate, seconds, short};
-use tracer_core::layout::page::Paint;
-use tracer_core::tracker::snapshot::detail::Second;
+use tracer_core::layout::text_page::Paint;
+use tracer_core::tracker::snapshot::detail::SecondCounts;
 use tracer_core::tracker::snapshot::{Destination, Snapshot};
 
 /// From this height of the page on, sentences may take a line more.
@@ -115,12 +115,12 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     canvas.pieces(rest, area.y, &cell);
 }
 
-fn last_seconds(pulse: &[Second], seconds: usize, value: Value) -> Vec<u64> {
+fn last_seconds(pulse: &[SecondCounts], seconds: usize, value: Value) -> Vec<u64> {
     pulse.iter().skip(pulse.len().saturating_sub(seconds)).map(|second| u64::from(value(second))).collect()
 }
 
 /// A number of a second.
-type Value = fn(&Second) -> u32;
+type Value = fn(&SecondCounts) -> u32;
 
 /// Failures and connects of the last minutes, second by second, side by side.
 fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {

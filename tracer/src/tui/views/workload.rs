@@ -7,7 +7,7 @@ use crate::tui::app::{App, Pane};
 use crate::tui::columns::{Cell, exhausted};
 use crate::tui::render::{Canvas, divide, histogram};
 use tracer_core::layout::human::{brief, plural, rate, short};
-use tracer_core::layout::page::Paint;
+use tracer_core::layout::text_page::Paint;
 use tracer_core::tracker::snapshot::{Failed, Workload};
 
 /// Lines of a distribution that is told bucket by bucket.
@@ -45,7 +45,7 @@ pub fn distributions(
     canvas: &mut Canvas<'_>,
     area: Rect,
     tall: bool,
-    shapes: &[(&str, &tracer_core::tracker::snapshot::detail::Shape)],
+    shapes: &[(&str, &tracer_core::tracker::snapshot::detail::DurationHistogram)],
 ) -> u16 {
     let unicode = canvas.look.unicode;
     if !tall {

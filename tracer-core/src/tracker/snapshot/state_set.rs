@@ -4,9 +4,9 @@ use crate::event::TcpState;
 
 /// The states that some flows are in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct States(u16);
+pub struct StateSet(u16);
 
-impl States {
+impl StateSet {
     pub fn add(&mut self, state: TcpState) {
         self.0 |= bit(state);
     }
@@ -16,7 +16,7 @@ impl States {
     }
 }
 
-impl FromIterator<TcpState> for States {
+impl FromIterator<TcpState> for StateSet {
     fn from_iter<I: IntoIterator<Item = TcpState>>(states: I) -> Self {
         let mut all = Self::default();
         states.into_iter().for_each(|state| all.add(state));
@@ -35,8 +35,8 @@ mod tests {
     #[test]
     fn each_state_has_a_place_of_its_own() {
         for state in TcpState::ALL {
-            let others: States = TcpState::ALL.into_iter().filter(|other| *other != state).collect();
-            assert!(!others.has(state) && States::from_iter([state]).has(state), "{state:?}");
+            let others: StateSet = TcpState::ALL.into_iter().filter(|other| *other != state).collect();
+            assert!(!others.has(state) && StateSet::from_iter([state]).has(state), "{state:?}");
         }
     }
 }

@@ -79,13 +79,13 @@ pub fn left(text: &str, width: usize) -> String {
 
 /// The lines of a report.
 #[derive(Debug)]
-pub struct Page {
+pub struct TextPage {
     out: String,
     colour: bool,
     unicode: bool,
 }
 
-impl Page {
+impl TextPage {
     pub fn new(colour: bool, unicode: bool) -> Self {
         Self { out: String::new(), colour, unicode }
     }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn colour_changes_nothing_but_colour() {
         let write = |colour| {
-            let mut page = Page::new(colour, false);
+            let mut page = TextPage::new(colour, false);
             page.line(&[(Paint::Bad, "CRITICAL"), (Paint::Plain, " all ports"), (Paint::Dim, " taken")]);
             page.finish()
         };
