@@ -22,7 +22,7 @@ pub const RESERVED_BITMAP_BYTES: usize = 65536 / 8;
 
 /// `Header::flags`.
 pub mod flags {
-    /// The transition ran in process context of the socket's user (see KERNEL facts on `current`): `tgid`, `tid`,
+    /// The transition ran in process context of the socket's user (docs/KERNEL.md#current): `tgid`, `tid`,
     /// `cgroup` are the caller's. Without it they are whoever was interrupted and must not be used.
     pub const CALLER: u16 = 1;
     /// Written by a later link of the program chain. Either the only record of this transition or a repetition of

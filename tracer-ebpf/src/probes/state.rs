@@ -30,7 +30,7 @@ const LISTEN: i32 = 10;
 const FIRST: u8 = 0;
 const LAST_LINK: u8 = 2;
 
-/// Transitions that only happen in a system call of the socket's user (KERNEL facts: measured, never seen in softirq).
+/// Transitions that only happen in a system call of the socket's user (docs/KERNEL.md#current: never seen in softirq).
 #[inline(always)]
 fn in_callers_context(old: i32, new: i32) -> bool {
     (old == CLOSE && (new == SYN_SENT || new == LISTEN))
