@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
-use tracer::source::baseline::{Scope, pass};
+use tracer::source::baseline::{PassScope, pass};
 use tracer_core::event::Event;
 use tracer_core::tracker::{Config, Tracker};
 
@@ -48,7 +48,7 @@ fn fill(sockets: u16) {
 fn measure(expected: usize) -> (f64, f64) {
     let mut tracker = Tracker::new(Config { time_wait_observed: true, ..Config::default() });
     // Only our own namespace.
-    let scope = Scope { initial: false, owners: false, merged: true };
+    let scope = PassScope { initial: false, owners: false, merged: true };
     for event in pass(scope).facts {
         tracker.ingest(&event);
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Churn, tracker_for};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
-use tracer::run::view::Pace;
+use tracer::run::view::FrameSchedule;
 use tracer::tui::feed::{self, Frame, Order, Publisher, Status};
 use tracer::tui::stress::{self, Screen};
 use tracer_core::event::Ktime;
@@ -127,7 +127,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
 
 /// What the tracker's thread does: batches as they come in, orders, frames.
 fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &AtomicBool) {
-    let mut pace = Pace::new();
+    let mut schedule = FrameSchedule::new();
     let began = Instant::now();
     let mut events: u64 = 0;
     while !over.load(Ordering::Relaxed) {
@@ -141,11 +141,11 @@ fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &
         while let Some(order) = publisher.order() {
             asked = true;
             if let Order::Look(wish) = order {
-                pace.wish = wish;
+                schedule.wish = wish;
             }
         }
-        if asked || pace.is_due() {
-            pace.publish(publisher, tracker, Status::default());
+        if asked || schedule.is_due() {
+            schedule.publish(publisher, tracker, Status::default());
         }
         std::thread::sleep(BATCH);
     }

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
-    run::log::init();
+    run::stderr_log::init();
     ExitCode::from(match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {

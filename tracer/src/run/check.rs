@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::show;
+use super::output;
 use crate::cli::{CheckArgs, exit};
 use tracer_core::playback;
 use tracer_core::report::check::Held;
@@ -30,7 +30,7 @@ pub fn run(args: &CheckArgs) -> Result<u8> {
         let lines: Vec<_> = held.iter().map(|held| format!("{}: {}\n", held.condition, held.what)).collect();
         lines.concat()
     };
-    show::out(&text)?;
+    output::out(&text)?;
     let lost = snapshot.events.lost;
     if held.is_empty() && lost.any() {
         eprintln!(

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::session::Live;
-use super::show::{self, colour, retain};
+use super::output::{self, colour, retain};
+use super::session::LiveTrace;
 use crate::cli::TraceArgs;
 use crate::demo::{Counts, Incident};
 use crate::stream::{Format, Outcome, Selection, Stream, What};
@@ -28,19 +28,19 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// The trace or the incident could not start, or Ctrl-C ended it before there was anything to explain.
 pub fn run() -> Result<()> {
     let trace = TraceArgs::default();
-    let live = Live::start(&trace, NoticeKinds { failures: true, ..NoticeKinds::default() })?;
+    let live = LiveTrace::start(&trace, NoticeKinds { failures: true, ..NoticeKinds::default() })?;
     live.ready();
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
     let clock = live.clock;
-    let format = Format::Text { colour: colour(), width: show::width(), zone: jiff::tz::TimeZone::system() };
+    let format = Format::Text { colour: colour(), width: output::width(), zone: jiff::tz::TimeZone::system() };
     let mut lines = Stream::new(io::stdout(), format, [What::Failures].into_iter().collect::<Selection>(), clock, true);
     // Dropped whatever happens below, which ends every process of it.
     let mut incident = Incident::start().context("building the incident")?;
     let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
-    let mut watch = Watch { shown: 0, told: Instant::now(), over: None, counts: None };
+    let mut watcher = IncidentWatcher { shown: 0, told: Instant::now(), over: None, counts: None };
     let mut trouble = None;
-    let finished = live.run(None, |tracker| match watch.look(tracker, &mut incident, &netns, &mut lines) {
+    let finished = live.run(None, |tracker| match watcher.on_batch(tracker, &mut incident, &netns, &mut lines) {
         Ok(flow) => flow,
         Err(error) => {
             trouble = Some(error);
@@ -50,7 +50,7 @@ pub fn run() -> Result<()> {
     if let Some(error) = trouble {
         return Err(error);
     }
-    let own = match watch.counts {
+    let own = match watcher.counts {
         Some(counts) => counts,
         None => incident.poll()?.total(),
     };
@@ -61,7 +61,7 @@ pub fn run() -> Result<()> {
     let mut snapshot = finished.tracker.snapshot();
     retain(&mut snapshot, &netns);
     say("")?;
-    show::report(&snapshot, &finished.host, &clock, false)?;
+    output::report(&snapshot, &finished.host, &clock, false)?;
     let seen: u64 = snapshot.destinations.iter().filter_map(|dest| dest.failed.get(&Failure::PortsExhausted)).sum();
     let established: u64 = snapshot.destinations.iter().map(|dest| dest.established).sum();
     say(&format!(
@@ -72,15 +72,15 @@ pub fn run() -> Result<()> {
 }
 
 /// What has been shown of the incident so far.
-struct Watch {
+struct IncidentWatcher {
     shown: u32,
     told: Instant,
     over: Option<Instant>,
     counts: Option<Counts>,
 }
 
-impl Watch {
-    fn look<W: io::Write>(
+impl IncidentWatcher {
+    fn on_batch<W: io::Write>(
         &mut self,
         tracker: &mut Tracker,
         incident: &mut Incident,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::show;
+use super::output;
 use crate::cli::DiffArgs;
 use tracer_core::clock::Clock;
 use tracer_core::playback;
@@ -31,5 +31,5 @@ pub fn run(args: &DiffArgs) -> Result<()> {
     let before = outcome(&args.before, args.by)?;
     let after = outcome(&args.after, args.by)?;
     let diff = Diff::new(side(&before), side(&after));
-    show::out(&if args.json { diff.to_json().context("serialising the comparison")? } else { diff.text() })
+    output::out(&if args.json { diff.to_json().context("serialising the comparison")? } else { diff.text() })
 }

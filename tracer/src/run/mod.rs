@@ -11,13 +11,13 @@ pub mod demo;
 pub mod diff;
 pub mod doctor;
 pub mod export;
-pub mod log;
+mod output;
 mod privileges;
 pub mod record;
 pub mod replay;
 mod session;
-mod show;
 mod signals;
+pub mod stderr_log;
 pub mod times;
 pub mod view;
 
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-pub use session::{Finished, Live, StartError};
+pub use session::{FinishedTrace, LiveTrace, StartError};
 
 use crate::cli::ReportArgs;
 use tracer_core::filter::Filter;
@@ -43,9 +43,9 @@ pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -
         None => live_report(args)?,
     };
     if let Some(filter) = filter {
-        show::retain(&mut snapshot, filter);
+        output::retain(&mut snapshot, filter);
     }
-    show::report(&snapshot, &host, &clock, args.json)
+    output::report(&snapshot, &host, &clock, args.json)
 }
 
 type Concluded =
@@ -55,7 +55,7 @@ fn live_report(args: &ReportArgs) -> Result<Concluded> {
     use std::io::{self, IsTerminal as _};
     use std::ops::ControlFlow;
 
-    let live = Live::start(&args.trace, tracer_core::tracker::snapshot::NoticeKinds::default())?;
+    let live = LiveTrace::start(&args.trace, tracer_core::tracker::snapshot::NoticeKinds::default())?;
     live.ready();
     if io::stderr().is_terminal() {
         eprintln!("portchurn: tracing for {:?}; Ctrl-C ends it early and prints the report", args.duration);
@@ -87,18 +87,18 @@ pub fn stream(args: &crate::cli::StreamArgs, filter: Option<&Filter>) -> Result<
     use crate::stream::{Format, Outcome, Selection, Stream};
 
     let selection: Selection = args.what.map_or_else(Selection::default, |what| [what].into_iter().collect());
-    let live = Live::start(&args.trace, selection.wanted())?;
+    let live = LiveTrace::start(&args.trace, selection.wanted())?;
     let format = if args.json {
         Format::Json
     } else {
-        Format::Text { colour: show::colour(), width: show::width(), zone: jiff::tz::TimeZone::system() }
+        Format::Text { colour: output::colour(), width: output::width(), zone: jiff::tz::TimeZone::system() }
     };
     let mut lines = Stream::new(io::stdout(), format, selection, live.clock, io::stdout().is_terminal());
     let mut failure = lines.header().err();
     live.ready();
     live.run(args.duration, |tracker| {
         let outcome = match &failure {
-            None => show::notices(&mut lines, tracker, filter),
+            None => output::notices(&mut lines, tracker, filter),
             Some(_) => return ControlFlow::Break(()),
         };
         match outcome {

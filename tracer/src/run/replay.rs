@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 
-use super::show;
+use super::output;
 use super::times::When;
 use crate::cli::ReplayArgs;
 use crate::stream::{Format, Outcome, Selection, Stream};
@@ -30,7 +30,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         replay.seek(from)?;
     }
     let format =
-        if args.json { Format::Json } else { Format::Text { colour: show::colour(), width: show::width(), zone } };
+        if args.json { Format::Json } else { Format::Text { colour: output::colour(), width: output::width(), zone } };
     let mut lines = Stream::new(io::stdout(), format, selection, replay.clock(), io::stdout().is_terminal());
     if lines.header().context("writing to stdout")? == Outcome::Closed {
         return Ok(());
@@ -53,7 +53,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         if due > clock {
             std::thread::sleep(due - clock);
         }
-        if show::notices(&mut lines, &mut tracker, filter).context("writing to stdout")? == Outcome::Closed {
+        if output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")? == Outcome::Closed {
             return Ok(());
         }
     }
@@ -61,7 +61,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         tracker.finish();
     }
     // What the reader has not seen by now it does not want.
-    let _ = show::notices(&mut lines, &mut tracker, filter).context("writing to stdout")?;
+    let _ = output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")?;
     playback::warn(&args.file, &replay);
     Ok(())
 }

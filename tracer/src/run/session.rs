@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::record::tap::Tap;
+use super::record::tee::RecorderTee;
 use super::{privileges, signals};
 use crate::cli::{TierChoice, TraceArgs};
 use crate::host_clock;
@@ -20,8 +20,8 @@ use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
 use crate::probe::{self, Degradation, Host, Options, ProbeError, Tier, attach};
 use crate::source::Batch;
-use crate::source::baseline::{self, Pass, Scope};
-use crate::source::live::{Command, Live as Reader};
+use crate::source::baseline::{self, Pass, PassScope};
+use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
 use tracer_core::event::{self, Ktime};
 use tracer_core::playback;
@@ -48,35 +48,35 @@ pub enum StartError {
 
 /// What the thread that lists sockets is asked to do out of turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand {
+pub enum BaselineRequest {
     /// A list of all sockets with their owners, for a recording that starts here.
-    List,
+    WithOwners,
     Stop,
 }
 
 /// A running trace.
-pub struct Live {
+pub struct LiveTrace {
     pub clock: Clock,
     host: HostFacts,
     tracker: Tracker,
     batches: Receiver<Batch>,
-    commands: SyncSender<Command>,
+    commands: SyncSender<ReaderCommand>,
     reader: JoinHandle<()>,
     baseline: JoinHandle<()>,
-    errands: mpsc::Sender<Errand>,
-    reconcile: Scope,
+    baseline_requests: mpsc::Sender<BaselineRequest>,
+    reconcile: PassScope,
     config: Config,
     begin: Ktime,
     first: Pass,
 }
 
 /// A trace that has ended.
-pub struct Finished {
+pub struct FinishedTrace {
     pub tracker: Tracker,
     pub host: HostFacts,
 }
 
-impl Live {
+impl LiveTrace {
     /// Attaches, lists what exists, and goes on reading in the background.
     ///
     /// # Errors
@@ -120,18 +120,18 @@ impl Live {
         };
         let (batch_sender, batches) = mpsc::sync_channel(BATCHES);
         let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
-        let reader = Reader::new(session, args.ring_size);
+        let reader = RingReader::new(session, args.ring_size);
         let reader = std::thread::Builder::new()
             .name("reader".into())
             .spawn(move || reader.run(&command_receiver, &batch_sender))
             .context("starting the reader thread")?;
-        let scope = Scope { initial: true, owners: true, merged: classic };
+        let scope = PassScope { initial: true, owners: true, merged: classic };
         let mut first = baseline::pass(scope);
         facts.degraded.extend(first.degradation().as_ref().map(degraded));
         let pause = baseline::pause_after(first.nanos);
-        commands.send(Command::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
-        let (errands, asked) = mpsc::channel();
-        let reconcile = Scope { initial: false, owners: false, ..scope };
+        commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
+        let (baseline_requests, asked) = mpsc::channel();
+        let reconcile = PassScope { initial: false, owners: false, ..scope };
         let baseline = reconcile_in_background(commands.clone(), asked, pause, reconcile)?;
         Ok(Self {
             clock,
@@ -141,7 +141,7 @@ impl Live {
             commands,
             reader,
             baseline,
-            errands,
+            baseline_requests,
             reconcile,
             config,
             begin,
@@ -181,8 +181,8 @@ impl Live {
     }
 
     /// For asking for a list of sockets out of turn.
-    pub fn errands(&self) -> mpsc::Sender<Errand> {
-        self.errands.clone()
+    pub fn baseline_requests(&self) -> mpsc::Sender<BaselineRequest> {
+        self.baseline_requests.clone()
     }
 
     /// Feeds the tracker until `limit`, a signal, or until `each` (called after every batch) breaks; then drains what the kernel
@@ -194,7 +194,7 @@ impl Live {
         self,
         limit: Option<Duration>,
         mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send,
-    ) -> Result<Finished> {
+    ) -> Result<FinishedTrace> {
         self.run_with(limit, None, None, |tracker, _| each(tracker))
     }
 
@@ -206,26 +206,26 @@ impl Live {
     pub fn run_with(
         self,
         limit: Option<Duration>,
-        mut tap: Option<Tap>,
+        mut tee: Option<RecorderTee>,
         asked: Option<oneshot::Receiver<()>>,
-        mut each: impl FnMut(&mut Tracker, &mut Option<Tap>) -> ControlFlow<()> + Send,
-    ) -> Result<Finished> {
-        let Self { host, mut tracker, batches, commands, reader, baseline, errands, reconcile, .. } = self;
+        mut each: impl FnMut(&mut Tracker, &mut Option<RecorderTee>) -> ControlFlow<()> + Send,
+    ) -> Result<FinishedTrace> {
+        let Self { host, mut tracker, batches, commands, reader, baseline, baseline_requests, reconcile, .. } = self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
                 let mut names = Names::with_executables(ProcFs::default());
                 for batch in &batches {
-                    match &mut tap {
-                        Some(tap) => tap.feed(&mut tracker, &batch, &mut names),
+                    match &mut tee {
+                        Some(tee) => tee.feed(&mut tracker, &batch, &mut names),
                         None => feed(&mut tracker, &batch, &mut names),
                     }
-                    if each(&mut tracker, &mut tap).is_break() {
+                    if each(&mut tracker, &mut tee).is_break() {
                         break;
                     }
                 }
-                if let Some(tap) = tap {
-                    tap.close(&mut tracker);
+                if let Some(tee) = tee {
+                    tee.close(&mut tracker);
                 }
                 tracker.finish();
                 // Notices of what the end settled.
@@ -236,10 +236,10 @@ impl Live {
             });
             let waited = signals::wait(limit, over, asked);
             // Either may be gone already, which is what is asked for.
-            let _ = errands.send(Errand::Stop);
+            let _ = baseline_requests.send(BaselineRequest::Stop);
             // The last word is held against the kernel's own list: what a loss left wrong is set right and said to be repaired.
-            let _ = commands.send(Command::Facts(baseline::pass(reconcile).facts));
-            let _ = commands.send(Command::Stop);
+            let _ = commands.send(ReaderCommand::Facts(baseline::pass(reconcile).facts));
+            let _ = commands.send(ReaderCommand::Stop);
             let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;
             waited?;
@@ -248,7 +248,7 @@ impl Live {
         drop(commands);
         reader.join().map_err(|_| anyhow::anyhow!("the reader thread panicked"))?;
         baseline.join().map_err(|_| anyhow::anyhow!("the baseline thread panicked"))?;
-        Ok(Finished { tracker, host })
+        Ok(FinishedTrace { tracker, host })
     }
 }
 
@@ -289,24 +289,24 @@ fn knobs(host: &Host) -> Knobs {
 
 /// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost.
 fn reconcile_in_background(
-    commands: SyncSender<Command>,
-    errands: Receiver<Errand>,
+    commands: SyncSender<ReaderCommand>,
+    baseline_requests: Receiver<BaselineRequest>,
     first_pause: Duration,
-    scope: Scope,
+    scope: PassScope,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("reconcile".into())
         .spawn(move || {
             let mut pause = first_pause;
             loop {
-                let scope = match errands.recv_timeout(pause) {
+                let scope = match baseline_requests.recv_timeout(pause) {
                     Err(RecvTimeoutError::Timeout) => scope,
-                    Ok(Errand::List) => Scope { owners: true, ..scope },
-                    Ok(Errand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(BaselineRequest::WithOwners) => PassScope { owners: true, ..scope },
+                    Ok(BaselineRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 };
                 let pass = baseline::pass(scope);
                 pause = baseline::pause_after(pass.nanos);
-                if commands.send(Command::Facts(pass.facts)).is_err() {
+                if commands.send(ReaderCommand::Facts(pass.facts)).is_err() {
                     return;
                 }
             }

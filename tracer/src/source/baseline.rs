@@ -44,7 +44,7 @@ impl Pass {
 
 /// What a pass is to cover.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope {
+pub struct PassScope {
     /// The pass at start.
     pub initial: bool,
     /// Find the processes behind the sockets, which costs a scan of every /proc/PID/fd.
@@ -54,12 +54,12 @@ pub struct Scope {
 }
 
 /// Runs one pass, on a thread of its own: one that has entered a namespace must not go on to do anything else.
-pub fn pass(scope: Scope) -> Pass {
+pub fn pass(scope: PassScope) -> Pass {
     let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || run(scope));
     thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
 }
 
-fn run(scope: Scope) -> Pass {
+fn run(scope: PassScope) -> Pass {
     let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();

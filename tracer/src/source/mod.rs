@@ -1,7 +1,7 @@
 //! Where live events come from: the kernel of this host.
 
 pub mod baseline;
-pub mod live;
+pub mod ring_reader;
 pub mod sock_diag;
 
 use bytes::Bytes;

@@ -16,7 +16,7 @@ use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow
 
 /// A socket row with what only /proc can resolve.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct ListedSocket {
     pub row: SocketRow,
     /// 0 for minisockets and orphans.
     pub inode: u32,
@@ -31,7 +31,7 @@ const EXPIRES_AT: usize = 16 + 4 + 48;
 ///
 /// # Errors
 /// The netlink call that failed; `NotFound` where the kernel has no `tcp_diag` (module missing and not loadable).
-pub fn dump(netns: Netns) -> io::Result<Vec<Row>> {
+pub fn dump(netns: Netns) -> io::Result<Vec<ListedSocket>> {
     let mut rows = Vec::new();
     for family in [AF_INET, AF_INET6] {
         dump_family(netns, family, &mut rows)?;
@@ -39,7 +39,7 @@ pub fn dump(netns: Netns) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn dump_family(netns: Netns, family: u8, rows: &mut Vec<Row>) -> io::Result<()> {
+fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -89,10 +89,10 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<Row>) -> io::Result<()> 
     }
 }
 
-fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Option<Row> {
+fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Option<ListedSocket> {
     let id = &header.socket_id;
     let minisocket = header.timer == Some(Timer::TimeWait) && header.inode == 0;
-    Some(Row {
+    Some(ListedSocket {
         row: SocketRow {
             cookie: SocketCookie::new(u64::from_ne_bytes(id.cookie)),
             key: FlowKey {

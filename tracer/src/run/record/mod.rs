@@ -1,9 +1,9 @@
 //! `portchurn record`: a trace into a file, beside the tracker and never in its way.
 
-mod claim;
-pub(super) mod keep;
 pub(super) mod recorder;
-pub(super) mod tap;
+mod reservation;
+pub(super) mod sink;
+pub(super) mod tee;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
@@ -19,12 +19,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use self::claim::Claim;
-use self::keep::{Bounds, Keep, Window, numbered};
-use self::recorder::{Outcome, Recorder};
-use self::tap::Progress;
-use super::session::Live;
-use super::show;
+use self::recorder::{Recorder, RecordingOutcome};
+use self::reservation::OutputReservation;
+use self::sink::{FlightWindow, RecordingSink, RotationBounds, part_path};
+use self::tee::RecorderProgress;
+use super::output;
+use super::session::LiveTrace;
 use crate::cli::{RecordArgs, Trigger};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds, Severity};
@@ -41,19 +41,19 @@ const SIGNAL_BASE: u8 = 128;
 /// # Errors
 /// The trace or the file could not be begun, or the recording had to end before its time.
 pub fn run(args: &RecordArgs) -> Result<u8> {
-    let bounds = Bounds { size: args.max_size, age: args.max_age };
+    let bounds = RotationBounds { size: args.max_size, age: args.max_age };
     let flight = !args.on.is_empty();
     // Before the trace: a wrong path is told at once.
-    let mut claim = Some(Claim::new(&args.output, bounds.any(), args.force)?);
+    let mut reservation = Some(OutputReservation::new(&args.output, bounds.any(), args.force)?);
     if flight {
         // That a file can be made there is known now; it is made when it happens.
-        claim = None;
+        reservation = None;
     }
-    let live = Live::start(&args.trace, NoticeKinds { failures: flight, ..NoticeKinds::default() })?;
+    let live = LiveTrace::start(&args.trace, NoticeKinds { failures: flight, ..NoticeKinds::default() })?;
     live.ready();
     // What the command does until the recorder is there waits in the queue of the tracker.
     let mut child = spawn(&args.command)?;
-    let (recorder, tap) = match begin(args, &live, claim, bounds) {
+    let (recorder, tee) = match begin(args, &live, reservation, bounds) {
         Ok(begun) => begun,
         Err(error) => {
             if let Some(child) = &mut child {
@@ -66,7 +66,7 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     };
     let clock = live.clock;
     let (end, asked) = oneshot::channel();
-    let mut watch = Watch {
+    let mut watcher = RecordWatcher {
         child,
         status: None,
         end: Some(end),
@@ -77,13 +77,13 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
         looked: Instant::now(),
     };
     let finished =
-        live.run_with(args.duration, Some(tap), Some(asked), |tracker, tap| watch.look(tracker, tap.as_ref()))?;
-    watch.meter.clear();
+        live.run_with(args.duration, Some(tee), Some(asked), |tracker, tee| watcher.on_batch(tracker, tee.as_ref()))?;
+    watcher.meter.clear();
     let outcome = recorder.join()?;
-    let status = watch.finish()?;
-    conclude(&outcome, &watch, flight.then_some(&args.output), finished.tracker.lost().recorder);
+    let status = watcher.finish()?;
+    conclude(&outcome, &watcher, flight.then_some(&args.output), finished.tracker.lost().recorder);
     if args.json || args.report {
-        show::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
+        output::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
     }
     if let Some(trouble) = outcome.trouble {
         return Err(trouble).context("the recording ended before its time; what was written until then is whole");
@@ -91,21 +91,27 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     Ok(status)
 }
 
-/// The recorder at work: on one file, on parts, or in memory if there is no claim.
-fn begin(args: &RecordArgs, live: &Live, claim: Option<Claim>, bounds: Bounds) -> Result<(Recorder, tap::Tap)> {
+/// The recorder at work: on one file, on parts, or in memory if there is no reservation.
+fn begin(
+    args: &RecordArgs,
+    live: &LiveTrace,
+    reservation: Option<OutputReservation>,
+    bounds: RotationBounds,
+) -> Result<(Recorder, tee::RecorderTee)> {
     let (path, header) = (&args.output, live.header());
-    let keep = match claim {
+    let sink = match reservation {
         None => {
-            let window = Window { before: args.before, after: args.after };
-            Keep::flight(path, &header, window, args.force, live.errands())
+            let window = FlightWindow { before: args.before, after: args.after };
+            RecordingSink::flight(path, &header, window, args.force, live.baseline_requests())
         }
-        Some(claim) if bounds.any() => Keep::rotation(path, claim.take()?, &header, bounds, live.errands())
-            .with_context(|| format!("writing {}", numbered(path, 1).display()))?,
-        Some(claim) => {
-            Keep::one(path, claim.take()?, &header).with_context(|| format!("writing {}", path.display()))?
+        Some(reservation) if bounds.any() => {
+            RecordingSink::rotation(path, reservation.into_file()?, &header, bounds, live.baseline_requests())
+                .with_context(|| format!("writing {}", part_path(path, 1).display()))?
         }
+        Some(reservation) => RecordingSink::one(path, reservation.into_file()?, &header)
+            .with_context(|| format!("writing {}", path.display()))?,
     };
-    Recorder::start(&header, keep)
+    Recorder::start(&header, sink)
 }
 
 fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
@@ -115,27 +121,27 @@ fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
 }
 
 /// What happens beside the recording.
-struct Watch<'a> {
+struct RecordWatcher<'a> {
     child: Option<Child>,
     status: Option<ExitStatus>,
     end: Option<oneshot::Sender<()>>,
-    progress: Arc<Progress>,
+    progress: Arc<RecorderProgress>,
     meter: Meter,
     on: &'a [Trigger],
     triggered: bool,
     looked: Instant,
 }
 
-impl Watch<'_> {
-    fn look(&mut self, tracker: &mut Tracker, tap: Option<&tap::Tap>) -> ControlFlow<()> {
-        if let Some(tap) = tap
+impl RecordWatcher<'_> {
+    fn on_batch(&mut self, tracker: &mut Tracker, tee: Option<&tee::RecorderTee>) -> ControlFlow<()> {
+        if let Some(tee) = tee
             && !self.triggered
-            && self.happened(tracker)
+            && self.trigger_condition_met(tracker)
         {
             self.triggered = true;
             self.meter.clear();
             eprintln!("portchurn: it happened; what led to it is being written");
-            tap.keep();
+            tee.trigger();
         }
         self.meter.show(tracker, &self.progress);
         if self.status.is_none()
@@ -154,7 +160,7 @@ impl Watch<'_> {
     }
 
     /// Has one of the things happened that the flight recorder waits for?
-    fn happened(&mut self, tracker: &mut Tracker) -> bool {
+    fn trigger_condition_met(&mut self, tracker: &mut Tracker) -> bool {
         if self.on.is_empty() {
             return false;
         }
@@ -211,7 +217,7 @@ impl Meter {
         Self { terminal: io::stderr().is_terminal(), began: now, shown: now, events: 0 }
     }
 
-    fn show(&mut self, tracker: &Tracker, progress: &Progress) {
+    fn show(&mut self, tracker: &Tracker, progress: &RecorderProgress) {
         let passed = self.shown.elapsed();
         if !self.terminal || passed < PROGRESS_EVERY {
             return;
@@ -225,7 +231,7 @@ impl Meter {
             "\r\x1b[Krecording {} s  {rate:.0} events/s  {} lost  {}",
             self.began.elapsed().as_secs(),
             lost.ring_full + lost.missed_runs + lost.recorder,
-            show::bytes(progress.bytes.load(Ordering::Relaxed)),
+            output::bytes(progress.bytes.load(Ordering::Relaxed)),
         );
     }
 
@@ -237,7 +243,7 @@ impl Meter {
 }
 
 /// The last words on stderr. `flight`: where a flight recorder was to write.
-fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: Option<&PathBuf>, lost: u64) {
+fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Option<&PathBuf>, lost: u64) {
     for (path, written) in &outcome.files {
         if let Some(asked) = flight.filter(|asked| *asked != path) {
             eprintln!("portchurn: {} was put there by somebody else meanwhile, and is as it was", asked.display());
@@ -246,17 +252,17 @@ fn conclude(outcome: &Outcome, watch: &Watch<'_>, flight: Option<&PathBuf>, lost
         eprintln!(
             "portchurn: recorded {} rows, {} in {} ({seconds:.1} s)",
             written.rows,
-            show::bytes(written.bytes),
+            output::bytes(written.bytes),
             path.display()
         );
     }
     if flight.is_some() && outcome.files.is_empty() && outcome.trouble.is_none() {
         eprintln!("portchurn: it did not happen, so nothing was written");
     }
-    if outcome.cut_short && watch.triggered {
+    if outcome.cut_short && watcher.triggered {
         eprintln!(
             "portchurn: the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
-            show::bytes(keep::FLIGHT_BYTES)
+            output::bytes(sink::FLIGHT_BYTES)
         );
     }
     if lost > 0 {

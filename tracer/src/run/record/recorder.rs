@@ -11,27 +11,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tracer_common::TaskRecord;
 
-use super::keep::Keep;
-use super::tap::{Fed, Order, Progress, Tap};
+use super::sink::RecordingSink;
+use super::tee::{RecorderCommand, RecorderProgress, RecorderTee, TrackerInput};
 use tracer_core::event::{self, Namer, ProcessFacts};
 use tracer_core::names::RecordNames;
 use tracer_core::recording::writer::{Packed, Packer};
 use tracer_core::recording::{Header, Step, WriteError, Written};
 
 /// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
-const ORDERS: usize = 64;
+const COMMANDS: usize = 64;
 /// A batch is written when it is full or this old: what a crash can take away.
 pub const BATCH_AGE: Duration = Duration::from_secs(2);
 
 /// A recorder at work.
 pub struct Recorder {
-    thread: JoinHandle<Result<Outcome, WriteError>>,
-    pub progress: Arc<Progress>,
+    thread: JoinHandle<Result<RecordingOutcome, WriteError>>,
+    pub progress: Arc<RecorderProgress>,
 }
 
 /// What a recorder leaves behind.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct RecordingOutcome {
     /// Files that exist, oldest first, and what is in them; empty if a flight recorder had nothing to keep.
     pub files: Vec<(std::path::PathBuf, Written)>,
     /// What ended the recording before its time.
@@ -41,18 +41,18 @@ pub struct Outcome {
 }
 
 impl Recorder {
-    /// Starts the thread, and returns the tap that feeds it.
+    /// Starts the thread, and returns the tee that feeds it.
     ///
     /// # Errors
     /// The thread could not be made, or the header not be encoded.
-    pub fn start(header: &Header, keep: Keep) -> Result<(Self, Tap)> {
+    pub fn start(header: &Header, sink: RecordingSink) -> Result<(Self, RecorderTee)> {
         let packer = Packer::new(header).context("preparing the recording")?;
-        let (sender, orders) = mpsc::sync_channel(ORDERS);
-        let progress = Arc::new(Progress::default());
-        let batch_rows = keep.batch_rows();
+        let (sender, commands) = mpsc::sync_channel(COMMANDS);
+        let progress = Arc::new(RecorderProgress::default());
+        let batch_rows = sink.batch_rows();
         let worker = Worker {
             packer,
-            keep,
+            sink,
             batch_rows,
             progress: Arc::clone(&progress),
             facts: Vec::new(),
@@ -61,9 +61,9 @@ impl Recorder {
         };
         let thread = std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || worker.run(&orders))
+            .spawn(move || worker.run(&commands))
             .context("starting the recorder thread")?;
-        Ok((Self { thread, progress: Arc::clone(&progress) }, Tap::new(sender, progress)))
+        Ok((Self { thread, progress: Arc::clone(&progress) }, RecorderTee::new(sender, progress)))
     }
 
     /// Nothing is left to write: [`Self::join`] will not wait.
@@ -71,11 +71,11 @@ impl Recorder {
         self.thread.is_finished()
     }
 
-    /// Waits until everything is written; the tap must be gone.
+    /// Waits until everything is written; the tee must be gone.
     ///
     /// # Errors
     /// The recorder could not end its file, or panicked.
-    pub fn join(self) -> Result<Outcome> {
+    pub fn join(self) -> Result<RecordingOutcome> {
         let outcome = self.thread.join().map_err(|_| anyhow::anyhow!("the recorder thread panicked"))?;
         outcome.context("ending the recording")
     }
@@ -92,9 +92,9 @@ impl Namer for Told {
 
 struct Worker {
     packer: Packer,
-    keep: Keep,
+    sink: RecordingSink,
     batch_rows: usize,
-    progress: Arc<Progress>,
+    progress: Arc<RecorderProgress>,
     /// Names and limits of the batch in the making, for those who start files in the middle.
     facts: Vec<Step>,
     /// When the batch in the making got its first row.
@@ -103,22 +103,22 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, orders: &Receiver<Order>) -> Result<Outcome, WriteError> {
-        let trouble = self.work(orders).err();
+    fn run(mut self, commands: &Receiver<RecorderCommand>) -> Result<RecordingOutcome, WriteError> {
+        let trouble = self.work(commands).err();
         self.progress.ended.store(true, Ordering::Relaxed);
-        let mut outcome = self.keep.finish(&mut self.packer)?;
+        let mut outcome = self.sink.finish(&mut self.packer)?;
         outcome.trouble = trouble;
         Ok(outcome)
     }
 
-    fn work(&mut self, orders: &Receiver<Order>) -> Result<(), WriteError> {
+    fn work(&mut self, commands: &Receiver<RecorderCommand>) -> Result<(), WriteError> {
         loop {
             let wait = self.since.map_or(BATCH_AGE, |since| BATCH_AGE.saturating_sub(since.elapsed()));
-            match orders.recv_timeout(wait) {
-                Ok(Order::Take(fed)) => self.take(fed)?,
-                Ok(Order::Keep) => {
+            match commands.recv_timeout(wait) {
+                Ok(RecorderCommand::Input(fed)) => self.take(fed)?,
+                Ok(RecorderCommand::Trigger) => {
                     self.flush()?;
-                    self.keep.trigger(&mut self.packer)?;
+                    self.sink.trigger(&mut self.packer)?;
                 }
                 Err(RecvTimeoutError::Timeout) => self.flush()?,
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
@@ -126,13 +126,13 @@ impl Worker {
             if self.since.is_some_and(|since| since.elapsed() >= BATCH_AGE) {
                 self.flush()?;
             }
-            if self.keep.has_enough() {
+            if self.sink.has_enough() {
                 return Ok(());
             }
         }
     }
 
-    fn take(&mut self, fed: Fed) -> Result<(), WriteError> {
+    fn take(&mut self, fed: TrackerInput) -> Result<(), WriteError> {
         let mut trouble = None;
         let mut told = Told(fed.processes.into_iter());
         let skipped = event::decode(&fed.records, &mut told, |event| {
@@ -158,7 +158,7 @@ impl Worker {
             full.push(packed);
             Ok(())
         })?;
-        if self.keep.wants_facts() && tracer_core::replay::Facts::is_one(&step) {
+        if self.sink.wants_facts() && tracer_core::replay::Facts::is_one(&step) {
             self.facts.push(step);
         }
         if self.since.is_none() {
@@ -172,13 +172,13 @@ impl Worker {
         if self.packer.rows() >= self.batch_rows || filled && self.packer.rows() > 0 {
             return self.flush();
         }
-        if filled { self.keep.rotate(&mut self.packer) } else { Ok(()) }
+        if filled { self.sink.rotate(&mut self.packer) } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
         let Some(packed) = self.packer.flush()? else { return Ok(()) };
         self.put(packed)?;
-        self.keep.rotate(&mut self.packer)
+        self.sink.rotate(&mut self.packer)
     }
 
     fn put(&mut self, packed: Packed) -> Result<(), WriteError> {
@@ -186,8 +186,8 @@ impl Worker {
         self.rows += u64::from(packed.stats.rows);
         self.progress.rows.store(self.rows, Ordering::Relaxed);
         let facts = std::mem::take(&mut self.facts);
-        self.keep.put(packed, facts)?;
-        self.progress.bytes.store(self.keep.bytes(), Ordering::Relaxed);
+        self.sink.put(packed, facts)?;
+        self.progress.bytes.store(self.sink.bytes(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -195,7 +195,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::record::keep::{Bounds, numbered};
+    use crate::run::record::sink::{RotationBounds, part_path};
     use tracer_core::event::{
         Addr, Baseline, Endpoint, Event, FlowKey, Ktime, Netns, SocketCookie, SocketRow, TcpState,
     };
@@ -208,14 +208,20 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a directory");
         let path = dir.join("a.arrow");
         let header = Header::default();
-        let (nudge, _nudged) = mpsc::channel();
-        let file = tracer_core::recording::create(&numbered(&path, 1), true).expect("a file");
+        let (request_baseline, _requests) = mpsc::channel();
+        let file = tracer_core::recording::create(&part_path(&path, 1), true).expect("a file");
         // A batch is more than a part, and a list less than all of them.
-        let keep = Keep::rotation(&path, file, &header, Bounds { size: Some(3 << 20), age: None }, nudge);
+        let sink = RecordingSink::rotation(
+            &path,
+            file,
+            &header,
+            RotationBounds { size: Some(3 << 20), age: None },
+            request_baseline,
+        );
         let mut worker = Worker {
             packer: Packer::new(&header).expect("a header"),
             batch_rows: usize::MAX,
-            keep: keep.expect("a file"),
+            sink: sink.expect("a file"),
             progress: Arc::default(),
             facts: Vec::new(),
             since: None,
@@ -239,7 +245,7 @@ mod tests {
             let list = Baseline { netns: Netns::of_inode(1), began, ended, initial: false, rows };
             worker.step(Step::Event(Event::Baseline(list))).expect("room");
         }
-        let outcome = worker.keep.finish(&mut worker.packer).expect("room");
+        let outcome = worker.sink.finish(&mut worker.packer).expect("room");
         let mut lists = 0;
         for (path, _) in &outcome.files {
             let mut replay = Replay::open(path).expect("a recording");

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::{Pace, run, screen};
+use super::{FrameSchedule, run, screen};
 use crate::cli::{LiveArgs, StreamArgs};
-use crate::run::record::keep::Keep;
 use crate::run::record::recorder::Recorder;
-use crate::run::record::tap::Tap;
-use crate::run::session::{Errand, Live};
-use crate::run::{show, stream};
+use crate::run::record::sink::RecordingSink;
+use crate::run::record::tee::RecorderTee;
+use crate::run::session::{BaselineRequest, LiveTrace};
+use crate::run::{output, stream};
 use crate::tui::About;
 use crate::tui::feed::{Order, Publisher, Recording, Status};
 use tracer_core::clock::Clock;
@@ -40,16 +40,16 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
             StreamArgs { trace: args.trace.clone(), what: None, json: false, duration: None, filter: Vec::new() };
         return stream(&stream_args, filter.as_ref());
     }
-    let live = Live::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
+    let live = LiveTrace::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
     let about = About { host: live.host().clone(), clock: live.clock };
     let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
     let header = live.header();
-    let (errands, clock) = (live.errands(), live.clock);
+    let (baseline_requests, clock) = (live.baseline_requests(), live.clock);
     let mut told = None;
     run(app, &look, |publisher| {
-        let mut desk = Desk::new(publisher, header, errands, clock);
-        live.run_with(None, None, None, |tracker, tap| desk.tend(tracker, tap))?;
-        told = desk.finish()?;
+        let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
+        live.run_with(None, None, None, |tracker, tee| controller.on_batch(tracker, tee))?;
+        told = controller.finish()?;
         Ok(())
     })?;
     // On the terminal as it was before.
@@ -60,29 +60,34 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
 }
 
 /// Where orders come in and frames go out.
-struct Desk {
+struct LiveController {
     publisher: Publisher,
-    pace: Pace,
+    schedule: FrameSchedule,
     last: Instant,
     read: u64,
     header: Header,
-    errands: mpsc::Sender<Errand>,
+    baseline_requests: mpsc::Sender<BaselineRequest>,
     clock: Clock,
     recording: Option<(Recorder, Recording)>,
-    /// Its tap is gone; what it was fed is still being written.
+    /// Its tee is gone; what it was fed is still being written.
     ending: Option<Recorder>,
     note: Option<Arc<str>>,
 }
 
-impl Desk {
-    fn new(publisher: Publisher, header: Header, errands: mpsc::Sender<Errand>, clock: Clock) -> Self {
+impl LiveController {
+    fn new(
+        publisher: Publisher,
+        header: Header,
+        baseline_requests: mpsc::Sender<BaselineRequest>,
+        clock: Clock,
+    ) -> Self {
         Self {
             publisher,
-            pace: Pace::new(),
+            schedule: FrameSchedule::new(),
             last: Instant::now(),
             read: u64::MAX,
             header,
-            errands,
+            baseline_requests,
             clock,
             recording: None,
             ending: None,
@@ -91,7 +96,7 @@ impl Desk {
     }
 
     /// Called after every batch.
-    fn tend(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) -> ControlFlow<()> {
+    fn on_batch(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) -> ControlFlow<()> {
         if self.publisher.over() {
             return ControlFlow::Break(());
         }
@@ -99,20 +104,20 @@ impl Desk {
         while let Some(order) = self.publisher.order() {
             asked = true;
             match order {
-                Order::Look(wish) => self.pace.wish = wish,
-                Order::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker, tap),
-                Order::Record(false) => self.stop(tracker, tap),
+                Order::Look(wish) => self.schedule.wish = wish,
+                Order::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker, tee),
+                Order::Record(false) => self.stop(tracker, tee),
                 // Of a replay.
                 _ => {}
             }
         }
-        self.look_after(tracker, tap);
+        self.collect_ended(tracker, tee);
         let quiet = tracker.read() == self.read && self.last.elapsed() < IDLE_CADENCE;
-        if asked || (self.pace.is_due() && (!quiet || self.note.is_some())) {
+        if asked || (self.schedule.is_due() && (!quiet || self.note.is_some())) {
             self.read = tracker.read();
             self.last = Instant::now();
             let status = self.status();
-            self.pace.publish(&self.publisher, tracker, status);
+            self.schedule.publish(&self.publisher, tracker, status);
         }
         ControlFlow::Continue(())
     }
@@ -125,15 +130,15 @@ impl Desk {
         Status { recording, replay: None, note: self.note.take() }
     }
 
-    fn record(&mut self, tracker: &Tracker, tap: &mut Option<Tap>) {
+    fn record(&mut self, tracker: &Tracker, tee: &mut Option<RecorderTee>) {
         let time = self.clock.date_time(tracker.now(), &TimeZone::system()).replace(['-', ':'], "").replace(' ', "-");
         let name = format!("portchurn-{time}.arrow");
         match self.begin(Path::new(&name), tracker.now()) {
             Ok((recorder, mut started)) => {
                 started.introduce(tracker.facts(), tracker.now());
                 // What is open now; without it only what begins from here on would be known.
-                let _ = self.errands.send(Errand::List);
-                *tap = Some(started);
+                let _ = self.baseline_requests.send(BaselineRequest::WithOwners);
+                *tee = Some(started);
                 let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
                 self.note = Some(format!("recording into {path}").into());
                 self.recording = Some((recorder, Recording { path, since: tracker.now(), bytes: 0 }));
@@ -142,15 +147,15 @@ impl Desk {
         }
     }
 
-    fn begin(&self, path: &Path, now: Ktime) -> Result<(Recorder, Tap)> {
+    fn begin(&self, path: &Path, now: Ktime) -> Result<(Recorder, RecorderTee)> {
         let header = Header { begin_ns: now.0, continued: true, ..self.header.clone() };
         let file = tracer_core::recording::create(path, false)?;
-        Recorder::start(&header, Keep::one(path, file, &header)?)
+        Recorder::start(&header, RecordingSink::one(path, file, &header)?)
     }
 
-    fn stop(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) {
-        if let Some(tap) = tap.take() {
-            tap.close(tracker);
+    fn stop(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) {
+        if let Some(tee) = tee.take() {
+            tee.close(tracker);
         }
         if let Some((recorder, _)) = self.recording.take() {
             self.ending = Some(recorder);
@@ -158,9 +163,9 @@ impl Desk {
     }
 
     /// A recorder that has ended, because it was asked to or because it had to, has something to tell.
-    fn look_after(&mut self, tracker: &mut Tracker, tap: &mut Option<Tap>) {
+    fn collect_ended(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) {
         if self.recording.as_ref().is_some_and(|(recorder, _)| recorder.has_ended()) {
-            self.stop(tracker, tap);
+            self.stop(tracker, tee);
         }
         if self.ending.as_ref().is_some_and(Recorder::has_ended)
             && let Some(recorder) = self.ending.take()
@@ -180,7 +185,7 @@ impl Desk {
 fn told(recorder: Recorder) -> Result<String> {
     let outcome = recorder.join()?;
     let files = outcome.files.iter().map(|(path, written)| {
-        format!("recorded {} rows, {} in {}", written.rows, show::bytes(written.bytes), path.display())
+        format!("recorded {} rows, {} in {}", written.rows, output::bytes(written.bytes), path.display())
     });
     let mut told = files.collect::<Vec<_>>().join("; ");
     if let Some(trouble) = outcome.trouble {

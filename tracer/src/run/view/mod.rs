@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 pub use live::live;
 pub use replay::replay;
 
-use super::{log, show};
+use super::{output, stderr_log};
 use crate::cli::ScreenArgs;
 use crate::tui::app::App;
 use crate::tui::feed::{self, Frame, Publisher, Status};
@@ -33,14 +33,14 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const COST_FACTOR: u32 = 10;
 
 fn screen(about: About, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, Look) {
-    let look = Look::from_env(show::colour(), args.ascii);
+    let look = Look::from_env(output::colour(), args.ascii);
     (App::new(about, TimeZone::system(), filter, text), look)
 }
 
 /// Runs `publish` on this thread and the screen on another, until either ends.
 fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
     let (publisher, viewer) = feed::feed();
-    let _held = log::Hold::begin();
+    let _held = stderr_log::HeldLines::begin();
     std::thread::scope(|scope| {
         let screen = std::thread::Builder::new()
             .name("screen".into())
@@ -64,18 +64,18 @@ fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> 
 }
 
 /// When the next frame is due, and what belongs into it.
-pub struct Pace {
+pub struct FrameSchedule {
     pub wish: DetailRequest,
     due: Instant,
 }
 
-impl Default for Pace {
+impl Default for FrameSchedule {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Pace {
+impl FrameSchedule {
     pub fn new() -> Self {
         Self { wish: DetailRequest::default(), due: Instant::now() }
     }

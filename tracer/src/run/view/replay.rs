@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
-use super::{Pace, run, screen};
+use super::{FrameSchedule, run, screen};
 use crate::cli::ReplayArgs;
 use crate::run::signals;
 use crate::tui::About;
@@ -71,7 +71,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
 }
 
 /// What the player is on its way to, as fast as it goes.
-enum Target {
+enum SeekTarget {
     Time(Ktime),
     Mark(Marks),
 }
@@ -87,14 +87,14 @@ struct Player<'a> {
     replay: Replay,
     tracker: Tracker,
     pacer: Pacer,
-    pace: Pace,
+    schedule: FrameSchedule,
     speed: Speed,
     start: Ktime,
     /// The end as the file has it; of a pipe, what has been read.
     end: Ktime,
     end_known: bool,
     paused: bool,
-    target: Option<Target>,
+    target: Option<SeekTarget>,
     /// Read, and not due yet.
     waiting: Option<Step>,
     ended: bool,
@@ -122,7 +122,7 @@ impl<'a> Player<'a> {
                 if from > end {
                     bail!("--from is later than the end, {}", replay.clock().rfc3339(end));
                 }
-                target = Some(Target::Time(from));
+                target = Some(SeekTarget::Time(from));
             }
         }
         let speed = match args.speed {
@@ -135,7 +135,7 @@ impl<'a> Player<'a> {
             replay,
             tracker,
             pacer: Pacer::new(args.speed),
-            pace: Pace::new(),
+            schedule: FrameSchedule::new(),
             speed,
             start: begin,
             end,
@@ -155,7 +155,7 @@ impl<'a> Player<'a> {
             let mut asked = false;
             while let Some(order) = publisher.order() {
                 asked = true;
-                self.obey(order)?;
+                self.handle_order(order)?;
             }
             let resting = self.ended || (self.paused && self.target.is_none());
             let mut changed = false;
@@ -163,9 +163,9 @@ impl<'a> Player<'a> {
                 changed = self.advance()?;
             }
             // Somebody who waits for a place sees that it is being looked for.
-            if asked || changed || (!resting && self.pace.is_due()) {
+            if asked || changed || (!resting && self.schedule.is_due()) {
                 let status = self.status();
-                self.pace.publish(publisher, &self.tracker, status);
+                self.schedule.publish(publisher, &self.tracker, status);
             } else if resting || self.waiting.is_some() {
                 std::thread::sleep(NAP);
             }
@@ -186,10 +186,10 @@ impl<'a> Player<'a> {
         Status { recording: None, replay: Some(replay), note: self.note.take() }
     }
 
-    fn obey(&mut self, order: Order) -> Result<()> {
+    fn handle_order(&mut self, order: Order) -> Result<()> {
         let now = self.tracker.now();
         match order {
-            Order::Look(wish) => self.pace.wish = wish,
+            Order::Look(wish) => self.schedule.wish = wish,
             Order::Pause(paused) => {
                 self.paused = paused;
                 if !paused && self.ended {
@@ -217,7 +217,7 @@ impl<'a> Player<'a> {
             Order::NextMark if !self.ended => {
                 self.tracker.drain_notices();
                 let findings = marks(&self.tracker.snapshot().findings);
-                self.target = Some(Target::Mark(Marks { findings, looked: now }));
+                self.target = Some(SeekTarget::Mark(Marks { findings, looked: now }));
             }
             Order::NextMark => self.note = Some(THE_END.into()),
             // A recording of a recording is a copy.
@@ -239,7 +239,7 @@ impl<'a> Player<'a> {
             self.note = Some(THE_END.into());
             return Ok(());
         }
-        self.target = Some(Target::Time(to));
+        self.target = Some(SeekTarget::Time(to));
         Ok(())
     }
 
@@ -306,13 +306,13 @@ impl<'a> Player<'a> {
         });
         match &mut self.target {
             None => false,
-            Some(Target::Time(to)) => now >= *to,
-            Some(Target::Mark(_)) if failed => {
+            Some(SeekTarget::Time(to)) => now >= *to,
+            Some(SeekTarget::Mark(_)) if failed => {
                 self.paused = true;
                 self.note = Some("a connect found no port".into());
                 true
             }
-            Some(Target::Mark(known)) => {
+            Some(SeekTarget::Mark(known)) => {
                 if now.since(known.looked) < FINDINGS_NANOS {
                     return false;
                 }
@@ -331,7 +331,7 @@ impl<'a> Player<'a> {
         self.tracker.finish();
         self.ended = true;
         self.end = self.end.max(self.tracker.now());
-        if matches!(self.target, Some(Target::Mark(_))) {
+        if matches!(self.target, Some(SeekTarget::Mark(_))) {
             self.note = Some("no further failure or finding".into());
         }
         self.target = None;

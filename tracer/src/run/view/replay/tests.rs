@@ -54,7 +54,7 @@ fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
     while player.target.is_some() {
         player.advance().expect("read");
     }
-    let shown = format!("{:?} {:?}", player.tracker.snapshot(), player.tracker.details(&player.pace.wish));
+    let shown = format!("{:?} {:?}", player.tracker.snapshot(), player.tracker.details(&player.schedule.wish));
     (shown, player.checkpoints.steps() - before)
 }
 
@@ -89,12 +89,12 @@ fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
         player.advance().expect("read");
     }
     for order in [Order::Step(1), Order::Seek(player.end.plus(SECOND)), Order::NextMark] {
-        player.obey(order.clone()).expect("obeyed");
+        player.handle_order(order.clone()).expect("obeyed");
         assert!(player.target.is_none(), "{order:?}");
         assert_eq!(player.status().note.as_deref(), Some(THE_END), "{order:?}");
     }
     let middle = player.start.plus(player.end.since(player.start) / 2);
-    player.obey(Order::Seek(middle)).expect("obeyed");
+    player.handle_order(Order::Seek(middle)).expect("obeyed");
     while player.target.is_some() {
         player.advance().expect("read");
     }

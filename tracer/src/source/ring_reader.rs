@@ -28,7 +28,7 @@ const LAST_LOOKS: u32 = 3;
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 
 /// What the outside tells the reader.
-pub enum Command {
+pub enum ReaderCommand {
     /// Facts gathered elsewhere, to be handed on after everything that is in the ring by now.
     Facts(Vec<Event>),
     /// Drain the ring a last time, then end.
@@ -36,7 +36,7 @@ pub enum Command {
 }
 
 /// The reader: owns the session and runs on a thread of its own.
-pub struct Live {
+pub struct RingReader {
     session: Session,
     buffer: BytesMut,
     last_loss: LossCounts,
@@ -46,7 +46,7 @@ pub struct Live {
     pause: Duration,
 }
 
-impl Live {
+impl RingReader {
     pub fn new(session: Session, ring_size: u32) -> Self {
         let ring = usize::try_from(ring_size).unwrap_or(usize::MAX);
         let tolerable = Duration::from_millis(u64::try_from(ring / BYTES_PER_MS).unwrap_or(u64::MAX));
@@ -62,17 +62,17 @@ impl Live {
 
     /// Reads until told to stop or until nobody listens any more. Blocks when `out` is full: the ring buffer then takes what comes
     /// and counts what it cannot.
-    pub fn run(mut self, commands: &Receiver<Command>, out: &SyncSender<Batch>) {
+    pub fn run(mut self, commands: &Receiver<ReaderCommand>, out: &SyncSender<Batch>) {
         loop {
             match commands.recv_timeout(self.pause) {
-                Ok(Command::Facts(facts)) => {
+                Ok(ReaderCommand::Facts(facts)) => {
                     if !self.drain(out, false)
                         || out.send(Batch { now: host_clock::now(), records: Bytes::new(), facts }).is_err()
                     {
                         return;
                     }
                 }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(ReaderCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     // A record whose writer was preempted holds up those behind it: give it a few chances to be finished.
                     for _ in 0..LAST_LOOKS {
                         if !self.drain(out, false) {

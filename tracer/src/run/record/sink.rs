@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::recorder::Outcome;
+use super::recorder::RecordingOutcome;
+use crate::run::session::BaselineRequest;
 use tracer_core::recording::writer::{Output, Packed, Packer};
 use tracer_core::recording::{Header, Step, WriteError, Written, create};
 use tracer_core::replay::Facts;
@@ -29,16 +30,16 @@ pub const FLIGHT_BYTES: u64 = 64 << 20;
 /// Names that are tried where somebody has put something in the way since the recording began.
 const MAX_TRIES: u32 = 1_000;
 
-/// Bounds of a rotation; what is not bounded is `None`.
+/// RotationBounds of a rotation; what is not bounded is `None`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bounds {
+pub struct RotationBounds {
     /// Bytes of all files.
     pub size: Option<u64>,
     /// From the end of the oldest file until now.
     pub age: Option<Duration>,
 }
 
-impl Bounds {
+impl RotationBounds {
     pub fn any(&self) -> bool {
         self.size.is_some() || self.age.is_some()
     }
@@ -46,15 +47,12 @@ impl Bounds {
 
 /// What the flight recorder keeps around what it waits for.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct FlightWindow {
     pub before: Duration,
     pub after: Duration,
 }
 
-/// Asks for a list of all sockets now.
-pub type Nudge = Sender<crate::run::session::Errand>;
-
-enum Place {
+enum SinkState {
     One(Output<File>),
     Rotation(Rotation),
     Flight(Flight),
@@ -63,12 +61,12 @@ enum Place {
 }
 
 /// See the module.
-pub struct Keep {
+pub struct RecordingSink {
     path: PathBuf,
     header: Header,
-    place: Place,
+    state: SinkState,
     known: Facts,
-    nudge: Option<Nudge>,
+    request_baseline: Option<Sender<BaselineRequest>>,
     done: Vec<(PathBuf, Written)>,
     cut_short: bool,
     /// When the file in the making was last put onto the disk.
@@ -76,7 +74,7 @@ pub struct Keep {
 }
 
 struct Rotation {
-    bounds: Bounds,
+    bounds: RotationBounds,
     number: u32,
     output: Output<File>,
     /// Files that are finished, oldest first.
@@ -84,7 +82,7 @@ struct Rotation {
 }
 
 struct Flight {
-    window: Window,
+    window: FlightWindow,
     /// What is at the path may be replaced.
     force: bool,
     held: VecDeque<(Packed, Vec<Step>)>,
@@ -95,20 +93,20 @@ struct Flight {
 }
 
 /// `trace.arrow` as `trace.000001.arrow`.
-pub fn numbered(path: &Path, number: u32) -> PathBuf {
+pub fn part_path(path: &Path, number: u32) -> PathBuf {
     let extension =
         path.extension().map_or_else(|| "arrow".into(), |extension| extension.to_string_lossy().into_owned());
     path.with_extension(format!("{number:06}.{extension}"))
 }
 
 /// Is this the name of a part of `path`?
-pub fn is_numbered(path: &Path, name: &std::ffi::OsStr) -> bool {
+pub fn is_part(path: &Path, name: &std::ffi::OsStr) -> bool {
     // Of a million parts the last ones have seven digits.
     let number = |name: &str| name.rsplit('.').nth(1)?.parse::<u32>().ok();
-    name.to_str().and_then(number).is_some_and(|number| numbered(path, number).file_name() == Some(name))
+    name.to_str().and_then(number).is_some_and(|number| part_path(path, number).file_name() == Some(name))
 }
 
-impl Keep {
+impl RecordingSink {
     /// One file.
     ///
     /// # Errors
@@ -116,7 +114,7 @@ impl Keep {
     pub fn one(path: &Path, file: File, header: &Header) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
-        Ok(Self::new(path, header, Place::One(output), None))
+        Ok(Self::new(path, header, SinkState::One(output), None))
     }
 
     /// A file after the other, of which `file` is the first.
@@ -127,28 +125,34 @@ impl Keep {
         path: &Path,
         file: File,
         header: &Header,
-        bounds: Bounds,
-        nudge: Nudge,
+        bounds: RotationBounds,
+        request_baseline: Sender<BaselineRequest>,
     ) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
         let rotation = Rotation { bounds, number: 1, output, files: VecDeque::new() };
-        Ok(Self::new(path, header, Place::Rotation(rotation), Some(nudge)))
+        Ok(Self::new(path, header, SinkState::Rotation(rotation), Some(request_baseline)))
     }
 
     /// Nothing, until [`Self::trigger`]; `force` replaces what is at the path then.
-    pub fn flight(path: &Path, header: &Header, window: Window, force: bool, nudge: Nudge) -> Self {
+    pub fn flight(
+        path: &Path,
+        header: &Header,
+        window: FlightWindow,
+        force: bool,
+        request_baseline: Sender<BaselineRequest>,
+    ) -> Self {
         let flight = Flight { window, force, held: VecDeque::new(), bytes: 0, output: None, complete: false };
-        Self::new(path, header, Place::Flight(flight), Some(nudge))
+        Self::new(path, header, SinkState::Flight(flight), Some(request_baseline))
     }
 
-    fn new(path: &Path, header: &Header, place: Place, nudge: Option<Nudge>) -> Self {
+    fn new(path: &Path, header: &Header, state: SinkState, request_baseline: Option<Sender<BaselineRequest>>) -> Self {
         Self {
             path: path.into(),
             header: header.clone(),
-            place,
+            state,
             known: Facts::default(),
-            nudge,
+            request_baseline,
             done: Vec::new(),
             cut_short: false,
             synced: Instant::now(),
@@ -157,14 +161,14 @@ impl Keep {
 
     /// Does anybody care for the facts in a batch?
     pub fn wants_facts(&self) -> bool {
-        !matches!(self.place, Place::One(_))
+        !matches!(self.state, SinkState::One(_))
     }
 
     /// Rows after which a batch must not wait any longer: a file ends between two batches, so one batch must not be more than
     /// a part.
     pub fn batch_rows(&self) -> usize {
-        let size = match &self.place {
-            Place::Rotation(rotation) => rotation.bounds.size,
+        let size = match &self.state {
+            SinkState::Rotation(rotation) => rotation.bounds.size,
             _ => None,
         };
         let part = size.map(|size| (size / PARTS / ROW_BYTES).max(LEAST_ROWS));
@@ -173,18 +177,20 @@ impl Keep {
 
     /// Has everything that was asked for been kept?
     pub fn has_enough(&self) -> bool {
-        matches!(&self.place, Place::Flight(flight) if flight.complete)
+        matches!(&self.state, SinkState::Flight(flight) if flight.complete)
     }
 
     /// Bytes of all files so far; of a flight recorder that waits, bytes in memory.
     pub fn bytes(&self) -> u64 {
-        match &self.place {
-            Place::One(output) => output.written().bytes,
-            Place::Rotation(rotation) => {
+        match &self.state {
+            SinkState::One(output) => output.written().bytes,
+            SinkState::Rotation(rotation) => {
                 rotation.output.written().bytes + rotation.files.iter().map(|(_, written)| written.bytes).sum::<u64>()
             }
-            Place::Flight(flight) => flight.output.as_ref().map_or(flight.bytes, |(output, _)| output.written().bytes),
-            Place::Closed => 0,
+            SinkState::Flight(flight) => {
+                flight.output.as_ref().map_or(flight.bytes, |(output, _)| output.written().bytes)
+            }
+            SinkState::Closed => 0,
         }
     }
 
@@ -193,18 +199,18 @@ impl Keep {
     /// # Errors
     /// The disk refused. What was there before is still whole.
     pub fn put(&mut self, packed: Packed, facts: Vec<Step>) -> Result<(), WriteError> {
-        match &mut self.place {
-            Place::One(output) => settle(output, &packed, &mut self.synced),
-            Place::Rotation(rotation) => {
+        match &mut self.state {
+            SinkState::One(output) => write_and_sync(output, &packed, &mut self.synced),
+            SinkState::Rotation(rotation) => {
                 for fact in facts {
                     self.known.take(fact);
                 }
-                settle(&mut rotation.output, &packed, &mut self.synced)
+                write_and_sync(&mut rotation.output, &packed, &mut self.synced)
             }
-            Place::Flight(flight) => {
+            SinkState::Flight(flight) => {
                 if let Some((output, until)) = &mut flight.output {
                     flight.complete = packed.stats.last >= *until;
-                    return settle(output, &packed, &mut self.synced);
+                    return write_and_sync(output, &packed, &mut self.synced);
                 }
                 let horizon = packed.stats.last.saturating_sub(nanos(flight.window.before));
                 flight.bytes += packed.bytes();
@@ -220,7 +226,7 @@ impl Keep {
                 }
                 Ok(())
             }
-            Place::Closed => Ok(()),
+            SinkState::Closed => Ok(()),
         }
     }
 
@@ -231,9 +237,9 @@ impl Keep {
     /// # Errors
     /// The disk refused.
     pub fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
-        let rotation = match &mut self.place {
-            Place::Rotation(rotation) => rotation,
-            Place::Flight(flight) if packer.is_full_of_addresses() && flight.output.is_none() => {
+        let rotation = match &mut self.state {
+            SinkState::Rotation(rotation) => rotation,
+            SinkState::Flight(flight) if packer.is_full_of_addresses() && flight.output.is_none() => {
                 // What comes could not stand in one file with what is held.
                 for fact in flight.held.drain(..).flat_map(|(_, facts)| facts) {
                     self.known.take(fact);
@@ -252,7 +258,7 @@ impl Keep {
             // The file in the making counts too.
             return rotation.retain(written.last);
         }
-        let (number, file) = first_free(rotation.number + 1, |number| numbered(&self.path, number))?;
+        let (number, file) = first_free(rotation.number + 1, |number| part_path(&self.path, number))?;
         let begin = written.last.wrapping_sub(self.header.offset());
         let header = Header { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
         let mut fresh = Packer::new(&self.header)?;
@@ -260,11 +266,11 @@ impl Keep {
         let output = std::mem::replace(&mut rotation.output, Output::begin(file, opening, &mut fresh)?);
         let ended = output.finish(packer)?.0;
         *packer = fresh;
-        rotation.files.push_back((numbered(&self.path, rotation.number), ended));
+        rotation.files.push_back((part_path(&self.path, rotation.number), ended));
         rotation.number = number;
         rotation.retain(written.last)?;
-        preamble(&self.known, &mut rotation.output, packer)?;
-        self.nudge();
+        write_known_facts(&self.known, &mut rotation.output, packer)?;
+        self.request_baseline();
         Ok(())
     }
 
@@ -273,7 +279,7 @@ impl Keep {
     /// # Errors
     /// The disk refused.
     pub fn trigger(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
-        let Place::Flight(flight) = &mut self.place else { return Ok(()) };
+        let SinkState::Flight(flight) = &mut self.state else { return Ok(()) };
         if flight.output.is_some() {
             return Ok(());
         }
@@ -281,7 +287,7 @@ impl Keep {
             create(&self.path, true)?
         } else {
             // What happened and what somebody has put there since are both worth keeping.
-            let name = |number| if number == 0 { self.path.clone() } else { numbered(&self.path, number) };
+            let name = |number| if number == 0 { self.path.clone() } else { part_path(&self.path, number) };
             let (number, file) = first_free(0, name)?;
             self.path = name(number);
             file
@@ -293,7 +299,7 @@ impl Keep {
         // Names that are older than the events would stretch the window.
         let header = Header { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
         let mut output = Output::begin(file, packer.opening(&header)?, packer)?;
-        preamble(&self.known, &mut output, packer)?;
+        write_known_facts(&self.known, &mut output, packer)?;
         for (packed, _) in flight.held.drain(..) {
             output.batch(&packed)?;
         }
@@ -301,14 +307,14 @@ impl Keep {
         output.sync()?;
         flight.bytes = 0;
         flight.output = Some((output, last.unwrap_or_default().saturating_add(nanos(flight.window.after))));
-        self.nudge();
+        self.request_baseline();
         Ok(())
     }
 
-    fn nudge(&self) {
-        if let Some(nudge) = &self.nudge {
+    fn request_baseline(&self) {
+        if let Some(request_baseline) = &self.request_baseline {
             // Nobody there any more: the trace is ending, with a list of sockets of its own.
-            let _ = nudge.send(crate::run::session::Errand::List);
+            let _ = request_baseline.send(BaselineRequest::WithOwners);
         }
     }
 
@@ -316,21 +322,21 @@ impl Keep {
     ///
     /// # Errors
     /// A file could not be ended. Readers of ours read it all the same.
-    pub fn finish(&mut self, packer: &mut Packer) -> Result<Outcome, WriteError> {
-        match std::mem::replace(&mut self.place, Place::Closed) {
-            Place::One(output) => self.done.push((self.path.clone(), output.finish(packer)?.0)),
-            Place::Rotation(rotation) => {
+    pub fn finish(&mut self, packer: &mut Packer) -> Result<RecordingOutcome, WriteError> {
+        match std::mem::replace(&mut self.state, SinkState::Closed) {
+            SinkState::One(output) => self.done.push((self.path.clone(), output.finish(packer)?.0)),
+            SinkState::Rotation(rotation) => {
                 self.done.extend(rotation.files);
-                self.done.push((numbered(&self.path, rotation.number), rotation.output.finish(packer)?.0));
+                self.done.push((part_path(&self.path, rotation.number), rotation.output.finish(packer)?.0));
             }
-            Place::Flight(flight) => {
+            SinkState::Flight(flight) => {
                 if let Some((output, _)) = flight.output {
                     self.done.push((self.path.clone(), output.finish(packer)?.0));
                 }
             }
-            Place::Closed => {}
+            SinkState::Closed => {}
         }
-        Ok(Outcome { files: std::mem::take(&mut self.done), trouble: None, cut_short: self.cut_short })
+        Ok(RecordingOutcome { files: std::mem::take(&mut self.done), trouble: None, cut_short: self.cut_short })
     }
 }
 
@@ -367,7 +373,7 @@ fn first_free(first: u32, name: impl Fn(u32) -> PathBuf) -> io::Result<(u32, Fil
 }
 
 /// What was known before the first row.
-fn preamble(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Result<(), WriteError> {
+fn write_known_facts(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Result<(), WriteError> {
     for step in known.steps() {
         packer.step(&step, |packed| output.batch(&packed))?;
     }
@@ -375,7 +381,7 @@ fn preamble(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Re
 }
 
 /// Adds a batch and sees to it that it gets onto the disk in time.
-fn settle(output: &mut Output<File>, packed: &Packed, synced: &mut Instant) -> Result<(), WriteError> {
+fn write_and_sync(output: &mut Output<File>, packed: &Packed, synced: &mut Instant) -> Result<(), WriteError> {
     output.batch(packed)?;
     output.flush()?;
     if synced.elapsed() >= SYNC_EVERY {
@@ -415,20 +421,20 @@ mod tests {
         fs::create_dir_all(&dir.0).expect("a directory");
         let path = dir.0.join("a.arrow");
         let header = Header::default();
-        let window = Window { before: Duration::from_secs(60), after: Duration::ZERO };
+        let window = FlightWindow { before: Duration::from_secs(60), after: Duration::ZERO };
         let written = |force| {
-            let (nudge, _nudged) = mpsc::channel();
+            let (request_baseline, _requests) = mpsc::channel();
             let mut packer = Packer::new(&header).expect("a header");
-            let mut keep = Keep::flight(&path, &header, window, force, nudge);
-            keep.trigger(&mut packer).expect("room");
-            let files = keep.finish(&mut packer).expect("room").files;
+            let mut sink = RecordingSink::flight(&path, &header, window, force, request_baseline);
+            sink.trigger(&mut packer).expect("room");
+            let files = sink.finish(&mut packer).expect("room").files;
             files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
         };
-        let theirs = [path.clone(), numbered(&path, 1)];
+        let theirs = [path.clone(), part_path(&path, 1)];
         for theirs in &theirs {
             fs::write(theirs, "theirs").expect("written");
         }
-        assert_eq!(written(false), [numbered(&path, 2)]);
+        assert_eq!(written(false), [part_path(&path, 2)]);
         assert!(theirs.iter().all(|theirs| fs::read(theirs).is_ok_and(|bytes| bytes == b"theirs")));
         assert_eq!(written(true), std::slice::from_ref(&path));
         assert!(fs::read(&path).expect("ours").starts_with(b"ARROW1"));

@@ -8,11 +8,11 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 /// A misbehaving kernel could repeat one diagnostic for every connect; the first few say it all.
 const MAX_LINES: u32 = 20;
 
-struct Stderr {
+struct StderrLog {
     lines: AtomicU32,
 }
 
-impl Log for Stderr {
+impl Log for StderrLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Warn
     }
@@ -42,9 +42,9 @@ fn say(line: String) {
 }
 
 /// Diagnostics would draw over a full-screen view: while this lives they wait, then they are printed.
-pub struct Hold;
+pub struct HeldLines;
 
-impl Hold {
+impl HeldLines {
     /// From here on.
     pub fn begin() -> Self {
         *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
@@ -52,7 +52,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for HeldLines {
     fn drop(&mut self) {
         for line in HELD.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default() {
             eprintln!("{line}");
@@ -60,7 +60,7 @@ impl Drop for Hold {
     }
 }
 
-static LOGGER: Stderr = Stderr { lines: AtomicU32::new(0) };
+static LOGGER: StderrLog = StderrLog { lines: AtomicU32::new(0) };
 
 /// Takes diagnostics from here on.
 pub fn init() {

@@ -9,26 +9,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::keep::{is_numbered, numbered};
+use super::sink::{is_part, part_path};
 use tracer_core::recording::create;
 
 /// See the module.
-pub struct Claim {
+pub struct OutputReservation {
     path: PathBuf,
     /// The file, empty as yet; removed unless it is taken.
-    made: Option<File>,
+    reserved: Option<File>,
     /// What --force replaces.
     old: Vec<PathBuf>,
 }
 
-impl Claim {
-    /// `parts`: a rotation, whose files are numbered.
+impl OutputReservation {
+    /// `parts`: a rotation, whose files are part_path.
     ///
     /// # Errors
     /// Something is there and `force` was not given, or nothing can be made there.
     pub fn new(output: &Path, parts: bool, force: bool) -> Result<Self> {
-        let path = if parts { numbered(output, 1) } else { output.to_path_buf() };
-        let old = if parts { numbered_files(output)? } else { Vec::new() };
+        let path = if parts { part_path(output, 1) } else { output.to_path_buf() };
+        let old = if parts { existing_parts(output)? } else { Vec::new() };
         if let Some(first) = old.first()
             && !force
         {
@@ -37,39 +37,39 @@ impl Claim {
         let found = fs::symlink_metadata(&path).ok();
         let replaceable = found.is_some_and(|found| found.is_file() || found.is_symlink());
         if force && replaceable {
-            return Ok(Self { path, made: None, old });
+            return Ok(Self { path, reserved: None, old });
         }
-        let made = Some(made(&path, false)?);
-        Ok(Self { path, made, old })
+        let reserved = Some(create_reserved(&path, false)?);
+        Ok(Self { path, reserved, old })
     }
 
     /// The file, which is there from now on. What --force replaces is gone.
     ///
     /// # Errors
     /// The file system refused.
-    pub fn take(mut self) -> Result<File> {
+    pub fn into_file(mut self) -> Result<File> {
         for old in &self.old {
             if *old != self.path {
                 fs::remove_file(old).with_context(|| format!("removing {}", old.display()))?;
             }
         }
-        match self.made.take() {
+        match self.reserved.take() {
             Some(file) => Ok(file),
-            None => made(&self.path, true),
+            None => create_reserved(&self.path, true),
         }
     }
 }
 
-impl Drop for Claim {
+impl Drop for OutputReservation {
     fn drop(&mut self) {
-        if self.made.take().is_some() {
+        if self.reserved.take().is_some() {
             // Ours and empty; if it cannot be removed, the error that led here matters more.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn made(path: &Path, force: bool) -> Result<File> {
+fn create_reserved(path: &Path, force: bool) -> Result<File> {
     create(path, force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
         _ => anyhow::Error::new(error).context(format!("creating {}", path.display())),
@@ -77,12 +77,12 @@ fn made(path: &Path, force: bool) -> Result<File> {
 }
 
 /// The parts of a rotation that are there, oldest first.
-fn numbered_files(output: &Path) -> Result<Vec<PathBuf>> {
+fn existing_parts(output: &Path) -> Result<Vec<PathBuf>> {
     let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("looking into {}", dir.display()))? {
         let name = entry.with_context(|| format!("looking into {}", dir.display()))?.file_name();
-        if is_numbered(output, &name) {
+        if is_part(output, &name) {
             found.push(output.with_file_name(name));
         }
     }
@@ -98,7 +98,7 @@ mod tests {
 
     impl Dir {
         fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("portchurn-claim-{}-{name}", std::process::id()));
+            let dir = std::env::temp_dir().join(format!("portchurn-reservation-{}-{name}", std::process::id()));
             fs::create_dir_all(&dir).expect("a directory");
             Self(dir)
         }
@@ -114,15 +114,15 @@ mod tests {
     fn a_trace_that_does_not_start_leaves_what_was_there() {
         let dir = Dir::new("nothing");
         let path = dir.0.join("a.arrow");
-        drop(Claim::new(&path, false, false).expect("room"));
+        drop(OutputReservation::new(&path, false, false).expect("room"));
         assert!(!path.exists());
         fs::write(&path, "old").expect("written");
-        assert!(Claim::new(&path, false, false).is_err());
-        drop(Claim::new(&path, false, true).expect("room"));
+        assert!(OutputReservation::new(&path, false, false).is_err());
+        drop(OutputReservation::new(&path, false, true).expect("room"));
         assert_eq!(fs::read(&path).expect("still there"), b"old");
-        drop(Claim::new(&path, false, true).and_then(Claim::take).expect("a file"));
+        drop(OutputReservation::new(&path, false, true).and_then(OutputReservation::into_file).expect("a file"));
         assert_eq!(fs::read(&path).expect("there"), b"");
-        assert!(Claim::new(&dir.0.join("no/such.arrow"), false, false).is_err());
+        assert!(OutputReservation::new(&dir.0.join("no/such.arrow"), false, false).is_err());
     }
 
     #[test]
@@ -132,9 +132,9 @@ mod tests {
         for name in ["a.000007.arrow", "a.000008.arrow", "a.7.arrow", "b.000001.arrow", "a.000001.parquet"] {
             fs::write(dir.0.join(name), name).expect("written");
         }
-        let error = Claim::new(&path, true, false).map(drop).expect_err("in the way").to_string();
+        let error = OutputReservation::new(&path, true, false).map(drop).expect_err("in the way").to_string();
         assert!(error.contains("a.000007.arrow exists"), "{error}");
-        let file = Claim::new(&path, true, true).and_then(Claim::take).expect("a file");
+        let file = OutputReservation::new(&path, true, true).and_then(OutputReservation::into_file).expect("a file");
         drop(file);
         let mut left: Vec<_> =
             fs::read_dir(&dir.0).expect("a directory").flatten().map(|one| one.file_name()).collect();

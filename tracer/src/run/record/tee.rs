@@ -20,7 +20,7 @@ const TICK_NANOS: u64 = 100_000_000;
 
 /// One batch as the tracker was fed it.
 #[derive(Debug, Default)]
-pub struct Fed {
+pub struct TrackerInput {
     pub records: Bytes,
     /// What the records about processes became; it was asked of /proc and cannot be asked again.
     pub processes: Vec<ProcessFacts>,
@@ -31,15 +31,15 @@ pub struct Fed {
 
 /// What the recorder is asked to do.
 #[derive(Debug)]
-pub enum Order {
-    Take(Fed),
+pub enum RecorderCommand {
+    Input(TrackerInput),
     /// What the flight recorder waits for has happened.
-    Keep,
+    Trigger,
 }
 
 /// How the recording is doing, for whoever looks.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct RecorderProgress {
     /// Rows and bytes written.
     pub rows: AtomicU64,
     pub bytes: AtomicU64,
@@ -50,9 +50,9 @@ pub struct Progress {
 }
 
 /// The tracker's end of the queue.
-pub struct Tap {
-    orders: SyncSender<Order>,
-    progress: Arc<Progress>,
+pub struct RecorderTee {
+    commands: SyncSender<RecorderCommand>,
+    progress: Arc<RecorderProgress>,
     /// Lost so far, and how much of it the tracker and the recording know: the word on it may be lost too.
     lost: u64,
     told: u64,
@@ -75,12 +75,12 @@ impl Namer for Keeping<'_> {
     }
 }
 
-impl Tap {
-    pub fn new(orders: SyncSender<Order>, progress: Arc<Progress>) -> Self {
-        Self { orders, progress, lost: 0, told: 0, recorded: 0, loss: LossCounts::default(), ticked: Ktime(0) }
+impl RecorderTee {
+    pub fn new(commands: SyncSender<RecorderCommand>, progress: Arc<RecorderProgress>) -> Self {
+        Self { commands, progress, lost: 0, told: 0, recorded: 0, loss: LossCounts::default(), ticked: Ktime(0) }
     }
 
-    pub fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &RecorderProgress {
         &self.progress
     }
 
@@ -89,13 +89,17 @@ impl Tap {
     pub fn introduce(&mut self, facts: Vec<Event>, now: Ktime) {
         self.ticked = now;
         // The queue is empty as yet.
-        let _ = self.orders.send(Order::Take(Fed { facts, now: Some(now), ..Fed::default() }));
+        let _ = self.commands.send(RecorderCommand::Input(TrackerInput {
+            facts,
+            now: Some(now),
+            ..TrackerInput::default()
+        }));
     }
 
     /// Tells the flight recorder that this is what it waits for.
-    pub fn keep(&self) {
+    pub fn trigger(&self) {
         // The queue may be full of what came before, all of which is to be kept; a recorder that has ended needs no telling.
-        let _ = self.orders.send(Order::Keep);
+        let _ = self.commands.send(RecorderCommand::Trigger);
     }
 
     /// Feeds the tracker, and the recorder with the same.
@@ -127,8 +131,8 @@ impl Tap {
             tracker.advance(now);
         }
         let recorded = if facts.iter().any(|fact| matches!(fact, Event::Loss(_))) { self.lost } else { self.recorded };
-        let fed = Fed { records: batch.records.clone(), processes: keeping.kept, facts, now };
-        match self.orders.try_send(Order::Take(fed)) {
+        let fed = TrackerInput { records: batch.records.clone(), processes: keeping.kept, facts, now };
+        match self.commands.try_send(RecorderCommand::Input(fed)) {
             Ok(()) => self.recorded = recorded,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost += events;
@@ -143,7 +147,9 @@ impl Tap {
             let loss = Event::Loss(LossCounts { ktime: tracker.now(), recorder: self.lost, ..self.loss });
             tracker.ingest(&loss);
             // Waits: this is the end, and a recorder that is alive takes it.
-            let _ = self.orders.send(Order::Take(Fed { facts: vec![loss], ..Fed::default() }));
+            let _ = self
+                .commands
+                .send(RecorderCommand::Input(TrackerInput { facts: vec![loss], ..TrackerInput::default() }));
         }
     }
 
@@ -168,9 +174,9 @@ mod tests {
     /// A recorder that waits for its disk takes nothing out of the queue.
     #[test]
     fn a_recorder_that_does_not_come_along_costs_counted_events_and_no_time() {
-        let (sender, orders) = mpsc::sync_channel(2);
-        let progress = Arc::new(Progress::default());
-        let mut tap = Tap::new(sender, Arc::clone(&progress));
+        let (sender, commands) = mpsc::sync_channel(2);
+        let progress = Arc::new(RecorderProgress::default());
+        let mut tee = RecorderTee::new(sender, Arc::clone(&progress));
         let mut tracker = Tracker::new(Config::default());
         let mut names = Names::with_executables(ProcFs::default());
         let fact = |at: u64| {
@@ -179,17 +185,17 @@ mod tests {
         };
         let began = Instant::now();
         for at in 1..=5 {
-            tap.feed(&mut tracker, &fact(at), &mut names);
+            tee.feed(&mut tracker, &fact(at), &mut names);
         }
         assert!(began.elapsed() < Duration::from_secs(5), "nobody takes anything, and nobody waited");
         assert_eq!(tracker.now(), Ktime(5), "the tracker has had everything");
         assert_eq!(progress.lost.load(Ordering::Relaxed), 3);
         assert_eq!(tracker.lost().recorder, 2, "what was lost before the last batch");
         // The word on it, with nothing else, is lost as well.
-        tap.feed(&mut tracker, &Batch { now: Ktime(6), ..Batch::default() }, &mut names);
+        tee.feed(&mut tracker, &Batch { now: Ktime(6), ..Batch::default() }, &mut names);
         assert_eq!((tracker.lost().recorder, progress.lost.load(Ordering::Relaxed)), (3, 3));
-        let recorder = std::thread::spawn(move || orders.iter().count());
-        tap.close(&mut tracker);
+        let recorder = std::thread::spawn(move || commands.iter().count());
+        tee.close(&mut tracker);
         assert_eq!(tracker.lost().recorder, 3);
         assert_eq!(recorder.join().expect("a count"), 3, "the two that fitted, and the last word");
     }
