@@ -8,7 +8,7 @@ use tracer::tui::feed::{Frame, feed};
 use tracer::tui::{About, Look, stress, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
-use tracer_core::report::host::HostFacts;
+use tracer_core::host::HostFacts;
 
 fn main() {
     let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };

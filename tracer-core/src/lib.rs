@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod event;
 pub mod filter;
+pub mod host;
 pub mod layout;
 pub mod names;
 pub mod playback;

@@ -7,76 +7,19 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::clock::Clock;
-use crate::recording::{Damage, Header, Step, header};
+use crate::host::HostFacts;
+use crate::recording::{Damage, Header, Step};
 use crate::replay::Replay;
-use crate::report::host::{Degradation, HostFacts};
-use crate::tracker::findings::{Knobs, Thresholds};
 use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
 use crate::tracker::{Config, Tracker};
 
 /// A tracker set up as the live one was; `by` overrides how it grouped.
 pub fn tracker(header: &Header, by: Option<By>, notices: NoticeKinds) -> Tracker {
-    let watch = &header.watch;
-    let knobs = &watch.knobs;
-    let mut tracker = Tracker::new(Config {
-        by: by.or_else(|| watch.by.parse().ok()).unwrap_or_default(),
-        thresholds: Thresholds::default(),
-        knobs: Knobs {
-            tw_reuse_delay: knobs.tw_reuse_delay,
-            ip_local_port_range_sockopt: knobs.ip_local_port_range_sockopt,
-            port_step_width: knobs.port_step_width,
-            kernel: knobs.kernel.clone(),
-        },
-        time_wait_observed: watch.time_wait_observed,
-        calls_observed: watch.calls_observed,
-        searches_observed: watch.searches_observed,
-        notices,
-    });
+    let recorded = Config::from(&header.watch);
+    let mut tracker = Tracker::new(Config { by: by.unwrap_or(recorded.by), notices, ..recorded });
     tracker.begin(crate::event::Ktime(header.begin_ns));
     tracker
-}
-
-/// What the header says of how the tracker was set up.
-pub fn watch(config: &Config) -> header::Watch {
-    header::Watch {
-        by: config.by.name().into(),
-        time_wait_observed: config.time_wait_observed,
-        calls_observed: config.calls_observed,
-        searches_observed: config.searches_observed,
-        knobs: header::Knobs {
-            tw_reuse_delay: config.knobs.tw_reuse_delay,
-            ip_local_port_range_sockopt: config.knobs.ip_local_port_range_sockopt,
-            port_step_width: config.knobs.port_step_width,
-            kernel: config.knobs.kernel.clone(),
-        },
-    }
-}
-
-/// The host of the recording.
-pub fn host(header: &Header) -> HostFacts {
-    let host = header.host.clone();
-    let degraded = host.degraded.into_iter();
-    HostFacts {
-        hostname: host.hostname,
-        kernel: host.kernel,
-        boot_id: host.boot_id,
-        tier: host.tier,
-        degraded: degraded.map(|one| Degradation { what: one.what, why: one.why, lost: one.lost }).collect(),
-    }
-}
-
-/// The same, for the header.
-pub fn recorded_host(host: &HostFacts) -> header::Host {
-    let host = host.clone();
-    let degraded = host.degraded.into_iter();
-    header::Host {
-        hostname: host.hostname,
-        kernel: host.kernel,
-        boot_id: host.boot_id,
-        tier: host.tier,
-        degraded: degraded.map(|one| header::Degraded { what: one.what, why: one.why, lost: one.lost }).collect(),
-    }
 }
 
 /// Feeds one step.
@@ -108,7 +51,7 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
     tracker.finish();
     warn(path, &replay);
     let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());
-    Ok(Played { tracker, by, host: host(replay.header()), clock: replay.clock() })
+    Ok(Played { tracker, by, host: HostFacts::from(&replay.header().host), clock: replay.clock() })
 }
 
 /// Says on stderr what could not be read.

@@ -164,7 +164,7 @@ impl Iterator for Churn {
 /// A name for what the steps are recorded as.
 pub fn header() -> crate::recording::Header {
     let anchor = crate::recording::header::Anchor { ktime_ns: 100_000_000_000, unix_ns: 1_773_454_267_000_000_000 };
-    let watch = crate::recording::header::Watch {
+    let watch = crate::recording::header::RecordedConfig {
         by: "auto".into(),
         time_wait_observed: true,
         calls_observed: true,

@@ -60,7 +60,7 @@ const MODULES: [Module; 19] = [
     Module {
         name: "tui",
         layer: 3,
-        uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout", "report::host"]),
+        uses: Uses::Only(&["tracker::snapshot", "names", "event", "filter", "clock", "layout", "host"]),
     },
     Module { name: "run", layer: 4, uses: Uses::LowerAndPeers },
     Module { name: "cli", layer: 4, uses: Uses::LowerAndPeers },

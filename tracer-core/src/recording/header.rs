@@ -1,12 +1,14 @@
 //! What a recording says about itself before its first event.
 //!
 //! Written once, as JSON, into the metadata of the file's schema. These are types of the file, not of the program: a field of the
-//! program may be renamed, one of these may not. Not for: anything that changes while recording; that is an event.
+//! program may be renamed, one of these may not. `From` leads from one to the other, both ways. Not for: anything that changes while recording; that is an event.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::event::Ktime;
+use crate::host::{Degradation, HostFacts, Knobs};
+use crate::tracker::Config;
 
 /// The first message of a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +19,8 @@ pub struct Header {
     pub anchor: Anchor,
     /// `CLOCK_MONOTONIC` nanoseconds when observation began.
     pub begin_ns: u64,
-    pub host: Host,
-    pub watch: Watch,
+    pub host: RecordedHost,
+    pub watch: RecordedConfig,
     /// True of a file that starts in the middle of a trace: a later one of a rotation, or a flight recorder's.
     pub continued: bool,
 }
@@ -31,46 +33,112 @@ pub struct Anchor {
     pub unix_ns: i64,
 }
 
-/// Where it was recorded.
+/// The host that was traced: the file's form of [`HostFacts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Host {
+pub struct RecordedHost {
     pub hostname: Option<String>,
     pub kernel: Option<String>,
     pub boot_id: Option<String>,
     pub tier: Option<String>,
-    pub degraded: Vec<Degraded>,
+    pub degraded: Vec<RecordedDegradation>,
 }
 
-/// What could not be watched there.
+impl From<&HostFacts> for RecordedHost {
+    fn from(host: &HostFacts) -> Self {
+        let HostFacts { hostname, kernel, boot_id, tier, degraded } = host.clone();
+        Self { hostname, kernel, boot_id, tier, degraded: degraded.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<&RecordedHost> for HostFacts {
+    fn from(host: &RecordedHost) -> Self {
+        let RecordedHost { hostname, kernel, boot_id, tier, degraded } = host.clone();
+        Self { hostname, kernel, boot_id, tier, degraded: degraded.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// What could not be watched there: the file's form of [`Degradation`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Degraded {
+pub struct RecordedDegradation {
     pub what: String,
     pub why: String,
     pub lost: String,
 }
 
-/// How the live run looked at the events; a replay looks the same way unless asked otherwise.
+impl From<Degradation> for RecordedDegradation {
+    fn from(Degradation { what, why, lost }: Degradation) -> Self {
+        Self { what, why, lost }
+    }
+}
+
+impl From<RecordedDegradation> for Degradation {
+    fn from(RecordedDegradation { what, why, lost }: RecordedDegradation) -> Self {
+        Self { what, why, lost }
+    }
+}
+
+/// How the live tracker was set up; a replay sets up its own tracker the same way unless asked otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Watch {
+pub struct RecordedConfig {
     /// What made processes one workload: a value of `--by`.
     pub by: String,
     pub time_wait_observed: bool,
     pub calls_observed: bool,
     pub searches_observed: bool,
-    pub knobs: Knobs,
+    pub knobs: RecordedKnobs,
 }
 
-/// Remedies that the recorded kernel had.
+impl From<&Config> for RecordedConfig {
+    fn from(config: &Config) -> Self {
+        Self {
+            by: config.by.name().into(),
+            time_wait_observed: config.time_wait_observed,
+            calls_observed: config.calls_observed,
+            searches_observed: config.searches_observed,
+            knobs: RecordedKnobs::from(&config.knobs),
+        }
+    }
+}
+
+/// Thresholds and notices are no part of a recording: the result has the defaults. So has a `by` that this version does not know.
+impl From<&RecordedConfig> for Config {
+    fn from(recorded: &RecordedConfig) -> Self {
+        Self {
+            by: recorded.by.parse().unwrap_or_default(),
+            knobs: Knobs::from(&recorded.knobs),
+            time_wait_observed: recorded.time_wait_observed,
+            calls_observed: recorded.calls_observed,
+            searches_observed: recorded.searches_observed,
+            ..Self::default()
+        }
+    }
+}
+
+/// Remedies that the recorded kernel had: the file's form of [`Knobs`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Knobs {
+pub struct RecordedKnobs {
     pub tw_reuse_delay: bool,
     pub ip_local_port_range_sockopt: bool,
     pub port_step_width: bool,
     pub kernel: String,
+}
+
+impl From<&Knobs> for RecordedKnobs {
+    fn from(knobs: &Knobs) -> Self {
+        let Knobs { tw_reuse_delay, ip_local_port_range_sockopt, port_step_width, kernel } = knobs.clone();
+        Self { tw_reuse_delay, ip_local_port_range_sockopt, port_step_width, kernel }
+    }
+}
+
+impl From<&RecordedKnobs> for Knobs {
+    fn from(knobs: &RecordedKnobs) -> Self {
+        let RecordedKnobs { tw_reuse_delay, ip_local_port_range_sockopt, port_step_width, kernel } = knobs.clone();
+        Self { tw_reuse_delay, ip_local_port_range_sockopt, port_step_width, kernel }
+    }
 }
 
 impl Header {

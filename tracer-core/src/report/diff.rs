@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::event::Endpoint;
+use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text_page::{cut, left};
-use crate::report::host::HostFacts;
 use crate::tracker::snapshot::{Destination, Failed, Failure, Snapshot, Workload};
 
 /// Value of the field `schema`.

@@ -6,9 +6,9 @@
 
 use serde::Serialize;
 
-use super::host::HostFacts;
 use crate::clock::Clock;
 use crate::event::Ktime;
+use crate::host::HostFacts;
 use crate::tracker::snapshot::{
     Attribution, Destination, EventCounts, Finding, Listener, Namespace, Snapshot, Workload,
 };

@@ -5,7 +5,6 @@
 
 pub mod check;
 pub mod diff;
-pub mod host;
 pub mod json;
 pub mod text;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::host::{Degradation, HostFacts};
 use crate::clock::Clock;
 use crate::event::{Addr, Ktime, Netns, TcpState};
+use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failed, Failure, Finding,
     Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim, Workload,

@@ -34,7 +34,9 @@ use std::collections::VecDeque;
 
 use bound::BoundSockets;
 use failures::Pending;
-use findings::{Knobs, Thresholds};
+use findings::Thresholds;
+
+use crate::host::Knobs;
 use flow::Flows;
 use history::History;
 use people::{AttrId, People};

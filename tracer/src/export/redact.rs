@@ -175,7 +175,7 @@ mod tests {
         let step = Redactor::default().step(Step::Event(Event::Process(Box::new(facts))));
         assert!(!format!("{step:?}").contains("secret"), "{step:?}");
         let header = Header {
-            host: tracer_core::recording::header::Host {
+            host: tracer_core::recording::header::RecordedHost {
                 hostname: Some("secret".into()),
                 boot_id: Some("secret".into()),
                 ..Default::default()

@@ -10,7 +10,8 @@ use tracer_common::Counter;
 
 use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, Kind, Purpose, TIME_WAIT};
 use super::plan::{StateHook, no_calls, no_exact, no_time_wait};
-use super::{Degradation, Host, Plan};
+use super::{Host, Plan};
+use tracer_core::host::Degradation;
 
 /// The BPF object, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portchurn-ebpf"));

@@ -1,7 +1,7 @@
 //! What this host lets us see, decided before anything is loaded.
 //!
 //! Three steps, each a function: [`host`] collects facts, [`mod@plan`] decides from them alone (and so can be tested for any
-//! kernel), [`attach`] loads and yields a [`Session`]. A hook that cannot be had becomes a [`Degradation`] that every
+//! kernel), [`attach`] loads and yields a [`Session`]. A hook that cannot be had becomes a [`Degradation`](tracer_core::host::Degradation) that every
 //! output carries; only a host that cannot show state transitions at all is an error.
 
 pub mod attach;
@@ -13,20 +13,3 @@ pub use attach::{HookState, ProbeError, Session, Tier};
 pub use hooks::Hook;
 pub use host::Host;
 pub use plan::{Options, Plan, plan};
-
-/// Something this run does without.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Degradation {
-    /// The hook or fact that is missing.
-    pub what: String,
-    /// Why, and what would give it.
-    pub why: String,
-    /// What the reports cannot say without it.
-    pub lost: String,
-}
-
-impl Degradation {
-    pub fn new(what: impl Into<String>, why: impl Into<String>, lost: impl Into<String>) -> Self {
-        Self { what: what.into(), why: why.into(), lost: lost.into() }
-    }
-}

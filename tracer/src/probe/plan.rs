@@ -2,7 +2,8 @@
 
 use tracer_common::Offsets;
 
-use super::{Degradation, Host};
+use super::Host;
+use tracer_core::host::Degradation;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug)]

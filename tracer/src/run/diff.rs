@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use super::output;
 use crate::cli::DiffArgs;
 use tracer_core::clock::Clock;
+use tracer_core::host::HostFacts;
 use tracer_core::playback;
 use tracer_core::report::diff::{Diff, Side};
-use tracer_core::report::host::HostFacts;
 use tracer_core::tracker::snapshot::Snapshot;
 use tracer_core::tracker::workload::By;
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::privileges;
 use crate::cli::{DoctorArgs, TierChoice};
 use crate::probe::host::CAPABILITIES;
-use crate::probe::{self, Degradation, Host, Options, attach};
+use crate::probe::{self, Host, Options, attach};
+use tracer_core::host::Degradation;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,21 +37,8 @@ pub struct Diagnosis {
     pub tier: Option<&'static str>,
     pub checks: Vec<Check>,
     pub hooks: Vec<String>,
-    pub degraded: Vec<Loss>,
+    pub degraded: Vec<Degradation>,
     pub error: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Loss {
-    pub what: String,
-    pub why: String,
-    pub lost: String,
-}
-
-impl From<&Degradation> for Loss {
-    fn from(from: &Degradation) -> Self {
-        Self { what: from.what.clone(), why: from.why.clone(), lost: from.lost.clone() }
-    }
 }
 
 impl Diagnosis {
@@ -96,13 +84,7 @@ impl Diagnosis {
 pub fn diagnose(tier: TierChoice) -> Diagnosis {
     let host = Host::collect();
     let mut plan = probe::plan(&host, &Options { exact: tier == TierChoice::Auto, ..Options::default() });
-    for (name, purpose) in privileges::gaps(&host) {
-        plan.degraded.push(Degradation::new(
-            format!("capability {name}"),
-            "not held by this process",
-            format!("to {purpose}"),
-        ));
-    }
+    plan.degraded.extend(privileges::gaps(&host));
     let mut checks = checks(&host);
     let mut diagnosis = Diagnosis {
         kernel: host.kernel.clone(),
@@ -117,7 +99,7 @@ pub fn diagnose(tier: TierChoice) -> Diagnosis {
             diagnosis.tier = Some(session.tier.name());
             diagnosis.hooks = session.hooks.iter().map(|state| state.hook.hook.to_owned()).collect();
             diagnosis.hooks.dedup();
-            diagnosis.degraded = session.degraded.iter().map(Loss::from).collect();
+            diagnosis.degraded = session.degraded.clone();
             for note in &session.notes {
                 checks.push(Check { name: "note".into(), verdict: Verdict::Ok, found: note.clone() });
             }
@@ -140,7 +122,7 @@ fn checks(host: &Host) -> Vec<Check> {
         Ok(found) => check(name, Verdict::Ok, found.clone()),
         Err(why) => check(name, Verdict::Degraded, why.clone()),
     };
-    let missing: Vec<_> = privileges::gaps(host).into_iter().map(|(name, _)| name).collect();
+    let missing: Vec<_> = privileges::missing(host).map(|(name, _)| name).collect();
     vec![
         check("kernel", Verdict::Ok, host.kernel.clone()),
         result("BTF", &host.btf.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned()).map_err(Clone::clone)),

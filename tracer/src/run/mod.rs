@@ -48,8 +48,7 @@ pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -
     output::report(&snapshot, &host, &clock, args.json)
 }
 
-type Concluded =
-    (tracer_core::tracker::snapshot::Snapshot, tracer_core::report::host::HostFacts, tracer_core::clock::Clock);
+type Concluded = (tracer_core::tracker::snapshot::Snapshot, tracer_core::host::HostFacts, tracer_core::clock::Clock);
 
 fn live_report(args: &ReportArgs) -> Result<Concluded> {
     use std::io::{self, IsTerminal as _};

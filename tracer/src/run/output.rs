@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use crate::stream::{Outcome, Stream};
 use tracer_core::clock::Clock;
 use tracer_core::filter::{Filter, Subject};
-use tracer_core::report::host::HostFacts;
+use tracer_core::host::HostFacts;
 use tracer_core::report::json::Report;
 use tracer_core::report::text;
 use tracer_core::tracker::Tracker;

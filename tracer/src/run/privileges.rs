@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
 
 use crate::probe::Host;
+use tracer_core::host::Degradation;
 
 /// Kept after the programs are attached, each for what still has to happen:
 /// - `CAP_BPF`: reading the counter map, where unprivileged BPF is switched off;
@@ -37,13 +38,20 @@ pub fn advice(missing: &str) -> String {
     )
 }
 
-/// What this process may not do, beyond what stops it altogether: (capability, what is lost).
-pub fn gaps(host: &Host) -> Vec<(&'static str, &'static str)> {
+/// The capabilities that this process does not hold and that are worth having, with their purpose.
+pub fn missing(host: &Host) -> impl Iterator<Item = (&'static str, &'static str)> {
     crate::probe::host::CAPABILITIES
         .iter()
         .filter(|(_, name, _)| !host.has(name))
         // Either stands in for the other two.
         .filter(|(_, name, _)| !(matches!(*name, "CAP_BPF" | "CAP_PERFMON") && host.has("CAP_SYS_ADMIN")))
         .map(|&(_, name, purpose)| (name, purpose))
-        .collect()
+}
+
+/// What the reports cannot say because of missing capabilities.
+pub fn gaps(host: &Host) -> Vec<Degradation> {
+    let gap = |(name, purpose)| {
+        Degradation::new(format!("capability {name}"), "not held by this process", format!("to {purpose}"))
+    };
+    missing(host).map(gap).collect()
 }

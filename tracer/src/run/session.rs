@@ -18,16 +18,15 @@ use crate::cli::{TierChoice, TraceArgs};
 use crate::host_clock;
 use crate::names::Names;
 use crate::names::proc_fs::ProcFs;
-use crate::probe::{self, Degradation, Host, Options, ProbeError, Tier, attach};
+use crate::probe::{self, Host, Options, ProbeError, Tier, attach};
 use crate::source::Batch;
 use crate::source::baseline::{self, Pass, PassScope};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
 use tracer_core::event::{self, Ktime};
-use tracer_core::playback;
+use tracer_core::host::{HostFacts, Knobs};
 use tracer_core::recording::{Header, header};
-use tracer_core::report::host::{Degradation as Degraded, HostFacts};
-use tracer_core::tracker::findings::{Knobs, Thresholds};
+use tracer_core::tracker::findings::Thresholds;
 use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
 
@@ -85,13 +84,7 @@ impl LiveTrace {
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
         let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, exact: args.tier == TierChoice::Auto });
-        for (name, purpose) in privileges::gaps(&host) {
-            plan.degraded.push(Degradation::new(
-                format!("capability {name}"),
-                "not held by this process",
-                format!("to {purpose}"),
-            ));
-        }
+        plan.degraded.extend(privileges::gaps(&host));
         let session = attach::attach(&host, plan).map_err(refused)?;
         let clock = host_clock::sample().context("reading the clocks")?;
         privileges::drop_unneeded()?;
@@ -116,7 +109,7 @@ impl LiveTrace {
             kernel: Some(host.kernel.clone()),
             boot_id: host.boot_id.clone(),
             tier: Some(session.tier.name().into()),
-            degraded: session.degraded.iter().map(degraded).collect(),
+            degraded: session.degraded.clone(),
         };
         let (batch_sender, batches) = mpsc::sync_channel(BATCHES);
         let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
@@ -127,7 +120,7 @@ impl LiveTrace {
             .context("starting the reader thread")?;
         let scope = PassScope { initial: true, owners: true, merged: classic };
         let mut first = baseline::pass(scope);
-        facts.degraded.extend(first.degradation().as_ref().map(degraded));
+        facts.degraded.extend(first.degradation());
         let pause = baseline::pause_after(first.nanos);
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();
@@ -174,8 +167,8 @@ impl LiveTrace {
             tool: concat!("portchurn ", env!("CARGO_PKG_VERSION")).into(),
             anchor: header::Anchor { ktime_ns: ktime.0, unix_ns },
             begin_ns: self.begin.0,
-            host: playback::recorded_host(&self.host),
-            watch: playback::watch(&self.config),
+            host: header::RecordedHost::from(&self.host),
+            watch: header::RecordedConfig::from(&self.config),
             continued: false,
         }
     }
@@ -270,10 +263,6 @@ fn refused(error: ProbeError) -> StartError {
         ProbeError::NotPermitted { missing } => StartError::NotPermitted(privileges::advice(&missing)),
         error => StartError::Unsupported(error),
     }
-}
-
-fn degraded(degradation: &Degradation) -> Degraded {
-    Degraded { what: degradation.what.clone(), why: degradation.why.clone(), lost: degradation.lost.clone() }
 }
 
 /// Which remedies this kernel has.

@@ -14,8 +14,8 @@ use nix::sched::{CloneFlags, setns};
 use super::sock_diag;
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
-use crate::probe::Degradation;
 use tracer_core::event::{Baseline, Event, Netns, NetnsFacts};
+use tracer_core::host::Degradation;
 
 /// The outcome of a pass.
 #[derive(Debug, Default)]

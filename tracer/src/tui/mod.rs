@@ -23,7 +23,7 @@ mod views;
 use jiff::tz::TimeZone;
 
 use tracer_core::clock::Clock;
-use tracer_core::report::host::HostFacts;
+use tracer_core::host::HostFacts;
 
 /// How the view may look on this terminal.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use super::feed::{Frame, Viewer};
 use super::{About, Look, render, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Ktime, Netns, TcpState};
-use tracer_core::report::host::HostFacts;
+use tracer_core::host::HostFacts;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, Place, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
     Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, StateSet,

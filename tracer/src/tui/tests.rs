@@ -15,7 +15,7 @@ use super::app::{App, Effect};
 use super::feed::{Frame, Recording, Replay, Speed, Status};
 use super::{About, Look, render};
 use tracer_core::event::{Endpoint, FlowKey, Ktime, TcpState};
-use tracer_core::report::host::HostFacts;
+use tracer_core::host::HostFacts;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
 use tracer_core::tracker::snapshot::detail::{
     DestinationDetail, Details, DurationHistogram, FailureRecord, FlowDetail, FlowStep, HistogramBucket, PastHolder,

@@ -10,9 +10,9 @@ mod tables;
 
 use jiff::tz::TimeZone;
 
-use super::host::HostFacts;
 use crate::clock::Clock;
 use crate::event::{Ktime, Netns};
+use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text_page::{Paint, TextPage};
 use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};

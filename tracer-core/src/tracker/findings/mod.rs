@@ -30,25 +30,13 @@ use std::collections::BTreeMap;
 
 use super::snapshot::{Failed, Failure, Finding, Namespace, Severity, Snapshot};
 use crate::event::{Addr, Endpoint, Ktime, Netns};
+use crate::host::Knobs;
 
 /// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand; the
 /// worst come first and the last one says how many there are besides.
 const MAX_PER_ID: usize = 5;
 /// `TCP_TIMEWAIT_LEN` of `include/net/tcp.h`. Not tunable.
 const TIME_WAIT_SECONDS: f64 = 60.0;
-
-/// What this kernel offers. Advice never names a knob that is absent here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Knobs {
-    /// `net.ipv4.tcp_tw_reuse_delay`.
-    pub tw_reuse_delay: bool,
-    /// The socket option `IP_LOCAL_PORT_RANGE`.
-    pub ip_local_port_range_sockopt: bool,
-    /// `net.ipv4.ip_local_port_step_width`.
-    pub port_step_width: bool,
-    /// Release (`6.18.44`), for the reader of advice that depends on it.
-    pub kernel: String,
-}
 
 /// When numbers become findings.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -21,6 +21,7 @@ use crate::tui::About;
 use crate::tui::feed::{self, Order, Publisher, Speed, Status};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
+use tracer_core::host::HostFacts;
 use tracer_core::playback;
 use tracer_core::recording::Step;
 use tracer_core::replay::{Pacer, Replay, Speed as Factor};
@@ -49,7 +50,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
         return crate::run::replay::run(args, filter.as_ref());
     }
     let mut player = Player::open(args)?;
-    let about = About { host: playback::host(player.replay.header()), clock: player.replay.clock() };
+    let about = About { host: HostFacts::from(&player.replay.header().host), clock: player.replay.clock() };
     let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
     let asked = AtomicBool::new(false);
     let (done, over) = oneshot::channel();
