@@ -1,4 +1,4 @@
-//! Indexes into the per-CPU counter map. The kernel side counts what it could not deliver; nobody else can.
+//! Indexes into the per-CPU counter map, in which the BPF programs count the records that they could not deliver.
 
 /// One per-CPU counter, by its index in the `COUNTERS` map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub enum Counter {
     CallRingFull = 2,
     /// Process and namespace facts that found the ring buffer full; each is retried at the next connect.
     FactRingFull = 3,
-    /// Transitions written by a later link of the chain because the first was skipped by the kernel's
-    /// recursion guard (duplicates included, see `flags::RESCUED`).
+    /// Transitions that a later program of the chain recorded because the kernel's recursion guard had skipped the
+    /// first one (repetitions included, see `flags::RESCUED`).
     Rescued = 4,
     /// Syscalls whose arguments could not be remembered because the map of calls in flight was full.
     CallMapFull = 5,

@@ -1,13 +1,14 @@
-//! What the kernel side and the user side both compile: record layouts, counter indexes and the settings
-//! that user space writes into the BPF object before it is loaded.
+//! What the BPF programs and user space both compile: record layouts, counter indexes and the settings that user space
+//! writes into the BPF object before it is loaded.
 //!
-//! Why a crate of its own: a layout that exists twice drifts. Here each record is defined once by `wire!`,
-//! which also derives the decoder from the same field list and asserts at compile time that the
-//! struct has no padding. There is no `unsafe` and no dependency, so both sides can hold it.
+//! Why a crate of its own: a layout that exists twice drifts. Here `wire!` defines each record once, derives the
+//! decoder from the same field list and asserts at compile time that the struct has no padding. The crate has no
+//! `unsafe` and no dependency, so both sides can use it.
 //!
-//! Not for: anything derived. A record says what the kernel said; conclusions belong to `tracer::tracker`.
+//! Not for: anything derived. A record holds what the kernel said; `tracer_core::tracker` draws the conclusions.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod counters;
 mod records;

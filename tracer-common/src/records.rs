@@ -1,17 +1,18 @@
 //! The records of the ring buffer. Integers and byte arrays only: a wire type is not a domain type.
 //!
-//! Addresses are 16 bytes, IPv4 and v4-mapped IPv6 alike as `::ffff:a.b.c.d`, because both share one 4-tuple
-//! space (connect() through an `AF_INET6` socket to a mapped address takes the same ports). Ports are in host order.
+//! Addresses are 16 bytes. IPv4 addresses and v4-mapped IPv6 addresses are both written as `::ffff:a.b.c.d`, because
+//! both share one space of 4-tuples (connect() through an `AF_INET6` socket to a mapped address takes the same ports).
+//! Ports are in host order.
 
 use crate::wire::{Field as _, wire};
 
-/// `IPPROTO_TCP`. MPTCP (262) fires the same tracepoint for the msk and for its subflows; the subflows are TCP
-/// and are recorded, the msk, DCCP and SCTP are not.
+/// `IPPROTO_TCP`. MPTCP (262) fires the same tracepoint for the MPTCP socket and for its subflows. The subflows are TCP
+/// and are recorded; the MPTCP socket, DCCP and SCTP are not.
 pub const PROTOCOL_TCP: u16 = 6;
 /// `TASK_COMM_LEN`.
 pub const COMM_BYTES: usize = 16;
-/// Bytes of command line kept per process: enough for `php-fpm: pool NAME` and for the path and first
-/// arguments of a script, small enough that a burst of new processes does not flood the ring.
+/// Bytes of command line kept per process: enough for `php-fpm: pool NAME` and for the path and first arguments of a
+/// script, and small enough that a burst of new processes does not fill the ring.
 pub const ARGV_BYTES: usize = 256;
 /// Path components kept per cgroup, leaf first. systemd and Kubernetes put the names that matter in the last four.
 pub const CGROUP_DEPTH: usize = 4;
@@ -22,16 +23,17 @@ pub const RESERVED_BITMAP_BYTES: usize = 65536 / 8;
 
 /// `Header::flags`.
 pub mod flags {
-    /// The transition ran in process context of the socket's user (docs/KERNEL.md#current): `tgid`, `tid`,
-    /// `cgroup` are the caller's. Without it they are whoever was interrupted and must not be used.
+    /// The transition ran in a system call of the socket's user (docs/KERNEL.md#current says which do): `tgid`,
+    /// `tid` and `cgroup` are the caller's. Without this flag they belong to the task that a softirq interrupted and
+    /// must not be used.
     pub const CALLER: u16 = 1;
-    /// Written by a later link of the program chain. Either the only record of this transition or a repetition of
-    /// the flow's last one.
+    /// Written by a later program of the chain on the hook. Either the only record of this transition or a repetition
+    /// of the flow's last record.
     pub const RESCUED: u16 = 2;
     /// `cookie` is the kernel's socket cookie; without it the cookie is 0 and only `sock` identifies the socket.
     pub const COOKIE: u16 = 4;
-    /// `TIME_WAIT` end: the timer had reached its expiry, so this is the natural end (or a kill within the
-    /// granularity of the timer wheel, which is indistinguishable and means the same for the port).
+    /// `TIME_WAIT` end: the timer had reached its expiry, so this is the natural end. A kill within the granularity of
+    /// the timer wheel looks the same and means the same for the port.
     pub const EXPIRED: u16 = 8;
     /// From the classic tracepoint: no netns, no cookie, and `sport` may be stale.
     pub const CLASSIC: u16 = 16;
@@ -45,7 +47,7 @@ pub mod call {
     pub const BIND: u8 = 2;
 }
 
-/// What a record is. The number is the first byte of the record; numbers are never re-used.
+/// What a record describes. The number is the first byte of the record; numbers are never re-used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -69,11 +71,11 @@ pub enum RecordKind {
     Netns = 9,
     /// [`ReservedPortsRecord`].
     ReservedPorts = 10,
-    /// connect() has chosen a port.
+    /// [`PortSearchRecord`]: connect() has found a port.
     PortSearch = 11,
 }
 
-/// The kind behind the first byte of a record.
+/// The kind that the first byte of a record names; `None` for a number that this version does not know.
 pub const fn kind_of(byte: u8) -> Option<RecordKind> {
     Some(match byte {
         1 => RecordKind::Transition,
@@ -118,7 +120,7 @@ wire! {
         pub flags: u16,
         /// Bytes of the whole record.
         pub size: u32,
-        /// `CLOCK_MONOTONIC` nanoseconds (`bpf_ktime_get_ns`).
+        /// Time of the event: `CLOCK_MONOTONIC` nanoseconds (`bpf_ktime_get_ns`).
         pub ktime: u64,
     }
 }
@@ -126,6 +128,7 @@ wire! {
 wire! {
     /// One run of `inet_sock_set_state` (net/ipv4/af_inet.c `inet_sk_set_state`, `inet_sk_state_store`).
     pub struct TransitionRecord {
+        /// See [`Header`].
         pub header: Header,
         /// Socket cookie (net/core/sock_diag.c `__sock_gen_cookie`), 0 without [`flags::COOKIE`].
         pub cookie: u64,
@@ -133,24 +136,31 @@ wire! {
         pub sock: u64,
         /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
-        /// Thread group and thread that was current; meaningful only with [`flags::CALLER`].
+        /// Thread group that was current; meaningful only with [`flags::CALLER`].
         pub tgid: u32,
+        /// Thread that was current; see `tgid`.
         pub tid: u32,
         /// `skc_num`: the port held *now*; already 0 at ->CLOSE if it was chosen by connect().
         pub lport: u16,
+        /// Remote port.
         pub rport: u16,
-        /// `inet_sport`: the last port held; stale on a re-used socket.
+        /// `inet_sport`: the last local port held; stale on a re-used socket.
         pub sport: u16,
-        /// `sk_err` (positive errno) and `sk_shutdown` at this instant.
+        /// `sk_err` at this instant, a positive errno.
         pub sk_err: u16,
+        /// `sk_shutdown` at this instant: 1 = receiving, 2 = sending is shut down.
         pub shutdown: u8,
-        /// `TCP_*` of include/net/tcp_states.h.
+        /// State before the transition: `TCP_*` of include/net/tcp_states.h.
         pub old_state: u8,
+        /// State after the transition.
         pub new_state: u8,
+        /// 0.
         pub pad: u8,
         /// cgroup v2 id of the current task, with [`flags::CALLER`].
         pub cgroup: u64,
+        /// Local address.
         pub laddr: [u8; 16],
+        /// Remote address.
         pub raddr: [u8; 16],
     }
 }
@@ -158,16 +168,23 @@ wire! {
 wire! {
     /// Start or end of an `inet_timewait_sock` (net/ipv4/inet_timewait_sock.c), seen at its timer.
     pub struct TimeWaitRecord {
+        /// See [`Header`].
         pub header: Header,
         /// The socket's, which the minisocket has kept.
         pub cookie: u64,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// Local port.
         pub lport: u16,
+        /// Remote port.
         pub rport: u16,
         /// `tw_substate`: `FIN_WAIT2` (5) until the peer's FIN arrived, then `TIME_WAIT` (6).
         pub substate: u8,
+        /// 0.
         pub pad: [u8; 7],
+        /// Local address.
         pub laddr: [u8; 16],
+        /// Remote address.
         pub raddr: [u8; 16],
     }
 }
@@ -175,14 +192,21 @@ wire! {
 wire! {
     /// A connect(2) or bind(2) that returned an error on a TCP socket.
     pub struct CallRecord {
+        /// See [`Header`].
         pub header: Header,
+        /// Socket cookie; 0 without [`flags::COOKIE`].
         pub cookie: u64,
+        /// Address of the `struct sock`; identifies the socket while it lives.
         pub sock: u64,
         /// `CLOCK_MONOTONIC` at syscall entry.
         pub entered: u64,
+        /// cgroup v2 id of the caller.
         pub cgroup: u64,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// Thread group of the caller.
         pub tgid: u32,
+        /// Thread of the caller.
         pub tid: u32,
         /// Positive errno.
         pub errno: u16,
@@ -194,7 +218,9 @@ wire! {
         pub call: u8,
         /// 1 if `addr` and `port` could be read from the caller's memory.
         pub has_addr: u8,
+        /// 0.
         pub pad: [u8; 4],
+        /// The address asked for: destination of connect, local address of bind.
         pub addr: [u8; 16],
         /// Source address of the socket (unspecified if unbound).
         pub laddr: [u8; 16],
@@ -204,46 +230,64 @@ wire! {
 }
 
 wire! {
-    /// A socket changed hands or ports outside a state transition.
+    /// A socket was accepted, got a port or gave one back outside a state transition.
     pub struct SocketRecord {
+        /// See [`Header`].
         pub header: Header,
+        /// Socket cookie; 0 without [`flags::COOKIE`].
         pub cookie: u64,
+        /// Address of the `struct sock`; identifies the socket while it lives.
         pub sock: u64,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// Thread group of the caller.
         pub tgid: u32,
+        /// Thread of the caller.
         pub tid: u32,
+        /// Local port.
         pub lport: u16,
+        /// Remote port.
         pub rport: u16,
+        /// Local address.
         pub laddr: [u8; 16],
+        /// Remote address.
         pub raddr: [u8; 16],
     }
 }
 
 wire! {
-    /// Who a process is, taken in its own context at its first connect, listen, bind or accept, and again after exec.
+    /// Names and cgroups of a process, read in its own context at its first connect, listen, bind or accept, and again
+    /// after exec.
     pub struct TaskRecord {
+        /// See [`Header`].
         pub header: Header,
         /// `group_leader->start_boottime`, nanoseconds since boot; with `tgid` it names a process for good.
         pub start_boottime: u64,
         /// cgroup v2 id.
         pub cgroup: u64,
+        /// Thread group of the caller.
         pub tgid: u32,
+        /// Thread of the caller.
         pub tid: u32,
         /// Parent thread group.
         pub ppid: u32,
+        /// Real user id.
         pub uid: u32,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
         /// Bytes of `arg_end - arg_start`, which may exceed [`ARGV_BYTES`].
         pub argv_len: u32,
-        /// comm of the group leader, of this thread, of the parent's leader.
+        /// comm of the group leader.
         pub comm: [u8; COMM_BYTES],
+        /// comm of the thread.
         pub thread_comm: [u8; COMM_BYTES],
+        /// comm of the parent's group leader.
         pub parent_comm: [u8; COMM_BYTES],
         /// Raw bytes from `arg_start`; a process that set its title may run past `argv_len` to the first NUL.
         pub argv: [u8; ARGV_BYTES],
         /// cgroup v2 path components, leaf first; all zero at and above the root.
         pub cgroup_v2: [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH],
-        /// The same of the v1 hierarchy chosen at load, where there is one.
+        /// The same for the cgroup v1 hierarchy that user space chose at load, if it chose one.
         pub cgroup_v1: [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH],
     }
 }
@@ -261,19 +305,23 @@ impl<const N: usize> crate::wire::Field for [[u8; CGROUP_NAME_BYTES]; N] {
 wire! {
     /// Limits of a network namespace, read from its `struct net` (include/net/netns/ipv4.h).
     pub struct NetnsRecord {
+        /// See [`Header`].
         pub header: Header,
         /// `net->net_cookie`, 0 if this kernel has none; inode numbers are recycled, cookies are not.
         pub net_cookie: u64,
-        /// `bpf_jiffies64` at `ktime`; the two together tell this kernel's `HZ`.
+        /// `bpf_jiffies64` at `ktime`; two records together give this kernel's `HZ`.
         pub jiffies: u64,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
-        /// Both ends inclusive.
+        /// First port of `ip_local_port_range`.
         pub range_lo: u16,
+        /// Last port of the range, inclusive.
         pub range_hi: u16,
         /// Minisockets now, `u32::MAX` = unknown.
         pub time_wait: u32,
+        /// `tcp_max_tw_buckets`; `u32::MAX` = unknown.
         pub max_tw_buckets: u32,
-        /// Jiffies; see `jiffies`.
+        /// `tcp_fin_timeout` in jiffies; see `jiffies`. `u32::MAX` = unknown.
         pub fin_timeout: u32,
         /// Milliseconds; `u32::MAX` where this kernel has no such knob.
         pub tw_reuse_delay: u32,
@@ -281,6 +329,7 @@ wire! {
         pub tw_reuse: u8,
         /// 0 off, 1 or 2 on; 255 = unknown.
         pub timestamps: u8,
+        /// 0.
         pub pad: [u8; 6],
     }
 }
@@ -288,18 +337,25 @@ wire! {
 wire! {
     /// `net->ipv4.sysctl_local_reserved_ports`: bit n = port n is never chosen by connect().
     pub struct ReservedPortsRecord {
+        /// See [`Header`].
         pub header: Header,
+        /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// 0.
         pub pad: u32,
+        /// The bitmap, in the byte order of the kernel.
         pub bitmap: [u8; RESERVED_BITMAP_BYTES],
     }
 }
 
 wire! {
-    /// A connect() has found its port and sent its SYN.
+    /// A connect() has found its port and has sent its SYN.
     pub struct PortSearchRecord {
+        /// See [`Header`].
         pub header: Header,
+        /// Socket cookie; 0 without [`flags::COOKIE`].
         pub cookie: u64,
+        /// Address of the `struct sock`; identifies the socket while it lives.
         pub sock: u64,
         /// Nanoseconds since CLOSE->SYN_SENT, which precedes the search (net/ipv4/tcp_ipv4.c `tcp_v4_connect`).
         pub nanos: u64,
@@ -309,34 +365,59 @@ wire! {
 /// A decoded record. The rare, large kinds stay behind a reference to the bytes they were decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
+    /// [`RecordKind::Transition`].
     Transition(TransitionRecord),
+    /// [`RecordKind::TimeWaitStart`].
     TimeWaitStart(TimeWaitRecord),
+    /// [`RecordKind::TimeWaitEnd`].
     TimeWaitEnd(TimeWaitRecord),
+    /// [`RecordKind::CallFailed`].
     CallFailed(CallRecord),
+    /// [`RecordKind::Accepted`].
     Accepted(SocketRecord),
+    /// [`RecordKind::Bound`].
     Bound(SocketRecord),
+    /// [`RecordKind::Released`].
     Released(SocketRecord),
-    /// Use [`Record::task`] to decode.
+    /// [`RecordKind::Task`]: the bytes, for [`Record::task`] to decode.
     Task(&'a [u8]),
+    /// [`RecordKind::Netns`].
     Netns(NetnsRecord),
+    /// [`RecordKind::PortSearch`].
     PortSearch(PortSearchRecord),
-    /// The [`RESERVED_BITMAP_BYTES`] stay where they are.
+    /// [`RecordKind::ReservedPorts`].
     ReservedPorts {
+        /// See [`Header::ktime`].
         ktime: u64,
+        /// See [`ReservedPortsRecord::netns`].
         netns: u32,
+        /// [`RESERVED_BITMAP_BYTES`] bytes.
         bitmap: &'a [u8],
     },
 }
 
-/// Why bytes are no record. Each is one counted skip.
+/// Why bytes are not a record. The caller counts each as one skipped record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// Fewer bytes than a header.
-    NoHeader { len: usize },
+    NoHeader {
+        /// Bytes at hand.
+        len: usize,
+    },
     /// A kind that this version does not know.
-    UnknownKind { kind: u8 },
-    /// The kind's size and the bytes at hand differ.
-    WrongSize { kind: u8, expected: usize, found: usize },
+    UnknownKind {
+        /// First byte of the record.
+        kind: u8,
+    },
+    /// Fewer bytes than a record of this kind has.
+    WrongSize {
+        /// First byte of the record.
+        kind: u8,
+        /// Bytes of a record of this kind.
+        expected: usize,
+        /// Bytes at hand.
+        found: usize,
+    },
 }
 
 impl core::fmt::Display for DecodeError {
@@ -354,11 +435,11 @@ impl core::fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 impl<'a> Record<'a> {
-    /// Decodes the record at the start of `bytes` and returns it with what follows it.
+    /// Decodes the record at the start of `bytes` and returns it with the bytes that follow it.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are no whole record; the caller counts one skip and, because lengths can then no
-    /// longer be trusted, gives up the rest of the buffer.
+    /// [`DecodeError`] if `bytes` does not start with a whole record of a known kind. The caller then counts one
+    /// skipped record and gives up the rest of the buffer, because the length of the record is unknown.
     #[inline]
     pub fn split_first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let (Some(&kind_byte), true) = (bytes.first(), bytes.len() >= Header::SIZE) else {
@@ -391,10 +472,10 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Decodes a [`Record::Task`] payload.
+    /// Decodes the bytes of [`Record::Task`].
     ///
     /// # Errors
-    /// [`DecodeError::WrongSize`] if the bytes are too few.
+    /// [`DecodeError::WrongSize`] if there are fewer than [`TaskRecord::SIZE`] bytes.
     pub fn task(bytes: &[u8]) -> Result<TaskRecord, DecodeError> {
         TaskRecord::read(bytes).ok_or(DecodeError::WrongSize {
             kind: RecordKind::Task as u8,

@@ -1,8 +1,8 @@
-//! Settings that user space patches into the BPF object's read-only data before load.
+//! Offsets of kernel struct members, which user space writes into the BPF object's read-only data before load.
 
-/// Calls `$callback!` with the list of kernel struct members that the programs read: the field of [`Offsets`], which is
-/// also the name of the BPF global, then struct and path in the kernel's BTF, newest spelling first. Both sides expand the
-/// same list, so an offset cannot exist on one of them only.
+/// Calls `$callback!` with the list of kernel struct members that the programs read. Each entry has the field of
+/// [`Offsets`], which is also the name of the BPF global, then struct and path in the kernel's BTF, newest spelling
+/// first. Both sides expand the same list, so no offset exists on one side only.
 #[macro_export]
 macro_rules! with_offsets {
     ($callback:ident) => {
@@ -35,7 +35,7 @@ macro_rules! with_offsets {
             NET_FIN_TIMEOUT = "net"."ipv4.sysctl_tcp_fin_timeout",
             NET_MAX_TW = "net"."ipv4.tcp_death_row.sysctl_max_tw_buckets",
             NET_TW_REFCOUNT = "net"."ipv4.tcp_death_row.tw_refcount",
-            /// 5.10 only: a plain count where later kernels keep a reference count (which starts at one).
+            /// 5.10 only: a plain count, where later kernels keep a reference count that starts at one.
             NET_TW_COUNT = "net"."ipv4.tcp_death_row.tw_count",
             NET_TIMESTAMPS = "net"."ipv4.sysctl_tcp_timestamps",
             TW_TIMER = "inet_timewait_sock"."tw_timer",
@@ -81,7 +81,7 @@ macro_rules! define {
         /// member that this kernel does not have.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[expect(non_snake_case, reason = "named as the BPF globals that carry them")]
-        pub struct Offsets { $($(#[$meta])* pub $name: u32,)+ }
+        pub struct Offsets { $($(#[$meta])* #[doc = concat!("`", $type_name, ".", $path, "`")] pub $name: u32,)+ }
 
         impl Offsets {
             /// No such member in this kernel.
@@ -89,12 +89,12 @@ macro_rules! define {
             /// Number of members.
             pub const COUNT: usize = [$(stringify!($name)),+].len();
 
-            /// Builds the table: `lookup` gets a struct and a member path and answers its offset in bytes.
+            /// Builds the table: `lookup` takes a struct and a member path and returns the member's offset in bytes.
             pub fn from_lookup(mut lookup: impl FnMut(&str, &str) -> Option<u32>) -> Self {
                 Self { $($name: lookup($type_name, $path)$(.or_else(|| lookup($type_name, $alt)))*.unwrap_or(Self::MISSING),)+ }
             }
 
-            /// Each member: the name of the BPF global that carries it, its kernel spelling, its offset.
+            /// Each member: the name of the BPF global that holds its offset, its name in the kernel, its offset.
             pub fn entries(&self) -> [(&'static str, &'static str, u32); Self::COUNT] {
                 [$((stringify!($name), concat!($type_name, ".", $path), self.$name),)+]
             }

@@ -1,7 +1,7 @@
-//! One definition per record: struct, size, and a decoder that neither assumes alignment nor trusts lengths.
+//! `wire!` defines a record once: struct, size, and a decoder that neither assumes alignment nor trusts lengths.
 
-/// A field that can be read from native-endian bytes. Records never leave the machine in this form, so the
-/// byte order is the host's on both sides.
+/// A field that can be read from native-endian bytes. Records never leave the machine in this form, so both sides have
+/// the same byte order.
 pub trait Field: Copy {
     /// Reads the field at the start of `bytes`; `None` if there are too few.
     fn read(bytes: &[u8]) -> Option<Self>;
@@ -28,8 +28,8 @@ impl<const N: usize> Field for [u8; N] {
 
 /// Defines a `#[repr(C)]` record made of integers and byte arrays, its `SIZE`, and `read`.
 ///
-/// A compile-time assertion compares the sum of the field sizes with the size of the struct: hidden
-/// padding (which the kernel side would leave uninitialised and the verifier would refuse) is a build error.
+/// A compile-time assertion compares the sum of the field sizes with the size of the struct. Hidden padding, which the
+/// BPF programs would leave uninitialised and the verifier would refuse, is a build error.
 macro_rules! wire {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$fmeta:meta])* $fvis:vis $field:ident: $ty:ty,)+ }) => {
         $(#[$meta])*
@@ -47,7 +47,7 @@ macro_rules! wire {
         impl crate::wire::Field for $name {
             #[inline]
             fn read(bytes: &[u8]) -> Option<Self> {
-                // One look at the length is enough: the fields' places are known.
+                // One check of the length is enough: the offsets of the fields are constants.
                 let own = bytes.first_chunk::<{ core::mem::size_of::<$name>() }>()?;
                 Some(Self {
                     $($field: crate::wire::Field::read(own.get(core::mem::offset_of!(Self, $field)..)?)?,)+

@@ -1,4 +1,4 @@
-//! The only place that reserves ring-buffer space, and the only one that counts loss.
+//! The only module that reserves ring-buffer space, and the only one that counts lost records.
 
 use core::arch::asm;
 
@@ -7,16 +7,16 @@ use tracer_common::{Counter, Header, RecordKind};
 
 use crate::maps::{COUNTERS, EVENTS};
 
-/// User space polls on a timer: a wake-up per record costs ten times the record.
+/// User space polls on a timer, because a wake-up per record costs ten times as much as the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// Adds one to this CPU's counter.
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: an aligned slot of this map and nothing else is written. One instruction (`BPF_ATOMIC | BPF_ADD`), because an
-        // interrupt in the middle of a load, an add and a store may run hundreds of programs that count too; core has no
-        // fetch_add for this target.
+        // SAFETY: the instruction writes an aligned slot of this map and nothing else. It is one instruction
+        // (`BPF_ATOMIC | BPF_ADD`), because an interrupt between a load, an add and a store may run hundreds of
+        // programs that count too; core has no fetch_add for this target.
         unsafe {
             asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64, options(nostack));
         }
@@ -36,7 +36,8 @@ pub fn header(kind: RecordKind, family: u8, flags: u16, size: usize, ktime: u64)
     Header { kind: kind as u8, family, flags, size: size as u32, ktime }
 }
 
-/// Reserves a record, lets `fill` initialise it, and submits it. A full ring counts as `lost` and returns false.
+/// Reserves a record, lets `fill` initialise it, and submits it. With a full ring it adds one to `lost` and returns
+/// false.
 ///
 /// `fill` gets a pointer to uninitialised memory and must write every field.
 #[inline(always)]

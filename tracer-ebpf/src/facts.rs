@@ -1,7 +1,8 @@
-//! Who a process is and what its namespace allows: sent once, when it first matters, in the process's own context.
+//! Records that describe processes and network namespaces, sent when user space first needs them, in the process's own
+//! context.
 //!
-//! Taken here and not from /proc because a process of 20 ms is gone before user space can look, and a namespace may have
-//! neither process nor name by then.
+//! The programs read these facts because user space cannot: a process that lives for 20 ms has exited before user space
+//! reads /proc, and by then its namespace may have neither a process nor a name.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
@@ -18,9 +19,9 @@ use crate::emit::{header, now, record};
 use crate::maps::{CGROUP_V1_SUBSYS, KnownNetns, KnownTask, NAMESPACES, TASKS, offset};
 use crate::sock::{peek, peek_or};
 
-/// Limits change rarely, the `TIME_WAIT` count always: once a second is what a forecast needs.
+/// The limits change rarely but the `TIME_WAIT` count always does; a forecast needs it once a second.
 const LIMITS_EVERY_NS: u64 = 1_000_000_000;
-/// The bitmap is 8 KiB and changes by hand only.
+/// The bitmap has 8 KiB and changes only when an administrator changes it.
 const RESERVED_EVERY_NS: u64 = 30_000_000_000;
 
 /// Thread group and thread of the current task.
@@ -38,7 +39,7 @@ pub fn current_cgroup() -> u64 {
     unsafe { bpf_get_current_cgroup_id() }
 }
 
-/// Describes the current process if user space does not know it yet, or if it has exec'ed since.
+/// Sends a [`TaskRecord`] of the current process if user space has none yet, or if the process has called exec() since.
 #[inline(always)]
 pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
     // SAFETY: no arguments.
@@ -47,8 +48,8 @@ pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
     let leader: u64 = peek_or(task, offset::TASK_LEADER.load(), 0);
     let start: u64 = peek_or(leader, offset::TASK_START.load(), 0);
     let mm: u64 = peek_or(task, offset::TASK_MM.load(), 0);
-    // SAFETY: the value is copied out before anything else runs; an element recycled meanwhile yields another process's
-    // start time, and the worst outcome is that a process is described twice.
+    // SAFETY: the value is copied before anything else runs. If the kernel recycles the element meanwhile, the copy
+    // holds another process's start time; the worst outcome is that a process is described twice.
     if let Some(known) = unsafe { TASKS.get(&tgid) } {
         if known.start == start && known.mm == mm {
             return;
@@ -110,15 +111,17 @@ unsafe fn describe_task(
     }
 }
 
-/// The command line, never the environment behind it: only a process that has overwritten the last byte of its arguments (the
-/// mark of setproctitle, fs/proc/base.c `get_mm_cmdline`) is read past their end, where its title goes on.
+/// Reads the command line, never the environment behind it. Only when the process has overwritten the last byte of its
+/// arguments (the mark of setproctitle, fs/proc/base.c `get_mm_cmdline`) does it read past their end, where the title
+/// goes on.
 ///
 /// # Safety
 /// `out` must be writable.
 #[inline(always)]
 unsafe fn read_argv(out: *mut [u8; ARGV_BYTES], arg_start: u64, len: u64) {
     let within = len as u32 & (ARGV_BYTES as u32 - 1);
-    // SAFETY: `out` is writable by contract; the helper writes at most the length it is given and zeroes it on failure.
+    // SAFETY: `out` is writable by contract; the helper writes at most the given length and zeroes that much on
+    // failure.
     unsafe {
         let whole = bpf_probe_read_user(out.cast(), ARGV_BYTES as u32, arg_start as *const _) == 0;
         if whole && (len >= ARGV_BYTES as u64 || (within != 0 && *out.cast::<u8>().add(within as usize - 1) != 0)) {
@@ -129,7 +132,7 @@ unsafe fn read_argv(out: *mut [u8; ARGV_BYTES], arg_start: u64, len: u64) {
     }
 }
 
-/// Names from the cgroup's directory upwards.
+/// Reads the names of the cgroup's directories, leaf first.
 ///
 /// # Safety
 /// `out` must be writable.
@@ -143,18 +146,19 @@ unsafe fn cgroup_path(out: *mut [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH], cgroup:
         unsafe {
             let slot = out.cast::<u8>().add(level * CGROUP_NAME_BYTES);
             core::ptr::write_bytes(slot.cast::<u64>(), 0, CGROUP_NAME_BYTES / 8);
-            // The root's own name is empty; below it, so is everything after a missing link.
+            // The root's own name is empty. After a node that cannot be read, all further names stay empty.
             bpf_probe_read_kernel_str(slot.cast(), CGROUP_NAME_BYTES as u32, name as *const _);
         }
         node = parent;
     }
 }
 
-/// Sends the limits of a namespace if user space has not heard of them for a while. `net` is its `struct net`.
+/// Sends the limits of a namespace if the last record of them is older than [`LIMITS_EVERY_NS`]. `net` is its `struct
+/// net`.
 #[inline(always)]
 pub fn introduce_netns(net: u64, netns: u32) {
     let ktime = now();
-    // SAFETY: copied out at once; a recycled element costs one record more or less.
+    // SAFETY: the value is copied at once; a recycled element costs one record more or less.
     let known = unsafe { NAMESPACES.get(&netns) }.copied().unwrap_or(KnownNetns { limits_at: 0, reserved_at: 0 });
     if known.limits_at != 0 && ktime.wrapping_sub(known.limits_at) < LIMITS_EVERY_NS {
         return;
@@ -195,11 +199,12 @@ pub fn introduce_netns(net: u64, netns: u32) {
     {
         next.reserved_at = ktime;
     }
-    // An LRU map has room for every key; were the insert to fail, the next connect would send the limits again.
+    // An LRU map has room for every key. If the insert fails, the next connect sends the limits again.
     let _ = NAMESPACES.insert(&netns, &next, 0);
 }
 
-/// `ip_local_port_range`: two ints before 6.8, one `u32` of high << 16 | low since (the second word is then a lock or padding).
+/// `ip_local_port_range`: two ints before 6.8, one `u32` of high << 16 | low since (the second word is then a lock or
+/// padding).
 #[inline(always)]
 fn port_range(net: u64) -> (u16, u16) {
     let [first, second]: [u32; 2] = peek_or(net, offset::NET_PORT_RANGE.load(), [0; 2]);

@@ -1,12 +1,14 @@
-//! portchurn's BPF programs: state transitions, `TIME_WAIT` timers, failed calls, and who the processes are.
+//! portchurn's BPF programs: they record state transitions, `TIME_WAIT` timers, failed calls, and descriptions of
+//! processes.
 //!
-//! `maps` holds the tables and settings, `sock` is the only reader of kernel structs, `emit` the only place that reserves
-//! ring-buffer space and the only one that counts loss, `probes/*` the programs, one file per hook family. Each
-//! program carries the kernel prototype of its hook.
+//! `maps` holds the tables and settings. `sock` is the only reader of kernel structs. `emit` is the only module that
+//! reserves ring-buffer space and the only one that counts lost records. `facts` describes processes and namespaces.
+//! `probes/*` holds the programs, one file per hook family; each program carries the kernel prototype of its hook.
 //!
-//! The programs record facts. Whether a failed connect means exhaustion, whether a minisocket was re-used: user space decides.
+//! The programs record facts. User space decides whether a failed connect means exhaustion or whether a minisocket was
+//! re-used.
 #![no_std]
-// Inline assembly for BPF, for the one atomic addition (`emit`).
+// Inline assembly for BPF: `emit` needs it for its atomic addition.
 #![feature(asm_experimental_arch)]
 #![no_main]
 #![allow(
@@ -28,7 +30,7 @@ mod maps;
 mod probes;
 mod sock;
 
-// A loop, not `unreachable_unchecked`: a panic that the compiler could not rule out must be refused by the verifier.
+// A loop, not `unreachable_unchecked`: the verifier must refuse a panic that the compiler could not rule out.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -1,40 +1,42 @@
-//! Tables shared by the programs, and the settings that user space patches in before load.
+//! Tables that the programs share, and the settings that user space writes into the object before it is loaded.
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray, RingBuf};
 use tracer_common::COUNTERS as COUNTER_SLOTS;
 
-/// Every record goes through here. The size is user space's choice at load (`--ring-size`).
+/// The ring buffer of all records. User space chooses its size at load (`--ring-size`).
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 
-/// `tracer_common::Counter`, per CPU so that no increment is lost to another CPU.
+/// `tracer_common::Counter`, per CPU, so that two CPUs never write the same slot.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 
-/// The transition that the first link of the chain handled last on this CPU.
+/// The transition that the first program of the chain (`probes::state`) handled last on this CPU.
 #[map]
 pub static LAST: PerCpuArray<LastTransition> = PerCpuArray::with_max_entries(1, 0);
 
-/// The socket that last went CLOSE->SYN_SENT on this CPU, until its SYN is on its way.
+/// The socket that last went CLOSE->SYN_SENT on this CPU, until its SYN has been sent.
 #[map]
 pub static CONNECTING: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
 
-/// The socket whose accept() the first of its two programs on this CPU recorded, until the second has come by.
+/// The socket whose accept() the first of the hook's two programs recorded on this CPU, until the second program has
+/// run.
 #[map]
 pub static ACCEPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// connect() and bind() calls that have been entered and not left, by thread. One entry per thread inside such a call; LRU, so
-/// that threads killed inside a blocking connect cannot fill it.
+/// connect() and bind() calls that have been entered and not left, by thread. A thread inside such a call has one
+/// entry. The map is LRU, so that threads killed inside a blocking connect cannot fill it.
 #[map]
 pub static CALLS: LruHashMap<u32, PendingCall> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Processes whose facts user space has, by thread group. LRU: a forgotten process is merely described again.
+/// Processes that user space has a description of, by thread group. The map is LRU: a process that it drops is
+/// described again.
 #[map]
 pub static TASKS: LruHashMap<u32, KnownTask> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Namespaces whose limits user space has, by inode number: when they were last sent.
+/// Namespaces whose limits user space has, by inode number, with the times of the last records.
 #[map]
 pub static NAMESPACES: LruHashMap<u32, KnownNetns> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -70,7 +72,7 @@ pub struct PendingCall {
 #[derive(Clone, Copy)]
 pub struct KnownTask {
     pub start: u64,
-    /// exec replaces the mm, which is how a new program under the same pid is noticed.
+    /// Address of the `mm_struct`. exec() replaces it, so a new address means a new program under the same pid.
     pub mm: u64,
 }
 
@@ -81,15 +83,15 @@ pub struct KnownNetns {
     pub reserved_at: u64,
 }
 
-/// Address of `tw_timer_handler`, which tells a minisocket's timer from all others.
+/// Address of `tw_timer_handler`, which distinguishes a minisocket's timer from all others.
 #[unsafe(no_mangle)]
 pub static TW_TIMER_HANDLER: Global<u64> = Global::new(0);
 
-/// 1 if `bpf_get_socket_cookie` may be called from `tp_btf` programs (not on 5.10).
+/// 1 if `tp_btf` programs may call `bpf_get_socket_cookie` (not on 5.10).
 #[unsafe(no_mangle)]
 pub static HAVE_COOKIE: Global<u8> = Global::new(0);
 
-/// Byte offset into `css_set.subsys` of the cgroup v1 hierarchy to describe processes by; `u32::MAX` = none.
+/// Byte offset into `css_set.subsys` of the cgroup v1 hierarchy that task records name; `u32::MAX` = none.
 #[unsafe(no_mangle)]
 pub static CGROUP_V1_SUBSYS: Global<u32> = Global::new(u32::MAX);
 

@@ -1,7 +1,8 @@
 //! The only reader of kernel structs. Offsets come from the running kernel's BTF through `maps::offset`.
 //!
-//! Two ways to read: `Trusted` dereferences a pointer that the verifier knows by type (tp_btf arguments and what hangs off
-//! them), which costs one load; `peek` copies through `bpf_probe_read_kernel` for everything else.
+//! There are two ways to read. `Trusted` dereferences a pointer whose type the verifier knows (an argument of a tp_btf
+//! program, or a pointer read from one), which costs one load. `peek` copies through `bpf_probe_read_kernel` and works
+//! for every pointer.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -14,7 +15,8 @@ use crate::maps::{HAVE_COOKIE, offset};
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
-/// Reads a `T` at `base + offset` through `bpf_probe_read_kernel`; `None` on a fault or where this kernel has no such member.
+/// Reads a `T` at `base + offset` through `bpf_probe_read_kernel`; `None` on a fault or where this kernel has no such
+/// member.
 #[inline(always)]
 pub fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
     if base == 0 || offset == Offsets::MISSING {
@@ -24,17 +26,18 @@ pub fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
 }
 
-/// The same without a branch: zero on a fault, because that is what the helper leaves behind, and `absent` where this kernel has no
-/// such member, which the verifier knows. Each branch of [`peek`] is one more path for it; a dozen in a row cost 200,000
-/// instructions to look at, and the start of the tracer as many milliseconds.
+/// Reads like [`peek`], but without a branch at run time: returns zero on a fault, because the helper zeroes the value,
+/// and `absent` where this kernel has no such member, which is a constant to the verifier. Each branch of [`peek`]
+/// doubles the verifier's paths: a dozen in a row cost it 200,000 instructions and delay the start of the tracer by 200
+/// ms.
 #[inline(always)]
 pub fn peek_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
     if offset == Offsets::MISSING {
         return absent;
     }
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes exactly this many bytes, on a fault zeroes; all that is read are integers and arrays of them, for
-    // which any bytes are a value.
+    // SAFETY: the helper writes exactly this many bytes, zeroes on a fault; callers read only integers and arrays of
+    // integers, for which all bytes are valid values.
     unsafe {
         let from = base.wrapping_add(u64::from(offset)) as *const c_void;
         generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
@@ -42,7 +45,7 @@ pub fn peek_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
     }
 }
 
-/// What identifies a connection, from a socket of either family.
+/// Addresses and ports of a socket of either family: what identifies a connection.
 #[derive(Clone, Copy)]
 pub struct Tuple {
     pub family: u8,
@@ -70,7 +73,7 @@ pub fn bytes(words: [u64; 2]) -> [u8; 16] {
 pub struct Trusted(*const c_void);
 
 impl Trusted {
-    /// `sk` must be an argument of a `tp_btf` program whose BTF type is `struct sock *`.
+    /// `sk` must be an argument of a `tp_btf` program, with the BTF type `struct sock *`.
     #[inline(always)]
     pub fn new(sk: *const c_void) -> Self {
         Self(sk)
@@ -83,8 +86,8 @@ impl Trusted {
 
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: the verifier checks that `offset` (a constant to it) lies inside the type behind the pointer and turns a fault
-        // into zero.
+        // SAFETY: `offset` is a constant to the verifier, which checks that it lies inside the type behind the pointer;
+        // a load that faults yields zero.
         unsafe { core::ptr::read_volatile(self.0.cast::<u8>().add(offset as usize).cast::<T>()) }
     }
 
@@ -126,13 +129,13 @@ impl Trusted {
         Self(self.net()).load(offset::NS_INUM.load())
     }
 
-    /// The socket cookie, generated if it has none yet (which is what makes it survive into `TIME_WAIT`), and the record flag
-    /// that says whether it is one.
+    /// The socket cookie and its record flag, 0 if the cookie is unknown. The helper generates the cookie if the socket
+    /// has none yet, so that the minisocket of its `TIME_WAIT` has it too.
     #[inline(always)]
     pub fn cookie(self) -> (u64, u16) {
         let cookie = if HAVE_COOKIE.load() != 0 {
-            // SAFETY: the pointer is a BTF `struct sock`; kernels where the helper is missing never see this branch (dead code to
-            // the verifier, because the global is read-only).
+            // SAFETY: the pointer is a BTF `struct sock`. On kernels without the helper this branch is dead code to the
+            // verifier, because the global is read-only.
             unsafe { generated::bpf_get_socket_cookie(self.0.cast_mut()) }
         } else {
             self.load(offset::SKC_COOKIE.load())
@@ -163,7 +166,7 @@ impl Trusted {
     }
 }
 
-/// Any `sock_common` (a full socket found through a file descriptor, or a minisocket), read by copies.
+/// Any `sock_common` (a socket found through a file descriptor, or a minisocket), read through `bpf_probe_read_kernel`.
 #[derive(Clone, Copy)]
 pub struct Untrusted(pub u64);
 
@@ -178,7 +181,7 @@ impl Untrusted {
         peek_or(self.0, offset::SK_PROTOCOL.load(), 0)
     }
 
-    /// The cookie if somebody has generated one, and its record flag.
+    /// The cookie and its record flag, 0 if the kernel has not generated a cookie for this socket.
     #[inline(always)]
     pub fn cookie(self) -> (u64, u16) {
         let cookie = peek_or(self.0, offset::SKC_COOKIE.load(), 0);
@@ -215,7 +218,7 @@ impl Untrusted {
     }
 }
 
-/// The TCP socket behind a file descriptor of the current task; `None` if it is none.
+/// The TCP socket behind a file descriptor of the current task; `None` if the descriptor is not a TCP socket.
 #[inline(always)]
 pub fn tcp_socket_of_fd(fd: u32) -> Option<Untrusted> {
     const S_IFMT: u16 = 0o170_000;

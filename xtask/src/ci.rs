@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything that must hold before a merge, in one place, the same on every machine.
 //!
-//! All steps run even when one fails, so that one run tells everything; a step whose prerequisite failed is not run and counts as
-//! failed. The closing line is for machines: `N passed, N failed`.
+//! All steps run even when one fails, so that one run tells everything; a step whose prerequisite failed is not run and
+//! counts as failed. The closing line is for machines: `N passed, N failed`.
 
 use std::env;
 use std::ffi::OsString;
@@ -115,7 +115,7 @@ fn clippy_bpf() -> Result<()> {
             "tracer-ebpf",
             "--bins",
             "--features",
-            "floor",
+            "null-tracer",
             "--release",
             "--target",
             target,

@@ -1,8 +1,9 @@
-//! connect(), bind() and accept(): errors that no state transition shows, and who accepted.
+//! connect(), bind() and accept(): errors that no state transition shows, and which process accepted.
 //!
-//! Where fexit can be had, at the return of TCP's own functions, which io_uring and `MSG_FASTOPEN` come through too. Else at the
-//! system call boundary by classic tracepoints, which alone fire for one system call instead of all of them (though every task then
-//! takes the slow way into all of its system calls); the socket is found through the caller's file descriptor table.
+//! Where the kernel supports fexit, the programs run at the return of TCP's own functions, which io_uring and
+//! `MSG_FASTOPEN` call too. Elsewhere they run at the system call boundary, on classic tracepoints, because only these
+//! fire for one system call instead of all of them (although every task then takes the slow path into all of its system
+//! calls). There the programs find the socket through the caller's file descriptor table.
 
 use core::ffi::c_void;
 
@@ -17,8 +18,8 @@ use crate::maps::{ACCEPTED, CALLS, PendingCall, offset};
 use crate::probes::connecting;
 use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, peek, tcp_socket_of_fd};
 
-/// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after the
-/// 8 common bytes and the 4-byte number with its padding.
+/// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after
+/// the 8 common bytes and the 4-byte number with its padding.
 const FIRST_ARG: usize = 16;
 const SECOND_ARG: usize = 24;
 const RETURN: usize = 16;
@@ -27,7 +28,8 @@ const EINTR: i64 = 4;
 const EISCONN: i64 = 106;
 const EALREADY: i64 = 114;
 const EINPROGRESS: i64 = 115;
-/// Internal restart codes (include/linux/errno.h): a signal interrupted the call, which goes on or is repeated.
+/// First of the internal restart codes (include/linux/errno.h): a signal interrupted the call, and the kernel will
+/// repeat it.
 const ERESTARTSYS: i64 = 512;
 
 // long sys_connect(int fd, struct sockaddr *uservaddr, int addrlen)
@@ -64,11 +66,11 @@ pub fn bind_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
         && let Some(sk) = tcp_socket_of_fd(pending.fd)
     {
-        // Bound to an address alone: IP_BIND_ADDRESS_NO_PORT.
+        // Bound to an address without a port: IP_BIND_ADDRESS_NO_PORT.
         if ret >= 0 && sk.tuple().lport == 0 {
             return 0;
         }
-        // Once for both outcomes: to the verifier a second call is the whole program again.
+        // One call for both outcomes: the verifier would walk an inlined second call as the whole function again.
         introduce_task(&ctx, sk.netns());
         if ret < 0 {
             failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
@@ -179,11 +181,11 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     if ret > 0 {
         return;
     }
-    // Before the address is looked at: to the verifier everything after a branch is there twice.
+    // Before the address is read: the verifier walks all code after a branch twice.
     introduce_task(ctx, sk.netns());
     let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
-    // tcp_v6_connect() hands a mapped address to tcp_v4_connect(), whose return has told already. Not matched inside the Option:
-    // the compiler would read the address before it knows that there is one, which the verifier refuses.
+    // tcp_v6_connect() passes a mapped address to tcp_v4_connect(), whose return is already recorded. The address is
+    // not matched inside the Option: the compiler would read it before checking for None, which the verifier refuses.
     let (_, [high, low]) = target.unwrap_or((0, [0; 2]));
     if V6 && high == 0 && low as u32 == 0xffff_0000 {
         return;
@@ -214,16 +216,16 @@ fn bound(ctx: &FExitContext) {
     }
 }
 
-/// Two programs hang on each accept(), because where tasks can be preempted inside a program the kernel skips it for whoever comes
-/// next on this CPU. Whichever of the two runs first records. Two tasks between each other's programs may record one accept()
-/// twice, which says nothing new.
+/// Two programs are attached to each accept(): where a task can be preempted inside a program, the kernel skips that
+/// program for the next task on this CPU. The first of the two that runs records the accept(). If two tasks run between
+/// each other's programs, one accept() may be recorded twice, which user space tolerates.
 #[inline(always)]
 fn accepted_child(ctx: &FExitContext, child: u64) {
     if child == 0 {
         return;
     }
     let Some(slot) = ACCEPTED.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own slot, and one word of it.
+    // SAFETY: this CPU's own slot, one word.
     unsafe {
         if *slot == child {
             *slot = 0;
@@ -263,14 +265,14 @@ fn leave(ctx: &TracePointContext) -> Option<(PendingCall, i64)> {
     Some((pending, unsafe { ctx.read_at::<i64>(RETURN) }.ok()?))
 }
 
-/// Where a `sockaddr` is.
+/// The memory that holds a `sockaddr`.
 #[derive(Clone, Copy)]
 enum Memory {
     User,
     Kernel,
 }
 
-/// `struct sockaddr_in` and `sockaddr_in6`, as far as they matter: family, port (big-endian), address.
+/// Port and address of a `struct sockaddr_in` or `sockaddr_in6`; `None` if it cannot be read or is of another family.
 #[inline(always)]
 fn sockaddr(address: u64, memory: Memory) -> Option<(u16, [u64; 2])> {
     let mut raw = [0_u32; 7];

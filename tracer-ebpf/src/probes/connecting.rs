@@ -1,8 +1,10 @@
-//! How long connect() searches for a port: from CLOSE->SYN_SENT, which comes before the search, to the first sign that it is over.
+//! How long connect() searches for a port: from CLOSE->SYN_SENT, which precedes the search, to the first event after
+//! it.
 //!
-//! The search runs in the caller's context with the socket locked, so the CPU that saw the transition nearly always sees the sign
-//! too. After a migration in between the time of that one connect stays unknown, and what this CPU remembers of it must not be
-//! taken for the beginning of anything later: only the same thread, with the socket still in SYN_SENT, ends a search.
+//! The search runs in the caller's context with the socket locked, so the CPU that saw the transition nearly always
+//! sees that event too. If the thread migrates in between, the time of this connect stays unknown, and the slot of the
+//! first CPU must not count as the beginning of a later search: only the same thread, with the socket still in
+//! SYN_SENT, ends a search.
 
 use tracer_common::{Counter, Offsets, PortSearchRecord, RecordKind};
 
@@ -13,12 +15,12 @@ use crate::sock::{Untrusted, peek_or};
 
 const SYN_SENT: u8 = 2;
 
-/// CLOSE->SYN_SENT of `sock`.
+/// Notes CLOSE->SYN_SENT of `sock`.
 #[inline(always)]
 pub fn begins(sock: u64, ktime: u64) {
     if let Some(slot) = CONNECTING.get_ptr_mut(0) {
-        // SAFETY: this CPU's own slot. An interrupt has no connect() to begin; a thread that takes over the CPU may, and then the
-        // search of the first one stays unknown.
+        // SAFETY: this CPU's own slot. No interrupt begins a connect(). A thread that takes over the CPU may begin one;
+        // then the time of the first thread's search stays unknown.
         unsafe {
             (*slot).since = ktime;
             (*slot).tid = current().1;
@@ -27,12 +29,13 @@ pub fn begins(sock: u64, ktime: u64) {
     }
 }
 
-/// When this thread's search for `sock` began, 0 if this CPU does not know; forgets it. No `Option`: the compiler spills the number
-/// of a `None` that never was one, which the verifier refuses to see read.
+/// Takes the time at which this thread's search for `sock` began out of the slot; 0 if this CPU does not know it. Not
+/// an `Option`: the compiler would spill the uninitialised value of a `None`, and the verifier refuses to let that be
+/// read.
 #[inline(always)]
 pub fn ends(sock: u64) -> u64 {
     let Some(slot) = CONNECTING.get_ptr_mut(0) else { return 0 };
-    // SAFETY: as above.
+    // SAFETY: as in `begins`.
     unsafe {
         if (*slot).sock != sock {
             return 0;
@@ -42,7 +45,8 @@ pub fn ends(sock: u64) -> u64 {
     }
 }
 
-/// A timer was armed. tcp_connect() arms the retransmission timer as soon as the SYN is out (net/ipv4/tcp_output.c).
+/// Handles the start of a timer. tcp_connect() starts the retransmission timer when the SYN is out
+/// (net/ipv4/tcp_output.c).
 #[inline(always)]
 pub fn timer_armed(timer: u64) {
     let own = offset::ICSK_RETRANSMIT.load();
@@ -57,7 +61,7 @@ pub fn timer_armed(timer: u64) {
     }
 }
 
-/// The search that began at `since` found a port.
+/// Records that the search which began at `since` found a port.
 #[inline(always)]
 pub fn searched(sk: Untrusted, since: u64) {
     let (cookie, flag) = sk.cookie();

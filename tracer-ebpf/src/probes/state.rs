@@ -1,11 +1,13 @@
-//! `inet_sock_set_state`: the spine. Fires before `sk_state` is written, for ->CLOSE after the port was released.
+//! `inet_sock_set_state`: every state transition. It fires before `sk_state` is written; for ->CLOSE after the port is
+//! released.
 //!
-//! The kernel skips a program that is already running on this CPU (kernel/trace/bpf_trace.c `__bpf_trace_run`, recursion
-//! guard): a softirq that lands inside the program runs its transitions unseen. Three programs therefore hang on the hook in a
-//! chain. The first always notes in `LAST` which transition it handles, then records it. A later one that finds this very
-//! transition noted returns; otherwise the earlier links were skipped and it records in their place, marked. An interrupt
-//! between two links can make a marked repetition, which user space recognises. What the guard still swallowed is
-//! `recursion_misses(first) - (marked - repeated)`, exactly.
+//! The kernel skips a program that is already running on this CPU (recursion guard, kernel/trace/bpf_trace.c
+//! `__bpf_trace_run`): the transitions of a softirq that interrupts the program would go unrecorded. Therefore a chain
+//! of three programs is attached to the hook. The first program always notes in `LAST` which transition it handles,
+//! then records it. A later program returns if `LAST` holds its transition; otherwise the kernel skipped the earlier
+//! programs, and it records the transition with a mark. An interrupt between two programs can cause a marked
+//! repetition, which user space recognises. The number of transitions that are still lost is exactly
+//! `recursion_misses(first) - (marked - repeated)`.
 
 use core::ffi::c_void;
 
@@ -26,11 +28,12 @@ const CLOSE: i32 = 7;
 const LAST_ACK: i32 = 9;
 const LISTEN: i32 = 10;
 
-/// Links of the chain; the last one clears the note.
+/// Positions in the chain; the program at the last one clears `LAST`.
 const FIRST: u8 = 0;
 const LAST_LINK: u8 = 2;
 
-/// Transitions that only happen in a system call of the socket's user (docs/KERNEL.md#current: never seen in softirq).
+/// Transitions that only happen in a system call of the socket's user (docs/KERNEL.md#current: never seen in a
+/// softirq).
 #[inline(always)]
 fn in_callers_context(old: i32, new: i32) -> bool {
     (old == CLOSE && (new == SYN_SENT || new == LISTEN))
@@ -60,16 +63,18 @@ pub fn state_third(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Notes the transition in `LAST`; true if this link has to record it.
+/// Notes the transition in `LAST`; true if this program has to record it.
 #[inline(always)]
 fn mine<const LINK: u8>(sock: u64, old: i32, new: i32) -> bool {
     let Some(last) = LAST.get_ptr_mut(0) else { return LINK == FIRST };
-    // SAFETY: this CPU's own slot. An interrupt between these accesses runs other links of the chain, which may leave the slot
-    // naming another transition: then a later link repeats this one, marked, and user space drops the repetition.
+    // SAFETY: this CPU's own slot. An interrupt between these accesses runs the chain for other transitions and may
+    // leave one of them in the slot: then a later program repeats this one with a mark, and user space drops the
+    // repetition.
     unsafe {
         if LINK != FIRST && (*last).sock == sock && (*last).old == old as u32 && (*last).new == new as u32 {
             if LINK == LAST_LINK {
-                // Forget it: the same socket may make the same transition again here after others elsewhere.
+                // Clear it: the same socket may make the same transition on this CPU again, after others on another
+                // CPU.
                 (*last).sock = 0;
             }
             return false;
@@ -98,7 +103,7 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     let (tgid, tid) = current();
     let caller = in_callers_context(old, new);
     let tuple = sk.tuple();
-    // Only these need the last port: elsewhere the port held now says the same.
+    // Only these two need the last port: in all other states it equals the port held now.
     let sport = if new == CLOSE || new == SYN_SENT { sk.last_port() } else { tuple.lport };
     let mut flag = cookie_flag;
     if caller {
@@ -112,7 +117,7 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     if old == CLOSE && new == SYN_SENT {
         connecting::begins(sk.address(), ktime);
     } else if old == SYN_SENT && new == CLOSE {
-        // In vain: user space knows how long from the two transitions.
+        // The connect failed: user space computes the time from the two transitions.
         connecting::ends(sk.address());
     }
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
@@ -139,7 +144,7 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     });
 }
 
-/// A socket that still holds a port here got it by bind() or listen(): everybody else's was released at ->CLOSE.
+/// A socket that still holds a port here got it by bind() or listen(): all other ports were released at ->CLOSE.
 // void tcp_destroy_sock(struct sock *sk)
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
@@ -169,10 +174,10 @@ pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// For kernels without BTF: the same record without cookie, netns, errno and a trustworthy port.
+/// For kernels without BTF: the same record, but without cookie, netns and errno, and with a port that may be stale.
 ///
-/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; the tests compare them on
-/// every supported kernel.
+/// Field offsets are those of /sys/kernel/tracing/events/sock/inet_sock_set_state/format since 5.6; the tests compare
+/// them on every supported kernel.
 // void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn state_classic(ctx: TracePointContext) -> u32 {
@@ -207,7 +212,8 @@ pub fn state_classic(ctx: TracePointContext) -> u32 {
             (*out).netns = 0;
             (*out).tgid = tgid;
             (*out).tid = tid;
-            // What this hook calls sport is `inet_sport`: not yet chosen or stale at ->SYN_SENT, already released at ->CLOSE.
+            // The tracepoint's sport is `inet_sport`: not yet chosen or stale at ->SYN_SENT, already released at
+            // ->CLOSE.
             (*out).lport = if new == SYN_SENT || new == CLOSE { 0 } else { sport };
             (*out).rport = dport;
             (*out).sport = sport;

@@ -1,10 +1,10 @@
-//! `TIME_WAIT`, begin and end: every minisocket lives exactly as long as its timer.
+//! Begin and end of `TIME_WAIT`: every minisocket lives exactly as long as its timer.
 //!
-//! Where fentry can be had, the functions that make the minisocket and take it down say so themselves. No tracepoint
-//! speaks of minisockets, and fentry is not to be had everywhere; but `timer_start` and `timer_cancel`
-//! fire for `tw_timer` on every kernel since 5.10, and the handler's address tells it from all other timers. An expiring
-//! timer is cancelled first (kernel/time/timer.c `expire_timers` -> `detach_timer`), so the cancel alone marks the end;
-//! whether its time was up tells a natural end from an early one.
+//! Where the kernel supports fentry, the programs are attached to the functions that allocate and kill the minisocket.
+//! Elsewhere they use the timer: no tracepoint reports minisockets, but `timer_start` and `timer_cancel` fire for
+//! `tw_timer` on every kernel since 5.10, and the handler's address distinguishes it from all other timers. The kernel
+//! cancels an expiring timer first (kernel/time/timer.c `expire_timers` -> `detach_timer`), so the cancel alone marks
+//! the end. Whether the timer was due distinguishes a natural end from an early one.
 
 use core::ffi::c_void;
 
@@ -43,15 +43,16 @@ pub fn time_wait_end(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Not the function that arms the timer: compilers inline it into some of its callers (7.2: in ten of thirteen calls it was not
-/// seen). So a restart, when the peer's FIN comes, goes unseen here; the end tells how long it was.
+/// Not on the function that starts the timer: compilers inline it into some of its callers (on 7.2 a program there
+/// missed ten of thirteen calls). So this tier does not see the restart when the peer's FIN comes; the end record gives
+/// the whole time.
 ///
-/// The minisocket is not filled in yet. All that it will say is in the socket that it takes the place of.
+/// The minisocket is not filled in yet. Addresses, ports and cookie come from the socket that it replaces.
 // struct inet_timewait_sock *inet_twsk_alloc(const struct sock *sk, struct inet_timewait_death_row *dr, const int state)
 #[fexit(function = "inet_twsk_alloc")]
 pub fn minisocket_start(ctx: FExitContext) -> u32 {
     let (sk, tw) = (ctx.arg::<*const c_void>(0) as u64, ctx.arg::<*const c_void>(3) as u64);
-    // None when there are too many already.
+    // 0 when the namespace already has as many as `tcp_max_tw_buckets` allows.
     if tw != 0 {
         describe(Untrusted(sk), ctx.arg::<i32>(2) as u8, RecordKind::TimeWaitStart, 0);
     }
@@ -68,7 +69,7 @@ pub fn minisocket_end(ctx: FEntryContext) -> u32 {
     0
 }
 
-/// The record flag that says whether a timer that was to expire at `expires` (jiffies) was due.
+/// [`flags::EXPIRED`] if a timer that was set to expire at `expires` (jiffies) is due, else 0.
 #[inline(always)]
 fn expired(expires: u64) -> u16 {
     // SAFETY: no arguments.
@@ -76,7 +77,7 @@ fn expired(expires: u64) -> u16 {
     if due { flags::EXPIRED } else { 0 }
 }
 
-/// The minisocket around its timer.
+/// Address of the minisocket that contains this timer.
 #[inline(always)]
 fn of_timer(timer: u64) -> u64 {
     timer - u64::from(offset::TW_TIMER.load())
@@ -103,7 +104,8 @@ fn minisocket(address: u64, kind: RecordKind, flag: u16) {
     describe(Untrusted(address), substate, kind, flag);
 }
 
-/// A minisocket, as `sk` - itself or the socket before it - has it.
+/// Records a minisocket with the addresses, ports and cookie of `sk`, the minisocket itself or the socket that it
+/// replaces.
 #[inline(always)]
 fn describe(sk: Untrusted, substate: u8, kind: RecordKind, flag: u16) {
     let (cookie, cookie_flag) = sk.cookie();

@@ -22,7 +22,7 @@ pub struct Collector {
     check: bool,
     portchurn: PathBuf,
     meter: PathBuf,
-    floor: PathBuf,
+    null_tracer: PathBuf,
     generator: PathBuf,
     benches: Vec<(String, PathBuf)>,
 }
@@ -46,7 +46,7 @@ impl Collector {
             check,
             portchurn,
             meter: built.join("meter"),
-            floor: build_floor()?,
+            null_tracer: build_null_tracer()?,
             generator: built.join("examples").join(GENERATOR),
             benches: build_benches(check)?,
         })
@@ -57,7 +57,7 @@ impl Collector {
         match what {
             What::Ingest => self.criterion(figures),
             What::Memory | What::Reconcile | What::View => self.bench(what.name(), figures),
-            What::Kernel => self.meter(&["kernel", "--floor", &self.floor.to_string_lossy()], figures),
+            What::Kernel => self.meter(&["kernel", "--null-tracer", &self.null_tracer.to_string_lossy()], figures),
             What::Record | What::Replay => {
                 let generator = self.generator.to_string_lossy();
                 let all = ["record", "--generator", &*generator, "--large"];
@@ -139,19 +139,19 @@ fn read(command: &mut Command, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// As aya-build compiles the product's programs.
-fn build_floor() -> Result<PathBuf> {
+/// Builds the null tracer with the flags that aya-build uses for portchurn's programs.
+fn build_null_tracer() -> Result<PathBuf> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-    let dir = target_dir().join("floor");
+    let dir = target_dir().join("null-tracer");
     let flags = format!("--cfg=bpf_target_arch=\"{}\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf", env::consts::ARCH);
     let mut command = nightly("cargo");
     command
-        .args(["build", "-p", "tracer-ebpf", "--bin", "floor-ebpf", "--features", "floor", "--release"])
+        .args(["build", "-p", "tracer-ebpf", "--bin", "null-tracer-ebpf", "--features", "null-tracer", "--release"])
         .args(["--target", target, "-Z", "build-std=core", "--target-dir"])
         .arg(&dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     run(&mut command)?;
-    Ok(dir.join(target).join("release/floor-ebpf"))
+    Ok(dir.join(target).join("release/null-tracer-ebpf"))
 }
 
 fn build_benches(check: bool) -> Result<Vec<(String, PathBuf)>> {

@@ -104,17 +104,17 @@ const VIEW: &str = "full-screen view, 100,000 flows towards 500 destinations, 20
 pub const ROWS: &[Row] = &[
     row(
         KERNEL,
-        "portchurn's three programs on a transition / the floor's one",
-        From::Ratio("kernel.portchurn.ns_per_transition", "kernel.floor.ns_per_transition"),
+        "portchurn's three programs on a transition / the null tracer's one",
+        From::Ratio("kernel.portchurn.ns_per_transition", "kernel.submit_only.ns_per_transition"),
         "x",
     )
-    .goal_of(Goal::AtMost(1.5), FLOOR_CAUSE),
+    .goal_of(Goal::AtMost(1.5), CHAIN_CAUSE),
     row(KERNEL, "an empty program", From::Figure("kernel.empty.ns_per_transition"), "ns")
         .meaning("what the hook and the statistics cost"),
     row(
         KERNEL,
-        "the floor: reserve and submit 104 bytes, read nothing",
-        From::Figure("kernel.floor.ns_per_transition"),
+        "the null tracer: reserve and submit 104 bytes, read nothing",
+        From::Figure("kernel.submit_only.ns_per_transition"),
         "ns",
     ),
     row(KERNEL, "portchurn", From::Figure("kernel.portchurn.ns_per_transition"), "ns"),
@@ -140,8 +140,8 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         KERNEL,
-        "fewer connections/s: floor",
-        From::Fewer("kernel.floor.connections_per_second", "kernel.nothing.connections_per_second"),
+        "fewer connections/s: null tracer",
+        From::Fewer("kernel.submit_only.connections_per_second", "kernel.nothing.connections_per_second"),
         "%",
     ),
     row(
@@ -163,12 +163,12 @@ pub const ROWS: &[Row] = &[
     row(KERNEL, "connect() p99, portchurn", From::Figure("kernel.portchurn.connect_us.p99"), "us"),
     row(KERNEL, "CPU of portchurn's process per transition", From::Figure("kernel.portchurn.cpu_us_per_event"), "us")
         .goal_of(Goal::AtMost(0.3), USER_CAUSE),
-    row(KERNEL, "CPU of the floor's reader", From::Figure("kernel.floor.cpu_us_per_event"), "us"),
+    row(KERNEL, "CPU of the null tracer's reader", From::Figure("kernel.submit_only.cpu_us_per_event"), "us"),
     row(KERNEL, "CPU of bpftrace", From::Figure("kernel.bpftrace.cpu_us_per_event"), "us"),
     row(
         KERNEL,
-        "skipped by the recursion guard: floor, per million",
-        From::Figure("kernel.floor.missed_per_million"),
+        "skipped by the recursion guard: null tracer, per million",
+        From::Figure("kernel.submit_only.missed_per_million"),
         "",
     ),
     row(
@@ -179,7 +179,7 @@ pub const ROWS: &[Row] = &[
     )
     .meaning("the second and third write what it missed"),
     row(KERNEL, "skipped by the recursion guard: bpftrace", From::Figure("kernel.bpftrace.missed_per_million"), ""),
-    row(KERNEL, "lost per million: floor", From::Figure("kernel.floor.lost_per_million"), ""),
+    row(KERNEL, "lost per million: null tracer", From::Figure("kernel.submit_only.lost_per_million"), ""),
     row(KERNEL, "lost per million: portchurn", From::Figure("kernel.portchurn.lost_per_million"), ""),
     row(KERNEL, "lost per million: bpftrace", From::Figure("kernel.bpftrace.lost_per_million"), ""),
     row(LONG, "transitions made", From::Figure("kernel.long.transitions"), ""),
@@ -316,7 +316,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 // Shown only while the goal is missed.
-const FLOOR_CAUSE: &str = "three programs stand on the hook so that none of the kernel's recursion guard's skips is a loss, and three empty ones already cost more than the floor's one and a half; the first also reads addresses, ports, cookie, namespace and caller";
+const CHAIN_CAUSE: &str = "three programs stand on the hook so that none of the kernel's recursion guard's skips is a loss, and three empty ones already cost more than one and a half times the null tracer's program; the first also reads addresses, ports, cookie, namespace and caller";
 const RATE_CAUSE: &str = "the load saturates every CPU, so each cycle of ours is a cycle less of its own: programs on transitions, timers and system calls, then the process that reads, decodes and counts";
 const USER_CAUSE: &str =
     "copying out of the ring, decoding and the tracker's table look-ups; at low rates the polling itself";

@@ -15,7 +15,8 @@ const READY: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Who, when, from where to where, which transition: what portchurn's `stream --what transitions` prints, as bpftrace's users write it.
+/// Who, when, from where to where, which transition: what portchurn's `stream --what transitions` prints, as bpftrace's
+/// users write it.
 const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state /args->protocol == 6/ { \
     printf(\"%llu %d %s %s:%d %s:%d %d %d\\n\", nsecs, pid, comm, ntop(args->family, args->saddr), args->sport, \
     ntop(args->family, args->daddr), args->dport, args->oldstate, args->newstate); }";
@@ -23,8 +24,8 @@ const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state /args->protocol == 
 #[derive(Clone, Debug)]
 pub enum Contender {
     Nothing,
-    /// A program of the floor's object.
-    Floor {
+    /// A program of the null tracer.
+    NullTracer {
         object: PathBuf,
         program: &'static str,
     },
@@ -53,7 +54,7 @@ impl Contender {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
-            Self::Floor { program, .. } => program,
+            Self::NullTracer { program, .. } => program,
             Self::Portchurn => "portchurn",
             Self::Recorder(_) => "recorder",
             Self::Bpftrace => "bpftrace",
@@ -64,9 +65,9 @@ impl Contender {
     pub fn attach(&self, dir: &Path) -> Result<Attached> {
         let (command, ready): (Command, &str) = match self {
             Self::Nothing => return Ok(Attached { running: None }),
-            Self::Floor { object, program } => {
+            Self::NullTracer { object, program } => {
                 let mut command = Command::new(std::env::current_exe().context("our own path")?);
-                command.arg("floor").arg(object).arg(program);
+                command.arg("null-tracer").arg(object).arg(program);
                 (command, "meter: ready")
             }
             Self::Portchurn => {
@@ -120,7 +121,7 @@ impl Attached {
             match name.as_str() {
                 "state_second" | "state_third" => spent.hook.nanos += runs.nanos,
                 // bpftrace's only program is named after its probe, shortened.
-                "state_first" | "floor" | "empty" => add(&mut spent.hook, runs),
+                "state_first" | "submit_only" | "empty" => add(&mut spent.hook, runs),
                 other if other.contains("inet_sock_set") || other.starts_with("tracepoint") => {
                     add(&mut spent.hook, runs);
                 }
@@ -130,14 +131,15 @@ impl Attached {
         Ok(spent)
     }
 
-    /// Ends it; records that reached it but were lost on the way, of `expected` on the hook, and the report of portchurn.
+    /// Ends it; records that reached it but were lost on the way, of `expected` on the hook, and the report of
+    /// portchurn.
     pub fn finish(self, expected: f64) -> Result<(f64, Option<Report>)> {
         let Some((mut running, contender)) = self.running else { return Ok((0.0, None)) };
         running.signal(if matches!(contender, Contender::Bpftrace) { Signal::SIGINT } else { Signal::SIGTERM })?;
         let status = running.wait(END)?;
         match contender {
-            Contender::Nothing | Contender::Floor { program: "empty", .. } => Ok((0.0, None)),
-            Contender::Floor { .. } => {
+            Contender::Nothing | Contender::NullTracer { program: "empty", .. } => Ok((0.0, None)),
+            Contender::NullTracer { .. } => {
                 ensure!(status.success(), "{status}: {}", running.stderr());
                 let read: f64 = running.stdout().trim().parse().context("records read")?;
                 Ok(((expected - read).max(0.0), None))

@@ -1,7 +1,8 @@
-//! Under full load: rounds of nothing, an empty program, the floor, portchurn and bpftrace, then ten million transitions.
+//! Under full load: rounds of nothing, an empty program, the null tracer, portchurn and bpftrace, then ten million
+//! transitions.
 //!
-//! Each contender's round has two loads: one as the world is, for connections/s, CPU and loss; and a shorter one with the kernel's BPF
-//! statistics switched on, which cost something themselves, for the time per run.
+//! Each contender's round has two loads: one as the world is, for connections/s, CPU and loss; and a shorter one with
+//! the kernel's BPF statistics switched on, which cost something themselves, for the time per run.
 
 use std::path::Path;
 
@@ -22,11 +23,11 @@ const LONG: u64 = 1_000_000;
 /// The load's last transitions happen just after its last close() has returned.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(200);
 
-pub fn run(floor: &Path, check: bool) -> Result<()> {
+pub fn run(null_tracer: &Path, check: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let program = |program| Contender::Floor { object: floor.to_path_buf(), program };
+    let program = |program| Contender::NullTracer { object: null_tracer.to_path_buf(), program };
     let contenders =
-        [Contender::Nothing, program("empty"), program("floor"), Contender::Portchurn, Contender::Bpftrace];
+        [Contender::Nothing, program("empty"), program("submit_only"), Contender::Portchurn, Contender::Bpftrace];
     let (rounds, connections, timed, long) =
         if check { (1, 500, 500, 1_000) } else { (ROUNDS, CONNECTIONS, TIMED_CONNECTIONS, LONG) };
     let mut samples = Samples::default();

@@ -1,15 +1,17 @@
-//! Measures, as root, what portchurn costs a running kernel: one subcommand per bench, one JSON line per figure on stdout.
+//! Measures, as root, what portchurn costs a running kernel: one subcommand per bench, one JSON line per figure on
+//! stdout.
 //!
-//! A figure is a key and its samples, one per round; what is a ratio, a goal or a row of the table is decided by `cargo xtask bench`,
-//! which runs this. Rounds of the contenders are interleaved, so that a slow minute of the machine hits all of them.
+//! A figure is a key and its samples, one per round; what is a ratio, a goal or a row of the table is decided by `cargo
+//! xtask bench`, which runs this. Rounds of the contenders are interleaved, so that a slow minute of the machine hits
+//! all of them.
 //!
 //! Not for functions that can be measured without a kernel: those are in tracer/benches.
 #![deny(unsafe_code)]
 
 mod contender;
-mod floor;
 mod host;
 mod kernel;
+mod null_tracer;
 mod recording;
 mod scale;
 mod start;
@@ -32,11 +34,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Nothing, the floor, portchurn and bpftrace under full load; and ten million transitions.
+    /// Nothing, the null tracer, portchurn and bpftrace under full load; and ten million transitions.
     Kernel {
-        /// The object with the programs of the floor.
+        /// The object with the programs of the null tracer.
         #[arg(long)]
-        floor: PathBuf,
+        null_tracer: PathBuf,
     },
     /// What the hooks cost those who make no TCP connections: timers and system calls.
     Host,
@@ -53,9 +55,9 @@ enum Bench {
     Startup,
     /// Load from slow to full, on one CPU and on all.
     Scale,
-    /// Attaches a program of the floor and reads its ring (started by the kernel bench).
+    /// Attaches a program of the null tracer and reads its ring (started by the kernel bench).
     #[command(hide = true)]
-    Floor { object: PathBuf, program: String },
+    NullTracer { object: PathBuf, program: String },
     /// Runs a command and tells what it used (started by the record bench).
     #[command(hide = true)]
     Peak {
@@ -85,12 +87,12 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
-        Bench::Kernel { floor } => kernel::run(floor, cli.check),
+        Bench::Kernel { null_tracer } => kernel::run(null_tracer, cli.check),
         Bench::Host => host::run(cli.check),
         Bench::Record { generator, large } => recording::run(generator, *large, cli.check),
         Bench::Startup => start::run(cli.check),
         Bench::Scale => scale::run(cli.check),
-        Bench::Floor { object, program } => floor::run(object, program),
+        Bench::NullTracer { object, program } => null_tracer::run(object, program),
         Bench::Peak { stdout, command } => recording::tell_peak(stdout, command),
     }
 }

@@ -1,4 +1,5 @@
-//! The reader behind the floor: looks at its ring as often as portchurn does, and counts.
+//! User space of the null tracer (tracer-ebpf/src/null_tracer.rs): reads its ring as often as portchurn does, and
+//! counts records.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use aya::{Btf, Ebpf};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// portchurn's own longest sleep between two looks.
+/// The shortest pause of portchurn between two reads.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs until SIGTERM, then prints the number of records read.
@@ -25,7 +26,7 @@ pub fn run(object: &Path, program: &str) -> Result<()> {
     let attached: &mut BtfTracePoint = ebpf.program_mut(program).context("no such program")?.try_into()?;
     attached.load("inet_sock_set_state", &btf)?;
     attached.attach()?;
-    let mut ring = RingBuf::try_from(ebpf.map_mut("FLOOR").context("the ring")?)?;
+    let mut ring = RingBuf::try_from(ebpf.map_mut("RECORDS").context("the ring")?)?;
     eprintln!("meter: ready");
     let mut records = 0_u64;
     loop {

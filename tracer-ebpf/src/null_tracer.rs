@@ -1,7 +1,9 @@
-//! What any tracer of state transitions has to pay: the yardstick of `cargo xtask bench kernel`.
+//! The null tracer: the least that any tracer of state transitions costs, for `cargo xtask bench kernel` to compare
+//! with.
 //!
-//! `floor` reserves a record of the size of ours and submits it without having read anything; `empty` does nothing at all, which shows what
-//! the hook and the kernel's own statistics cost. Not part of portchurn: built by the benches alone.
+//! `submit_only` reserves a record as large as portchurn's and submits it without reading anything. `empty` does
+//! nothing at all, which shows what the hook and the kernel's own statistics cost. Not part of portchurn: only the
+//! benches build it.
 #![no_std]
 #![no_main]
 #![allow(clippy::needless_pass_by_value, reason = "contexts go by value")]
@@ -11,17 +13,17 @@ use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::TransitionRecord;
 
-/// As `emit` has it.
+/// The same as in `emit`.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// As large as portchurn's default.
 #[map]
-static FLOOR: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static RECORDS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 
 // void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn floor(_ctx: BtfTracePointContext) -> i32 {
-    if let Some(entry) = FLOOR.reserve::<TransitionRecord>(0) {
+pub fn submit_only(_ctx: BtfTracePointContext) -> i32 {
+    if let Some(entry) = RECORDS.reserve::<TransitionRecord>(0) {
         entry.submit(BPF_RB_NO_WAKEUP);
     }
     0
@@ -33,7 +35,7 @@ pub fn empty(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-// A loop, not `unreachable_unchecked`: a panic that the compiler could not rule out must be refused by the verifier.
+// A loop, not `unreachable_unchecked`: the verifier must refuse a panic that the compiler could not rule out.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
