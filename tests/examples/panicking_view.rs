@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracer::tui::app::App;
-use tracer::tui::feed::{Frame, feed};
-use tracer::tui::{About, Look, stress, terminal};
+use tracer::tui::channel::{Frame, channel};
+use tracer::tui::{RenderOptions, TraceInfo, stress, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::host::HostFacts;
 
 fn main() {
-    let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };
-    let look = Look::from_env(true, false);
-    let app = App::new(about, look.zone.clone(), None, String::new());
-    let (publisher, viewer) = feed();
-    let screen = std::thread::spawn(move || terminal::run(&viewer, app, &look));
+    let trace = TraceInfo { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };
+    let options = RenderOptions::from_env(true, false);
+    let app = App::new(trace, options.zone.clone(), None, String::new());
+    let (publisher, viewer) = channel();
+    let screen = std::thread::spawn(move || terminal::run(&viewer, app, &options));
     let tracker = std::thread::spawn(move || {
         let frame: Arc<Frame> = stress::frame(1_000, 10).into();
         publisher.publish(Frame::clone(&frame));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Churn, tracker_for};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use tracer::run::view::FrameSchedule;
-use tracer::tui::feed::{self, Frame, Order, Publisher, Status};
+use tracer::tui::channel::{self, Frame, Publisher, Status, ViewOrder};
 use tracer::tui::stress::{self, Screen};
 use tracer_core::event::Ktime;
 use tracer_core::tracker::Tracker;
@@ -77,7 +77,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
     let mut tracker = tracker_for(NoticeKinds { history: true, ..NoticeKinds::default() });
     let destinations = u64::from(DESTINATIONS);
     let mut churn = Churn::among(&mut tracker, destinations, u64::from(FLOWS) / scale, TIME_WAITS / scale);
-    let (publisher, viewer) = feed::feed();
+    let (publisher, viewer) = channel::channel();
     let (press, pressed) = mpsc::channel();
     let over = AtomicBool::new(false);
     let mut answers = Vec::new();
@@ -140,7 +140,7 @@ fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &
         let mut asked = false;
         while let Some(order) = publisher.order() {
             asked = true;
-            if let Order::Look(wish) = order {
+            if let ViewOrder::Details(wish) = order {
                 schedule.wish = wish;
             }
         }

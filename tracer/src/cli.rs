@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::run::times::When;
-use crate::stream::What;
+use crate::stream::StreamKind;
 use tracer_core::filter::Filter;
 use tracer_core::replay::Speed;
 use tracer_core::report::check::Condition;
@@ -168,7 +168,7 @@ pub struct StreamArgs {
     pub trace: TraceArgs,
     /// What to print: failures and flows by default
     #[arg(long, value_name = "WHAT")]
-    pub what: Option<What>,
+    pub what: Option<StreamKind>,
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,
@@ -249,7 +249,7 @@ pub struct ReplayArgs {
     pub by: Option<By>,
     /// Print lines, and what: failures, flows, transitions, all
     #[arg(long, value_name = "WHAT")]
-    pub what: Option<What>,
+    pub what: Option<StreamKind>,
     /// Print lines: one JSON object each
     #[arg(long)]
     pub json: bool,

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::event::Endpoint;
 use crate::host::HostFacts;
 use crate::layout::human;
-use crate::layout::text_page::{cut, left};
+use crate::layout::text::{cut, left};
 use crate::tracker::snapshot::{Destination, Failed, Failure, Snapshot, Workload};
 
 /// Value of the field `schema`.

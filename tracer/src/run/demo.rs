@@ -10,7 +10,7 @@ use super::output::{self, colour, retain};
 use super::session::LiveTrace;
 use crate::cli::TraceArgs;
 use crate::demo::{Counts, Incident};
-use crate::stream::{Format, Outcome, Selection, Stream, What};
+use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Failure, Notice, NoticeKinds};
@@ -33,8 +33,9 @@ pub fn run() -> Result<()> {
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
     let clock = live.clock;
-    let format = Format::Text { colour: colour(), width: output::width(), zone: jiff::tz::TimeZone::system() };
-    let mut lines = Stream::new(io::stdout(), format, [What::Failures].into_iter().collect::<Selection>(), clock, true);
+    let format = StreamFormat::Text { colour: colour(), width: output::width(), zone: jiff::tz::TimeZone::system() };
+    let mut lines =
+        Stream::new(io::stdout(), format, [StreamKind::Failures].into_iter().collect::<StreamSelection>(), clock, true);
     // Dropped whatever happens below, which ends every process of it.
     let mut incident = Incident::start().context("building the incident")?;
     let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
@@ -92,7 +93,7 @@ impl IncidentWatcher {
             let Notice::FailedConnect(failed) = &notice else { continue };
             if self.shown < SHOWN_FAILURES && netns.matches(&Subject::from(failed)) {
                 self.shown += 1;
-                if lines.notice(&notice).context("writing to stdout")? == Outcome::Closed {
+                if lines.notice(&notice).context("writing to stdout")? == StreamState::Closed {
                     return Ok(ControlFlow::Break(()));
                 }
             }

@@ -83,14 +83,15 @@ pub fn stream(args: &crate::cli::StreamArgs, filter: Option<&Filter>) -> Result<
 
     use anyhow::Context as _;
 
-    use crate::stream::{Format, Outcome, Selection, Stream};
+    use crate::stream::{Stream, StreamFormat, StreamSelection, StreamState};
 
-    let selection: Selection = args.what.map_or_else(Selection::default, |what| [what].into_iter().collect());
+    let selection: StreamSelection =
+        args.what.map_or_else(StreamSelection::default, |what| [what].into_iter().collect());
     let live = LiveTrace::start(&args.trace, selection.wanted())?;
     let format = if args.json {
-        Format::Json
+        StreamFormat::Json
     } else {
-        Format::Text { colour: output::colour(), width: output::width(), zone: jiff::tz::TimeZone::system() }
+        StreamFormat::Text { colour: output::colour(), width: output::width(), zone: jiff::tz::TimeZone::system() }
     };
     let mut lines = Stream::new(io::stdout(), format, selection, live.clock, io::stdout().is_terminal());
     let mut failure = lines.header().err();
@@ -101,8 +102,8 @@ pub fn stream(args: &crate::cli::StreamArgs, filter: Option<&Filter>) -> Result<
             Some(_) => return ControlFlow::Break(()),
         };
         match outcome {
-            Ok(Outcome::Open) => ControlFlow::Continue(()),
-            Ok(Outcome::Closed) => ControlFlow::Break(()),
+            Ok(StreamState::Open) => ControlFlow::Continue(()),
+            Ok(StreamState::Closed) => ControlFlow::Break(()),
             Err(error) => {
                 failure = Some(error);
                 ControlFlow::Break(())

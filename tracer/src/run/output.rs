@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 
-use crate::stream::{Outcome, Stream};
+use crate::stream::{Stream, StreamState};
 use tracer_core::clock::Clock;
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::host::HostFacts;
@@ -102,7 +102,7 @@ pub fn notices<W: io::Write>(
     lines: &mut Stream<W>,
     tracker: &mut Tracker,
     filter: Option<&Filter>,
-) -> io::Result<Outcome> {
+) -> io::Result<StreamState> {
     let (now, lost) = (tracker.now(), tracker.lost());
     for notice in tracker.drain_notices() {
         let subject = match &notice {
@@ -110,13 +110,13 @@ pub fn notices<W: io::Write>(
             Notice::FailedConnect(failed) => Subject::from(failed),
             Notice::StateChange(change) => Subject::from(change),
         };
-        if filter.is_none_or(|filter| filter.matches(&subject)) && lines.notice(&notice)? == Outcome::Closed {
-            return Ok(Outcome::Closed);
+        if filter.is_none_or(|filter| filter.matches(&subject)) && lines.notice(&notice)? == StreamState::Closed {
+            return Ok(StreamState::Closed);
         }
     }
     // Called with every batch, which is at least every 20 ms.
-    if lines.loss(now, lost)? == Outcome::Closed {
-        return Ok(Outcome::Closed);
+    if lines.loss(now, lost)? == StreamState::Closed {
+        return Ok(StreamState::Closed);
     }
     lines.flush()
 }

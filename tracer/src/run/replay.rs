@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::output;
 use super::times::When;
 use crate::cli::ReplayArgs;
-use crate::stream::{Format, Outcome, Selection, Stream};
+use crate::stream::{Stream, StreamFormat, StreamSelection, StreamState};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::playback;
@@ -22,17 +22,21 @@ use tracer_core::replay::{Pacer, Replay};
 /// It is no recording, or a line could not be written.
 pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
     let mut replay = Replay::open(&args.file)?;
-    let selection: Selection = args.what.map_or_else(Selection::default, |what| [what].into_iter().collect());
+    let selection: StreamSelection =
+        args.what.map_or_else(StreamSelection::default, |what| [what].into_iter().collect());
     let zone = TimeZone::system();
     let (from, to) = window(&mut replay, args.from.as_ref(), args.to.as_ref(), &zone)?;
     let mut tracker = playback::tracker(replay.header(), args.by, selection.wanted());
     if let Some(from) = from {
         replay.seek(from)?;
     }
-    let format =
-        if args.json { Format::Json } else { Format::Text { colour: output::colour(), width: output::width(), zone } };
+    let format = if args.json {
+        StreamFormat::Json
+    } else {
+        StreamFormat::Text { colour: output::colour(), width: output::width(), zone }
+    };
     let mut lines = Stream::new(io::stdout(), format, selection, replay.clock(), io::stdout().is_terminal());
-    if lines.header().context("writing to stdout")? == Outcome::Closed {
+    if lines.header().context("writing to stdout")? == StreamState::Closed {
         return Ok(());
     }
     let mut pacer = Pacer::new(args.speed);
@@ -53,7 +57,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         if due > clock {
             std::thread::sleep(due - clock);
         }
-        if output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")? == Outcome::Closed {
+        if output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")? == StreamState::Closed {
             return Ok(());
         }
     }

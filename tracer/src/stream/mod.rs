@@ -27,15 +27,15 @@ const BUFFER: usize = 64 * 1024;
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum StreamKind {
     Transitions,
     Flows,
     Failures,
     All,
 }
 
-impl FromStr for What {
-    type Err = UnknownWhat;
+impl FromStr for StreamKind {
+    type Err = UnknownStreamKind;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text {
@@ -43,7 +43,7 @@ impl FromStr for What {
             "flows" => Self::Flows,
             "failures" => Self::Failures,
             "all" => Self::All,
-            _ => return Err(UnknownWhat(text.to_owned())),
+            _ => return Err(UnknownStreamKind(text.to_owned())),
         })
     }
 }
@@ -51,35 +51,35 @@ impl FromStr for What {
 /// Not something that a stream can show.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot stream {0:?}; choose transitions, flows, failures or all")]
-pub struct UnknownWhat(String);
+pub struct UnknownStreamKind(String);
 
 /// What was asked for. Loss is always told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Selection {
+pub struct StreamSelection {
     transitions: bool,
     flows: bool,
     failures: bool,
 }
 
-impl Default for Selection {
+impl Default for StreamSelection {
     fn default() -> Self {
-        [What::Flows, What::Failures].into_iter().collect()
+        [StreamKind::Flows, StreamKind::Failures].into_iter().collect()
     }
 }
 
-impl FromIterator<What> for Selection {
-    fn from_iter<T: IntoIterator<Item = What>>(wanted: T) -> Self {
+impl FromIterator<StreamKind> for StreamSelection {
+    fn from_iter<T: IntoIterator<Item = StreamKind>>(wanted: T) -> Self {
         let mut selection = Self { transitions: false, flows: false, failures: false };
         for what in wanted {
-            selection.transitions |= matches!(what, What::Transitions | What::All);
-            selection.flows |= matches!(what, What::Flows | What::All);
-            selection.failures |= matches!(what, What::Failures | What::All);
+            selection.transitions |= matches!(what, StreamKind::Transitions | StreamKind::All);
+            selection.flows |= matches!(what, StreamKind::Flows | StreamKind::All);
+            selection.failures |= matches!(what, StreamKind::Failures | StreamKind::All);
         }
         selection
     }
 }
 
-impl Selection {
+impl StreamSelection {
     /// The notices that have to be made for this.
     pub fn wanted(self) -> NoticeKinds {
         NoticeKinds { transitions: self.transitions, flows: self.flows, failures: self.failures, history: false }
@@ -96,7 +96,7 @@ impl Selection {
 
 /// How lines are written.
 #[derive(Clone, Debug)]
-pub enum Format {
+pub enum StreamFormat {
     Json,
     Text { colour: bool, width: usize, zone: TimeZone },
 }
@@ -104,7 +104,7 @@ pub enum Format {
 /// Whether anybody still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stream whose reader has gone should end"]
-pub enum Outcome {
+pub enum StreamState {
     Open,
     /// The reader closed its end. Nothing more is written.
     Closed,
@@ -114,8 +114,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Stream<W> {
     out: W,
-    format: Format,
-    selection: Selection,
+    format: StreamFormat,
+    selection: StreamSelection,
     clock: Clock,
     /// Each line is written at once (a terminal), instead of in batches.
     by_line: bool,
@@ -126,14 +126,14 @@ pub struct Stream<W> {
 
 impl<W: Write> Stream<W> {
     /// `by_line` is for terminals; otherwise call [`Self::flush`] every [`FLUSH_EVERY`].
-    pub fn new(out: W, format: Format, selection: Selection, clock: Clock, by_line: bool) -> Self {
+    pub fn new(out: W, format: StreamFormat, selection: StreamSelection, clock: Clock, by_line: bool) -> Self {
         let buffer = Vec::with_capacity(BUFFER);
         Self { out, format, selection, clock, by_line, buffer, lost: Lost::default(), closed: false }
     }
 
     /// The names of the columns; JSON lines have none.
-    pub fn header(&mut self) -> io::Result<Outcome> {
-        if let Format::Text { colour, width, .. } = self.format {
+    pub fn header(&mut self) -> io::Result<StreamState> {
+        if let StreamFormat::Text { colour, width, .. } = self.format {
             self.put(&text::header(colour, width))
         } else {
             Ok(self.outcome())
@@ -141,34 +141,34 @@ impl<W: Write> Stream<W> {
     }
 
     /// Writes `notice` if it was asked for.
-    pub fn notice(&mut self, notice: &Notice) -> io::Result<Outcome> {
+    pub fn notice(&mut self, notice: &Notice) -> io::Result<StreamState> {
         if self.closed || !self.selection.wants(notice) {
             return Ok(self.outcome());
         }
         let line = match &self.format {
-            Format::Json => json::notice(notice, self.clock)?,
-            Format::Text { colour, width, zone } => text::notice(notice, self.clock, zone, *width, *colour),
+            StreamFormat::Json => json::notice(notice, self.clock)?,
+            StreamFormat::Text { colour, width, zone } => text::notice(notice, self.clock, zone, *width, *colour),
         };
         self.put(&line)
     }
 
     /// Writes what was lost so far, if that has changed.
-    pub fn loss(&mut self, ktime: Ktime, lost: Lost) -> io::Result<Outcome> {
+    pub fn loss(&mut self, ktime: Ktime, lost: Lost) -> io::Result<StreamState> {
         if self.closed || lost == self.lost {
             return Ok(self.outcome());
         }
         self.lost = lost;
         let line = match &self.format {
-            Format::Json => json::loss(ktime, lost, self.clock)?,
-            Format::Text { colour, zone, .. } => text::loss(ktime, lost, self.clock, zone, *colour),
+            StreamFormat::Json => json::loss(ktime, lost, self.clock)?,
+            StreamFormat::Text { colour, zone, .. } => text::loss(ktime, lost, self.clock, zone, *colour),
         };
         self.put(&line)
     }
 
     /// Hands everything to the reader.
-    pub fn flush(&mut self) -> io::Result<Outcome> {
+    pub fn flush(&mut self) -> io::Result<StreamState> {
         if self.closed {
-            return Ok(Outcome::Closed);
+            return Ok(StreamState::Closed);
         }
         let written = self.out.write_all(&self.buffer).and_then(|()| self.out.flush());
         self.buffer.clear();
@@ -180,16 +180,16 @@ impl<W: Write> Stream<W> {
         Ok(self.outcome())
     }
 
-    fn put(&mut self, line: &str) -> io::Result<Outcome> {
+    fn put(&mut self, line: &str) -> io::Result<StreamState> {
         if self.closed {
-            return Ok(Outcome::Closed);
+            return Ok(StreamState::Closed);
         }
         self.buffer.extend_from_slice(line.as_bytes());
         self.buffer.push(b'\n');
-        if self.by_line || self.buffer.len() >= BUFFER { self.flush() } else { Ok(Outcome::Open) }
+        if self.by_line || self.buffer.len() >= BUFFER { self.flush() } else { Ok(StreamState::Open) }
     }
 
-    fn outcome(&self) -> Outcome {
-        if self.closed { Outcome::Closed } else { Outcome::Open }
+    fn outcome(&self) -> StreamState {
+        if self.closed { StreamState::Closed } else { StreamState::Open }
     }
 }

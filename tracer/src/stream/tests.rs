@@ -110,31 +110,31 @@ fn notices() -> Vec<Notice> {
     all
 }
 
-fn text(width: usize) -> Format {
-    Format::Text { colour: false, width, zone: TimeZone::UTC }
+fn text(width: usize) -> StreamFormat {
+    StreamFormat::Text { colour: false, width, zone: TimeZone::UTC }
 }
 
-fn all() -> Selection {
-    [What::All].into_iter().collect()
+fn all() -> StreamSelection {
+    [StreamKind::All].into_iter().collect()
 }
 
-fn written(format: Format, selection: Selection) -> String {
+fn written(format: StreamFormat, selection: StreamSelection) -> String {
     let mut out = Vec::new();
     let mut stream = Stream::new(&mut out, format, selection, clock(), false);
-    assert_eq!(stream.header().expect("written"), Outcome::Open);
+    assert_eq!(stream.header().expect("written"), StreamState::Open);
     for notice in notices() {
-        assert_eq!(stream.notice(&notice).expect("written"), Outcome::Open);
+        assert_eq!(stream.notice(&notice).expect("written"), StreamState::Open);
     }
     let lost = Lost { ring_full: 1_234, missed_runs: 1, other_runs: 2, recorder: 0 };
     for _ in 0..2 {
-        assert_eq!(stream.loss(START.plus(4_000_000), lost).expect("written"), Outcome::Open);
+        assert_eq!(stream.loss(START.plus(4_000_000), lost).expect("written"), StreamState::Open);
     }
-    assert_eq!(stream.flush().expect("written"), Outcome::Open);
+    assert_eq!(stream.flush().expect("written"), StreamState::Open);
     String::from_utf8(out).expect("text")
 }
 
 fn json_lines() -> Vec<Value> {
-    written(Format::Json, all()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    written(StreamFormat::Json, all()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 fn validator() -> jsonschema::Validator {
@@ -221,28 +221,28 @@ fn numbers_survive_any_width_and_no_control_character_does() {
 #[test]
 fn colour_is_only_added() {
     let plain = written(text(120), all());
-    let coloured = written(Format::Text { colour: true, width: 120, zone: TimeZone::UTC }, all());
+    let coloured = written(StreamFormat::Text { colour: true, width: 120, zone: TimeZone::UTC }, all());
     assert_ne!(coloured, plain);
-    assert_eq!(tracer_core::layout::text_page::without_colour(&coloured), plain);
+    assert_eq!(tracer_core::layout::text::without_colour(&coloured), plain);
 }
 
 #[test]
 fn only_what_was_asked_for_is_written() {
     let kinds = |selection| -> Vec<String> {
-        written(Format::Json, selection)
+        written(StreamFormat::Json, selection)
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["type"].as_str().expect("text").to_owned())
             .collect()
     };
-    assert_eq!(kinds(Selection::default()), ["failure", "flow", "failure", "flow", "loss"]);
-    assert_eq!(kinds([What::Failures].into_iter().collect()), ["failure", "failure", "loss"]);
+    assert_eq!(kinds(StreamSelection::default()), ["failure", "flow", "failure", "flow", "loss"]);
+    assert_eq!(kinds([StreamKind::Failures].into_iter().collect()), ["failure", "failure", "loss"]);
     assert_eq!(
-        kinds([What::Transitions].into_iter().collect()),
+        kinds([StreamKind::Transitions].into_iter().collect()),
         ["transition"; 4].iter().chain(&["loss"]).copied().collect::<Vec<_>>()
     );
-    assert_eq!("flows".parse(), Ok(What::Flows));
+    assert_eq!("flows".parse(), Ok(StreamKind::Flows));
     assert_eq!(
-        "flow".parse::<What>().map_err(|error| error.to_string()),
+        "flow".parse::<StreamKind>().map_err(|error| error.to_string()),
         Err("cannot stream \"flow\"; choose transitions, flows, failures or all".into())
     );
 }
@@ -270,17 +270,17 @@ impl Write for Pipe {
 #[test]
 fn a_reader_that_leaves_ends_the_stream_and_a_full_disk_is_an_error() {
     let pipe = Pipe::default();
-    let mut stream = Stream::new(pipe.clone(), Format::Json, all(), clock(), true);
-    assert_eq!(stream.notice(&flow()).expect("written"), Outcome::Open);
+    let mut stream = Stream::new(pipe.clone(), StreamFormat::Json, all(), clock(), true);
+    assert_eq!(stream.notice(&flow()).expect("written"), StreamState::Open);
     pipe.fails.replace(Some(io::ErrorKind::BrokenPipe));
-    assert_eq!(stream.notice(&flow()).expect("a clean end"), Outcome::Closed);
+    assert_eq!(stream.notice(&flow()).expect("a clean end"), StreamState::Closed);
     pipe.fails.replace(None);
-    assert_eq!(stream.notice(&flow()).expect("a clean end"), Outcome::Closed);
-    assert_eq!(stream.flush().expect("a clean end"), Outcome::Closed);
+    assert_eq!(stream.notice(&flow()).expect("a clean end"), StreamState::Closed);
+    assert_eq!(stream.flush().expect("a clean end"), StreamState::Closed);
     assert_eq!(pipe.bytes.borrow().split(|&byte| byte == b'\n').count(), 2, "nothing after the end");
 
     let pipe = Pipe::default();
-    let mut stream = Stream::new(pipe.clone(), Format::Json, all(), clock(), true);
+    let mut stream = Stream::new(pipe.clone(), StreamFormat::Json, all(), clock(), true);
     pipe.fails.replace(Some(io::ErrorKind::StorageFull));
     assert_eq!(stream.notice(&flow()).map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
 }
@@ -289,7 +289,7 @@ fn a_reader_that_leaves_ends_the_stream_and_a_full_disk_is_an_error() {
 fn a_terminal_gets_lines_and_a_pipe_gets_batches() {
     let lines = |by_line| {
         let pipe = Pipe::default();
-        let mut stream = Stream::new(pipe.clone(), Format::Json, all(), clock(), by_line);
+        let mut stream = Stream::new(pipe.clone(), StreamFormat::Json, all(), clock(), by_line);
         let _ = stream.notice(&flow()).expect("written");
         let at_once = pipe.bytes.borrow().len();
         let _ = stream.flush().expect("written");
@@ -299,7 +299,7 @@ fn a_terminal_gets_lines_and_a_pipe_gets_batches() {
     assert_eq!(lines(false), (false, true));
 
     let pipe = Pipe::default();
-    let mut stream = Stream::new(pipe.clone(), Format::Json, all(), clock(), false);
+    let mut stream = Stream::new(pipe.clone(), StreamFormat::Json, all(), clock(), false);
     for _ in 0..1_000 {
         let _ = stream.notice(&flow()).expect("written");
     }

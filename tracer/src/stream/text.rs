@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use tracer_core::clock::Clock;
 use tracer_core::event::{Endpoint, FlowKey, Ktime};
 use tracer_core::layout::human::{brief, number};
-use tracer_core::layout::text_page::{Paint, left, safe};
+use tracer_core::layout::text::{Paint, left, safe};
 use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
 /// From this width on there is room for the local end of a flow; below, words are shorter too.
@@ -21,13 +21,13 @@ const LEAST_NAME: usize = 6;
 
 /// What a terminal's width has room for.
 #[derive(Clone, Copy)]
-struct Layout {
+struct LineLayout {
     width: usize,
     wide: bool,
     name: usize,
 }
 
-impl Layout {
+impl LineLayout {
     fn new(width: usize) -> Self {
         let wide = width >= WIDE;
         Self { width, wide, name: if wide { 18 } else { 12 } }
@@ -50,7 +50,7 @@ fn endpoint(endpoint: Endpoint) -> String {
 
 /// The names of the columns.
 pub fn header(colour: bool, width: usize) -> String {
-    let layout = Layout::new(width);
+    let layout = LineLayout::new(width);
     let line = format!(
         "{:12} {:5} {:>7} {} {}{} WHAT",
         "TIME",
@@ -65,7 +65,7 @@ pub fn header(colour: bool, width: usize) -> String {
 
 /// One line, without its newline.
 pub fn notice(notice: &Notice, clock: Clock, zone: &TimeZone, width: usize, colour: bool) -> String {
-    let layout = Layout::new(width);
+    let layout = LineLayout::new(width);
     let (ktime, kind, paint, key, owner, detail) = match notice {
         Notice::FailedConnect(failed) => {
             (failed.ktime, "FAIL", Paint::Bad, &failed.key, failed.owner.as_ref(), failure(failed))
@@ -82,7 +82,7 @@ pub fn notice(notice: &Notice, clock: Clock, zone: &TimeZone, width: usize, colo
 }
 
 /// Everything behind the kind.
-fn tail(layout: Layout, key: &FlowKey, owner: Option<&Owner>, detail: &str) -> String {
+fn tail(layout: LineLayout, key: &FlowKey, owner: Option<&Owner>, detail: &str) -> String {
     let pid = match owner {
         Some(owner) if owner.pid == 0 => "-".into(),
         Some(owner) if owner.inferred => format!("~{}", owner.pid),

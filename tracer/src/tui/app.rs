@@ -1,16 +1,16 @@
 //! What the user is looking at. It never draws, and it reaches nothing: keys and frames come in, effects go out.
 
 mod input;
-mod moves;
-mod seek;
+mod navigation;
+mod time_input;
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use ratatui::layout::Rect;
 
-use super::About;
-use super::feed::{Frame, Order};
+use super::TraceInfo;
+use super::channel::{Frame, ViewOrder};
 pub use super::page::{Cursor, Page, Pane, RowId, Sort};
 use super::prompt::Prompt;
 use super::rows::Rows;
@@ -21,7 +21,7 @@ use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, F
 /// What a key or a click leads to outside of the view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    Order(Order),
+    ViewOrder(ViewOrder),
     /// Write what is shown into a file.
     Export,
     /// Put this into the clipboard.
@@ -41,14 +41,14 @@ pub enum Overlay {
 
 /// One page with its tables.
 #[derive(Clone, Debug)]
-pub struct Spot {
+pub struct NavEntry {
     pub page: Page,
     /// The table that keys go to.
     pub pane: usize,
     cursors: Vec<(Pane, Cursor)>,
 }
 
-impl Spot {
+impl NavEntry {
     fn new(page: Page) -> Self {
         Self { page, pane: 0, cursors: Vec::new() }
     }
@@ -56,7 +56,7 @@ impl Spot {
 
 /// Where things were drawn, for the mouse and for paging.
 #[derive(Clone, Debug, Default)]
-pub struct Hits {
+pub struct HitMap {
     pub tabs: Vec<(Rect, usize)>,
     pub tables: Vec<TableHit>,
     /// How far the text of the page can be scrolled.
@@ -78,7 +78,7 @@ pub struct TableHit {
 /// The state.
 #[derive(Debug)]
 pub struct App {
-    pub about: About,
+    pub trace: TraceInfo,
     /// In which times are typed.
     zone: TimeZone,
     /// What is shown.
@@ -88,9 +88,9 @@ pub struct App {
     /// A live view that stands still.
     pub frozen: bool,
     /// The page that a tab leads to.
-    base: Spot,
+    base: NavEntry,
     /// The way from there to where one is.
-    deeper: Vec<Spot>,
+    deeper: Vec<NavEntry>,
     sorts: Vec<(Pane, Sort)>,
     filter: Option<Filter>,
     /// As typed; shown even while it is not understood yet.
@@ -103,19 +103,19 @@ pub struct App {
     pub rows: Rows,
     /// Lines that the text of the page is scrolled by.
     pub scroll: usize,
-    hits: Hits,
+    hits: HitMap,
     wish: DetailRequest,
 }
 
 impl App {
-    pub fn new(about: About, zone: TimeZone, filter: Option<Filter>, filter_text: String) -> Self {
+    pub fn new(trace: TraceInfo, zone: TimeZone, filter: Option<Filter>, filter_text: String) -> Self {
         Self {
-            about,
+            trace,
             zone,
             frame: Arc::new(Frame::default()),
             later: None,
             frozen: false,
-            base: Spot::new(Page::Overview),
+            base: NavEntry::new(Page::Overview),
             deeper: Vec::new(),
             sorts: Vec::new(),
             filter,
@@ -125,7 +125,7 @@ impl App {
             message: None,
             rows: Rows::default(),
             scroll: 0,
-            hits: Hits::default(),
+            hits: HitMap::default(),
             wish: DetailRequest::default(),
         }
     }
@@ -162,11 +162,11 @@ impl App {
         self.later.as_deref().unwrap_or(&self.frame)
     }
 
-    fn here(&self) -> &Spot {
+    fn here(&self) -> &NavEntry {
         self.deeper.last().unwrap_or(&self.base)
     }
 
-    fn here_mut(&mut self) -> &mut Spot {
+    fn here_mut(&mut self) -> &mut NavEntry {
         self.deeper.last_mut().unwrap_or(&mut self.base)
     }
 
@@ -255,7 +255,7 @@ impl App {
     }
 
     /// The screen has been drawn like this.
-    pub fn drawn(&mut self, hits: Hits) {
+    pub fn drawn(&mut self, hits: HitMap) {
         for table in &hits.tables {
             let mut cursor = self.cursor(table.pane);
             cursor.offset = table.offset;

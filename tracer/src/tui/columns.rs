@@ -6,11 +6,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::render::bar;
-use super::{About, Look};
+use super::{RenderOptions, TraceInfo};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
 use tracer_core::layout::human::{brief, number, rate, seconds, short};
-use tracer_core::layout::text_page::{Paint, safe};
+use tracer_core::layout::text::{Paint, StyledLine, safe};
 use tracer_core::tracker::snapshot::detail::{FailureRecord, FlowStep, PortUse};
 use tracer_core::tracker::snapshot::{
     Attribution, Destination, Failed, Failure, Finding, Owner, Process, Severity, Snapshot, Workload,
@@ -21,31 +21,28 @@ pub const RECENT_SECONDS: f64 = 10.0;
 
 /// What a cell may look at beside its row.
 #[derive(Clone, Copy)]
-pub struct Context<'a> {
+pub struct CellContext<'a> {
     pub snapshot: &'a Snapshot,
     /// Of the destination that is drilled into.
     pub owners: &'a [Owner],
-    pub about: &'a About,
-    pub look: &'a Look,
+    pub trace: &'a TraceInfo,
+    pub options: &'a RenderOptions,
 }
 
-impl Context<'_> {
+impl CellContext<'_> {
     pub fn time(&self, at: Ktime) -> String {
-        let clock: &Clock = &self.about.clock;
-        clock.time_of_day(at, &self.look.zone)
+        let clock: &Clock = &self.trace.clock;
+        clock.time_of_day(at, &self.options.zone)
     }
 
     pub fn safe(&self, text: &str) -> String {
-        safe(text, self.look.unicode)
+        safe(text, self.options.unicode)
     }
 }
 
-/// Text in pieces of one look.
-pub type Cell = Vec<(Paint, String)>;
-
 /// How a column is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Alignment {
     Left,
     Right,
     /// Left, and of no use as text alone.
@@ -57,10 +54,10 @@ pub struct Column<T> {
     pub width: u16,
     /// Takes a share of what is left.
     pub grows: u16,
-    pub place: Place,
+    pub align: Alignment,
     /// Width of the table from which it shows.
-    pub from: u16,
-    pub cell: fn(&T, &Context<'_>, usize) -> Cell,
+    pub shown_from: u16,
+    pub cell: fn(&T, &CellContext<'_>, usize) -> StyledLine,
     /// The order of the first press: largest first for numbers, alphabetic for names.
     pub order: Option<fn(&T, &T) -> Ordering>,
 }
@@ -77,23 +74,23 @@ pub struct HolderRow {
     pub inferred: bool,
 }
 
-fn plain(text: String) -> Cell {
+fn plain(text: String) -> StyledLine {
     vec![(Paint::Plain, text)]
 }
 
-fn count(value: u64) -> Cell {
+fn count(value: u64) -> StyledLine {
     vec![(if value == 0 { Paint::Dim } else { Paint::Plain }, short(value))]
 }
 
-fn bad(value: u64) -> Cell {
+fn bad(value: u64) -> StyledLine {
     vec![(if value == 0 { Paint::Dim } else { Paint::Bad }, short(value))]
 }
 
-fn millis(value: Option<f64>) -> Cell {
+fn millis(value: Option<f64>) -> StyledLine {
     value.map_or_else(unknown, |value| plain(brief(value)))
 }
 
-fn unknown() -> Cell {
+fn unknown() -> StyledLine {
     vec![(Paint::Dim, "-".into())]
 }
 
@@ -135,8 +132,8 @@ macro_rules! column {
             title: $title,
             width: $width,
             grows: 0 $(+ $grows)?,
-            place: Place::$place,
-            from: $from,
+            align: Alignment::$place,
+            shown_from: $from,
             cell: $cell,
             order: column!(@order $($order)?),
         }
@@ -158,7 +155,7 @@ pub fn sign(destination: &Destination, snapshot: &Snapshot) -> (Paint, &'static 
 }
 
 /// When it is full: `now`, `39 s`.
-pub fn full_in(destination: &Destination) -> Cell {
+pub fn full_in(destination: &Destination) -> StyledLine {
     match destination.seconds_to_exhaustion {
         Some(left) if left <= 0.0 => vec![(Paint::Bad, "now".into())],
         Some(left) => vec![(Paint::Warn, brief(left * 1e3))],
@@ -168,7 +165,7 @@ pub fn full_in(destination: &Destination) -> Cell {
 }
 
 /// `100%`; 100 is kept for full.
-pub fn percent(share: Option<f64>) -> Cell {
+pub fn percent(share: Option<f64>) -> StyledLine {
     match share.filter(|share| share.is_finite()) {
         None => vec![(Paint::Dim, "?".into())],
         Some(share) => {
@@ -221,7 +218,7 @@ pub const DESTINATIONS: &[Column<Destination>] = &[
     column!("MOST BY", 12 + 1, Left, from 150, |d, c, _| plain(c.safe(d.holders.first().map_or("-", |h| &h.workload)))),
 ];
 
-fn pace(destination: &Destination) -> Cell {
+fn pace(destination: &Destination) -> StyledLine {
     let over = destination.sustainable_per_second.is_some_and(|bears| destination.connects_per_second > bears);
     vec![(if over { Paint::Warn } else { Paint::Plain }, rate(destination.connects_per_second))]
 }
@@ -246,7 +243,7 @@ pub const TOWARDS: &[Column<Attribution>] = &[
     column!("OLDEST", 8, Right, from 100, |a, _, _| millis(a.oldest_established_seconds.map(|s| s * 1e3)), by |a, b| most_known(a.oldest_established_seconds, b.oldest_established_seconds)),
 ];
 
-fn pid(pid: u32, inferred: bool) -> Cell {
+fn pid(pid: u32, inferred: bool) -> StyledLine {
     let mark = if inferred { "~" } else { "" };
     if pid == 0 { unknown() } else { plain(format!("{mark}{pid}")) }
 }
@@ -271,7 +268,7 @@ pub const FLOWS: &[Column<PortUse>] = &[
     column!("WORKLOAD", 12 + 1, Left, from 0, |p, c, _| owner(p, c).map_or_else(unknown, |owner| plain(c.safe(&owner.workload)))),
 ];
 
-fn owner<'a>(port: &PortUse, context: &Context<'a>) -> Option<&'a Owner> {
+fn owner<'a>(port: &PortUse, context: &CellContext<'a>) -> Option<&'a Owner> {
     context.owners.get(usize::from(port.owner))
 }
 
@@ -335,11 +332,11 @@ fn stay(nanos: u64) -> String {
 }
 
 /// On a logarithmic scale from 1 us to an hour: a state of a millisecond and one of a minute are both to be seen.
-fn dwell_bar(step: &FlowStep, context: &Context<'_>, width: usize) -> Cell {
+fn dwell_bar(step: &FlowStep, context: &CellContext<'_>, width: usize) -> StyledLine {
     const DECADES: f64 = 9.5;
     let Some(dwell) = step.dwell else { return plain(String::new()) };
     let decades = (dwell.max(1) as f64 / 1e3).max(1.0).log10();
     let cells = (0..width).take_while(|&cell| (cell as f64) < decades / DECADES * width as f64).count();
-    let letter = if context.look.unicode { "\u{2501}" } else { "-" };
+    let letter = if context.options.unicode { "\u{2501}" } else { "-" };
     vec![(state_paint(step.state), letter.repeat(cells))]
 }

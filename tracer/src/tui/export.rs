@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::Look;
+use super::RenderOptions;
 use super::app::App;
 use super::render;
-use super::render::table::Whole;
+use super::render::table::TextTable;
 use super::rows::context;
 
 /// Columns and lines of the screen in the file.
@@ -21,9 +21,9 @@ const MAX_ROWS: usize = 2_000;
 const MAX_TRIES: u32 = 100;
 
 /// The file that was written, in the working directory.
-pub fn write(app: &App, look: &Look) -> io::Result<PathBuf> {
-    let text = text(app, look);
-    let time = app.about.clock.date_time(app.frame.snapshot.now, app.zone()).replace(['-', ':'], "").replace(' ', "-");
+pub fn write(app: &App, options: &RenderOptions) -> io::Result<PathBuf> {
+    let text = text(app, options);
+    let time = app.trace.clock.date_time(app.frame.snapshot.now, app.zone()).replace(['-', ':'], "").replace(' ', "-");
     let name = format!("portchurn-{}-{time}", app.page().name());
     for number in 1..MAX_TRIES {
         let name = if number == 1 { format!("{name}.txt") } else { format!("{name}-{number}.txt") };
@@ -45,10 +45,10 @@ pub fn write(app: &App, look: &Look) -> io::Result<PathBuf> {
 }
 
 /// The screen and the tables of the page.
-pub fn text(app: &App, look: &Look) -> String {
-    let look = Look { colour: false, ..look.clone() };
+pub fn text(app: &App, options: &RenderOptions) -> String {
+    let options = RenderOptions { colour: false, ..options.clone() };
     let mut buffer = Buffer::empty(Rect::new(0, 0, SCREEN.0, SCREEN.1));
-    render::draw(app, &look, &mut buffer);
+    render::draw(app, &options, &mut buffer);
     let mut out = screen(&buffer);
     for &pane in app.page().panes() {
         let rows = app.rows.of(pane);
@@ -56,7 +56,7 @@ pub fn text(app: &App, look: &Look) -> String {
             continue;
         }
         out.push('\n');
-        out += &app.rows.visit(app, pane, Whole { rows, context: context(app, &look), limit: MAX_ROWS });
+        out += &app.rows.visit(app, pane, TextTable { rows, context: context(app, &options), limit: MAX_ROWS });
     }
     out
 }

@@ -40,7 +40,7 @@ pub enum Action {
 
 /// Where a key works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum BindingScope {
     Both,
     Live,
     Replay,
@@ -52,13 +52,13 @@ pub struct Binding {
     pub label: &'static str,
     keys: &'static [KeyCode],
     pub action: Action,
-    pub scope: Scope,
+    pub scope: BindingScope,
     pub help: &'static str,
 }
 
 macro_rules! bindings {
     ($($label:literal [$($key:expr),+] $action:expr, $scope:ident, $help:literal;)+) => {
-        &[$(Binding { label: $label, keys: &[$($key),+], action: $action, scope: Scope::$scope, help: $help }),+]
+        &[$(Binding { label: $label, keys: &[$($key),+], action: $action, scope: BindingScope::$scope, help: $help }),+]
     };
 }
 
@@ -105,9 +105,9 @@ pub fn action(key: &KeyEvent, replay: bool) -> Option<Action> {
         return None;
     }
     let here = |scope| match scope {
-        Scope::Both => true,
-        Scope::Live => !replay,
-        Scope::Replay => replay,
+        BindingScope::Both => true,
+        BindingScope::Live => !replay,
+        BindingScope::Replay => replay,
     };
     BINDINGS.iter().find(|binding| here(binding.scope) && binding.keys.contains(&key.code)).map(|found| found.action)
 }
@@ -130,7 +130,7 @@ mod tests {
         for replay in [false, true] {
             let mut seen = Vec::new();
             for binding in BINDINGS {
-                let other = if replay { Scope::Live } else { Scope::Replay };
+                let other = if replay { BindingScope::Live } else { BindingScope::Replay };
                 for key in binding.keys.iter().filter(|_| binding.scope != other) {
                     assert!(!seen.contains(key), "{key:?}");
                     seen.push(*key);

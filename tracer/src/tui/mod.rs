@@ -8,9 +8,9 @@
 //! Not for: conclusions (the tracker's), pacing and privileges (`run`'s).
 
 pub mod app;
+pub mod channel;
 mod columns;
 mod export;
-pub mod feed;
 pub mod keys;
 mod page;
 mod prompt;
@@ -27,7 +27,7 @@ use tracer_core::host::HostFacts;
 
 /// How the view may look on this terminal.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct RenderOptions {
     pub colour: bool,
     /// Blocks, braille and letters beyond ASCII.
     pub unicode: bool,
@@ -35,7 +35,7 @@ pub struct Look {
     pub zone: TimeZone,
 }
 
-impl Look {
+impl RenderOptions {
     /// What the environment says about this terminal. `ascii` = the user asked to be spared.
     pub fn from_env(colour: bool, ascii: bool) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -50,7 +50,7 @@ impl Look {
 
 /// What does not change while one looks.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct TraceInfo {
     pub host: HostFacts,
     pub clock: Clock,
 }

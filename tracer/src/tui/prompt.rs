@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// What the line is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum PromptPurpose {
     Filter,
     /// A time to go to.
     Seek,
@@ -12,11 +12,11 @@ pub enum Purpose {
 
 /// What a key did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Typed {
-    Nothing,
+pub enum PromptResult {
+    Unchanged,
     Changed,
-    Done,
-    Dropped,
+    Submitted,
+    Cancelled,
 }
 
 /// Characters of a line: as long as a filter may be.
@@ -25,7 +25,7 @@ const MAX_CHARS: usize = tracer_core::filter::MAX_FILTER_CHARS;
 /// The line, its cursor, and what is wrong with it.
 #[derive(Clone, Debug)]
 pub struct Prompt {
-    pub purpose: Purpose,
+    pub purpose: PromptPurpose,
     text: Vec<char>,
     cursor: usize,
     /// What is wrong, and at which character (from 0) if that is known.
@@ -33,7 +33,7 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    pub fn new(purpose: Purpose, text: &str) -> Self {
+    pub fn new(purpose: PromptPurpose, text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
         Self { purpose, cursor: text.len(), text, error: None }
     }
@@ -47,12 +47,12 @@ impl Prompt {
         self.cursor
     }
 
-    pub fn key(&mut self, key: &KeyEvent) -> Typed {
+    pub fn key(&mut self, key: &KeyEvent) -> PromptResult {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Enter => return Typed::Done,
-            KeyCode::Esc => return Typed::Dropped,
-            KeyCode::Char('c') if control => return Typed::Dropped,
+            KeyCode::Enter => return PromptResult::Submitted,
+            KeyCode::Esc => return PromptResult::Cancelled,
+            KeyCode::Char('c') if control => return PromptResult::Cancelled,
             KeyCode::Char('u') if control => {
                 self.text.drain(..self.cursor);
                 self.cursor = 0;
@@ -81,14 +81,14 @@ impl Prompt {
                 self.text.insert(self.cursor, c);
                 self.cursor += 1;
             }
-            _ => return Typed::Nothing,
+            _ => return PromptResult::Unchanged,
         }
-        Typed::Changed
+        PromptResult::Changed
     }
 
-    fn go(&mut self, to: usize) -> Typed {
+    fn go(&mut self, to: usize) -> PromptResult {
         self.cursor = to;
-        Typed::Nothing
+        PromptResult::Unchanged
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn typed(keys: &[(KeyCode, KeyModifiers)]) -> String {
-        let mut prompt = Prompt::new(Purpose::Filter, "");
+        let mut prompt = Prompt::new(PromptPurpose::Filter, "");
         for &(code, modifiers) in keys {
             prompt.key(&KeyEvent::new(code, modifiers));
         }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::app::{App, Page, Pane, RowId, Sort};
-use super::columns::{self, Column, Context, HolderRow};
-use super::feed::Frame;
+use super::channel::Frame;
+use super::columns::{self, CellContext, Column, HolderRow};
 use tracer_core::event::FlowKey;
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, FailureRecord, Place, PortUse};
 use tracer_core::tracker::snapshot::{Attribution, Finding, Owner, Workload};
 
 /// A table of any kind, for whoever treats them alike.
-pub trait Visit {
+pub trait TableVisitor {
     type Out;
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> Self::Out;
 }
@@ -38,12 +38,14 @@ impl Rows {
         if let Some(flow) = app.flow_detail() {
             rows.steps.clone_from(&flow.steps);
         }
-        let sieve = app.filter().map(|filter| Sieve::new(&app.frame, filter));
+        let row_filter = app.filter().map(|filter| RowFilter::new(&app.frame, filter));
         for &pane in app.page().panes() {
             let mut shown: Vec<usize> =
                 (0..rows.visit(app, pane, Len)).filter(|&index| belongs(app, pane, index)).collect();
             let all = shown.len();
-            shown.retain(|&index| sieve.as_ref().is_none_or(|sieve| sieve.keeps(app, &rows, pane, index)));
+            shown.retain(|&index| {
+                row_filter.as_ref().is_none_or(|row_filter| row_filter.keeps(app, &rows, pane, index))
+            });
             let sort = app.sort(pane);
             if sort != Sort::default() {
                 rows.visit(app, pane, Sorting { rows: &mut shown, sort });
@@ -64,7 +66,7 @@ impl Rows {
     }
 
     /// All that a table shows, unfiltered, with its columns.
-    pub fn visit<V: Visit>(&self, app: &App, pane: Pane, visitor: V) -> V::Out {
+    pub fn visit<V: TableVisitor>(&self, app: &App, pane: Pane, visitor: V) -> V::Out {
         let snapshot = &app.frame.snapshot;
         match pane {
             Pane::Workloads => visitor.table(&snapshot.workloads, columns::WORKLOADS),
@@ -158,16 +160,16 @@ impl Rows {
     /// A row as one line of text, its cells separated by tabs.
     pub fn text_of(&self, app: &App, pane: Pane, row: usize) -> Option<String> {
         let index = *self.of(pane).get(row)?;
-        let look = super::Look { colour: false, unicode: true, zone: app.zone().clone() };
-        let context = context(app, &look);
+        let options = super::RenderOptions { colour: false, unicode: true, zone: app.zone().clone() };
+        let context = context(app, &options);
         Some(self.visit(app, pane, Line { index, context }))
     }
 }
 
 /// What cells look at.
-pub fn context<'a>(app: &'a App, look: &'a super::Look) -> Context<'a> {
+pub fn context<'a>(app: &'a App, options: &'a super::RenderOptions) -> CellContext<'a> {
     let owners: &[Owner] = destination(app).map_or(&[], |detail| &detail.owners);
-    Context { snapshot: &app.frame.snapshot, owners, about: &app.about, look }
+    CellContext { snapshot: &app.frame.snapshot, owners, trace: &app.trace, options }
 }
 
 /// The workload of this page.
@@ -254,7 +256,7 @@ fn belongs(app: &App, pane: Pane, index: usize) -> bool {
 }
 
 /// What a filter keeps of a frame.
-struct Sieve<'a> {
+struct RowFilter<'a> {
     filter: &'a Filter,
     workloads: FxHashMap<&'a str, &'a Workload>,
     /// Named by something that matches.
@@ -262,19 +264,19 @@ struct Sieve<'a> {
     kept_places: FxHashSet<Place>,
 }
 
-impl<'a> Sieve<'a> {
+impl<'a> RowFilter<'a> {
     fn new(frame: &'a Frame, filter: &'a Filter) -> Self {
         let snapshot = &frame.snapshot;
         let workloads = snapshot.workloads.iter().map(|workload| (&*workload.name, workload)).collect();
-        let mut sieve =
+        let mut row_filter =
             Self { filter, workloads, kept_workloads: FxHashSet::default(), kept_places: FxHashSet::default() };
         for attribution in &snapshot.attributions {
-            if sieve.matches(Subject::from(attribution), &attribution.workload) {
-                sieve.kept_workloads.insert(&attribution.workload);
-                sieve.kept_places.insert(place_of(attribution));
+            if row_filter.matches(Subject::from(attribution), &attribution.workload) {
+                row_filter.kept_workloads.insert(&attribution.workload);
+                row_filter.kept_places.insert(place_of(attribution));
             }
         }
-        sieve
+        row_filter
     }
 
     fn matches(&self, subject: Subject<'_>, workload: &str) -> bool {
@@ -345,7 +347,7 @@ impl<'a> Sieve<'a> {
 
 struct Len;
 
-impl Visit for Len {
+impl TableVisitor for Len {
     type Out = usize;
     fn table<T>(self, items: &[T], _: &'static [Column<T>]) -> usize {
         items.len()
@@ -354,7 +356,7 @@ impl Visit for Len {
 
 struct Sortable;
 
-impl Visit for Sortable {
+impl TableVisitor for Sortable {
     type Out = Vec<usize>;
     fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Vec<usize> {
         columns.iter().enumerate().filter(|(_, column)| column.order.is_some()).map(|(index, _)| index).collect()
@@ -363,7 +365,7 @@ impl Visit for Sortable {
 
 struct Title(usize);
 
-impl Visit for Title {
+impl TableVisitor for Title {
     type Out = Option<&'static str>;
     fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Option<&'static str> {
         columns.get(self.0).map(|column| column.title)
@@ -375,7 +377,7 @@ struct Sorting<'a> {
     sort: Sort,
 }
 
-impl Visit for Sorting<'_> {
+impl TableVisitor for Sorting<'_> {
     type Out = ();
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) {
         let order = self.sort.column.and_then(|column| columns.get(column)).and_then(|column| column.order);
@@ -393,14 +395,14 @@ impl Visit for Sorting<'_> {
 
 struct Line<'a> {
     index: usize,
-    context: Context<'a>,
+    context: CellContext<'a>,
 }
 
-impl Visit for Line<'_> {
+impl TableVisitor for Line<'_> {
     type Out = String;
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> String {
         let Some(item) = items.get(self.index) else { return String::new() };
-        let texts = columns.iter().filter(|column| column.place != columns::Place::Picture);
+        let texts = columns.iter().filter(|column| column.align != columns::Alignment::Picture);
         let cells = texts.map(|column| {
             let cell = (column.cell)(item, &self.context, usize::from(column.width));
             cell.into_iter().map(|(_, text)| text).collect::<String>().trim().to_owned()

@@ -16,8 +16,8 @@ use ratatui::layout::Rect;
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::app::App;
-use super::feed::{Frame, Viewer};
-use super::{About, Look, render, terminal};
+use super::channel::{Frame, Viewer};
+use super::{RenderOptions, TraceInfo, render, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Ktime, Netns, TcpState};
 use tracer_core::host::HostFacts;
@@ -142,23 +142,23 @@ fn full_range() -> DestinationDetail {
 /// A screen without a terminal.
 pub struct Screen {
     app: App,
-    look: Look,
+    options: RenderOptions,
     buffer: Buffer,
 }
 
 impl Screen {
     pub fn new(width: u16, height: u16) -> Self {
-        let about = About { host: HostFacts::default(), clock: Clock::new(Ktime(0), 1_700_000_000_000_000_000) };
-        let look = Look { colour: true, unicode: true, zone: TimeZone::UTC };
-        let app = App::new(about, TimeZone::UTC, None, String::new());
-        Self { app, look, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
+        let trace = TraceInfo { host: HostFacts::default(), clock: Clock::new(Ktime(0), 1_700_000_000_000_000_000) };
+        let options = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
+        let app = App::new(trace, TimeZone::UTC, None, String::new());
+        Self { app, options, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
     }
 
     /// Shows what is behind the filter text, as if typed.
     pub fn filter(&mut self, text: &str) -> Result<(), tracer_core::filter::FilterError> {
-        let about = self.app.about.clone();
+        let trace = self.app.trace.clone();
         let filter = tracer_core::filter::Filter::parse(text)?;
-        self.app = App::new(about, TimeZone::UTC, Some(filter), text.to_owned());
+        self.app = App::new(trace, TimeZone::UTC, Some(filter), text.to_owned());
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Screen {
     pub fn show(&mut self, frame: Arc<Frame>) {
         self.app.accept(frame);
         self.buffer.reset();
-        let drawn = render::draw(&self.app, &self.look, &mut self.buffer);
+        let drawn = render::draw(&self.app, &self.options, &mut self.buffer);
         self.app.drawn(drawn.hits);
     }
 
@@ -196,14 +196,14 @@ pub fn answer(
     keys: Receiver<(Event, Instant)>,
     answered: impl FnMut(Duration),
 ) -> io::Result<()> {
-    let Screen { app, look, .. } = Screen::new(size.0, size.1);
+    let Screen { app, options, .. } = Screen::new(size.0, size.1);
     let taken = Cell::new(None);
     let out = Output { taken: &taken, answered };
     let viewport = Viewport::Fixed(Rect::new(0, 0, size.0, size.1));
     let terminal = Terminal::with_options(CrosstermBackend::new(out), TerminalOptions { viewport })?;
     let (over, next) = (Cell::new(false), None);
     let keys = Keys { pressed: keys, next, taken: &taken, over: &over };
-    terminal::show(viewer, app, &look, terminal, keys, || !over.get())
+    terminal::show(viewer, app, &options, terminal, keys, || !over.get())
 }
 
 struct Keys<'a> {

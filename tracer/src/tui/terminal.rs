@@ -17,8 +17,8 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 
 use super::app::{App, Effect};
-use super::feed::Viewer;
-use super::{Look, export, render};
+use super::channel::Viewer;
+use super::{RenderOptions, export, render};
 
 /// New frames are drawn at most this often: nobody reads faster, and ssh lines are narrow.
 const FRAME_EVERY: Duration = Duration::from_millis(100);
@@ -102,17 +102,17 @@ impl Input for Keyboard {
 ///
 /// # Errors
 /// The terminal cannot be read or written.
-pub fn run(viewer: &Viewer, app: App, look: &Look) -> io::Result<()> {
+pub fn run(viewer: &Viewer, app: App, options: &RenderOptions) -> io::Result<()> {
     let _guard = Guard::take()?;
     let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-    show(viewer, app, look, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
+    show(viewer, app, options, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
 }
 
 /// The same on any terminal, while `ours` says that it is ours.
 pub(super) fn show<W: Write>(
     viewer: &Viewer,
     mut app: App,
-    look: &Look,
+    options: &RenderOptions,
     mut terminal: Terminal<CrosstermBackend<W>>,
     mut keys: impl Input,
     ours: impl Fn() -> bool,
@@ -125,10 +125,10 @@ pub(super) fn show<W: Write>(
                 let effects = input(&mut app, &keys.read()?);
                 pending.key = true;
                 for effect in effects {
-                    if matches!(effect, Effect::Order(_)) {
+                    if matches!(effect, Effect::ViewOrder(_)) {
                         pending.answered_by = Some(Instant::now() + ANSWER_WITHIN);
                     }
-                    if carry_out(effect, &mut app, viewer, look)? {
+                    if carry_out(effect, &mut app, viewer, options)? {
                         return Ok(());
                     }
                 }
@@ -144,7 +144,7 @@ pub(super) fn show<W: Write>(
             return Ok(());
         }
         if pending.due(drawn, Instant::now()).is_some_and(|due| due <= Instant::now()) {
-            draw(&mut terminal, &mut app, look)?;
+            draw(&mut terminal, &mut app, options)?;
             drawn = Instant::now();
             pending = Pending { frame: false, key: false, ..pending };
         }
@@ -182,10 +182,14 @@ impl Pending {
     }
 }
 
-fn draw<W: Write>(terminal: &mut Terminal<CrosstermBackend<W>>, app: &mut App, look: &Look) -> io::Result<()> {
-    let mut drawn = render::Drawn::default();
+fn draw<W: Write>(
+    terminal: &mut Terminal<CrosstermBackend<W>>,
+    app: &mut App,
+    options: &RenderOptions,
+) -> io::Result<()> {
+    let mut drawn = render::ScreenLayout::default();
     terminal.draw(|frame| {
-        drawn = render::draw(app, look, frame.buffer_mut());
+        drawn = render::draw(app, options, frame.buffer_mut());
         if let Some(cursor) = drawn.cursor {
             frame.set_cursor_position(cursor);
         }
@@ -203,16 +207,16 @@ fn input(app: &mut App, event: &Event) -> Vec<Effect> {
 }
 
 /// True if it was to quit.
-fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, look: &Look) -> io::Result<bool> {
+fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: &RenderOptions) -> io::Result<bool> {
     match effect {
         Effect::Quit => return Ok(true),
-        Effect::Order(order) => {
+        Effect::ViewOrder(order) => {
             if !viewer.order(order) {
                 app.message = Some("busy: press the key again".into());
             }
         }
         Effect::Export => {
-            app.message = Some(match export::write(app, look) {
+            app.message = Some(match export::write(app, options) {
                 Ok(path) => format!("written: {}", path.display()),
                 Err(error) => format!("not written: {error}"),
             });

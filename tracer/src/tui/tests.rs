@@ -12,8 +12,8 @@ use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 
 use super::app::{App, Effect};
-use super::feed::{Frame, Recording, Replay, Speed, Status};
-use super::{About, Look, render};
+use super::channel::{Frame, RecordingStatus, ReplayStatus, Speed, Status};
+use super::{RenderOptions, TraceInfo, render};
 use tracer_core::event::{Endpoint, FlowKey, Ktime, TcpState};
 use tracer_core::host::HostFacts;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
@@ -23,8 +23,8 @@ use tracer_core::tracker::snapshot::detail::{
 };
 use tracer_core::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
-const UNICODE: Look = Look { colour: true, unicode: true, zone: TimeZone::UTC };
-const ASCII: Look = Look { colour: false, unicode: false, zone: TimeZone::UTC };
+const UNICODE: RenderOptions = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
+const ASCII: RenderOptions = RenderOptions { colour: false, unicode: false, zone: TimeZone::UTC };
 
 fn place() -> Place {
     Place { netns: NETNS, local_addr: addr("10.66.0.1"), remote_addr: addr("10.66.0.2"), remote_port: 8443 }
@@ -144,17 +144,17 @@ fn details(snapshot: &Snapshot) -> Details {
 /// A view that has been shown this.
 struct Stage {
     app: App,
-    look: Look,
+    options: RenderOptions,
     size: (u16, u16),
 }
 
 impl Stage {
     fn new(snapshot: Snapshot, host: HostFacts) -> Self {
-        let about = About { host, clock: sample::clock() };
-        let mut app = App::new(about, TimeZone::UTC, None, String::new());
+        let trace = TraceInfo { host, clock: sample::clock() };
+        let mut app = App::new(trace, TimeZone::UTC, None, String::new());
         let details = if snapshot.generation == 0 { Details::default() } else { details(&snapshot) };
         app.accept(Arc::new(Frame { snapshot, details, status: Status::default() }));
-        Self { app, look: UNICODE, size: (80, 24) }
+        Self { app, options: UNICODE, size: (80, 24) }
     }
 
     fn exhaustion() -> Self {
@@ -177,8 +177,8 @@ impl Stage {
         self
     }
 
-    fn look(mut self, look: Look) -> Self {
-        self.look = look;
+    fn options(mut self, options: RenderOptions) -> Self {
+        self.options = options;
         self
     }
 
@@ -194,8 +194,8 @@ impl Stage {
 
     fn buffer(&mut self) -> Buffer {
         let mut terminal = Terminal::new(TestBackend::new(self.size.0, self.size.1)).expect("a fake terminal");
-        let mut drawn = render::Drawn::default();
-        terminal.draw(|frame| drawn = render::draw(&self.app, &self.look, frame.buffer_mut())).expect("drawn");
+        let mut drawn = render::ScreenLayout::default();
+        terminal.draw(|frame| drawn = render::draw(&self.app, &self.options, frame.buffer_mut())).expect("drawn");
         self.app.drawn(drawn.hits);
         terminal.backend().buffer().clone()
     }
@@ -213,7 +213,7 @@ impl Stage {
 fn replay_status() -> Status {
     let at = |seconds: u64| START.plus(seconds * SECOND);
     Status {
-        replay: Some(Replay {
+        replay: Some(ReplayStatus {
             start: START,
             end: at(120),
             speed: Speed::Times(10.0),
@@ -227,6 +227,6 @@ fn replay_status() -> Status {
 }
 
 fn recording_status() -> Status {
-    let recording = Recording { path: "incident.arrow".into(), since: START, bytes: 3_140_000 };
+    let recording = RecordingStatus { path: "incident.arrow".into(), since: START, bytes: 3_140_000 };
     Status { recording: Some(recording), ..Status::default() }
 }

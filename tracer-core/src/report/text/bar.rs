@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::TcpState;
-use crate::layout::text_page::Paint;
+use crate::layout::text::Paint;
 
 /// Cells of a bar, without its brackets: two 32-bit numbers of ports fit beside it.
 pub const CELLS: u32 = 44;

@@ -8,7 +8,8 @@ use super::bar::{self, Groups};
 use super::{Context, WHO_PROCESSES, WHO_WORKLOADS, failures};
 use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
-use crate::layout::text_page::{Paint, TextPage, left};
+use crate::layout::text::{Paint, left};
+use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Attribution, Destination, Failure, Ports};
 
 /// Columns of the first column of the table of holders and victims.
@@ -176,7 +177,7 @@ fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
     let room = WHO - word.len() - 2;
     let time_wait = role.processes.iter().fold(0_u64, |sum, process| sum.saturating_add(process.time_wait.now));
     let time_wait = if role.processes.is_empty() { "-".into() } else { short(time_wait) };
-    let name = crate::layout::text_page::cut(&page.safe(name), room);
+    let name = crate::layout::text::cut(&page.safe(name), room);
     let label = left(&format!("{name} {word}"), WHO);
     let (bold, role_word) = label.split_at(name.len());
     let numbers = format!("{:>7}{:>10}{:>10}", short(u64::from(role.ports)), short(role.failed), time_wait);

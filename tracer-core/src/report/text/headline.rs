@@ -4,7 +4,8 @@ use super::destination::{self, exhaustion, occupancy};
 use super::{Context, exhausted, in_trouble};
 use crate::event::Ktime;
 use crate::layout::human::{number, plural, rate};
-use crate::layout::text_page::{Paint, TextPage};
+use crate::layout::text::Paint;
+use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Destination, Finding, Severity};
 
 /// A failure this close to the end of the window is still going on.

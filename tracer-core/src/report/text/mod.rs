@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::event::{Ktime, Netns};
 use crate::host::HostFacts;
 use crate::layout::human;
-use crate::layout::text_page::{Paint, TextPage};
+use crate::layout::text::Paint;
+use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};
 
 /// Destinations told in full; more than these nobody reads at night, and JSON has them all.

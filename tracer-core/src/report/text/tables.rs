@@ -2,7 +2,8 @@
 
 use super::{Context, WORKLOADS};
 use crate::layout::human::{brief, number, plural, rate, seconds, short};
-use crate::layout::text_page::{Paint, TextPage, left};
+use crate::layout::text::{Paint, left};
+use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Advice, Snapshot};
 
 /// Columns of a workload's name.

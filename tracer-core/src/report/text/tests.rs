@@ -1,4 +1,4 @@
-use crate::layout::text_page::without_colour;
+use crate::layout::text::without_colour;
 use unicode_width::UnicodeWidthStr;
 
 use super::*;

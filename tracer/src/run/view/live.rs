@@ -18,8 +18,8 @@ use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
 use crate::run::{output, stream};
-use crate::tui::About;
-use crate::tui::feed::{Order, Publisher, Recording, Status};
+use crate::tui::TraceInfo;
+use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
@@ -41,12 +41,12 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
         return stream(&stream_args, filter.as_ref());
     }
     let live = LiveTrace::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
-    let about = About { host: live.host().clone(), clock: live.clock };
-    let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
+    let trace = TraceInfo { host: live.host().clone(), clock: live.clock };
+    let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
     let header = live.header();
     let (baseline_requests, clock) = (live.baseline_requests(), live.clock);
     let mut told = None;
-    run(app, &look, |publisher| {
+    run(app, &options, |publisher| {
         let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
         live.run_with(None, None, None, |tracker, tee| controller.on_batch(tracker, tee))?;
         told = controller.finish()?;
@@ -68,7 +68,7 @@ struct LiveController {
     header: Header,
     baseline_requests: mpsc::Sender<BaselineRequest>,
     clock: Clock,
-    recording: Option<(Recorder, Recording)>,
+    recording: Option<(Recorder, RecordingStatus)>,
     /// Its tee is gone; what it was fed is still being written.
     ending: Option<Recorder>,
     note: Option<Arc<str>>,
@@ -104,9 +104,11 @@ impl LiveController {
         while let Some(order) = self.publisher.order() {
             asked = true;
             match order {
-                Order::Look(wish) => self.schedule.wish = wish,
-                Order::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker, tee),
-                Order::Record(false) => self.stop(tracker, tee),
+                ViewOrder::Details(wish) => self.schedule.wish = wish,
+                ViewOrder::Record(true) if self.recording.is_none() && self.ending.is_none() => {
+                    self.record(tracker, tee)
+                }
+                ViewOrder::Record(false) => self.stop(tracker, tee),
                 // Of a replay.
                 _ => {}
             }
@@ -123,7 +125,7 @@ impl LiveController {
     }
 
     fn status(&mut self) -> Status {
-        let recording = self.recording.as_ref().map(|(recorder, recording)| Recording {
+        let recording = self.recording.as_ref().map(|(recorder, recording)| RecordingStatus {
             bytes: recorder.progress.bytes.load(Ordering::Relaxed),
             ..recording.clone()
         });
@@ -141,7 +143,7 @@ impl LiveController {
                 *tee = Some(started);
                 let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
                 self.note = Some(format!("recording into {path}").into());
-                self.recording = Some((recorder, Recording { path, since: tracker.now(), bytes: 0 }));
+                self.recording = Some((recorder, RecordingStatus { path, since: tracker.now(), bytes: 0 }));
             }
             Err(error) => self.note = Some(format!("not recording: {error:#}").into()),
         }

@@ -19,8 +19,8 @@ pub use replay::replay;
 use super::{output, stderr_log};
 use crate::cli::ScreenArgs;
 use crate::tui::app::App;
-use crate::tui::feed::{self, Frame, Publisher, Status};
-use crate::tui::{About, Look, terminal};
+use crate::tui::channel::{self, Frame, Publisher, Status};
+use crate::tui::{RenderOptions, TraceInfo, terminal};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
@@ -32,20 +32,20 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A frame of a huge table costs more: at most one part in so many of the time goes into frames.
 const COST_FACTOR: u32 = 10;
 
-fn screen(about: About, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, Look) {
-    let look = Look::from_env(output::colour(), args.ascii);
-    (App::new(about, TimeZone::system(), filter, text), look)
+fn screen(trace: TraceInfo, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, RenderOptions) {
+    let options = RenderOptions::from_env(output::colour(), args.ascii);
+    (App::new(trace, TimeZone::system(), filter, text), options)
 }
 
 /// Runs `publish` on this thread and the screen on another, until either ends.
-fn run(app: App, look: &Look, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
-    let (publisher, viewer) = feed::feed();
+fn run(app: App, options: &RenderOptions, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
+    let (publisher, viewer) = channel::channel();
     let _held = stderr_log::HeldLines::begin();
     std::thread::scope(|scope| {
         let screen = std::thread::Builder::new()
             .name("screen".into())
             // The viewer goes with the thread, which tells the other side.
-            .spawn_scoped(scope, move || terminal::run(&viewer, app, look))
+            .spawn_scoped(scope, move || terminal::run(&viewer, app, options))
             .context("starting the screen's thread")?;
         let published = publish(publisher);
         // On a terminal that has hung up, the library that reads keys may never come back; everything else is done.

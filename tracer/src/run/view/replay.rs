@@ -17,8 +17,8 @@ use super::checkpoints::Checkpoints;
 use super::{FrameSchedule, run, screen};
 use crate::cli::ReplayArgs;
 use crate::run::signals;
-use crate::tui::About;
-use crate::tui::feed::{self, Order, Publisher, Speed, Status};
+use crate::tui::TraceInfo;
+use crate::tui::channel::{self, Publisher, Speed, Status, ViewOrder};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::host::HostFacts;
@@ -50,8 +50,8 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
         return crate::run::replay::run(args, filter.as_ref());
     }
     let mut player = Player::open(args)?;
-    let about = About { host: HostFacts::from(&player.replay.header().host), clock: player.replay.clock() };
-    let (app, look) = screen(about, &args.screen, filter, args.filter.join(" "));
+    let trace = TraceInfo { host: HostFacts::from(&player.replay.header().host), clock: player.replay.clock() };
+    let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
     let asked = AtomicBool::new(false);
     let (done, over) = oneshot::channel();
     std::thread::scope(|scope| {
@@ -63,7 +63,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
             waited
         });
         let signals = signals.context("starting the thread that waits for signals")?;
-        run(app, &look, |publisher| player.play(&publisher, &asked))?;
+        run(app, &options, |publisher| player.play(&publisher, &asked))?;
         drop(done);
         signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
     })?;
@@ -175,7 +175,7 @@ impl<'a> Player<'a> {
     }
 
     fn status(&mut self) -> Status {
-        let replay = feed::Replay {
+        let replay = channel::ReplayStatus {
             start: self.start,
             end: if self.end_known { self.end } else { self.tracker.now() },
             speed: self.speed,
@@ -187,42 +187,42 @@ impl<'a> Player<'a> {
         Status { recording: None, replay: Some(replay), note: self.note.take() }
     }
 
-    fn handle_order(&mut self, order: Order) -> Result<()> {
+    fn handle_order(&mut self, order: ViewOrder) -> Result<()> {
         let now = self.tracker.now();
         match order {
-            Order::Look(wish) => self.schedule.wish = wish,
-            Order::Pause(paused) => {
+            ViewOrder::Details(wish) => self.schedule.wish = wish,
+            ViewOrder::Pause(paused) => {
                 self.paused = paused;
                 if !paused && self.ended {
                     self.note = Some(THE_END.into());
                 }
             }
-            Order::Speed(speed) => {
+            ViewOrder::Speed(speed) => {
                 self.speed = speed;
                 self.pacer = Pacer::new(match speed {
                     Speed::Times(times) => Factor::Times(times),
                     Speed::Max => Factor::Max,
                 });
             }
-            Order::Step(seconds) => {
+            ViewOrder::Step(seconds) => {
                 self.paused = true;
                 let by = seconds.unsigned_abs().saturating_mul(SECOND);
                 let to = if seconds < 0 { Ktime(now.0.saturating_sub(by)) } else { now.plus(by) };
                 self.go(to.max(self.start))?;
             }
-            Order::Seek(to) => {
+            ViewOrder::Seek(to) => {
                 // Who goes back from the end, or at a speed that would be at the end again at once, wants to look around there.
                 self.paused |= self.ended || self.speed == Speed::Max;
                 self.go(to)?;
             }
-            Order::NextMark if !self.ended => {
+            ViewOrder::NextMark if !self.ended => {
                 self.tracker.drain_notices();
                 let findings = marks(&self.tracker.snapshot().findings);
                 self.target = Some(SeekTarget::Mark(Marks { findings, looked: now }));
             }
-            Order::NextMark => self.note = Some(THE_END.into()),
+            ViewOrder::NextMark => self.note = Some(THE_END.into()),
             // A recording of a recording is a copy.
-            Order::Record(_) => {}
+            ViewOrder::Record(_) => {}
         }
         self.pacer.start(self.tracker.now(), Instant::now());
         Ok(())

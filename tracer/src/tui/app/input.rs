@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::{App, Effect, Overlay, Page, Sort, seek};
-use crate::tui::feed::Order;
+use super::{App, Effect, Overlay, Page, Sort, time_input};
+use crate::tui::channel::ViewOrder;
 use crate::tui::keys::{self, Action};
-use crate::tui::prompt::{Prompt, Purpose, Typed};
+use crate::tui::prompt::{Prompt, PromptPurpose, PromptResult};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
 
@@ -89,7 +89,7 @@ impl App {
         }
         if wish != self.wish {
             self.wish = wish.clone();
-            effects.push(Effect::Order(Order::Look(wish)));
+            effects.push(Effect::ViewOrder(ViewOrder::Details(wish)));
         }
         effects
     }
@@ -114,20 +114,20 @@ impl App {
             }
             Action::Filter => {
                 self.before = (self.filter.clone(), self.filter_text.clone());
-                self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Filter, &self.filter_text)));
+                self.overlay = Some(Overlay::Prompt(Prompt::new(PromptPurpose::Filter, &self.filter_text)));
             }
-            Action::Seek => self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Seek, ""))),
+            Action::Seek => self.overlay = Some(Overlay::Prompt(Prompt::new(PromptPurpose::Seek, ""))),
             Action::Help => self.overlay = Some(Overlay::Help(0)),
             Action::Pause => return self.pause(),
             Action::Slower | Action::Faster => {
                 if let Some(replay) = &self.newest().status.replay {
-                    return order(Order::Speed(replay.speed.next(action == Action::Faster)));
+                    return order(ViewOrder::Speed(replay.speed.next(action == Action::Faster)));
                 }
             }
-            Action::StepBack => return order(Order::Step(-1)),
-            Action::StepForward => return order(Order::Step(1)),
-            Action::NextMark => return order(Order::NextMark),
-            Action::Record => return order(Order::Record(self.newest().status.recording.is_none())),
+            Action::StepBack => return order(ViewOrder::Step(-1)),
+            Action::StepForward => return order(ViewOrder::Step(1)),
+            Action::NextMark => return order(ViewOrder::NextMark),
+            Action::Record => return order(ViewOrder::Record(self.newest().status.recording.is_none())),
             Action::Export => return vec![Effect::Export],
             Action::Copy => return self.copy(),
             Action::Quit => return self.quit(),
@@ -137,7 +137,7 @@ impl App {
 
     fn pause(&mut self) -> Vec<Effect> {
         if let Some(replay) = &self.frame.status.replay {
-            return order(Order::Pause(!replay.paused));
+            return order(ViewOrder::Pause(!replay.paused));
         }
         self.frozen = !self.frozen;
         if let Some(later) = self.later.take().filter(|_| !self.frozen) {
@@ -183,25 +183,27 @@ impl App {
     fn prompt_key(&mut self, mut prompt: Prompt, key: &KeyEvent) -> Vec<Effect> {
         let typed = prompt.key(key);
         match (prompt.purpose, typed) {
-            (Purpose::Filter, Typed::Changed) => {
+            (PromptPurpose::Filter, PromptResult::Changed) => {
                 self.filter_as_typed(&mut prompt);
                 self.overlay = Some(Overlay::Prompt(prompt));
             }
-            (Purpose::Filter, Typed::Done) if prompt.error.is_none() => self.filter_text = prompt.text(),
-            (Purpose::Filter, Typed::Dropped) => {
+            (PromptPurpose::Filter, PromptResult::Submitted) if prompt.error.is_none() => {
+                self.filter_text = prompt.text()
+            }
+            (PromptPurpose::Filter, PromptResult::Cancelled) => {
                 (self.filter, self.filter_text) = std::mem::take(&mut self.before);
                 self.refresh();
             }
-            (Purpose::Seek, Typed::Done) => match seek::instant(&prompt.text(), self) {
-                Ok(at) => return order(Order::Seek(at)),
+            (PromptPurpose::Seek, PromptResult::Submitted) => match time_input::instant(&prompt.text(), self) {
+                Ok(at) => return order(ViewOrder::Seek(at)),
                 Err(error) => {
                     prompt.error = Some((error, None));
                     self.overlay = Some(Overlay::Prompt(prompt));
                 }
             },
-            (Purpose::Seek, Typed::Dropped) => {}
-            (_, Typed::Nothing | Typed::Changed | Typed::Done) => {
-                if typed == Typed::Changed {
+            (PromptPurpose::Seek, PromptResult::Cancelled) => {}
+            (_, PromptResult::Unchanged | PromptResult::Changed | PromptResult::Submitted) => {
+                if typed == PromptResult::Changed {
                     prompt.error = None;
                 }
                 self.overlay = Some(Overlay::Prompt(prompt));
@@ -233,6 +235,6 @@ impl App {
     }
 }
 
-fn order(order: Order) -> Vec<Effect> {
-    vec![Effect::Order(order)]
+fn order(order: ViewOrder) -> Vec<Effect> {
+    vec![Effect::ViewOrder(order)]
 }

@@ -1,8 +1,8 @@
 //! Occupancy of a destination as a bar: what holds the ports, and where the present rate leads to.
 
-use crate::tui::columns::{Cell, Context};
+use crate::tui::columns::CellContext;
 use tracer_core::event::TcpState;
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
 use tracer_core::tracker::snapshot::Destination;
 
 /// Letters of a bar: established, `TIME_WAIT`, other, free. The same as the report's.
@@ -28,7 +28,7 @@ pub fn settles_at(destination: &Destination) -> Option<f64> {
 
 /// The bar in pieces, `width` columns with its brackets. Whatever is not zero shows in at least one cell; `|` marks where the
 /// present rate settles, `>` in place of the closing bracket that this lies beyond.
-pub fn bar(destination: &Destination, width: usize, unicode: bool) -> Cell {
+pub fn bar(destination: &Destination, width: usize, unicode: bool) -> StyledLine {
     let cells = width.saturating_sub(2);
     if destination.ports.capacity.is_none() || cells == 0 {
         return vec![(Paint::Dim, format!("[{}]", " ".repeat(cells)))];
@@ -50,24 +50,12 @@ pub fn bar(destination: &Destination, width: usize, unicode: bool) -> Cell {
     let end = if settles.is_some_and(|share| share >= 1.0) { (Paint::Bad, '>') } else { (Paint::Plain, ']') };
     row.insert(0, (Paint::Plain, '['));
     row.push(end);
-    merge(row)
+    styled_letters(row)
 }
 
 /// For a table.
-pub fn cell(destination: &Destination, context: &Context<'_>, width: usize) -> Cell {
-    bar(destination, width, context.look.unicode)
-}
-
-/// Neighbours of one look become one piece.
-pub fn merge(row: Vec<(Paint, char)>) -> Cell {
-    let mut pieces: Cell = Vec::new();
-    for (paint, letter) in row {
-        match pieces.last_mut() {
-            Some((last, text)) if *last == paint => text.push(letter),
-            _ => pieces.push((paint, letter.into())),
-        }
-    }
-    pieces
+pub fn cell(destination: &Destination, context: &CellContext<'_>, width: usize) -> StyledLine {
+    bar(destination, width, context.options.unicode)
 }
 
 /// Divides `cells` in proportion: every part gets its whole share, at least 1 if it is not 0; the largest part evens out.

@@ -5,10 +5,10 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::Canvas;
 use crate::tui::app::{App, Page, Pane};
-use crate::tui::columns::{Cell, endpoint};
-use crate::tui::feed::Replay;
+use crate::tui::channel::ReplayStatus;
+use crate::tui::columns::endpoint;
 use tracer_core::layout::human::{rate, seconds, short};
-use tracer_core::layout::text_page::{Paint, cut};
+use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
 /// Draws them; the lines used.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
@@ -25,10 +25,10 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
 
 /// Host, tier, events, loss at the left; recording, pause and time at the right.
 fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let (newest, host) = (app.newest(), &app.about.host);
+    let (newest, host) = (app.newest(), &app.trace.host);
     let events = &newest.snapshot.events;
     let lost = events.lost.total().saturating_add(events.skipped);
-    let mut left: Cell = vec![(Paint::Strong, "portchurn ".into())];
+    let mut left: StyledLine = vec![(Paint::Strong, "portchurn ".into())];
     if lost > 0 {
         // First, so that no terminal is too narrow for it.
         left.push((Paint::Bad, format!("LOST {}  ", short(lost))));
@@ -53,9 +53,9 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     canvas.pieces(Rect { x: area.x + start, width: area.width - start, ..area }, area.y, &right);
 }
 
-fn right(app: &App) -> Cell {
+fn right(app: &App) -> StyledLine {
     let newest = app.newest();
-    let mut right: Cell = Vec::new();
+    let mut right: StyledLine = Vec::new();
     if let Some(recording) = &newest.status.recording {
         let lasted = seconds(newest.snapshot.now.seconds_since(recording.since).floor());
         right.push((Paint::Bad, format!("REC {lasted} {}", bytes(recording.bytes))));
@@ -65,7 +65,7 @@ fn right(app: &App) -> Cell {
         right.push((Paint::Warn, "PAUSED".into()));
         right.push((Paint::Plain, "  ".into()));
     }
-    let (clock, now) = (&app.about.clock, app.frame.snapshot.now);
+    let (clock, now) = (&app.trace.clock, app.frame.snapshot.now);
     if newest.snapshot.generation == 0 {
         right.push((Paint::Dim, "waiting for the first events".into()));
     } else {
@@ -110,7 +110,7 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         x += width + 1;
     }
     let rest = Rect { x, width: (area.x + area.width).saturating_sub(x), ..area };
-    let mut pieces: Cell = Vec::new();
+    let mut pieces: StyledLine = Vec::new();
     match app.page() {
         Page::Workload(name) => pieces.push((Paint::Plain, format!("> {}", canvas.safe(name)))),
         Page::Destination(place) => {
@@ -127,7 +127,7 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
 }
 
 /// Where a replay is: a line from begin to end with its gaps, and how fast it runs.
-fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
+fn position(canvas: &mut Canvas<'_>, app: &App, replay: &ReplayStatus, area: Rect) {
     let now = app.newest().snapshot.now;
     let at = seconds(now.seconds_since(replay.start).floor());
     let length = seconds(replay.end.seconds_since(replay.start).floor());
@@ -146,11 +146,11 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &Replay, area: Rect) {
     let paint = if replay.paused { Paint::Warn } else { Paint::Strong };
     canvas.text(area.x, area.y, taken, paint, &label);
     let line = Rect { x: area.x + taken, width: area.width - taken, ..area };
-    canvas.pieces(line, area.y, &track(replay, now, usize::from(line.width), canvas.look.unicode));
+    canvas.pieces(line, area.y, &track(replay, now, usize::from(line.width), canvas.options.unicode));
 }
 
 /// `[====|..xx..]`: passed, here, to come, gaps.
-fn track(replay: &Replay, now: tracer_core::event::Ktime, width: usize, unicode: bool) -> Cell {
+fn track(replay: &ReplayStatus, now: tracer_core::event::Ktime, width: usize, unicode: bool) -> StyledLine {
     let cells = width.saturating_sub(2);
     let length = replay.end.since(replay.start).max(1);
     let cell_of = |at: tracer_core::event::Ktime| {
@@ -173,7 +173,7 @@ fn track(replay: &Replay, now: tracer_core::event::Ktime, width: usize, unicode:
     }
     row.insert(0, (Paint::Plain, '['));
     row.push((Paint::Plain, ']'));
-    super::bar::merge(row)
+    styled_letters(row)
 }
 
 /// What was just done, or the keys that matter here.

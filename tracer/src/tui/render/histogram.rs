@@ -1,9 +1,8 @@
 //! A distribution as a picture: one line where there is no room, else a line per bucket.
 
 use super::spark;
-use crate::tui::columns::Cell;
 use tracer_core::layout::human::{brief, short};
-use tracer_core::layout::text_page::{Paint, left};
+use tracer_core::layout::text::{Paint, StyledLine, left};
 use tracer_core::tracker::snapshot::detail::DurationHistogram;
 
 /// `p50 2.1 ms  p99 8.4 ms  max 17 ms  n 2,561`.
@@ -20,7 +19,7 @@ pub fn summary(shape: &DurationHistogram) -> String {
 }
 
 /// `label  0.2 ms ..:#: 20 ms  p50 ...`.
-pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> Cell {
+pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> StyledLine {
     let mut cell = vec![(Paint::Dim, left(label, 14))];
     let (Some(first), Some(last)) = (shape.buckets.first(), shape.buckets.last()) else {
         cell.push((Paint::Dim, "none yet".into()));
@@ -35,7 +34,7 @@ pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> Cell {
 }
 
 /// A heading and a line per bucket, `height` lines at the most; buckets beyond are left out at the upper end, which is said.
-pub fn lines(label: &str, shape: &DurationHistogram, width: usize, height: usize, unicode: bool) -> Vec<Cell> {
+pub fn lines(label: &str, shape: &DurationHistogram, width: usize, height: usize, unicode: bool) -> Vec<StyledLine> {
     let mut lines = vec![vec![(Paint::Strong, format!("{label}  ")), (Paint::Dim, summary(shape))]];
     let room = height.saturating_sub(1);
     let most = shape.buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0);

@@ -12,10 +12,9 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::app::{App, Hits, Page};
-use super::{Look, views};
-use crate::tui::columns::Cell;
-use tracer_core::layout::text_page::{Paint, cut};
+use super::app::{App, HitMap, Page};
+use super::{RenderOptions, views};
+use tracer_core::layout::text::{Paint, StyledLine, cut};
 
 /// Below this nothing can be told.
 pub const MIN_WIDTH: u16 = 60;
@@ -24,8 +23,8 @@ pub const MIN_HEIGHT: u16 = 15;
 /// Where things are drawn, and how.
 pub struct Canvas<'a> {
     pub buffer: &'a mut Buffer,
-    pub look: &'a Look,
-    pub hits: Hits,
+    pub options: &'a RenderOptions,
+    pub hits: HitMap,
     /// Where the terminal's cursor belongs, if something is being typed.
     pub cursor: Option<Position>,
 }
@@ -34,7 +33,7 @@ impl Canvas<'_> {
     pub fn style(&self, paint: Paint) -> Style {
         let style = Style::new();
         // The terminal's own sixteen colours, never a background: they are readable on light and on dark.
-        let colour = |colour: Color| if self.look.colour { style.fg(colour) } else { style };
+        let colour = |colour: Color| if self.options.colour { style.fg(colour) } else { style };
         match paint {
             Paint::Plain => style,
             Paint::Strong => style.add_modifier(Modifier::BOLD),
@@ -57,7 +56,7 @@ impl Canvas<'_> {
     }
 
     /// Pieces one behind the other from `x`, cut at the end of `area`; how wide they came out.
-    pub fn pieces(&mut self, area: Rect, y: u16, pieces: &Cell) -> u16 {
+    pub fn pieces(&mut self, area: Rect, y: u16, pieces: &StyledLine) -> u16 {
         let mut room = usize::from(area.width);
         let mut x = area.x;
         if y >= area.bottom() {
@@ -77,11 +76,11 @@ impl Canvas<'_> {
     }
 
     /// A sentence behind a label, over as many lines as it needs.
-    pub fn wrapped(width: u16, label: &Cell, paint: Paint, text: &str) -> Vec<Cell> {
+    pub fn wrapped(width: u16, label: &StyledLine, paint: Paint, text: &str) -> Vec<StyledLine> {
         let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
         let room = usize::from(width).saturating_sub(label_width).max(1);
         let lines = textwrap::wrap(text, wrapping(room));
-        let indent: Cell = vec![(Paint::Plain, " ".repeat(label_width))];
+        let indent: StyledLine = vec![(Paint::Plain, " ".repeat(label_width))];
         let lines = lines.iter().enumerate().map(|(index, line)| {
             let mut cell = if index == 0 { label.clone() } else { indent.clone() };
             cell.push((paint, line.to_string()));
@@ -91,7 +90,7 @@ impl Canvas<'_> {
     }
 
     /// A sentence over as many lines as it needs and `area` has, behind a label; the lines used.
-    pub fn paragraph(&mut self, area: Rect, label: &Cell, paint: Paint, text: &str) -> u16 {
+    pub fn paragraph(&mut self, area: Rect, label: &StyledLine, paint: Paint, text: &str) -> u16 {
         let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
         let room = usize::from(area.width).saturating_sub(label_width);
         if room == 0 || area.height == 0 {
@@ -117,15 +116,15 @@ impl Canvas<'_> {
         if area.height < 2 || area.width == 0 {
             return;
         }
-        let look = self.look;
-        let context = super::rows::context(app, look);
-        let hit = app.rows.visit(app, pane, table::Table { app, pane, area, canvas: self, context });
+        let options = self.options;
+        let context = super::rows::context(app, options);
+        let hit = app.rows.visit(app, pane, table::TableWidget { app, pane, area, canvas: self, context });
         self.hits.tables.push(hit);
     }
 
     /// Text from the traced host as this terminal may show it.
     pub fn safe(&self, text: &str) -> String {
-        tracer_core::layout::text_page::safe(text, self.look.unicode)
+        tracer_core::layout::text::safe(text, self.options.unicode)
     }
 }
 
@@ -138,22 +137,22 @@ fn wrapping(room: usize) -> textwrap::Options<'static> {
 
 /// What drawing a screen found out.
 #[derive(Debug, Default)]
-pub struct Drawn {
-    pub hits: Hits,
+pub struct ScreenLayout {
+    pub hits: HitMap,
     pub cursor: Option<Position>,
 }
 
 /// Draws everything.
-pub fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> Drawn {
+pub fn draw(app: &App, options: &RenderOptions, buffer: &mut Buffer) -> ScreenLayout {
     let area = buffer.area;
-    let mut canvas = Canvas { buffer, look, hits: Hits::default(), cursor: None };
+    let mut canvas = Canvas { buffer, options, hits: HitMap::default(), cursor: None };
     if area.width < MIN_WIDTH || area.height < MIN_HEIGHT {
         let text = format!(
             "This terminal has {}x{} characters; portchurn needs {MIN_WIDTH}x{MIN_HEIGHT}. Make it larger, or use `portchurn stream`. q quits.",
             area.width, area.height
         );
         canvas.paragraph(area, &Vec::new(), Paint::Plain, &text);
-        return Drawn::default();
+        return ScreenLayout::default();
     }
     let used = header::draw(&mut canvas, app, area);
     let footer = Rect { y: area.bottom() - 1, height: 1, ..area };
@@ -168,7 +167,7 @@ pub fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> Drawn {
     }
     header::footer(&mut canvas, app, footer);
     views::overlay::draw(&mut canvas, app, area);
-    Drawn { hits: canvas.hits, cursor: canvas.cursor }
+    ScreenLayout { hits: canvas.hits, cursor: canvas.cursor }
 }
 
 /// Divides `height` lines between two tables: each gets what it needs if there is enough, else the needier one gives.

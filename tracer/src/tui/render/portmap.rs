@@ -5,10 +5,8 @@
 //! second, and the offset wander around the range. Each cell stands for the same number of neighbouring ports of one half.
 //! What they are is told by the letters, what they mean by colour too: full blocks are ESTABLISHED, dots `TIME_WAIT`.
 
-use crate::tui::columns::Cell;
-use crate::tui::render::bar::merge;
 use tracer_core::event::TcpState;
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
 use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
 /// What a port is used for.
@@ -28,7 +26,7 @@ const HALVES: [&str; 2] = ["1st", "2nd"];
 
 /// The picture: lines, and how many ports a cell stands for.
 pub struct Map {
-    pub lines: Vec<Cell>,
+    pub lines: Vec<StyledLine>,
     pub ports_per_cell: usize,
     /// Free, established, `TIME_WAIT`, other, blocked.
     pub counts: [usize; 5],
@@ -52,8 +50,8 @@ pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: boo
             let first = usize::from(low) + parity + row * per_cell * columns * 2;
             let cells = ports.chunks(per_cell).map(|ports| cell(ports, unicode));
             let name = if row == 0 { half } else { "" };
-            let mut line: Cell = vec![(Paint::Dim, format!("{name:<3} {first:>6} "))];
-            line.extend(merge(cells.collect()));
+            let mut line: StyledLine = vec![(Paint::Dim, format!("{name:<3} {first:>6} "))];
+            line.extend(styled_letters(cells.collect()));
             lines.push(line);
         }
     }

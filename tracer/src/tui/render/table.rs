@@ -5,24 +5,24 @@ use ratatui::style::{Modifier, Style};
 
 use super::Canvas;
 use crate::tui::app::{App, Pane, Sort, TableHit};
-use crate::tui::columns::{Cell, Column, Context, Place};
-use crate::tui::rows::Visit;
-use tracer_core::layout::text_page::{Paint, cut};
+use crate::tui::columns::{Alignment, CellContext, Column};
+use crate::tui::rows::TableVisitor;
+use tracer_core::layout::text::{Paint, StyledLine, cut};
 use unicode_width::UnicodeWidthStr as _;
 
 /// Draws a table with its heading into `area` and says where it is.
-pub struct Table<'a, 'b, 'c> {
+pub struct TableWidget<'a, 'b, 'c> {
     pub app: &'a App,
     pub pane: Pane,
     pub area: Rect,
     pub canvas: &'a mut Canvas<'b>,
-    pub context: Context<'c>,
+    pub context: CellContext<'c>,
 }
 
 /// Columns left of the rows, where `>` marks the selected one.
 const MARK: u16 = 2;
 
-impl Visit for Table<'_, '_, '_> {
+impl TableVisitor for TableWidget<'_, '_, '_> {
     type Out = TableHit;
 
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> TableHit {
@@ -53,7 +53,7 @@ impl Visit for Table<'_, '_, '_> {
             canvas.text(area.x, y, MARK, Paint::Strong, if selected { ">" } else { " " });
             let mut x = area.x + MARK;
             for (column, width) in shown(columns, &widths) {
-                place(canvas, x, y, width, column.place, &(column.cell)(item, &context, usize::from(width)));
+                draw_cell(canvas, x, y, width, column.align, &(column.cell)(item, &context, usize::from(width)));
                 x += width + 1;
             }
             if selected {
@@ -82,7 +82,7 @@ fn scroll(offset: usize, index: usize, height: usize, len: usize) -> usize {
 
 /// Width of each column; 0 = not shown.
 pub fn widths<T>(columns: &[Column<T>], width: u16) -> Vec<u16> {
-    let mut widths: Vec<u16> = columns.iter().map(|c| if width >= c.from { c.width } else { 0 }).collect();
+    let mut widths: Vec<u16> = columns.iter().map(|c| if width >= c.shown_from { c.width } else { 0 }).collect();
     let used = |widths: &[u16]| widths.iter().filter(|w| **w > 0).map(|w| w + 1).sum::<u16>().saturating_sub(1);
     // Too narrow even for the least: what stands last goes first.
     while used(&widths) > width {
@@ -142,25 +142,25 @@ fn heading<T>(
         let mut title: String = column.title.chars().take(if arrow.is_empty() { usize::MAX } else { room }).collect();
         title.push_str(arrow);
         // How many rows there are stands behind the first name that has room for it.
-        if first && column.place == Place::Left && !count.is_empty() {
+        if first && column.align == Alignment::Left && !count.is_empty() {
             let with = format!("{title} ({count})");
             if with.width() <= usize::from(width) {
                 title = with;
             }
             first = false;
         }
-        place(canvas, x, area.y, width, column.place, &vec![(paint, title)]);
+        draw_cell(canvas, x, area.y, width, column.align, &vec![(paint, title)]);
         x += width + 1;
     }
     let line = Rect { height: 1, ..area };
     canvas.buffer.set_style(line, Style::new().add_modifier(Modifier::UNDERLINED));
 }
 
-fn place(canvas: &mut Canvas<'_>, x: u16, y: u16, width: u16, place: Place, cell: &Cell) {
+fn draw_cell(canvas: &mut Canvas<'_>, x: u16, y: u16, width: u16, align: Alignment, cell: &StyledLine) {
     let used: usize = cell.iter().map(|(_, text)| text.width()).sum();
     let room = usize::from(width);
     let mut x = x;
-    if place == Place::Right {
+    if align == Alignment::Right {
         x += u16::try_from(room.saturating_sub(used)).unwrap_or(0);
     }
     let mut room = room;
@@ -177,18 +177,18 @@ fn place(canvas: &mut Canvas<'_>, x: u16, y: u16, width: u16, place: Place, cell
 }
 
 /// The whole table as aligned text, for an export.
-pub struct Whole<'a, 'c> {
+pub struct TextTable<'a, 'c> {
     pub rows: &'a [usize],
-    pub context: Context<'c>,
+    pub context: CellContext<'c>,
     /// Rows beyond are left out, which is said.
     pub limit: usize,
 }
 
-impl Visit for Whole<'_, '_> {
+impl TableVisitor for TextTable<'_, '_> {
     type Out = String;
 
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> String {
-        let texts: Vec<&Column<T>> = columns.iter().filter(|column| column.place != Place::Picture).collect();
+        let texts: Vec<&Column<T>> = columns.iter().filter(|column| column.align != Alignment::Picture).collect();
         let mut lines = vec![texts.iter().map(|column| column.title.to_owned()).collect::<Vec<_>>()];
         let shown = self.rows.iter().take(self.limit).filter_map(|row| items.get(*row));
         lines.extend(shown.map(|item| {
@@ -202,7 +202,7 @@ impl Visit for Whole<'_, '_> {
             let mut text = String::new();
             for ((cell, column), width) in line.iter().zip(&texts).zip(&widths) {
                 let fill = " ".repeat(width.saturating_sub(cell.width()));
-                let pieces = if column.place == Place::Right { [&fill, cell] } else { [cell, &fill] };
+                let pieces = if column.align == Alignment::Right { [&fill, cell] } else { [cell, &fill] };
                 for piece in pieces {
                     text.push_str(piece);
                 }
@@ -235,7 +235,7 @@ mod tests {
         }
         // What an incident is told by fits into 80 columns.
         let at_80 = widths(columns::DESTINATIONS, 78);
-        let narrow = columns::DESTINATIONS.iter().zip(&at_80).filter(|(column, _)| column.from == 0);
+        let narrow = columns::DESTINATIONS.iter().zip(&at_80).filter(|(column, _)| column.shown_from == 0);
         assert!(narrow.into_iter().all(|(column, width)| *width >= column.width), "{at_80:?}");
         assert_eq!(at_80.iter().filter(|w| **w > 0).map(|w| w + 1).sum::<u16>(), 79);
     }

@@ -4,16 +4,16 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
 use super::*;
 use crate::tui::app::{Page, Pane};
-use crate::tui::feed::Order;
+use crate::tui::channel::ViewOrder;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 use KeyCode::{Backspace, Char, Enter, Esc, Tab};
 
-fn orders(effects: &[Effect]) -> Vec<&Order> {
+fn orders(effects: &[Effect]) -> Vec<&ViewOrder> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Order(order) => Some(order),
+            Effect::ViewOrder(order) => Some(order),
             _ => None,
         })
         .collect()
@@ -37,10 +37,10 @@ fn going_in_asks_for_details_once_and_coming_out_for_none() {
     let mut stage = Stage::exhaustion();
     stage.press(Tab);
     let wish = DetailRequest { destination: Some(place()), ..DetailRequest::default() };
-    assert_eq!(orders(&stage.press(Enter)), [&Order::Look(wish)]);
+    assert_eq!(orders(&stage.press(Enter)), [&ViewOrder::Details(wish)]);
     assert_eq!(*stage.app.page(), Page::Destination(place()));
     assert!(stage.press(Char('j')).is_empty());
-    assert_eq!(orders(&stage.press(Esc)), [&Order::Look(DetailRequest::default())]);
+    assert_eq!(orders(&stage.press(Esc)), [&ViewOrder::Details(DetailRequest::default())]);
     assert_eq!(stage.app.pane(), Pane::Destinations, "where one came from is still selected");
 }
 
@@ -185,14 +185,14 @@ fn a_replay_is_steered_by_orders() {
     let mut stage = Stage::replay();
     let now = stage.app.frame.snapshot.now;
     for (key, order) in [
-        (Char(' '), Order::Pause(false)),
-        (Char(']'), Order::Speed(Speed::Times(60.0))),
-        (Char('['), Order::Speed(Speed::Times(5.0))),
-        (Char(','), Order::Step(-1)),
-        (Char('.'), Order::Step(1)),
-        (Char('n'), Order::NextMark),
+        (Char(' '), ViewOrder::Pause(false)),
+        (Char(']'), ViewOrder::Speed(Speed::Times(60.0))),
+        (Char('['), ViewOrder::Speed(Speed::Times(5.0))),
+        (Char(','), ViewOrder::Step(-1)),
+        (Char('.'), ViewOrder::Step(1)),
+        (Char('n'), ViewOrder::NextMark),
     ] {
-        assert_eq!(stage.press(key), [Effect::Order(order)], "{key:?}");
+        assert_eq!(stage.press(key), [Effect::ViewOrder(order)], "{key:?}");
     }
     assert!(stage.press(Char('r')).is_empty(), "a recording of a recording is a copy");
     let at = |seconds| START.plus(seconds * SECOND);
@@ -207,7 +207,7 @@ fn a_replay_is_steered_by_orders() {
     ] {
         stage.press(Char('t'));
         stage.type_text(typed);
-        assert_eq!(stage.press(Enter), [Effect::Order(Order::Seek(expected))], "{typed}");
+        assert_eq!(stage.press(Enter), [Effect::ViewOrder(ViewOrder::Seek(expected))], "{typed}");
     }
     stage.press(Char('t'));
     stage.type_text("soon");
@@ -231,10 +231,10 @@ fn quitting_asks_only_while_recording() {
 #[test]
 fn r_starts_a_recording_and_stops_it() {
     let mut stage = Stage::exhaustion();
-    assert_eq!(stage.press(Char('r')), [Effect::Order(Order::Record(true))]);
+    assert_eq!(stage.press(Char('r')), [Effect::ViewOrder(ViewOrder::Record(true))]);
     stage.with_status(recording_status());
     assert!(stage.screen().contains("REC 30 s 3.1 MB"), "{}", stage.screen());
-    assert_eq!(stage.press(Char('r')), [Effect::Order(Order::Record(false))]);
+    assert_eq!(stage.press(Char('r')), [Effect::ViewOrder(ViewOrder::Record(false))]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn overview() {
     shows!("overview_exhaustion_80x24", Stage::exhaustion());
     shows!("overview_exhaustion_200x50", Stage::exhaustion().sized(200, 50));
     shows!("overview_exhaustion_60x15", Stage::exhaustion().sized(60, 15));
-    shows!("overview_exhaustion_ascii", Stage::exhaustion().look(ASCII));
+    shows!("overview_exhaustion_ascii", Stage::exhaustion().options(ASCII));
     shows!("overview_empty", Stage::new(Snapshot::default(), HostFacts::default()));
     shows!("overview_quiet", Stage::new(sample::quiet(), sample::host()));
     shows!("overview_forecast", Stage::new(sample::forecast(), sample::host()));
@@ -41,7 +41,7 @@ fn drilled_down() {
     shows!("destination_80x24", at(Stage::exhaustion(), &destination));
     shows!("destination_200x50", at(Stage::exhaustion().sized(200, 50), &destination));
     shows!("destination_60x15", at(Stage::exhaustion().sized(60, 15), &destination));
-    shows!("destination_ascii", at(Stage::exhaustion().look(ASCII), &destination));
+    shows!("destination_ascii", at(Stage::exhaustion().options(ASCII), &destination));
     shows!("destination_capacity_unknown", at(Stage::new(sample::lossy(), sample::degraded_host()), &destination));
     shows!("workload_80x24", at(Stage::exhaustion(), &[Enter]));
     shows!("workload_200x50", at(Stage::exhaustion().sized(200, 50), &[Enter]));
@@ -82,15 +82,15 @@ fn no_screen_breaks_whatever_a_host_is_like() {
     let tabs = [Char('1'), Char('2'), Char('3')];
     for (name, snapshot, host) in sample::all() {
         for size in [(60, 15), (80, 24), (133, 43), (300, 100)] {
-            for look in [UNICODE, ASCII] {
-                let mut stage = Stage::new(snapshot.clone(), host.clone()).sized(size.0, size.1).look(look);
+            for options in [UNICODE, ASCII] {
+                let mut stage = Stage::new(snapshot.clone(), host.clone()).sized(size.0, size.1).options(options);
                 for tab in tabs {
                     stage.press(tab);
                     for key in [Enter, Tab, Enter, Tab, Enter] {
                         stage.press(key);
                         let screen = stage.screen();
                         assert!(!screen.contains('\u{1b}'), "{name}: {screen}");
-                        assert!(stage.look.unicode || screen.is_ascii(), "{name}: {screen}");
+                        assert!(stage.options.unicode || screen.is_ascii(), "{name}: {screen}");
                     }
                 }
             }
@@ -100,8 +100,8 @@ fn no_screen_breaks_whatever_a_host_is_like() {
 
 #[test]
 fn without_colour_a_screen_has_none_and_says_the_same() {
-    let plain = Look { colour: false, ..UNICODE };
-    let mut stages = [Stage::exhaustion(), Stage::exhaustion().look(plain)];
+    let plain = RenderOptions { colour: false, ..UNICODE };
+    let mut stages = [Stage::exhaustion(), Stage::exhaustion().options(plain)];
     let [coloured, plain] = stages.each_mut().map(Stage::buffer);
     let colours = |buffer: &Buffer| buffer.content().iter().any(|cell| cell.fg != Color::Reset);
     assert!(colours(&coloured) && !colours(&plain));

@@ -4,10 +4,10 @@ use ratatui::layout::Rect;
 
 use super::workload::{distributions, others};
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::{Cell, endpoint, exhausted, full_in, netns, percent};
+use crate::tui::columns::{endpoint, exhausted, full_in, netns, percent};
 use crate::tui::render::{Canvas, bar, divide, portmap};
 use tracer_core::layout::human::{number, rate, seconds, short};
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Destination;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place};
 
@@ -67,10 +67,10 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &Place) {
     }
 }
 
-fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize) -> Vec<Cell> {
+fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize) -> Vec<StyledLine> {
     let snapshot = &app.frame.snapshot;
     let ports = &destination.ports;
-    let title: Cell = vec![
+    let title: StyledLine = vec![
         (Paint::Strong, endpoint(destination.remote_addr, destination.remote_port)),
         (Paint::Plain, format!(" from {}", destination.local_addr)),
         (Paint::Dim, format!("  netns {}", canvas.safe(&netns(snapshot, destination.netns)))),
@@ -83,13 +83,13 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
     let numbers = format!(" {} of {capacity} ", number(u64::from(ports.in_use)));
     let peak = format!("  peak {}", number(u64::from(ports.peak)));
     let room = width.saturating_sub(numbers.len() + peak.len() + 6).clamp(10, 80);
-    let mut occupancy = bar::bar(destination, room, canvas.look.unicode);
+    let mut occupancy = bar::bar(destination, room, canvas.options.unicode);
     occupancy.push((Paint::Strong, numbers));
     occupancy.extend(percent(ports.utilisation));
     occupancy.push((Paint::Dim, peak));
     let bears = destination.sustainable_per_second;
     let over = bears.is_some_and(|bears| destination.connects_per_second > bears);
-    let mut pace: Cell = vec![
+    let mut pace: StyledLine = vec![
         (
             if over { Paint::Warn } else { Paint::Plain },
             format!("{} connects/s", rate(destination.connects_per_second)),
@@ -112,8 +112,8 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
         None => pace.push((Paint::Good, "not at this rate".into())),
     }
     let failed = exhausted(&destination.failed);
-    let time = |at| app.about.clock.time_or_date(at, snapshot.now, app.zone());
-    let mut failures: Cell = vec![
+    let time = |at| app.trace.clock.time_or_date(at, snapshot.now, app.zone());
+    let mut failures: StyledLine = vec![
         (if failed > 0 { Paint::Bad } else { Paint::Good }, format!("{} without a port", short(failed))),
         (Paint::Plain, format!("{} of {} connects", others(&destination.failed), number(destination.connects))),
     ];
@@ -125,7 +125,7 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
 
 /// The port map with its legend; the lines used.
 fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
-    let unicode = canvas.look.unicode;
+    let unicode = canvas.options.unicode;
     let Some(map) = portmap::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)
     else {
         canvas.pieces(area, area.y, &vec![(Paint::Dim, "no map: the range of local ports is unknown".into())]);
@@ -133,7 +133,7 @@ fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
     };
     let [established, time_wait, other, free] = portmap::legend(unicode);
     let [free_ports, established_ports, time_wait_ports, other_ports, blocked] = map.counts;
-    let legend: Cell = vec![
+    let legend: StyledLine = vec![
         (Paint::Good, format!("{established} ESTAB {established_ports}")),
         (Paint::Warn, format!("  {time_wait} TIME_WAIT {time_wait_ports}")),
         (Paint::Strong, format!("  {other} other {other_ports}")),

@@ -3,10 +3,9 @@
 use ratatui::layout::Rect;
 
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
 use tracer_core::layout::human::{brief, number};
-use tracer_core::layout::text_page::{Paint, left};
+use tracer_core::layout::text::{Paint, StyledLine, left};
 use tracer_core::tracker::snapshot::detail::FailureRecord;
 
 /// Lines of the lower part: two sentences and a few holders.
@@ -38,7 +37,7 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect
     let after = failed.after_ms.map_or_else(String::new, |ms| format!(" after {}", brief(ms)));
     let text = format!(
         "{}: {who} got {}{after}; {confirmed}.",
-        app.about.clock.time_of_day(failed.ktime, app.zone()),
+        app.trace.clock.time_of_day(failed.ktime, app.zone()),
         failed.failure
     );
     let used = canvas.paragraph(Rect { height: 2, ..area }, &Vec::new(), Paint::Plain, &canvas.safe(&text));
@@ -48,12 +47,12 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect
     canvas.pieces(area, y, &vec![(Paint::Strong, title)]);
     y += 1;
     let most = record.holders.iter().map(|holder| holder.ports).max().unwrap_or(1).max(1);
-    let letter = if canvas.look.unicode { '\u{2588}' } else { '#' };
+    let letter = if canvas.options.unicode { '\u{2588}' } else { '#' };
     for holder in record.holders.iter() {
         let room = u64::from(area.width.saturating_sub(58).max(8));
         let cells = usize::try_from(u64::from(holder.ports) * room / u64::from(most)).unwrap_or(0).max(1);
         let name = left(&canvas.safe(&holder.workload), 28);
-        let cell: Cell = vec![
+        let cell: StyledLine = vec![
             (Paint::Strong, name),
             (Paint::Plain, format!(" {:>7}", number(u64::from(holder.ports)))),
             (Paint::Warn, format!(" {:>7} TIME_WAIT ", number(u64::from(holder.time_wait)))),

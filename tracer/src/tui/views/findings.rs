@@ -4,9 +4,9 @@ use ratatui::layout::Rect;
 use serde_json::Value;
 
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::{Cell, severity};
+use crate::tui::columns::severity;
 use crate::tui::render::Canvas;
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Finding;
 
 /// Lines of the table at the least: its heading and the selected row.
@@ -15,7 +15,7 @@ const LEAST_TABLE: u16 = 2;
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = &app.frame.snapshot.findings;
     let mut y = area.y;
-    let mut lines: Vec<Cell> = Vec::new();
+    let mut lines: Vec<StyledLine> = Vec::new();
     if findings.is_empty() {
         let text = "Nothing to say: no destination fills up, nobody leaks, nothing fails for lack of a port.";
         lines.extend(Canvas::wrapped(area.width, &Vec::new(), Paint::Good, text));
@@ -37,7 +37,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
 }
 
 /// Draws what there is room for from the line scrolled to; says how much more there is.
-fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[Cell], area: Rect) {
+fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[StyledLine], area: Rect) {
     let height = usize::from(area.height);
     let most = lines.len().saturating_sub(height);
     canvas.hits.scroll = most;
@@ -52,16 +52,16 @@ fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[Cell], area: Rect) {
     }
 }
 
-fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<Cell> {
+fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<StyledLine> {
     let mut lines = Vec::new();
     let mut say = |paint_label: Paint, label: &str, paint: Paint, text: &str| {
-        let label: Cell = vec![(paint_label, format!("{label:<11}"))];
+        let label: StyledLine = vec![(paint_label, format!("{label:<11}"))];
         lines.extend(Canvas::wrapped(width, &label, paint, &canvas.safe(text)));
     };
     let (paint, word) = severity(finding.severity);
     say(paint, word, Paint::Plain, &finding.summary);
     let since = finding.since.map_or_else(String::new, |since| {
-        format!("  since {}", app.about.clock.time_or_date(since, app.frame.snapshot.now, app.zone()))
+        format!("  since {}", app.trace.clock.time_or_date(since, app.frame.snapshot.now, app.zone()))
     });
     say(Paint::Dim, "id", Paint::Dim, &format!("{}{since}", finding.id));
     for (index, advice) in finding.advice.iter().enumerate() {
@@ -93,11 +93,11 @@ fn plain(value: &Value) -> String {
 }
 
 /// What this host does not let us see, and what was lost.
-fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<Cell> {
+fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
     let mut lines = Vec::new();
-    for gap in &app.about.host.degraded {
+    for gap in &app.trace.host.degraded {
         let text = canvas.safe(&format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost));
-        let label: Cell = vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))];
+        let label: StyledLine = vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))];
         lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
     }
     let events = &app.frame.snapshot.events;
@@ -111,7 +111,7 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<Cell> {
             events.skipped,
             events.repaired
         );
-        let label: Cell = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
+        let label: StyledLine = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
         lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
     }
     lines

@@ -3,14 +3,13 @@
 use ratatui::layout::Rect;
 
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::Cell;
 use crate::tui::render::Canvas;
 use tracer_core::event::FlowKey;
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Opened;
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
-    let mut title: Cell = vec![
+    let mut title: StyledLine = vec![
         (Paint::Strong, format!("{} > {}", key.local, key.remote)),
         (Paint::Dim, format!("  netns {}", canvas.safe(&crate::tui::columns::netns(&app.frame.snapshot, key.netns)))),
     ];
@@ -29,7 +28,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
         },
     ));
     canvas.pieces(area, area.y, &title);
-    let mut owner: Cell = Vec::new();
+    let mut owner: StyledLine = Vec::new();
     match &flow.owner {
         Some(found) => {
             let mark = if found.inferred { "~" } else { "" };

@@ -5,10 +5,10 @@ use ratatui::layout::{Position, Rect};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::tui::app::{App, Overlay};
-use crate::tui::keys::{BINDINGS, Binding, Scope};
-use crate::tui::prompt::{Prompt, Purpose};
+use crate::tui::keys::{BINDINGS, Binding, BindingScope};
+use crate::tui::prompt::{Prompt, PromptPurpose};
 use crate::tui::render::Canvas;
-use tracer_core::layout::text_page::{Paint, left};
+use tracer_core::layout::text::{Paint, left};
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     match &app.overlay {
@@ -30,7 +30,7 @@ fn window(canvas: &mut Canvas<'_>, area: Rect, width: u16, height: u16) -> Rect 
     let (width, height) = ((width + 4).min(area.width), (height + 2).min(area.height));
     let frame = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     clear(canvas, frame);
-    let [corner, across, down] = if canvas.look.unicode {
+    let [corner, across, down] = if canvas.options.unicode {
         ["\u{250c}\u{2510}\u{2514}\u{2518}", "\u{2500}", "\u{2502}"]
     } else {
         ["++++", "-", "|"]
@@ -66,14 +66,14 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
     let mut lines: Vec<(Paint, String)> = shown()
         .map(|binding| {
             let here = match binding.scope {
-                Scope::Both => true,
-                Scope::Live => !app.replaying(),
-                Scope::Replay => app.replaying(),
+                BindingScope::Both => true,
+                BindingScope::Live => !app.replaying(),
+                BindingScope::Replay => app.replaying(),
             };
             let scope = match binding.scope {
-                Scope::Both => "",
-                Scope::Live => " (live)",
-                Scope::Replay => " (replay)",
+                BindingScope::Both => "",
+                BindingScope::Live => " (live)",
+                BindingScope::Replay => " (replay)",
             };
             (
                 if here { Paint::Plain } else { Paint::Dim },
@@ -108,8 +108,8 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     let lines = Rect { y: area.bottom() - height, height, ..area };
     clear(canvas, lines);
     let label = match prompt.purpose {
-        Purpose::Filter => "filter: ",
-        Purpose::Seek => "go to: ",
+        PromptPurpose::Filter => "filter: ",
+        PromptPurpose::Seek => "go to: ",
     };
     let text = canvas.safe(&prompt.text());
     let before: String = prompt.text().chars().take(prompt.cursor()).collect();
@@ -128,10 +128,10 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     }
     let (paint, under) = match (&prompt.error, prompt.purpose) {
         (Some((error, _)), _) => (Paint::Bad, canvas.safe(error)),
-        (None, Purpose::Filter) => {
+        (None, PromptPurpose::Filter) => {
             (Paint::Dim, "comm pid unit container workload netns src dst state errno; = != and or not ( ) *".into())
         }
-        (None, Purpose::Seek) => (Paint::Dim, "14:02:30  3m ago  +90s  -5m  40%  2026-03-14T14:02:30Z".into()),
+        (None, PromptPurpose::Seek) => (Paint::Dim, "14:02:30  3m ago  +90s  -5m  40%  2026-03-14T14:02:30Z".into()),
     };
     canvas.pieces(lines, lines.bottom() - 1, &vec![(paint, under)]);
 }

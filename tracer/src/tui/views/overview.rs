@@ -3,10 +3,10 @@
 use ratatui::layout::Rect;
 
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::{Cell, endpoint, exhausted, severity};
+use crate::tui::columns::{endpoint, exhausted, severity};
 use crate::tui::render::{Canvas, divide, spark};
 use tracer_core::layout::human::{brief, plural, rate, seconds, short};
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::detail::SecondCounts;
 use tracer_core::tracker::snapshot::{Destination, Snapshot};
 
@@ -25,7 +25,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let sentence = Rect { y, height: lines[0], ..area };
     y += canvas.paragraph(sentence, &label, Paint::Plain, &canvas.safe(&text));
     if let Some(advice) = snapshot.findings.first().and_then(|finding| finding.advice.first()) {
-        let label: Cell = vec![(Paint::Good, format!("{:<10}", "DO"))];
+        let label: StyledLine = vec![(Paint::Good, format!("{:<10}", "DO"))];
         let text = canvas.safe(&format!("{}. {}", advice.action, advice.expected));
         y += canvas.paragraph(Rect { y, height: lines[1], ..area }, &label, Paint::Plain, &text);
     }
@@ -43,7 +43,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
 }
 
 /// The worst thing in one sentence.
-fn verdict(app: &App) -> (Cell, String) {
+fn verdict(app: &App) -> (StyledLine, String) {
     let snapshot = &app.frame.snapshot;
     let label = |paint, word: &str| vec![(paint, format!("{word:<10}"))];
     if snapshot.generation == 0 {
@@ -96,7 +96,7 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let last = last
         .filter(|_| now.exhausted == 0)
         .map_or_else(String::new, |last| format!("last {} ago, ", seconds(snapshot.now.seconds_since(last).floor())));
-    let cell: Cell = vec![
+    let cell: StyledLine = vec![
         (Paint::Strong, format!("{:<10}", "NO PORT")),
         (paint, format!("{}/s now", rate(f64::from(now.exhausted)))),
         (Paint::Plain, format!(", {last}{}  ", plural(total, "failure"))),
@@ -106,8 +106,8 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let room = usize::from(area.width.saturating_sub(used)).saturating_sub(tail.len());
     let each = (room / 2).min(pulse.len());
     let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
-    let unicode = canvas.look.unicode;
-    let cell: Cell = vec![
+    let unicode = canvas.options.unicode;
+    let cell: StyledLine = vec![
         (Paint::Bad, spark::line(&last_seconds(pulse, each, |second| second.exhausted), unicode)),
         (Paint::Plain, tail),
         (Paint::Plain, spark::line(&last_seconds(pulse, each, |second| second.connects), unicode)),
@@ -136,7 +136,7 @@ fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let most = values.iter().max().copied().unwrap_or(0);
         let title = format!("{title}, last {} s, most {}", values.len(), short(most));
         canvas.pieces(part, part.y, &vec![(Paint::Dim, title)]);
-        let chart = spark::chart(&values, usize::from(area.height - 1), canvas.look.unicode);
+        let chart = spark::chart(&values, usize::from(area.height - 1), canvas.options.unicode);
         for (line, text) in (0_u16..).zip(chart) {
             // The newest second stands at the right edge.
             let width = u16::try_from(values.len()).unwrap_or(part.width);

@@ -4,10 +4,10 @@ use ratatui::layout::Rect;
 
 use super::super::rows::workload;
 use crate::tui::app::{App, Pane};
-use crate::tui::columns::{Cell, exhausted};
+use crate::tui::columns::exhausted;
 use crate::tui::render::{Canvas, divide, histogram};
 use tracer_core::layout::human::{brief, plural, rate, short};
-use tracer_core::layout::text_page::Paint;
+use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::{Failed, Workload};
 
 /// Lines of a distribution that is told bucket by bucket.
@@ -47,7 +47,7 @@ pub fn distributions(
     tall: bool,
     shapes: &[(&str, &tracer_core::tracker::snapshot::detail::DurationHistogram)],
 ) -> u16 {
-    let unicode = canvas.look.unicode;
+    let unicode = canvas.options.unicode;
     if !tall {
         for (index, (label, shape)) in shapes.iter().enumerate() {
             let y = area.y + u16::try_from(index).unwrap_or(0);
@@ -70,8 +70,8 @@ pub fn distributions(
     most + 1
 }
 
-fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
-    let mut who: Cell = vec![(Paint::Strong, canvas.safe(&workload.name))];
+fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<StyledLine> {
+    let mut who: StyledLine = vec![(Paint::Strong, canvas.safe(&workload.name))];
     let parts = [
         ("comm", &workload.comm),
         ("unit", &workload.unit),
@@ -85,7 +85,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
         }
     }
     let failed = exhausted(&workload.failed);
-    let mut does: Cell = vec![
+    let mut does: StyledLine = vec![
         (Paint::Strong, format!("{} connects/s", rate(workload.connects_per_second))),
         (Paint::Plain, format!("  {}, ", plural(workload.connects, "connect"))),
         (Paint::Plain, format!("{} established, ", short(workload.established))),
@@ -98,7 +98,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
         }
         _ => String::new(),
     };
-    let holds: Cell = vec![
+    let holds: StyledLine = vec![
         (Paint::Strong, format!("{} ports held", short(workload.ports_held))),
         (Paint::Warn, format!("  {} in TIME_WAIT", short(workload.time_wait.now))),
         (
@@ -112,7 +112,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<Cell> {
         ),
         (Paint::Warn, close_wait),
     ];
-    let ends: Cell = vec![(
+    let ends: StyledLine = vec![(
         Paint::Plain,
         format!(
             "{} closed: {} by it first, {} by the peer first, {} reset; {} accepted",

@@ -88,13 +88,13 @@ fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
     while !player.ended {
         player.advance().expect("read");
     }
-    for order in [Order::Step(1), Order::Seek(player.end.plus(SECOND)), Order::NextMark] {
+    for order in [ViewOrder::Step(1), ViewOrder::Seek(player.end.plus(SECOND)), ViewOrder::NextMark] {
         player.handle_order(order.clone()).expect("obeyed");
         assert!(player.target.is_none(), "{order:?}");
         assert_eq!(player.status().note.as_deref(), Some(THE_END), "{order:?}");
     }
     let middle = player.start.plus(player.end.since(player.start) / 2);
-    player.handle_order(Order::Seek(middle)).expect("obeyed");
+    player.handle_order(ViewOrder::Seek(middle)).expect("obeyed");
     while player.target.is_some() {
         player.advance().expect("read");
     }

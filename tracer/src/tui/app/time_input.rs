@@ -12,7 +12,7 @@ pub fn instant(text: &str, app: &App) -> Result<Ktime, String> {
     let text = text.trim();
     let frame = app.newest();
     let replay = frame.status.replay.as_ref().ok_or("there is no recording to move in")?;
-    let (now, clock) = (frame.snapshot.now, app.about.clock);
+    let (now, clock) = (frame.snapshot.now, app.trace.clock);
     let within = |at: Ktime| at.min(replay.end).max(replay.start);
     if let Some(percent) = text.strip_suffix('%') {
         let percent: u64 = percent.trim().parse().ok().filter(|&percent| percent <= 100).ok_or(EXPECTED)?;

@@ -24,16 +24,16 @@ pub struct Frame {
 /// What goes on around the trace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
-    pub recording: Option<Recording>,
+    pub recording: Option<RecordingStatus>,
     /// `None` in a live view.
-    pub replay: Option<Replay>,
+    pub replay: Option<ReplayStatus>,
     /// Something to tell once, e.g. why a recording ended.
     pub note: Option<Arc<str>>,
 }
 
 /// A recording that is being written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
+pub struct RecordingStatus {
     pub path: Arc<str>,
     pub since: Ktime,
     pub bytes: u64,
@@ -41,7 +41,7 @@ pub struct Recording {
 
 /// Where a replay is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Replay {
+pub struct ReplayStatus {
     pub start: Ktime,
     pub end: Ktime,
     pub speed: Speed,
@@ -92,9 +92,9 @@ impl std::fmt::Display for Speed {
 
 /// What the view asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Order {
+pub enum ViewOrder {
     /// Details of this and of nothing else.
-    Look(DetailRequest),
+    Details(DetailRequest),
     /// Start or stop a recording.
     Record(bool),
     /// The rest is for replays.
@@ -116,17 +116,17 @@ struct Slot {
 /// The end of who makes frames. Dropping it ends the view.
 pub struct Publisher {
     slot: Arc<Slot>,
-    orders: Receiver<Order>,
+    orders: Receiver<ViewOrder>,
 }
 
 /// The end of who looks. Dropping it tells the other side.
 pub struct Viewer {
     slot: Arc<Slot>,
-    orders: SyncSender<Order>,
+    orders: SyncSender<ViewOrder>,
 }
 
 /// Two ends.
-pub fn feed() -> (Publisher, Viewer) {
+pub fn channel() -> (Publisher, Viewer) {
     let slot = Arc::new(Slot { frame: Mutex::new(None), over: AtomicBool::new(false) });
     let (sender, orders) = mpsc::sync_channel(ORDERS);
     (Publisher { slot: Arc::clone(&slot), orders }, Viewer { slot, orders: sender })
@@ -139,7 +139,7 @@ impl Publisher {
     }
 
     /// The next order, if there is one.
-    pub fn order(&self) -> Option<Order> {
+    pub fn order(&self) -> Option<ViewOrder> {
         self.orders.try_recv().ok()
     }
 
@@ -162,7 +162,7 @@ impl Viewer {
     }
 
     /// False if it cannot be taken now: the other side is behind by more orders than a human gives.
-    pub fn order(&self, order: Order) -> bool {
+    pub fn order(&self, order: ViewOrder) -> bool {
         !matches!(self.orders.try_send(order), Err(TrySendError::Full(_)))
     }
 
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_viewer_sees_the_newest_frame_once() {
-        let (publisher, viewer) = feed();
+        let (publisher, viewer) = channel();
         assert!(viewer.latest().is_none());
         for generation in 1..=3 {
             let snapshot = Snapshot { generation, ..Snapshot::default() };
@@ -192,7 +192,7 @@ mod tests {
         }
         assert_eq!(viewer.latest().map(|frame| frame.snapshot.generation), Some(3));
         assert!(viewer.latest().is_none());
-        assert!(viewer.order(Order::NextMark) && publisher.order() == Some(Order::NextMark));
+        assert!(viewer.order(ViewOrder::NextMark) && publisher.order() == Some(ViewOrder::NextMark));
         drop(viewer);
         assert!(publisher.over());
     }

@@ -1,6 +1,6 @@
 //! Moving about: rows, tables, pages.
 
-use super::{App, Cursor, Page, Pane, Sort, Spot};
+use super::{App, Cursor, NavEntry, Page, Pane, Sort};
 
 /// Lines that a page key scrolls text by.
 const SCROLL_LINES: isize = 8;
@@ -49,7 +49,7 @@ impl App {
     pub(super) fn go(&mut self, tab: usize) {
         self.scroll = 0;
         if let Some(page) = Page::TABS.get(tab) {
-            self.base = Spot::new(page.clone());
+            self.base = NavEntry::new(page.clone());
             self.deeper.clear();
             self.refresh();
         }
@@ -57,7 +57,7 @@ impl App {
 
     pub(super) fn leave(&mut self) {
         if self.deeper.pop().is_none() && *self.page() != Page::Overview {
-            self.base = Spot::new(Page::Overview);
+            self.base = NavEntry::new(Page::Overview);
         }
         self.refresh();
     }
@@ -68,7 +68,7 @@ impl App {
         if self.deeper.len() < MAX_DEPTH && page != *self.page() {
             // What was come from stays selected there.
             self.select(pane, self.cursor(pane).index);
-            self.deeper.push(Spot::new(page));
+            self.deeper.push(NavEntry::new(page));
             self.refresh();
         }
     }
