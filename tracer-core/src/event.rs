@@ -153,6 +153,31 @@ pub struct FlowKey {
     pub remote: Endpoint,
 }
 
+/// Identity of a destination: the scope in which a plain connect() runs out of ports (net/ipv4/inet_hashtables.c
+/// `__inet_hash_connect`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationKey {
+    /// Network namespace of the connecting socket.
+    pub netns: Netns,
+    /// Source address that the kernel chose for the destination.
+    pub local_addr: Addr,
+    /// Address that the socket connects to.
+    pub remote_addr: Addr,
+    /// Port that the socket connects to.
+    pub remote_port: u16,
+}
+
+impl From<&FlowKey> for DestinationKey {
+    fn from(key: &FlowKey) -> Self {
+        Self {
+            netns: key.netns,
+            local_addr: key.local.addr,
+            remote_addr: key.remote.addr,
+            remote_port: key.remote.port,
+        }
+    }
+}
+
 /// TCP states, include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

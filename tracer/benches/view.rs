@@ -18,8 +18,8 @@ use tracer::tui::channel::{self, Frame, Publisher, Status, ViewOrder};
 use tracer::tui::stress::{self, Screen};
 use tracer_core::event::Ktime;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::NoticeKinds;
-use tracer_core::tracker::snapshot::detail::{DetailRequest, Place};
+use tracer_core::tracker::snapshot::detail::DetailRequest;
+use tracer_core::tracker::snapshot::{Destination, NoticeKinds};
 
 const SIZE: (u16, u16) = (200, 50);
 const FLOWS: u32 = 100_000;
@@ -110,7 +110,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
     tell("key_slowest_ms", answers.last().map_or(&[][..], std::slice::from_ref));
     tell("events_per_second", &[(tracker.read() - before.0) as f64 / took.as_secs_f64()]);
 
-    let place = tracker.snapshot().destinations.first().map(Place::from);
+    let place = tracker.snapshot().destinations.first().map(Destination::key);
     let sample = |wish: DetailRequest| -> Vec<f64> {
         let frame = || {
             let began = Instant::now();

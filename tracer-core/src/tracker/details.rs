@@ -9,23 +9,16 @@ use super::Tracker;
 use super::flow::Flow;
 use super::history::{History, Trace};
 use super::people::{AttrId, WorkloadId};
-use super::ports::{DestId, DestKey};
+use super::ports::DestId;
 use super::snapshot::detail::{
-    DestinationDetail, DetailRequest, Details, FailureRecord, FlowDetail, FlowStep, PastHolder, Place, PortUse,
-    WorkloadDetail,
+    DestinationDetail, DetailRequest, Details, FailureRecord, FlowDetail, FlowStep, PastHolder, PortUse, WorkloadDetail,
 };
 use super::snapshot::{FailedConnect, Opened, Owner};
 use super::time_wait::Entry;
-use crate::event::{Event, FlowKey, Ktime, TcpState};
+use crate::event::{DestinationKey, Event, FlowKey, Ktime, TcpState};
 
 /// Holders told per failure.
 const MAX_HOLDERS: usize = 16;
-
-impl From<&Place> for DestKey {
-    fn from(place: &Place) -> Self {
-        Self { netns: place.netns, local: place.local_addr, remote: place.remote_addr, port: place.remote_port }
-    }
-}
 
 /// Owners by attribution, numbered as they appear.
 #[derive(Default)]
@@ -55,7 +48,7 @@ impl Tracker {
         let start = self.start.unwrap_or(self.now);
         let history = self.history.as_deref();
         Details {
-            pulse: history.map(|history| history.seconds(self.now, start)).unwrap_or_default(),
+            seconds: history.map(|history| history.seconds(self.now, start)).unwrap_or_default(),
             failures: history.map(History::failures).unwrap_or_default(),
             destination: wish.destination.as_ref().and_then(|place| self.destination_detail(place)),
             workload: wish.workload.as_ref().and_then(|name| self.workload_detail(name)),
@@ -74,8 +67,8 @@ impl Tracker {
         processes.chain(namespaces).chain([Event::Loss(self.loss)]).collect()
     }
 
-    fn destination_detail(&self, place: &Place) -> Option<DestinationDetail> {
-        let id = self.places.find(&DestKey::from(place))?;
+    fn destination_detail(&self, place: &DestinationKey) -> Option<DestinationDetail> {
+        let id = self.places.find(place)?;
         let dest = self.places.get(id)?;
         let mut owners = Owners::default();
         let mut used: Vec<PortUse> = Vec::with_capacity(usize::try_from(dest.in_use()).unwrap_or(0));
@@ -98,7 +91,7 @@ impl Tracker {
         used.sort_unstable_by_key(|port| port.port);
         let namespace = self.places.known_namespace(place.netns);
         Some(DestinationDetail {
-            place: *place,
+            key: *place,
             range: namespace.and_then(|namespace| namespace.facts.port_range),
             used,
             owners: owners.list,

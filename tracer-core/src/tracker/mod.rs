@@ -40,13 +40,13 @@ use crate::host::Knobs;
 use flow::Flows;
 use history::History;
 use people::{AttrId, People};
-use ports::{DestId, DestKey, Places};
+use ports::{DestId, Places};
 use slab::Ref;
 use snapshot::{EventCounts, Notice, NoticeKinds, Owner, Snapshot};
 use time_wait::Ledger;
 use workload::By;
 
-use crate::event::{Event, FlowKey, Ktime, LossCounts};
+use crate::event::{DestinationKey, Event, FlowKey, Ktime, LossCounts};
 
 /// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
 /// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
@@ -293,7 +293,7 @@ impl Tracker {
     }
 
     fn dest(&mut self, key: &FlowKey, at: Ktime) -> Option<DestId> {
-        let (id, forgotten) = self.places.dest(&DestKey::from(key), at);
+        let (id, forgotten) = self.places.dest(&DestinationKey::from(key), at);
         if let Some(forgotten) = forgotten {
             self.people.forget_destination(forgotten);
             self.evicted += 1;

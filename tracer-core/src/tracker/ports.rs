@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::cell::{Cell, Rate};
 use super::search::Search;
 use super::snapshot::Confidence;
-use crate::event::{Addr, FlowKey, Ktime, Netns, NetnsFacts, TcpState};
+use crate::event::{DestinationKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
 /// without failures are forgotten first, which is counted.
@@ -42,23 +42,9 @@ impl DestId {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestKey {
-    pub netns: Netns,
-    pub local: Addr,
-    pub remote: Addr,
-    pub port: u16,
-}
-
-impl From<&FlowKey> for DestKey {
-    fn from(key: &FlowKey) -> Self {
-        Self { netns: key.netns, local: key.local.addr, remote: key.remote.addr, port: key.remote.port }
-    }
-}
-
 #[derive(Clone, Debug)]
 pub struct Dest {
-    pub key: DestKey,
+    pub key: DestinationKey,
     pub cell: Cell,
     pub rate: Rate,
     pub search: Search,
@@ -246,10 +232,10 @@ impl Namespace {
 
     /// Seconds after which a 4-tuple in `TIME_WAIT` may be used again by a new connect(): `None` = only after its end.
     /// net/ipv4/tcp_ipv4.c `tcp_twsk_unique`.
-    fn reuse_after(&self, dest: &DestKey) -> Option<f64> {
+    fn reuse_after(&self, dest: &DestinationKey) -> Option<f64> {
         let allowed = match self.facts.tw_reuse? {
             1 => true,
-            2 => dest.local.is_loopback() || dest.remote.is_loopback(),
+            2 => dest.local_addr.is_loopback() || dest.remote_addr.is_loopback(),
             _ => false,
         };
         let delay = self.facts.tw_reuse_delay_ms.map_or(DEFAULT_REUSE_DELAY, |millis| f64::from(millis) / 1e3);
@@ -266,14 +252,14 @@ fn count(number: usize) -> u32 {
 pub struct Places {
     dests: Vec<Option<Dest>>,
     free: Vec<DestId>,
-    by_key: FxHashMap<DestKey, DestId>,
+    by_key: FxHashMap<DestinationKey, DestId>,
     namespaces: FxHashMap<Netns, Namespace>,
 }
 
 impl Places {
     /// The destination of `key`, created at need. `Err` names a destination that had to make room and must be let go of by its
     /// attributions first; `Ok(None)` = the table is full of busy ones.
-    pub fn dest(&mut self, key: &DestKey, at: Ktime) -> (Option<DestId>, Option<DestId>) {
+    pub fn dest(&mut self, key: &DestinationKey, at: Ktime) -> (Option<DestId>, Option<DestId>) {
         if let Some(&id) = self.by_key.get(key) {
             return (Some(id), None);
         }
@@ -319,7 +305,7 @@ impl Places {
         (Some(id), forgotten)
     }
 
-    pub fn find(&self, key: &DestKey) -> Option<DestId> {
+    pub fn find(&self, key: &DestinationKey) -> Option<DestId> {
         self.by_key.get(key).copied()
     }
 

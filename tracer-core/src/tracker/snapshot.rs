@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 
 pub use state_set::StateSet;
 
-use crate::event::{Addr, FlowKey, Ktime, Netns, TcpState};
+use crate::event::{Addr, DestinationKey, FlowKey, Ktime, Netns, TcpState};
 
 /// Why a connect (or a bind to port 0) failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -318,6 +318,14 @@ pub struct Destination {
     pub victims: Vec<Victim>,
 }
 
+impl Destination {
+    /// The identity of the destination.
+    pub fn key(&self) -> DestinationKey {
+        let Self { netns, local_addr, remote_addr, remote_port, .. } = *self;
+        DestinationKey { netns, local_addr, remote_addr, remote_port }
+    }
+}
+
 /// Who does what to whom: one process towards one destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attribution {
@@ -348,6 +356,14 @@ pub struct Attribution {
     pub states: StateSet,
     /// The owner is a guess (a listener in place of the process that accepted, an owner from /proc).
     pub inferred: bool,
+}
+
+impl Attribution {
+    /// The destination that the process connects to.
+    pub fn key(&self) -> DestinationKey {
+        let Self { netns, local_addr, remote_addr, remote_port, .. } = *self;
+        DestinationKey { netns, local_addr, remote_addr, remote_port }
+    }
 }
 
 /// A listening socket.

@@ -14,9 +14,10 @@ use super::channel::{Frame, ViewOrder};
 pub use super::page::{Cursor, Page, Pane, RowId, Sort};
 use super::prompt::Prompt;
 use super::rows::Rows;
+use tracer_core::event::DestinationKey;
 use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::Severity;
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, FlowDetail, Place, WorkloadDetail};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, FlowDetail, WorkloadDetail};
 
 /// What a key or a click leads to outside of the view.
 #[derive(Clone, Debug, PartialEq)]
@@ -221,8 +222,8 @@ impl App {
     }
 
     /// Port by port, if it has been told yet. While the view stands still: as it was when the page was opened.
-    pub fn destination_detail(&self, place: &Place) -> Option<&DestinationDetail> {
-        self.detail(|frame| frame.details.destination.as_ref().filter(|detail| detail.place == *place))
+    pub fn destination_detail(&self, place: &DestinationKey) -> Option<&DestinationDetail> {
+        self.detail(|frame| frame.details.destination.as_ref().filter(|detail| detail.key == *place))
     }
 
     pub fn workload_detail(&self, name: &str) -> Option<&WorkloadDetail> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use tracer_core::event::DestinationKey;
 use tracer_core::event::{FlowKey, Ktime};
-use tracer_core::tracker::snapshot::detail::Place;
 
 /// A page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Page {
     Findings,
     Failures,
     Workload(Arc<str>),
-    Destination(Place),
+    Destination(DestinationKey),
     Flow(FlowKey),
 }
 
@@ -67,9 +67,9 @@ pub enum Pane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowId {
     Workload(Arc<str>),
-    Place(Place),
+    Destination(DestinationKey),
     /// A process towards a destination.
-    Towards(u32, Place),
+    Towards(u32, DestinationKey),
     Process(u32),
     Finding(&'static str, String),
     Failure(Ktime, u32),

@@ -9,10 +9,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::app::{App, Page, Pane, RowId, Sort};
 use super::channel::Frame;
 use super::columns::{self, CellContext, Column, HolderRow};
-use tracer_core::event::FlowKey;
+use tracer_core::event::{DestinationKey, FlowKey};
 use tracer_core::filter::{Filter, Subject};
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, FailureRecord, Place, PortUse};
-use tracer_core::tracker::snapshot::{Attribution, Finding, Owner, Workload};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, FailureRecord, PortUse};
+use tracer_core::tracker::snapshot::{Destination, Finding, Owner, Workload};
 
 /// A table of any kind, for whoever treats them alike.
 pub trait TableVisitor {
@@ -92,7 +92,7 @@ impl Rows {
         let snapshot = &app.frame.snapshot;
         Some(match pane {
             Pane::Workloads => RowId::Workload(Arc::clone(&snapshot.workloads.get(index)?.name)),
-            Pane::Destinations => RowId::Place(Place::from(snapshot.destinations.get(index)?)),
+            Pane::Destinations => RowId::Destination(snapshot.destinations.get(index)?.key()),
             Pane::Findings => {
                 let finding = snapshot.findings.get(index)?;
                 RowId::Finding(finding.id, subject_of(finding))
@@ -104,7 +104,7 @@ impl Rows {
             Pane::Processes => RowId::Process(workload(app)?.pids.get(index)?.pid),
             Pane::Towards => {
                 let towards = snapshot.attributions.get(index)?;
-                RowId::Towards(towards.pid, place_of(towards))
+                RowId::Towards(towards.pid, towards.key())
             }
             Pane::Holders => RowId::Workload(Arc::clone(&self.holders.get(index)?.workload)),
             Pane::Flows => RowId::Flow(destination(app)?.used.get(index)?.port),
@@ -126,12 +126,12 @@ impl Rows {
                 RowId::Workload(name) => Some(Page::Workload(name)),
                 _ => None,
             },
-            Pane::Destinations => Some(Page::Destination(Place::from(frame.snapshot.destinations.get(index)?))),
-            Pane::Towards => Some(Page::Destination(place_of(frame.snapshot.attributions.get(index)?))),
+            Pane::Destinations => Some(Page::Destination(frame.snapshot.destinations.get(index)?.key())),
+            Pane::Towards => Some(Page::Destination(frame.snapshot.attributions.get(index)?.key())),
             Pane::Failures => {
                 let key = &frame.details.failures.get(index)?.failed.key;
                 // bind(port 0) has no destination.
-                (key.remote.port != 0).then(|| Page::Destination(Place::from(key)))
+                (key.remote.port != 0).then(|| Page::Destination(DestinationKey::from(key)))
             }
             Pane::Findings => behind(frame, frame.snapshot.findings.get(index)?),
             Pane::Flows => {
@@ -184,15 +184,6 @@ fn destination(app: &App) -> Option<&DestinationDetail> {
     app.destination_detail(place)
 }
 
-fn place_of(attribution: &Attribution) -> Place {
-    Place {
-        netns: attribution.netns,
-        local_addr: attribution.local_addr,
-        remote_addr: attribution.remote_addr,
-        remote_port: attribution.remote_port,
-    }
-}
-
 /// What of a finding does not change while its numbers do.
 fn subject_of(finding: &Finding) -> String {
     ["netns", "local_addr", "remote_addr", "remote_port", "workload", "port"]
@@ -207,12 +198,12 @@ fn subject_of(finding: &Finding) -> String {
 fn behind(frame: &Frame, finding: &Finding) -> Option<Page> {
     let text = |name| finding.evidence.get(name).and_then(serde_json::Value::as_str);
     let port = finding.evidence.get("remote_port").and_then(serde_json::Value::as_u64);
-    let fits = |place: &Place| {
+    let fits = |place: &DestinationKey| {
         text("remote_addr").is_some_and(|addr| addr == place.remote_addr.to_string())
             && text("local_addr").is_none_or(|addr| addr == place.local_addr.to_string())
             && port == Some(u64::from(place.remote_port))
     };
-    let place = frame.snapshot.destinations.iter().map(Place::from).find(fits);
+    let place = frame.snapshot.destinations.iter().map(Destination::key).find(fits);
     place.map(Page::Destination).or_else(|| {
         let name = text("workload")?;
         let known = frame.snapshot.workloads.iter().find(|workload| &*workload.name == name)?;
@@ -221,9 +212,9 @@ fn behind(frame: &Frame, finding: &Finding) -> Option<Page> {
 }
 
 /// Who holds ports of `place`, or fails for lack of one.
-fn holders(frame: &Frame, place: &Place) -> Vec<HolderRow> {
+fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
     let mut by_name: BTreeMap<&str, HolderRow> = BTreeMap::new();
-    for attribution in frame.snapshot.attributions.iter().filter(|attribution| place_of(attribution) == *place) {
+    for attribution in frame.snapshot.attributions.iter().filter(|attribution| attribution.key() == *place) {
         let row = by_name.entry(&attribution.workload).or_insert_with(|| HolderRow {
             workload: Arc::clone(&attribution.workload),
             inferred: true,
@@ -261,7 +252,7 @@ struct RowFilter<'a> {
     workloads: FxHashMap<&'a str, &'a Workload>,
     /// Named by something that matches.
     kept_workloads: FxHashSet<&'a str>,
-    kept_places: FxHashSet<Place>,
+    kept_places: FxHashSet<DestinationKey>,
 }
 
 impl<'a> RowFilter<'a> {
@@ -273,7 +264,7 @@ impl<'a> RowFilter<'a> {
         for attribution in &snapshot.attributions {
             if row_filter.matches(Subject::from(attribution), &attribution.workload) {
                 row_filter.kept_workloads.insert(&attribution.workload);
-                row_filter.kept_places.insert(place_of(attribution));
+                row_filter.kept_places.insert(attribution.key());
             }
         }
         row_filter
@@ -295,8 +286,7 @@ impl<'a> RowFilter<'a> {
                 }
                 Pane::Destinations => {
                     let destination = snapshot.destinations.get(index)?;
-                    self.kept_places.contains(&Place::from(destination))
-                        || self.filter.matches(&Subject::from(destination))
+                    self.kept_places.contains(&destination.key()) || self.filter.matches(&Subject::from(destination))
                 }
                 Pane::Towards => {
                     let towards = snapshot.attributions.get(index)?;
@@ -328,7 +318,7 @@ impl<'a> RowFilter<'a> {
 
     fn keeps_flow(&self, detail: &DestinationDetail, port: &PortUse) -> bool {
         let owner = detail.owners.get(usize::from(port.owner));
-        let place = &detail.place;
+        let place = &detail.key;
         let subject = Subject {
             comm: owner.map(|owner| &*owner.comm),
             pid: owner.map(|owner| owner.pid),

@@ -19,9 +19,9 @@ use super::app::App;
 use super::channel::{Frame, Viewer};
 use super::{RenderOptions, TraceInfo, render, terminal};
 use tracer_core::clock::Clock;
-use tracer_core::event::{Addr, Ktime, Netns, TcpState};
+use tracer_core::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use tracer_core::host::HostFacts;
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, Place, PortUse, SecondCounts};
+use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
     Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, StateSet,
     TimeWaitStats, Workload,
@@ -94,7 +94,7 @@ pub fn frame(flows: u32, destinations: u32) -> Frame {
         });
     }
     let mut frame = Frame { snapshot, ..Frame::default() };
-    frame.details.pulse = vec![SecondCounts { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
+    frame.details.seconds = vec![SecondCounts { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
     frame.details.destination = Some(full_range());
     frame
 }
@@ -127,7 +127,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
 fn full_range() -> DestinationDetail {
     let port = |port| PortUse { port, state: TcpState::TimeWait, owner: port % 4, since: Some(Ktime(u64::from(port))) };
     DestinationDetail {
-        place: Place { netns: NETNS, local_addr: addr(1), remote_addr: addr(1_000), remote_port: 443 },
+        key: DestinationKey { netns: NETNS, local_addr: addr(1), remote_addr: addr(1_000), remote_port: 443 },
         range: Some(RANGE),
         used: (RANGE.0..=RANGE.1).map(port).collect(),
         owners: (0..4).map(|pid| Owner { pid, ..Owner::default() }).collect(),

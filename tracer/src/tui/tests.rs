@@ -14,20 +14,20 @@ use ratatui::buffer::Buffer;
 use super::app::{App, Effect};
 use super::channel::{Frame, RecordingStatus, ReplayStatus, Speed, Status};
 use super::{RenderOptions, TraceInfo, render};
-use tracer_core::event::{Endpoint, FlowKey, Ktime, TcpState};
+use tracer_core::event::{DestinationKey, Endpoint, FlowKey, Ktime, TcpState};
 use tracer_core::host::HostFacts;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
 use tracer_core::tracker::snapshot::detail::{
     DestinationDetail, Details, DurationHistogram, FailureRecord, FlowDetail, FlowStep, HistogramBucket, PastHolder,
-    Place, PortUse, SecondCounts, WorkloadDetail,
+    PortUse, SecondCounts, WorkloadDetail,
 };
 use tracer_core::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
 const UNICODE: RenderOptions = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
 const ASCII: RenderOptions = RenderOptions { colour: false, unicode: false, zone: TimeZone::UTC };
 
-fn place() -> Place {
-    Place { netns: NETNS, local_addr: addr("10.66.0.1"), remote_addr: addr("10.66.0.2"), remote_port: 8443 }
+fn place() -> DestinationKey {
+    DestinationKey { netns: NETNS, local_addr: addr("10.66.0.1"), remote_addr: addr("10.66.0.2"), remote_port: 8443 }
 }
 
 fn flow(port: u16) -> FlowKey {
@@ -99,7 +99,7 @@ fn details(snapshot: &Snapshot) -> Details {
     let step =
         |state, entered: u64, dwell: u64| FlowStep { state, entered: Some(START.plus(entered)), dwell: Some(dwell) };
     Details {
-        pulse: (0..30_u32)
+        seconds: (0..30_u32)
             .map(|second| SecondCounts {
                 events: 1_500,
                 connects: 90 + second,
@@ -109,7 +109,7 @@ fn details(snapshot: &Snapshot) -> Details {
             .collect(),
         failures: (0..40).map(failure).collect(),
         destination: Some(DestinationDetail {
-            place: place(),
+            key: place(),
             range: Some((40_000, 41_023)),
             used: used.collect(),
             owners: vec![owner("bypass.service", 4211, true), owner("pool.service", 4001, false)],

@@ -5,44 +5,13 @@
 
 use std::sync::Arc;
 
-use super::{Destination, Durations, FailedConnect, Opened, Owner};
-use crate::event::{Addr, FlowKey, Ktime, Netns, TcpState};
-
-/// Identity of a destination: the scope in which a plain connect() runs out of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    pub netns: Netns,
-    pub local_addr: Addr,
-    pub remote_addr: Addr,
-    pub remote_port: u16,
-}
-
-impl From<&FlowKey> for Place {
-    fn from(key: &FlowKey) -> Self {
-        Self {
-            netns: key.netns,
-            local_addr: key.local.addr,
-            remote_addr: key.remote.addr,
-            remote_port: key.remote.port,
-        }
-    }
-}
-
-impl From<&Destination> for Place {
-    fn from(from: &Destination) -> Self {
-        Self {
-            netns: from.netns,
-            local_addr: from.local_addr,
-            remote_addr: from.remote_addr,
-            remote_port: from.remote_port,
-        }
-    }
-}
+use super::{Durations, FailedConnect, Opened, Owner};
+use crate::event::{DestinationKey, FlowKey, Ktime, TcpState};
 
 /// What somebody looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DetailRequest {
-    pub destination: Option<Place>,
+    pub destination: Option<DestinationKey>,
     pub workload: Option<Arc<str>>,
     pub flow: Option<FlowKey>,
 }
@@ -51,7 +20,7 @@ pub struct DetailRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Details {
     /// Whole seconds up to now, oldest first, without gaps.
-    pub pulse: Vec<SecondCounts>,
+    pub seconds: Vec<SecondCounts>,
     /// The last failures for lack of a port, newest first, bounded.
     pub failures: Vec<Arc<FailureRecord>>,
     pub destination: Option<DestinationDetail>,
@@ -59,7 +28,7 @@ pub struct Details {
     pub flow: Option<FlowDetail>,
 }
 
-/// One second of the past.
+/// What happened in one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SecondCounts {
     pub events: u32,
@@ -108,7 +77,7 @@ pub struct DurationHistogram {
 /// A destination port by port.
 #[derive(Clone, Debug)]
 pub struct DestinationDetail {
-    pub place: Place,
+    pub key: DestinationKey,
     pub range: Option<(u16, u16)>,
     /// Ascending by port.
     pub used: Vec<PortUse>,

@@ -1,6 +1,6 @@
 //! What a view that watches is told beyond the snapshot.
 
-use super::super::snapshot::detail::{DetailRequest, Details, Place};
+use super::super::snapshot::detail::{DetailRequest, Details};
 use super::*;
 
 fn watched() -> Lab {
@@ -13,7 +13,7 @@ fn key(port: u16) -> FlowKey {
 
 fn look(lab: &Lab, port: u16) -> Details {
     let wish = DetailRequest {
-        destination: Some(Place::from(&key(port))),
+        destination: Some(DestinationKey::from(&key(port))),
         workload: Some("client".into()),
         flow: Some(key(port)),
     };
@@ -121,8 +121,8 @@ fn a_failure_remembers_who_held_the_ports_at_that_instant() {
     assert_eq!((oldest.in_use, oldest.capacity), (1, Some(8)));
     let [holder] = &*oldest.holders else { panic!("one holder: {oldest:#?}") };
     assert_eq!((&*holder.workload, holder.ports, holder.time_wait), ("client", 1, 0));
-    assert_eq!(details.pulse.iter().map(|second| second.exhausted).sum::<u32>(), 2);
-    assert_eq!(details.pulse.iter().map(|second| second.connects).sum::<u32>(), 3);
+    assert_eq!(details.seconds.iter().map(|second| second.exhausted).sum::<u32>(), 2);
+    assert_eq!(details.seconds.iter().map(|second| second.connects).sum::<u32>(), 3);
     assert_eq!(details.destination.expect("the destination").port_search.summary.count, 2);
 }
 
@@ -133,6 +133,6 @@ fn who_does_not_watch_pays_for_no_memory() {
     lab.exhausted(2);
     lab.pass(SECOND);
     let details = look(&lab, 32_768);
-    assert!(details.failures.is_empty() && details.pulse.is_empty());
+    assert!(details.failures.is_empty() && details.seconds.is_empty());
     assert!(details.destination.is_some(), "the present is in the tables all the same");
 }

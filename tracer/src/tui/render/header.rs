@@ -35,7 +35,7 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     }
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
     left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));
-    let per_second = newest.details.pulse.last().map_or(0, |second| second.events);
+    let per_second = newest.details.seconds.last().map_or(0, |second| second.events);
     left.push((Paint::Plain, format!("  {} ev/s", rate(f64::from(per_second)))));
     if lost == 0 {
         left.push((Paint::Dim, "  0 lost".into()));

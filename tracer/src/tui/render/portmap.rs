@@ -139,13 +139,13 @@ pub fn legend(unicode: bool) -> [char; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_core::event::Netns;
+    use tracer_core::event::{DestinationKey, Netns};
     use tracer_core::report::sample::addr;
-    use tracer_core::tracker::snapshot::detail::{DurationHistogram, Place, PortUse};
+    use tracer_core::tracker::snapshot::detail::{DurationHistogram, PortUse};
 
     fn detail(range: (u16, u16), used: &[(u16, TcpState)]) -> DestinationDetail {
         DestinationDetail {
-            place: Place {
+            key: DestinationKey {
                 netns: Netns::of_inode(1),
                 local_addr: addr("10.0.0.1"),
                 remote_addr: addr("10.0.0.2"),

@@ -6,10 +6,11 @@ use super::workload::{distributions, others};
 use crate::tui::app::{App, Pane};
 use crate::tui::columns::{endpoint, exhausted, full_in, netns, percent};
 use crate::tui::render::{Canvas, bar, divide, portmap};
+use tracer_core::event::DestinationKey;
 use tracer_core::layout::human::{number, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Destination;
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, Place};
+use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
 /// From this height on, distributions are told bucket by bucket.
 const TALL: u16 = 40;
@@ -18,8 +19,8 @@ const LOW: u16 = 16;
 /// From this width on, the tables stand side by side.
 const WIDE: u16 = 140;
 
-pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &Place) {
-    let found = app.frame.snapshot.destinations.iter().find(|destination| Place::from(*destination) == *place);
+pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationKey) {
+    let found = app.frame.snapshot.destinations.iter().find(|destination| destination.key() == *place);
     let Some(destination) = found else {
         let text = format!("Nothing is known of {} any more.", endpoint(place.remote_addr, place.remote_port));
         canvas.paragraph(area, &Vec::new(), Paint::Plain, &text);

@@ -83,7 +83,7 @@ fn fullest(snapshot: &Snapshot) -> String {
 
 /// Failures per second now, the last one and all; then both pictures of the last minutes, where they are not charts.
 fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let pulse = &app.frame.details.pulse;
+    let pulse = &app.frame.details.seconds;
     let snapshot = &app.frame.snapshot;
     let now = pulse.last().copied().unwrap_or_default();
     let total = snapshot.workloads.iter().map(|w| exhausted(&w.failed)).fold(0, u64::saturating_add);
@@ -124,7 +124,7 @@ type Value = fn(&SecondCounts) -> u32;
 
 /// Failures and connects of the last minutes, second by second, side by side.
 fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let pulse = &app.frame.details.pulse;
+    let pulse = &app.frame.details.seconds;
     let half = area.width / 2;
     let charts: [(&str, Paint, Value); 2] = [
         ("no port, per second", Paint::Bad, |second| second.exhausted),
