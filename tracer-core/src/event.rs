@@ -145,10 +145,13 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The 4-tuple plus its network namespace, from the socket's point of view.
+/// The 4-tuple plus its network namespace and device, from the socket's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     pub netns: Netns,
+    /// Index of the interface that the socket is bound to (`skc_bound_dev_if`: SO_BINDTODEVICE, a VRF, a link-local address), 0 if
+    /// none. The same 4-tuple on two devices is two flows.
+    pub device: u32,
     pub local: Endpoint,
     pub remote: Endpoint,
 }
@@ -275,6 +278,9 @@ pub struct Transition {
     pub key: FlowKey,
     /// `inet_sport`: the last port held; stale when a socket is used for a second connect().
     pub last_port: u16,
+    /// `IP_LOCAL_PORT_RANGE` of the socket, both ends inclusive: connect() chose among these ports alone. Read where connect() found
+    /// no port (SYN_SENT->CLOSE); `None` everywhere else and on sockets without the option.
+    pub own_range: Option<(u16, u16)>,
     pub old: TcpState,
     pub new: TcpState,
     /// Positive errno that the kernel had noted on the socket at this instant, 0 if none.
@@ -299,6 +305,9 @@ pub struct TimeWaitEvent {
     pub key: FlowKey,
     /// The peer's FIN has not arrived yet (`tw_substate` = `FIN_WAIT2`).
     pub fin_wait2: bool,
+    /// The peer had sent TCP timestamps (`tw_ts_recent_stamp`), without which the kernel never gives the port to a new connection
+    /// (net/ipv4/tcp_ipv4.c `tcp_twsk_unique`); `None` if unknown.
+    pub timestamps: Option<bool>,
     /// At an end: its time was up. Otherwise it was killed early (reuse, RST, `ss -K`, namespace exit).
     pub expired: bool,
 }
@@ -328,6 +337,10 @@ pub struct CallFailed {
     pub target: Option<Endpoint>,
     /// The socket's own address and port after the call.
     pub local: Endpoint,
+    /// Index of the interface that the socket is bound to, 0 if none.
+    pub device: u32,
+    /// `IP_LOCAL_PORT_RANGE` of the socket, both ends inclusive; `None` if it has none.
+    pub own_range: Option<(u16, u16)>,
 }
 
 /// A connect() has found its local port.
@@ -348,6 +361,11 @@ pub struct SocketEvent {
     pub key: FlowKey,
     pub pid: u32,
     pub tid: u32,
+    /// The port was named by bind() (`SOCK_BINDPORT_LOCK`) and stays the socket's until it is destroyed. A port that bind() or
+    /// listen() chose is given back at ->CLOSE. `None` if unknown.
+    pub named: Option<bool>,
+    /// At accept(): the listening socket, which tells the sockets of one SO_REUSEPORT group apart; `None` if unknown.
+    pub listener: Option<SocketId>,
 }
 
 /// Who a process is. Taken in its own context, so that a process of 20 ms has a name too.
@@ -358,6 +376,8 @@ pub struct ProcessFacts {
     pub pid: u32,
     /// Nanoseconds since boot (`start_boottime`); with `pid` it names a process for good. 0 = unknown.
     pub start: u64,
+    /// Counts the programs that this process has been (`self_exec_id`, inherited over fork): another number, another program. 0 = unknown.
+    pub exec_id: u32,
     pub ppid: u32,
     pub uid: u32,
     pub netns: Netns,
@@ -412,6 +432,19 @@ pub struct SocketRow {
     pub remaining: Option<u64>,
     /// Process that has the socket open; `None` if unknown.
     pub owner: Option<u32>,
+    /// The port was named by bind() (`SOCK_BINDPORT_LOCK`); `None` if unknown, which `sock_diag` alone leaves it.
+    pub named: Option<bool>,
+    /// Of a minisocket: the peer had sent TCP timestamps; `None` if unknown.
+    pub timestamps: Option<bool>,
+    /// Of a listening socket: connections that wait to be accepted, and how many may.
+    pub queue: Option<AcceptQueue>,
+}
+
+/// The queue of a listening socket (`idiag_rqueue` and `idiag_wqueue` of its row).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptQueue {
+    pub waiting: u32,
+    pub backlog: u32,
 }
 
 /// One complete pass of `sock_diag` over one namespace.
@@ -469,6 +502,7 @@ pub enum Event {
 fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> FlowKey {
     FlowKey {
         netns: Netns::of_inode(netns),
+        device: 0,
         local: Endpoint { addr: Addr(laddr), port: lport },
         remote: Endpoint { addr: Addr(raddr), port: rport },
     }
@@ -499,6 +533,7 @@ fn transition(record: &TransitionRecord) -> Option<Transition> {
         id: socket_id(&record.header, record.cookie, record.sock),
         key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
         last_port: record.sport,
+        own_range: None,
         old: TcpState::from_raw(record.old_state)?,
         new: TcpState::from_raw(record.new_state)?,
         sk_err: record.sk_err,
@@ -516,6 +551,7 @@ fn time_wait(record: &TimeWaitRecord) -> TimeWaitEvent {
         cookie: socket_cookie(&record.header, record.cookie),
         key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
         fin_wait2: record.substate == TcpState::FinWait2 as u8,
+        timestamps: None,
         expired: record.header.flags & flags::EXPIRED != 0,
     }
 }
@@ -536,6 +572,8 @@ fn call_failed(record: &CallRecord) -> Option<CallFailed> {
         errno: record.errno,
         target: (record.has_addr != 0).then_some(Endpoint { addr: Addr(record.addr), port: record.port }),
         local: Endpoint { addr: Addr(record.laddr), port: record.lport },
+        device: 0,
+        own_range: None,
     })
 }
 
@@ -546,6 +584,8 @@ fn socket_event(record: &SocketRecord) -> SocketEvent {
         key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
         pid: record.tgid,
         tid: record.tid,
+        named: None,
+        listener: None,
     }
 }
 

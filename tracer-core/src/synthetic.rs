@@ -94,15 +94,16 @@ impl Churn {
         let caller = |pid| Some(Caller { pid, tid: pid, cgroup: CgroupId(5_001) });
         let noise = &mut self.noise;
         let mut steps = Vec::with_capacity(EVENTS);
-        let key = FlowKey { netns, local: client, remote: server };
+        let key = FlowKey { netns, device: 0, local: client, remote: server };
         let unbound = FlowKey { local: Endpoint { port: 0, ..client }, ..key };
-        let back = FlowKey { netns, local: server, remote: client };
+        let back = FlowKey { netns, device: 0, local: server, remote: client };
         let mut change = |ktime, id, key: FlowKey, old, new, caller: Option<Caller>, shutdown| {
             steps.push(Step::Event(Event::Transition(Transition {
                 ktime,
                 id,
                 key,
                 last_port: if key.local.port == 0 && old != TcpState::Close { port } else { key.local.port },
+                own_range: None,
                 old,
                 new,
                 sk_err: 0,
@@ -123,9 +124,17 @@ impl Churn {
         let begins = later(noise);
         change(later(noise), ours, unbound, TcpState::FinWait2, TcpState::Close, None, true);
         change(later(noise), theirs, back, TcpState::LastAck, TcpState::Close, None, true);
-        let minisocket = TimeWaitEvent { ktime: begins, cookie: ours.cookie, key, fin_wait2: false, expired: false };
+        let minisocket = TimeWaitEvent {
+            ktime: begins,
+            cookie: ours.cookie,
+            key,
+            fin_wait2: false,
+            timestamps: None,
+            expired: false,
+        };
         steps.insert(7, Step::Event(Event::TimeWaitStart(minisocket)));
-        let accepted = SocketEvent { ktime: later(noise), id: theirs, key: back, pid: 77, tid: 77 };
+        let accepted =
+            SocketEvent { ktime: later(noise), id: theirs, key: back, pid: 77, tid: 77, named: None, listener: None };
         steps.push(Step::Event(Event::Accepted(accepted)));
         self.waiting.push_back((begins.0 + TIME_WAIT_NANOS, minisocket));
         steps.reverse();

@@ -31,6 +31,7 @@ pub fn facts(record: &TaskRecord) -> ProcessFacts {
         ktime: Ktime(record.header.ktime),
         pid: record.tgid,
         start: record.start_boottime,
+        exec_id: 0,
         ppid: record.ppid,
         uid: record.uid,
         netns: Netns::of_inode(record.netns),

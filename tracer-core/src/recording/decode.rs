@@ -314,6 +314,9 @@ impl Columns {
             minisocket: self.minisocket.value(row),
             remaining: self.remaining.get(row),
             owner: self.pid.get(row),
+            named: None,
+            timestamps: None,
+            queue: None,
         });
         close(list)
     }
@@ -335,10 +338,16 @@ impl Columns {
     #[inline]
     fn key(&mut self, row: usize) -> Option<FlowKey> {
         if self.keyed.as_ref().is_some_and(|keyed| keyed.is_null(row)) {
-            return Some(FlowKey { netns: self.netns(row), local: self.local(row)?, remote: self.remote(row)? });
+            return Some(FlowKey {
+                netns: self.netns(row),
+                device: 0,
+                local: self.local(row)?,
+                remote: self.remote(row)?,
+            });
         }
         Some(FlowKey {
             netns: Netns::of_inode(*self.netns.values.get(row)?),
+            device: 0,
             local: Endpoint { addr: self.local_addr.at(row)?, port: *self.local_port.values.get(row)? },
             remote: Endpoint { addr: self.remote_addr.at(row)?, port: *self.remote_port.values.get(row)? },
         })
@@ -394,6 +403,7 @@ impl Columns {
             id: self.id(row),
             key,
             last_port: self.last_port.get(row).unwrap_or(key.local.port),
+            own_range: None,
             old: self.old_state.at(row)?,
             new: self.new_state.at(row)?,
             sk_err: self.errno(row)?,
@@ -411,6 +421,7 @@ impl Columns {
             cookie: self.cookie.get(row).and_then(SocketCookie::new),
             key: self.key(row)?,
             fin_wait2: self.fin_wait2.value(row),
+            timestamps: None,
             expired: self.expired.value(row),
         })
     }
@@ -431,6 +442,8 @@ impl Columns {
             errno: self.errno(row)?,
             target: asked,
             local: self.local(row)?,
+            device: 0,
+            own_range: None,
         })))
     }
 
@@ -441,6 +454,8 @@ impl Columns {
             key: self.key(row)?,
             pid: self.pid.get(row)?,
             tid: self.tid.get(row)?,
+            named: None,
+            listener: None,
         })
     }
 

@@ -147,7 +147,7 @@ impl Tracker {
             EADDRNOTAVAIL => Failure::NoLocalAddress,
             errno => Failure::Errno(errno),
         };
-        let key = FlowKey { netns: call.netns, local: call.local, remote: target };
+        let key = FlowKey { netns: call.netns, device: call.device, local: call.local, remote: target };
         let dest = self.dest(&key, call.ktime);
         self.fail_call(call, key, dest, failure);
     }
@@ -161,7 +161,12 @@ impl Tracker {
             _ => return,
         };
         let local = call.target.unwrap_or(call.local);
-        let key = FlowKey { netns: call.netns, local, remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 } };
+        let key = FlowKey {
+            netns: call.netns,
+            device: call.device,
+            local,
+            remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
+        };
         self.fail_call(call, key, None, failure);
     }
 

@@ -301,7 +301,7 @@ mod tests {
     fn flow(cookie: u64) -> Flow {
         let end = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
         Flow {
-            key: FlowKey { netns: Netns::of_inode(1), local: end(40_000), remote: end(443) },
+            key: FlowKey { netns: Netns::of_inode(1), device: 0, local: end(40_000), remote: end(443) },
             id: SocketId { cookie: SocketCookie::new(cookie), sock: cookie * 64 },
             state: TcpState::Established,
             previous: TcpState::SynSent,

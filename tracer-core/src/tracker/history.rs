@@ -181,6 +181,7 @@ mod tests {
         let mut history = History::default();
         let key = FlowKey {
             netns: crate::event::Netns::of_inode(1),
+            device: 0,
             local: crate::event::Endpoint { addr: crate::event::Addr::UNSPECIFIED, port: 1 },
             remote: crate::event::Endpoint { addr: crate::event::Addr::UNSPECIFIED, port: 2 },
         };

@@ -88,6 +88,8 @@ impl Tracker {
                 key: t.key,
                 pid: t.caller.map_or(0, |caller| caller.pid),
                 tid: t.current_tid,
+                named: None,
+                listener: None,
             });
         }
         self.tell_change(at, t.ktime, t.old, t.new, None);

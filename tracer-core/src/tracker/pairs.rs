@@ -11,6 +11,7 @@ use crate::event::{Addr, Endpoint, FlowKey, Netns};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pair {
     netns: Netns,
+    device: u32,
     local: Addr,
     remote: Addr,
 }
@@ -92,6 +93,7 @@ impl Pairs {
         let pair = self.get(key.pair)?;
         Some(FlowKey {
             netns: pair.netns,
+            device: pair.device,
             local: Endpoint { addr: pair.local, port: key.local },
             remote: Endpoint { addr: pair.remote, port: key.remote },
         })
@@ -104,7 +106,7 @@ impl Pairs {
 
 impl Pair {
     fn of(key: &FlowKey) -> Self {
-        Self { netns: key.netns, local: key.local.addr, remote: key.remote.addr }
+        Self { netns: key.netns, device: key.device, local: key.local.addr, remote: key.remote.addr }
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
 
     fn key(last: u8, port: u16) -> FlowKey {
         let end = |last, port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, last])), port };
-        FlowKey { netns: Netns::of_inode(7), local: end(1, port), remote: end(last, 443) }
+        FlowKey { netns: Netns::of_inode(7), device: 0, local: end(1, port), remote: end(last, 443) }
     }
 
     /// Of 4,096 keys each would be the first at 2,600 places at random, and at 128 if one of the ports alone told neighbours apart.

@@ -97,8 +97,14 @@ impl Lab {
         Transition {
             ktime: Ktime(self.now),
             id: SocketId { cookie: SocketCookie::new(sock.cookie), sock: 0xffff_0000 + sock.cookie },
-            key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port: sock.port }, remote: sock.remote },
+            key: FlowKey {
+                netns: NETNS,
+                device: 0,
+                local: Endpoint { addr: addr(1), port: sock.port },
+                remote: sock.remote,
+            },
             last_port: sock.last_port,
+            own_range: None,
             old: sock.state,
             new,
             sk_err,
@@ -139,8 +145,14 @@ impl Lab {
         let event = TimeWaitEvent {
             ktime: Ktime(self.now),
             cookie: SocketCookie::new(sock.cookie),
-            key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port: sock.last_port }, remote: sock.remote },
+            key: FlowKey {
+                netns: NETNS,
+                device: 0,
+                local: Endpoint { addr: addr(1), port: sock.last_port },
+                remote: sock.remote,
+            },
             fin_wait2: false,
+            timestamps: None,
             expired,
         };
         self.ingest(&if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) });
@@ -175,17 +187,27 @@ impl Lab {
             errno,
             target: Some(sock.remote),
             local: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
+            device: 0,
+            own_range: None,
         })));
     }
 
     fn row(cookie: u64, port: u16, state: TcpState) -> SocketRow {
         SocketRow {
             cookie: SocketCookie::new(cookie),
-            key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port }, remote: Self::socket(0).remote },
+            key: FlowKey {
+                netns: NETNS,
+                device: 0,
+                local: Endpoint { addr: addr(1), port },
+                remote: Self::socket(0).remote,
+            },
             state,
             minisocket: state == TcpState::TimeWait,
             remaining: (state == TcpState::TimeWait).then_some(30 * SECOND),
             owner: (state != TcpState::TimeWait).then_some(100),
+            named: None,
+            timestamps: None,
+            queue: None,
         }
     }
 

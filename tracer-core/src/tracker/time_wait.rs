@@ -312,7 +312,7 @@ mod tests {
     fn entry(port: u16, began: u64) -> Entry {
         let end = |last, port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, last])), port };
         Entry {
-            key: FlowKey { netns: Netns::of_inode(7), local: end(1, port), remote: end(2, 443) },
+            key: FlowKey { netns: Netns::of_inode(7), device: 0, local: end(1, port), remote: end(2, 443) },
             cookie: SocketCookie::new(u64::from(port)),
             began: Ktime(began),
             armed: Ktime(began + 5_000),

@@ -67,7 +67,7 @@ impl Connection {
         };
         let remote = Endpoint { addr: ip(remote + 2), port: 443 };
         let local = Endpoint { addr: ip(1), port: 1024 + u16::try_from(port).unwrap_or(0) };
-        Self { number, key: FlowKey { netns: NETNS, local, remote } }
+        Self { number, key: FlowKey { netns: NETNS, device: 0, local, remote } }
     }
 
     fn id(&self) -> SocketId {
@@ -96,6 +96,7 @@ impl Connection {
             id: self.id(),
             key,
             last_port,
+            own_range: None,
             old,
             new,
             sk_err: 0,
@@ -108,7 +109,14 @@ impl Connection {
     }
 
     fn minisocket(&self, at: u64, expired: bool) -> TimeWaitEvent {
-        TimeWaitEvent { ktime: Ktime(at), cookie: self.id().cookie, key: self.key, fin_wait2: false, expired }
+        TimeWaitEvent {
+            ktime: Ktime(at),
+            cookie: self.id().cookie,
+            key: self.key,
+            fin_wait2: false,
+            timestamps: None,
+            expired,
+        }
     }
 
     /// connect() and its answer: the flow is live afterwards.

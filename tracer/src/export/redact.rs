@@ -127,8 +127,14 @@ mod tests {
         Step::Event(Event::Transition(Transition {
             ktime: Ktime(1),
             id: SocketId { cookie: None, sock: 0 },
-            key: FlowKey { netns: Netns::of_inode(1), local: endpoint("127.0.0.1"), remote: endpoint(remote) },
+            key: FlowKey {
+                netns: Netns::of_inode(1),
+                device: 0,
+                local: endpoint("127.0.0.1"),
+                remote: endpoint(remote),
+            },
             last_port: 1,
+            own_range: None,
             old: TcpState::Close,
             new: TcpState::SynSent,
             sk_err: 0,

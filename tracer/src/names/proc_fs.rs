@@ -100,6 +100,7 @@ impl ProcFs {
             ktime: now,
             pid,
             start: stat.starttime.saturating_mul(self.tick),
+            exec_id: 0,
             ppid: parent_pid,
             uid: process.status().map(|status| status.ruid).or_else(|_| process.uid()).unwrap_or(0),
             netns: netns::inode_of_link(&dir.join("ns/net")).unwrap_or_default(),

@@ -97,6 +97,7 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
             cookie: SocketCookie::new(u64::from_ne_bytes(id.cookie)),
             key: FlowKey {
                 netns,
+                device: 0,
                 local: Endpoint { addr: Addr::from(id.source_address), port: id.source_port },
                 remote: Endpoint { addr: Addr::from(id.destination_address), port: id.destination_port },
             },
@@ -104,6 +105,9 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
             minisocket,
             remaining: expires_ms.filter(|_| minisocket).map(|ms| u64::from(ms) * 1_000_000),
             owner: None,
+            named: None,
+            timestamps: None,
+            queue: None,
         },
         inode: header.inode,
     })

@@ -12,6 +12,7 @@ use tracer_core::tracker::snapshot::{Ended, FailedConnect, Failure, FlowEnd, Ope
 fn key(local: &str, local_port: u16, remote: &str, remote_port: u16) -> FlowKey {
     FlowKey {
         netns: NETNS,
+        device: 0,
         local: Endpoint { addr: addr(local), port: local_port },
         remote: Endpoint { addr: addr(remote), port: remote_port },
     }
@@ -63,6 +64,7 @@ fn nasty() -> [Notice; 3] {
     let long = key("2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111", 65_535, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:2222", 65_535);
     let unknown = FlowKey {
         netns: Netns::of_inode(0),
+        device: 0,
         local: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
         remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
     };

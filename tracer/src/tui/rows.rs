@@ -139,6 +139,7 @@ impl Rows {
                 let port = destination(app)?.used.get(index)?.port;
                 Some(Page::Flow(FlowKey {
                     netns: place.netns,
+                    device: 0,
                     local: tracer_core::event::Endpoint { addr: place.local_addr, port },
                     remote: tracer_core::event::Endpoint { addr: place.remote_addr, port: place.remote_port },
                 }))

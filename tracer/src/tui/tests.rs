@@ -33,6 +33,7 @@ fn place() -> DestinationKey {
 fn flow(port: u16) -> FlowKey {
     FlowKey {
         netns: NETNS,
+        device: 0,
         local: Endpoint { addr: addr("10.66.0.1"), port },
         remote: Endpoint { addr: addr("10.66.0.2"), port: 8443 },
     }

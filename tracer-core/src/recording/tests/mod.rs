@@ -235,11 +235,14 @@ fn list(rows: usize) -> Step {
     let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
     let row = SocketRow {
         cookie: SocketCookie::new(7),
-        key: FlowKey { netns: Netns::of_inode(1), local: endpoint(1), remote: endpoint(2) },
+        key: FlowKey { netns: Netns::of_inode(1), device: 0, local: endpoint(1), remote: endpoint(2) },
         state: TcpState::Established,
         minisocket: false,
         remaining: None,
         owner: Some(3),
+        named: None,
+        timestamps: None,
+        queue: None,
     };
     let (netns, began, ended) = (Netns::of_inode(1), Ktime(1), Ktime(2));
     Step::Event(Event::Baseline(Baseline { netns, began, ended, initial: true, rows: vec![row; rows].into() }))
@@ -274,9 +277,11 @@ fn towards(number: u32) -> Step {
     Step::Event(Event::Released(SocketEvent {
         ktime: Ktime(5_000_000_000 + u64::from(number)),
         id: SocketId { cookie: SocketCookie::new(u64::from(number) + 1), sock: 0 },
-        key: FlowKey { netns: Netns::of_inode(1), local: client, remote: server },
+        key: FlowKey { netns: Netns::of_inode(1), device: 0, local: client, remote: server },
         pid: 7,
         tid: 7,
+        named: None,
+        listener: None,
     }))
 }
 
@@ -347,6 +352,8 @@ fn more_addresses_than_a_file_lists_are_kept_all_the_same() {
         errno: 99,
         target: Some(last.key.remote),
         local: last.key.local,
+        device: 0,
+        own_range: None,
     }))));
     let bytes = write(&steps, usize::MAX);
     let (back, damage) = read(&bytes).expect("a recording");

@@ -36,8 +36,9 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
     let transition = Transition {
         ktime: Ktime(5_000_000_000),
         id: SocketId { cookie: SocketCookie::new(1), sock: 10 },
-        key: FlowKey { netns: Netns::of_inode(1), local: end(40_000), remote: end(443) },
+        key: FlowKey { netns: Netns::of_inode(1), device: 0, local: end(40_000), remote: end(443) },
         last_port: 40_000,
+        own_range: None,
         old: TcpState::SynSent,
         new: TcpState::Established,
         sk_err: 0,

@@ -23,7 +23,7 @@ prop_compose! {
 
 prop_compose! {
     fn key()(netns in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
-        FlowKey { netns: Netns::of_inode(netns), local, remote }
+        FlowKey { netns: Netns::of_inode(netns), device: 0, local, remote }
     }
 }
 
@@ -54,7 +54,9 @@ prop_compose! {
     ) -> Event {
         let caller = pid.map(|pid| Caller { pid, tid: current_tid, cgroup: CgroupId(cgroup) });
         Event::Transition(
-            Transition { ktime, id, key, last_port, old, new, sk_err, shutdown, caller, current_tid, rescued, classic },
+            Transition {
+                ktime, id, key, last_port, own_range: None, old, new, sk_err, shutdown, caller, current_tid, rescued, classic,
+            },
         )
     }
 }
@@ -64,7 +66,7 @@ prop_compose! {
         (ktime, id, key) in (ktime(), id(), key()),
         (fin_wait2, expired, start) in any::<(bool, bool, bool)>(),
     ) -> Event {
-        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, expired };
+        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps: None, expired };
         if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
     }
 }
@@ -76,7 +78,7 @@ prop_compose! {
         (bind, errno, target, local) in (any::<bool>(), any::<u16>(), prop::option::of(endpoint()), endpoint()),
     ) -> Event {
         Event::CallFailed(Box::new(CallFailed {
-            ktime, entered, id, netns: Netns::of_inode(netns), comm, errno, target, local,
+            ktime, entered, id, netns: Netns::of_inode(netns), comm, errno, target, local, device: 0, own_range: None,
             caller: Caller { pid, tid, cgroup: CgroupId(cgroup) },
             call: if bind { Call::Bind } else { Call::Connect },
         }))
@@ -85,7 +87,7 @@ prop_compose! {
 
 prop_compose! {
     pub fn socket_event()((ktime, id, key, pid, tid) in (ktime(), id(), key(), any::<u32>(), any::<u32>()), kind in 0..3) -> Event {
-        let event = SocketEvent { ktime, id, key, pid, tid };
+        let event = SocketEvent { ktime, id, key, pid, tid, named: None, listener: None };
         match kind {
             0 => Event::Accepted(event),
             1 => Event::Bound(event),
@@ -103,7 +105,7 @@ prop_compose! {
         let mut texts = texts.into_iter();
         let mut next = || texts.next().flatten();
         Event::Process(Box::new(ProcessFacts {
-            ktime, pid, start, ppid, uid, comm, parent_comm, netns: Netns::of_inode(netns), cgroup: CgroupId(cgroup),
+            ktime, pid, start, exec_id: 0, ppid, uid, comm, parent_comm, netns: Netns::of_inode(netns), cgroup: CgroupId(cgroup),
             cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
         }))
     }
@@ -128,7 +130,9 @@ prop_compose! {
         (cookie, key, state, minisocket) in (any::<u64>(), key(), state(), any::<bool>()),
         (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
     ) -> SocketRow {
-        SocketRow { cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner }
+        SocketRow {
+            cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner, named: None, timestamps: None, queue: None,
+        }
     }
 }
 

@@ -31,10 +31,11 @@ fn a_bound_port_is_blocked_for_others_until_its_socket_is_destroyed() {
     let id = SocketId { cookie: None, sock: 42 };
     let key = FlowKey {
         netns: NETNS,
+        device: 0,
         local: Endpoint { addr: addr(1), port: 32_770 },
         remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
     };
-    let event = SocketEvent { ktime: Ktime(lab.now), id, key, pid: 100, tid: 100 };
+    let event = SocketEvent { ktime: Ktime(lab.now), id, key, pid: 100, tid: 100, named: None, listener: None };
     lab.ingest(&Event::Bound(event));
     assert_eq!(lab.only_dest().ports.capacity, Some(7));
     lab.ingest(&Event::Released(event));

@@ -43,9 +43,11 @@ fn an_accepted_flow_belongs_to_the_listener_until_somebody_accepts_it() {
     let accepted = SocketEvent {
         ktime: Ktime(lab.now),
         id: SocketId { cookie: SocketCookie::new(10), sock: 0 },
-        key: FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port: 443 }, remote: peer },
+        key: FlowKey { netns: NETNS, device: 0, local: Endpoint { addr: addr(1), port: 443 }, remote: peer },
         pid: 201,
         tid: 201,
+        named: None,
+        listener: None,
     };
     lab.ingest(&Event::Accepted(accepted));
     assert_eq!((workload(&lab, "server"), workload(&lab, "worker")), (Some(0), Some(1)));

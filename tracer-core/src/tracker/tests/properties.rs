@@ -15,6 +15,7 @@ fn key() -> impl Strategy<Value = FlowKey> {
     (0..PORTS, 1_u8..4, prop_oneof![Just(443_u16), Just(80)], any::<bool>()).prop_map(|(port, remote, to, held)| {
         FlowKey {
             netns: NETNS,
+            device: 0,
             local: Endpoint { addr: addr(1), port: if held { 32_768 + port } else { 0 } },
             remote: Endpoint { addr: addr(remote), port: to },
         }
@@ -51,6 +52,7 @@ fn transition() -> impl Strategy<Value = Event> {
                 id,
                 key,
                 last_port: if key.local.port == 0 { 32_768 } else { key.local.port },
+                own_range: None,
                 old,
                 new,
                 sk_err,
@@ -65,14 +67,14 @@ fn transition() -> impl Strategy<Value = Event> {
 
 fn minisocket() -> impl Strategy<Value = Event> {
     (ktime(), id(), key(), any::<[bool; 3]>()).prop_map(|(ktime, id, key, [fin_wait2, expired, begins])| {
-        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, expired };
+        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps: None, expired };
         if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
     })
 }
 
 fn socket() -> impl Strategy<Value = Event> {
     (ktime(), id(), key(), 0..3).prop_map(|(ktime, id, key, kind)| {
-        let event = SocketEvent { ktime, id, key, pid: 200, tid: 2 };
+        let event = SocketEvent { ktime, id, key, pid: 200, tid: 2, named: None, listener: None };
         match kind {
             0 => Event::Accepted(event),
             1 => Event::Bound(event),
@@ -95,6 +97,8 @@ fn call() -> impl Strategy<Value = Event> {
                 errno,
                 target: named.then_some(key.remote),
                 local: key.local,
+                device: 0,
+                own_range: None,
             }))
         },
     )
@@ -108,6 +112,9 @@ fn baseline() -> impl Strategy<Value = Event> {
         minisocket,
         remaining: minisocket.then_some(SECOND),
         owner: None,
+        named: None,
+        timestamps: None,
+        queue: None,
     });
     (ktime(), any::<bool>(), prop::collection::vec(row, 0..6)).prop_map(|(began, initial, rows)| {
         let ended = Ktime(began.0 + MS);

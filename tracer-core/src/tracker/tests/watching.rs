@@ -8,7 +8,7 @@ fn watched() -> Lab {
 }
 
 fn key(port: u16) -> FlowKey {
-    FlowKey { netns: NETNS, local: Endpoint { addr: addr(1), port }, remote: Lab::socket(0).remote }
+    FlowKey { netns: NETNS, device: 0, local: Endpoint { addr: addr(1), port }, remote: Lab::socket(0).remote }
 }
 
 fn look(lab: &Lab, port: u16) -> Details {

@@ -232,11 +232,14 @@ mod tests {
             let port = u16::try_from(number % 60_000).expect("a port");
             SocketRow {
                 cookie: SocketCookie::new(u64::from(number) * 7_919 + 1),
-                key: FlowKey { netns: Netns::of_inode(1), local: endpoint(port), remote: endpoint(443) },
+                key: FlowKey { netns: Netns::of_inode(1), device: 0, local: endpoint(port), remote: endpoint(443) },
                 state: TcpState::Established,
                 minisocket: false,
                 remaining: Some(u64::from(number) * 104_729),
                 owner: Some(number),
+                named: None,
+                timestamps: None,
+                queue: None,
             }
         };
         for round in 1..=3 {
