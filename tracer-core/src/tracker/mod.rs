@@ -21,6 +21,7 @@ mod lifecycle;
 mod minisockets;
 mod pairs;
 mod people;
+pub mod port_buckets;
 mod ports;
 mod reconcile;
 mod search;
