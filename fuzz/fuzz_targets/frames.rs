@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tracer_core::recording::{Reader, forge};
+use tracer_core::recording::{Reader, seal_for_tests};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut messages = Vec::new();
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         messages.push((metadata, body));
         rest = tail;
     }
-    let file = forge(&messages);
+    let file = seal_for_tests(&messages);
     if let Ok(mut reader) = Reader::open(std::io::Cursor::new(file)) {
         while let Ok(Some(_)) = reader.next_step() {}
     }

@@ -8,14 +8,14 @@ use anyhow::Result;
 
 use crate::clock::Clock;
 use crate::host::HostFacts;
-use crate::recording::{Damage, Header, Step};
+use crate::recording::{Damage, RecordedStep, RecordingHeader};
 use crate::replay::Replay;
 use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
 use crate::tracker::{Config, Tracker};
 
 /// A tracker set up as the live one was; `by` overrides how it grouped.
-pub fn tracker(header: &Header, by: Option<By>, notices: NoticeKinds) -> Tracker {
+pub fn tracker(header: &RecordingHeader, by: Option<By>, notices: NoticeKinds) -> Tracker {
     let recorded = Config::from(&header.watch);
     let mut tracker = Tracker::new(Config { by: by.unwrap_or(recorded.by), notices, ..recorded });
     tracker.begin(crate::event::Ktime(header.begin_ns));
@@ -23,11 +23,11 @@ pub fn tracker(header: &Header, by: Option<By>, notices: NoticeKinds) -> Tracker
 }
 
 /// Feeds one step.
-pub fn apply(tracker: &mut Tracker, step: &Step) {
+pub fn apply(tracker: &mut Tracker, step: &RecordedStep) {
     match step {
-        Step::Event(event) => tracker.ingest(event),
-        Step::Skipped(records) => tracker.skipped(*records),
-        Step::Advance(now) => tracker.advance(*now),
+        RecordedStep::Event(event) => tracker.ingest(event),
+        RecordedStep::Skipped(records) => tracker.skipped(*records),
+        RecordedStep::Advance(now) => tracker.advance(*now),
     }
 }
 
@@ -57,7 +57,7 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
 /// Says on stderr what could not be read.
 pub fn warn(path: &Path, replay: &Replay) {
     if let Some(damage) = replay.damage() {
-        eprintln!("portchurn: {}: {}", path.display(), told(damage));
+        eprintln!("portchurn: {}: {}", path.display(), damage_message(damage));
     }
     if replay.bad_rows() > 0 {
         eprintln!(
@@ -69,7 +69,7 @@ pub fn warn(path: &Path, replay: &Replay) {
 }
 
 /// One sentence on what is missing.
-pub fn told(damage: &Damage) -> String {
+pub fn damage_message(damage: &Damage) -> String {
     let seconds = match damage.nanos {
         Some(0) => String::new(),
         Some(nanos) => format!(" and the last {:.1} s", nanos as f64 / 1e9),

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::event::{Event, Ktime, Netns};
-use crate::recording::{Damage, Header, Place, ReadError, Reader, Step};
+use crate::recording::{BatchPosition, Damage, ReadError, Reader, RecordedStep, RecordingHeader};
 
 /// Reads ahead of the frames, which are read in pieces.
 const BUFFER: usize = 1 << 18;
@@ -49,12 +49,12 @@ pub struct Span {
     pub last: Ktime,
 }
 
-enum Input {
+enum ReplayInput {
     File(Box<Reader<BufReader<File>>>),
     Pipe(Box<Reader<BufReader<Box<dyn Read + Send>>>>),
 }
 
-/// A place between two batches of a file.
+/// A position between two batches of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     position: u64,
@@ -65,11 +65,11 @@ pub struct Mark {
 /// An open recording.
 pub struct Replay {
     path: PathBuf,
-    input: Input,
+    input: ReplayInput,
     /// Of a file: where its batches are, once somebody asked.
-    places: Option<Vec<Place>>,
-    /// What a seek found before the place it went to.
-    ahead: VecDeque<Step>,
+    positions: Option<Vec<BatchPosition>>,
+    /// What a seek found before the position it went to.
+    ahead: VecDeque<RecordedStep>,
 }
 
 impl Replay {
@@ -81,7 +81,7 @@ impl Replay {
         let path_buf = || path.to_path_buf();
         let read = |source| ReplayError::Read { path: path_buf(), source };
         let pipe = |input: Box<dyn Read + Send>| {
-            Reader::open(BufReader::with_capacity(BUFFER, input)).map(|reader| Input::Pipe(Box::new(reader)))
+            Reader::open(BufReader::with_capacity(BUFFER, input)).map(|reader| ReplayInput::Pipe(Box::new(reader)))
         };
         let input = if path == Path::new("-") {
             pipe(Box::new(io::stdin())).map_err(read)?
@@ -94,18 +94,18 @@ impl Replay {
             let file = File::open(path).map_err(open)?;
             if kind.is_file() {
                 let reader = Reader::open(BufReader::with_capacity(BUFFER, file)).map_err(read)?;
-                Input::File(Box::new(reader))
+                ReplayInput::File(Box::new(reader))
             } else {
                 pipe(Box::new(file)).map_err(read)?
             }
         };
-        Ok(Self { path: path_buf(), input, places: None, ahead: VecDeque::new() })
+        Ok(Self { path: path_buf(), input, positions: None, ahead: VecDeque::new() })
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &RecordingHeader {
         match &self.input {
-            Input::File(reader) => reader.header(),
-            Input::Pipe(reader) => reader.header(),
+            ReplayInput::File(reader) => reader.header(),
+            ReplayInput::Pipe(reader) => reader.header(),
         }
     }
 
@@ -121,16 +121,16 @@ impl Replay {
     /// What could not be read; known once the end was reached.
     pub fn damage(&self) -> Option<&Damage> {
         match &self.input {
-            Input::File(reader) => reader.damage(),
-            Input::Pipe(reader) => reader.damage(),
+            ReplayInput::File(reader) => reader.damage(),
+            ReplayInput::Pipe(reader) => reader.damage(),
         }
     }
 
     /// Rows of a kind that is newer than this program.
     pub fn bad_rows(&self) -> u64 {
         match &self.input {
-            Input::File(reader) => reader.bad_rows(),
-            Input::Pipe(reader) => reader.bad_rows(),
+            ReplayInput::File(reader) => reader.bad_rows(),
+            ReplayInput::Pipe(reader) => reader.bad_rows(),
         }
     }
 
@@ -138,13 +138,13 @@ impl Replay {
     ///
     /// # Errors
     /// The bytes could not be read.
-    pub fn next_step(&mut self) -> Result<Option<Step>, ReplayError> {
+    pub fn next_step(&mut self) -> Result<Option<RecordedStep>, ReplayError> {
         if let Some(step) = self.ahead.pop_front() {
             return Ok(Some(step));
         }
         let step = match &mut self.input {
-            Input::File(reader) => reader.next_step(),
-            Input::Pipe(reader) => reader.next_step(),
+            ReplayInput::File(reader) => reader.next_step(),
+            ReplayInput::Pipe(reader) => reader.next_step(),
         };
         step.map_err(|source| ReplayError::Read { path: self.path.clone(), source: source.into() })
     }
@@ -153,11 +153,11 @@ impl Replay {
     ///
     /// # Errors
     /// As there.
-    pub fn for_each(&mut self, mut each: impl FnMut(&Step)) -> Result<(), ReplayError> {
+    pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> Result<(), ReplayError> {
         self.ahead.drain(..).for_each(|step| each(&step));
         let end = match &mut self.input {
-            Input::File(reader) => reader.for_each(each),
-            Input::Pipe(reader) => reader.for_each(each),
+            ReplayInput::File(reader) => reader.for_each(each),
+            ReplayInput::Pipe(reader) => reader.for_each(each),
         };
         end.map_err(|source| ReplayError::Read { path: self.path.clone(), source: source.into() })
     }
@@ -167,11 +167,11 @@ impl Replay {
     /// # Errors
     /// The bytes could not be read.
     pub fn span(&mut self) -> Result<Option<Span>, ReplayError> {
-        if matches!(self.input, Input::Pipe(_)) {
+        if matches!(self.input, ReplayInput::Pipe(_)) {
             return Ok(None);
         }
         let begin = self.begin();
-        let last = self.places()?.iter().map(|place| place.last).max();
+        let last = self.positions()?.iter().map(|position| position.last).max();
         Ok(last.map(|last| Span { first: begin.min(last), last }))
     }
 
@@ -184,32 +184,33 @@ impl Replay {
         let begin = self.begin();
         let path = self.path.clone();
         let read = |source: io::Error| ReplayError::Read { path: path.clone(), source: source.into() };
-        let places = self.places()?.to_vec();
-        let Input::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path }) };
+        let positions = self.positions()?.to_vec();
+        let ReplayInput::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path }) };
         self.ahead.clear();
         // Batches overlap by the little that events of two CPUs are out of order.
-        let target = places.partition_point(|place| place.last < to);
-        let start = (0..=target).rev().find(|&at| places.get(at).is_some_and(|place| place.baseline)).unwrap_or(0);
+        let target = positions.partition_point(|position| position.last < to);
+        let start =
+            (0..=target).rev().find(|&at| positions.get(at).is_some_and(|position| position.baseline)).unwrap_or(0);
         let mut facts = Facts::default();
-        for place in places.iter().take(start).filter(|place| place.facts) {
-            for step in reader.steps_of(place).map_err(read)? {
+        for position in positions.iter().take(start).filter(|position| position.facts) {
+            for step in reader.steps_of(position).map_err(read)? {
                 facts.take(step);
             }
         }
         self.ahead = facts.steps();
-        if let Some(place) = places.get(start) {
-            reader.go_to(place).map_err(read)?;
+        if let Some(position) = positions.get(start) {
+            reader.go_to(position).map_err(read)?;
         }
-        Ok(if start == 0 { begin } else { places.get(start).map_or(begin, |place| place.first) })
+        Ok(if start == 0 { begin } else { positions.get(start).map_or(begin, |position| position.first) })
     }
 
     /// Where reading is, if it can come back to here: of a file, between two batches.
     pub fn mark(&self) -> Option<Mark> {
         match &self.input {
-            Input::File(reader) if self.ahead.is_empty() && reader.is_between_batches() => {
+            ReplayInput::File(reader) if self.ahead.is_empty() && reader.is_between_batches() => {
                 Some(Mark { position: reader.position(), bad_rows: reader.bad_rows() })
             }
-            Input::File(_) | Input::Pipe(_) => None,
+            ReplayInput::File(_) | ReplayInput::Pipe(_) => None,
         }
     }
 
@@ -219,16 +220,18 @@ impl Replay {
     /// A pipe cannot be searched, and the file may not be readable.
     pub fn return_to(&mut self, mark: Mark) -> Result<(), ReplayError> {
         let read = |source: io::Error| ReplayError::Read { path: self.path.clone(), source: source.into() };
-        let Input::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path: self.path.clone() }) };
+        let ReplayInput::File(reader) = &mut self.input else {
+            return Err(ReplayError::NoSeek { path: self.path.clone() });
+        };
         self.ahead.clear();
         reader.return_to(mark.position, mark.bad_rows).map_err(read)
     }
 
-    fn places(&mut self) -> Result<&[Place], ReplayError> {
-        if matches!(self.input, Input::Pipe(_)) {
+    fn positions(&mut self) -> Result<&[BatchPosition], ReplayError> {
+        if matches!(self.input, ReplayInput::Pipe(_)) {
             return Err(ReplayError::NoSeek { path: self.path.clone() });
         }
-        if self.places.is_none() {
+        if self.positions.is_none() {
             let read = |source: ReadError| ReplayError::Read { path: self.path.clone(), source };
             let open = |source| ReplayError::Open { path: self.path.clone(), source };
             // Without a buffer: of each batch 56 bytes are looked at, and what lies between is not read.
@@ -236,22 +239,22 @@ impl Replay {
             if reader.header() != self.header() {
                 return Err(open(io::Error::other("the file has been replaced by another since it was opened")));
             }
-            self.places = Some(reader.places().map_err(|error| read(error.into()))?);
+            self.positions = Some(reader.positions().map_err(|error| read(error.into()))?);
         }
-        Ok(self.places.as_deref().unwrap_or_default())
+        Ok(self.positions.as_deref().unwrap_or_default())
     }
 }
 
 /// What stays true after the events around it are past: who a process is, how a namespace is limited, what was lost.
 #[derive(Debug, Default)]
 pub struct Facts {
-    known: FxHashMap<Subject, (u64, Step)>,
+    known: FxHashMap<FactSubject, (u64, RecordedStep)>,
     taken: u64,
 }
 
 /// What a fact is about. A younger fact about the same replaces the older one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Subject {
+enum FactSubject {
     Process(u32),
     /// Two sources tell of a namespace, each a part; only the kernel's has the cookie.
     Netns(Netns, bool),
@@ -259,9 +262,9 @@ enum Subject {
     Loss,
 }
 
-impl Subject {
-    fn of(step: &Step) -> Option<Self> {
-        let Step::Event(event) = step else { return None };
+impl FactSubject {
+    fn of(step: &RecordedStep) -> Option<Self> {
+        let RecordedStep::Event(event) = step else { return None };
         Some(match event {
             Event::Process(facts) => Self::Process(facts.pid),
             Event::Netns(facts) => Self::Netns(facts.netns, facts.cookie.is_some()),
@@ -274,24 +277,24 @@ impl Subject {
 
 impl Facts {
     /// Is this step such a fact?
-    pub fn is_one(step: &Step) -> bool {
-        Subject::of(step).is_some()
+    pub fn is_one(step: &RecordedStep) -> bool {
+        FactSubject::of(step).is_some()
     }
 
     /// Takes a step if it is such a fact.
-    pub fn take(&mut self, step: Step) {
-        let Some(subject) = Subject::of(&step) else { return };
+    pub fn take(&mut self, step: RecordedStep) {
+        let Some(subject) = FactSubject::of(&step) else { return };
         self.taken += 1;
         self.known.insert(subject, (self.taken, step));
         if self.known.len() > MAX_FACTS {
             // The older half goes: processes that were seen long ago.
             let young = self.taken - MAX_FACTS as u64 / 2;
-            self.known.retain(|subject, (taken, _)| *taken > young || !matches!(subject, Subject::Process(_)));
+            self.known.retain(|subject, (taken, _)| *taken > young || !matches!(subject, FactSubject::Process(_)));
         }
     }
 
     /// The facts in the order in which they were learnt.
-    pub fn steps(&self) -> VecDeque<Step> {
+    pub fn steps(&self) -> VecDeque<RecordedStep> {
         let mut known: Vec<_> = self.known.values().collect();
         known.sort_unstable_by_key(|(taken, _)| *taken);
         known.into_iter().map(|(_, step)| step.clone()).collect()

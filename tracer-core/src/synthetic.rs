@@ -7,7 +7,7 @@ use crate::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, ProcessFacts, SocketCookie, SocketEvent, SocketId,
     TcpState, TimeWaitEvent, Transition,
 };
-use crate::recording::Step;
+use crate::recording::RecordedStep;
 
 /// Events of one connection, both of its ends on this host.
 pub const EVENTS: usize = 12;
@@ -43,7 +43,7 @@ pub struct Churn {
     now: u64,
     tick: u64,
     /// The events of the connection in the making, latest first.
-    pending: Vec<Step>,
+    pending: Vec<RecordedStep>,
     /// Minisockets and when they end, oldest first.
     waiting: std::collections::VecDeque<(u64, TimeWaitEvent)>,
 }
@@ -53,7 +53,7 @@ impl Churn {
         let now = 100_000_000_000;
         let mut pending = Vec::new();
         for (pid, comm) in [(4_242, "client"), (77, "server")] {
-            pending.push(Step::Event(Event::Process(Box::new(ProcessFacts {
+            pending.push(RecordedStep::Event(Event::Process(Box::new(ProcessFacts {
                 ktime: Ktime(now),
                 pid,
                 start: 1,
@@ -98,7 +98,7 @@ impl Churn {
         let unbound = FlowKey { local: Endpoint { port: 0, ..client }, ..key };
         let back = FlowKey { netns, device: 0, local: server, remote: client };
         let mut change = |ktime, id, key: FlowKey, old, new, caller: Option<Caller>, shutdown| {
-            steps.push(Step::Event(Event::Transition(Transition {
+            steps.push(RecordedStep::Event(Event::Transition(Transition {
                 ktime,
                 id,
                 key,
@@ -132,10 +132,10 @@ impl Churn {
             timestamps: None,
             expired: false,
         };
-        steps.insert(7, Step::Event(Event::TimeWaitStart(minisocket)));
+        steps.insert(7, RecordedStep::Event(Event::TimeWaitStart(minisocket)));
         let accepted =
             SocketEvent { ktime: later(noise), id: theirs, key: back, pid: 77, tid: 77, named: None, listener: None };
-        steps.push(Step::Event(Event::Accepted(accepted)));
+        steps.push(RecordedStep::Event(Event::Accepted(accepted)));
         self.waiting.push_back((begins.0 + TIME_WAIT_NANOS, minisocket));
         steps.reverse();
         self.pending.extend(steps);
@@ -145,20 +145,20 @@ impl Churn {
 }
 
 impl Iterator for Churn {
-    type Item = Step;
+    type Item = RecordedStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<RecordedStep> {
         if let Some(step) = self.pending.pop() {
             return Some(step);
         }
         if self.now >= self.tick {
             self.tick = self.now + TICK_NANOS;
-            return Some(Step::Advance(Ktime(self.now)));
+            return Some(RecordedStep::Advance(Ktime(self.now)));
         }
         if self.waiting.front().is_some_and(|(due, _)| *due <= self.now)
             && let Some((_, minisocket)) = self.waiting.pop_front()
         {
-            return Some(Step::Event(Event::TimeWaitEnd(TimeWaitEvent {
+            return Some(RecordedStep::Event(Event::TimeWaitEnd(TimeWaitEvent {
                 ktime: Ktime(self.now),
                 expired: true,
                 ..minisocket
@@ -171,7 +171,7 @@ impl Iterator for Churn {
 }
 
 /// A name for what the steps are recorded as.
-pub fn header() -> crate::recording::Header {
+pub fn header() -> crate::recording::RecordingHeader {
     let anchor = crate::recording::header::Anchor { ktime_ns: 100_000_000_000, unix_ns: 1_773_454_267_000_000_000 };
     let watch = crate::recording::header::RecordedConfig {
         by: "auto".into(),
@@ -179,7 +179,7 @@ pub fn header() -> crate::recording::Header {
         calls_observed: true,
         ..Default::default()
     };
-    crate::recording::Header {
+    crate::recording::RecordingHeader {
         tool: "portchurn synthetic".into(),
         anchor,
         begin_ns: 100_000_000_000,

@@ -14,14 +14,14 @@ pub const SHORT_ID_DIGITS: usize = 12;
 
 /// What a path says about its processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct CgroupNames {
     pub path: Option<Arc<str>>,
     pub unit: Option<Arc<str>>,
     pub container: Option<Arc<str>>,
 }
 
 /// From a record: components leaf first, all zero at and above the root. v2 unless it is at its root while v1 is not.
-pub fn from_record<const N: usize, const DEPTH: usize>(v2: &[[u8; N]; DEPTH], v1: &[[u8; N]; DEPTH]) -> Place {
+pub fn from_record<const N: usize, const DEPTH: usize>(v2: &[[u8; N]; DEPTH], v1: &[[u8; N]; DEPTH]) -> CgroupNames {
     let components = |names: &[[u8; N]; DEPTH]| -> Vec<Arc<str>> {
         let mut leaf_first: Vec<_> = names.iter().map(|name| text(name)).take_while(|name| !name.is_empty()).collect();
         leaf_first.reverse();
@@ -29,25 +29,25 @@ pub fn from_record<const N: usize, const DEPTH: usize>(v2: &[[u8; N]; DEPTH], v1
     };
     let unified = components(v2);
     let chosen = if unified.is_empty() { components(v1) } else { unified };
-    let mut place = describe(&chosen.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
-    if let (Some(path), true) = (&place.path, chosen.len() == DEPTH) {
+    let mut names = describe(&chosen.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+    if let (Some(path), true) = (&names.path, chosen.len() == DEPTH) {
         // There may be more above; without the leading slash it does not claim to be the whole path.
-        place.path = Some(path.trim_start_matches('/').into());
+        names.path = Some(path.trim_start_matches('/').into());
     }
-    place
+    names
 }
 
 /// From a path as `/proc/PID/cgroup` has it.
-pub fn from_path(path: &str) -> Place {
+pub fn from_path(path: &str) -> CgroupNames {
     let path = text(path.as_bytes());
     // A path outside the reader's cgroup namespace begins with `/..`.
     describe(&path.split('/').filter(|name| !name.is_empty() && *name != "..").collect::<Vec<&str>>())
 }
 
 /// `components` from the root to the leaf.
-fn describe(components: &[&str]) -> Place {
+fn describe(components: &[&str]) -> CgroupNames {
     if components.is_empty() {
-        return Place::default();
+        return CgroupNames::default();
     }
     // The container nearest to the leaf, and where it is: what lies above it belongs to the runtime, not to its processes.
     let found = (0..components.len()).rev().find_map(|at| {
@@ -55,7 +55,7 @@ fn describe(components: &[&str]) -> Place {
         container(components.get(at)?, parent.copied()).map(|name| (at, name))
     });
     let own = found.as_ref().map_or(components, |(at, _)| components.get(at + 1..).unwrap_or_default());
-    Place {
+    CgroupNames {
         path: Some(format!("/{}", components.join("/")).into()),
         unit: unit(own),
         container: found.map(|(_, name)| name),
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(from_record(&v2, &v1).unit.as_deref(), Some("a.service"));
         assert_eq!(from_record(&v2, &v1).path.as_deref(), Some("/system.slice/a.service"));
         assert_eq!(from_record(&root, &v1).container.as_deref(), Some("docker:0123456789ab"));
-        assert_eq!(from_record(&root, &root), Place::default());
+        assert_eq!(from_record(&root, &root), CgroupNames::default());
     }
 
     #[test]

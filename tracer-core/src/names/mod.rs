@@ -26,7 +26,7 @@ impl Namer for RecordNames {
 /// What the record alone says.
 pub fn facts(record: &TaskRecord) -> ProcessFacts {
     let cmdline = cmdline::from_record(&record.argv, record.argv_len);
-    let place = cgroup::from_record(&record.cgroup_v2, &record.cgroup_v1);
+    let cgroup = cgroup::from_record(&record.cgroup_v2, &record.cgroup_v1);
     ProcessFacts {
         ktime: Ktime(record.header.ktime),
         pid: record.tgid,
@@ -41,9 +41,9 @@ pub fn facts(record: &TaskRecord) -> ProcessFacts {
         pool: cmdline.as_deref().and_then(cmdline::pool),
         cmdline,
         exe: None,
-        cgroup_path: place.path,
-        unit: place.unit,
-        container: place.container,
+        cgroup_path: cgroup.path,
+        unit: cgroup.unit,
+        container: cgroup.container,
     }
 }
 

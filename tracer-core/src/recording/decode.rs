@@ -12,9 +12,9 @@ use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
-use super::values::{Addresses, Numbers, Words};
-use super::words::{Kind, errno_of_word, state_of_word};
-use super::{MAX_SOCKETS, Step, detail, schema::column};
+use super::column_readers::{AddressReader, EnumReader, NumberReader};
+use super::enums::{RowKind, errno_from_name, state_from_name};
+use super::{MAX_SOCKETS, RecordedStep, detail, schema::column};
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
     PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
@@ -23,30 +23,30 @@ use crate::event::{
 /// The columns of one batch.
 struct Columns {
     time: ScalarBuffer<i64>,
-    kind: Words<Kind>,
-    netns: Numbers<u32>,
-    local_addr: Addresses,
-    local_port: Numbers<u16>,
-    remote_addr: Addresses,
-    remote_port: Numbers<u16>,
+    kind: EnumReader<RowKind>,
+    netns: NumberReader<u32>,
+    local_addr: AddressReader,
+    local_port: NumberReader<u16>,
+    remote_addr: AddressReader,
+    remote_port: NumberReader<u16>,
     /// The rows that have all five of these; `None` is all rows. One look instead of five.
     keyed: Option<NullBuffer>,
-    old_state: Words<TcpState>,
-    new_state: Words<TcpState>,
+    old_state: EnumReader<TcpState>,
+    new_state: EnumReader<TcpState>,
     /// The rows that have what a transition must have beside them; `None` is all rows.
     moved: Option<NullBuffer>,
     errno: StringArray,
     comm: StringArray,
-    pid: Numbers<u32>,
-    tid: Numbers<u32>,
-    cgroup: Numbers<u64>,
-    cookie: Numbers<u64>,
-    sock: Numbers<u64>,
+    pid: NumberReader<u32>,
+    tid: NumberReader<u32>,
+    cgroup: NumberReader<u64>,
+    cookie: NumberReader<u64>,
+    sock: NumberReader<u64>,
     /// What was last said of each socket in this batch.
     socks: FxHashMap<SocketCookie, u64>,
-    last_port: Numbers<u16>,
-    took: Numbers<u64>,
-    remaining: Numbers<u64>,
+    last_port: NumberReader<u16>,
+    took: NumberReader<u64>,
+    remaining: NumberReader<u64>,
     shutdown: BooleanBuffer,
     rescued: BooleanBuffer,
     classic: BooleanBuffer,
@@ -58,26 +58,26 @@ struct Columns {
 
 impl Columns {
     /// `None` if a column is missing or of another type. More columns than these are fine.
-    fn new(batch: &RecordBatch, kept: Kept) -> Option<Self> {
-        fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<Numbers<T::Native>>
+    fn new(batch: &RecordBatch, carried: CrossBatchState) -> Option<Self> {
+        fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<NumberReader<T::Native>>
         where
             T: arrow_array::ArrowPrimitiveType,
         {
             let array = batch.column_by_name(name)?.as_primitive_opt::<T>()?;
-            Some(Numbers { values: array.values().clone(), nulls: array.nulls().cloned() })
+            Some(NumberReader { values: array.values().clone(), nulls: array.nulls().cloned() })
         }
-        fn words<W>(batch: &RecordBatch, name: &str, meaning: impl Fn(&str) -> Option<W>) -> Option<Words<W>> {
+        fn words<W>(batch: &RecordBatch, name: &str, meaning: impl Fn(&str) -> Option<W>) -> Option<EnumReader<W>> {
             let array = batch.column_by_name(name)?.as_dictionary_opt::<UInt8Type>()?;
             let words = array.values().as_string_opt::<i32>()?;
-            let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
-            Some(Words { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
+            let keys = NumberReader { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
+            Some(EnumReader { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
         }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
         let netns = numbers::<UInt32Type>(batch, column::NETNS)?;
-        let local_addr = Addresses::new(batch.column_by_name(column::LOCAL_ADDR)?, kept.local)?;
+        let local_addr = AddressReader::new(batch.column_by_name(column::LOCAL_ADDR)?, carried.local)?;
         let local_port = numbers::<UInt16Type>(batch, column::LOCAL_PORT)?;
-        let remote_addr = Addresses::new(batch.column_by_name(column::REMOTE_ADDR)?, kept.remote)?;
+        let remote_addr = AddressReader::new(batch.column_by_name(column::REMOTE_ADDR)?, carried.remote)?;
         let remote_port = numbers::<UInt16Type>(batch, column::REMOTE_PORT)?;
         let of_key = [
             netns.nulls.as_ref(),
@@ -87,14 +87,14 @@ impl Columns {
             remote_port.nulls.as_ref(),
         ];
         let keyed = NullBuffer::union_many(of_key);
-        let old_state = words(batch, column::OLD_STATE, state_of_word)?;
-        let new_state = words(batch, column::NEW_STATE, state_of_word)?;
+        let old_state = words(batch, column::OLD_STATE, state_from_name)?;
+        let new_state = words(batch, column::NEW_STATE, state_from_name)?;
         let tid = numbers::<UInt32Type>(batch, column::TID)?;
         let of_move = [&old_state.keys.nulls, &new_state.keys.nulls, &tid.nulls];
         let moved = NullBuffer::union_many(of_move.map(Option::as_ref));
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
-            kind: words(batch, column::KIND, Kind::of_word)?,
+            kind: words(batch, column::KIND, |name| name.parse().ok())?,
             netns,
             local_addr,
             local_port,
@@ -111,7 +111,7 @@ impl Columns {
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
-            socks: kept.socks,
+            socks: carried.socks,
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
             took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
             remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
@@ -128,7 +128,7 @@ impl Columns {
 
 /// What one batch leaves to the next.
 #[derive(Default)]
-struct Kept {
+struct CrossBatchState {
     /// Empty, but of the right size.
     socks: FxHashMap<SocketCookie, u64>,
     local: Vec<Option<Addr>>,
@@ -136,14 +136,18 @@ struct Kept {
 }
 
 impl Columns {
-    fn into_kept(mut self) -> Kept {
+    fn into_cross_batch_state(mut self) -> CrossBatchState {
         self.socks.clear();
-        Kept { socks: self.socks, local: self.local_addr.into_parsed(), remote: self.remote_addr.into_parsed() }
+        CrossBatchState {
+            socks: self.socks,
+            local: self.local_addr.into_parsed(),
+            remote: self.remote_addr.into_parsed(),
+        }
     }
 }
 
 /// A list of sockets that is still coming in.
-struct Open {
+struct OpenSocketList {
     netns: Netns,
     began: Ktime,
     ended: Ktime,
@@ -153,12 +157,12 @@ struct Open {
 }
 
 /// What a row came to.
-enum Row {
-    Step(Step),
+enum DecodedRow {
+    Step(RecordedStep),
     /// Part of something larger.
-    Part,
+    Incomplete,
     /// It makes no sense.
-    Bad,
+    Invalid,
 }
 
 /// Turns batches into steps, one after the other.
@@ -166,10 +170,10 @@ pub struct Decoder {
     offset: i64,
     columns: Option<Columns>,
     /// While there are no columns.
-    kept: Kept,
+    carried: CrossBatchState,
     row: usize,
     rows: usize,
-    open: Option<Open>,
+    open: Option<OpenSocketList>,
     /// The file begins in the middle of a trace, and no list has begun in it yet: sockets are the rest of an earlier list.
     adrift: bool,
     /// Rows that made no sense: of a kind that this version does not know, or without a value that they need.
@@ -182,7 +186,7 @@ impl Decoder {
         Self {
             offset,
             columns: None,
-            kept: Kept::default(),
+            carried: CrossBatchState::default(),
             row: 0,
             rows: 0,
             open: None,
@@ -194,9 +198,9 @@ impl Decoder {
     /// Takes the next batch; the one before has been read to its end, or is given up.
     pub fn feed(&mut self, batch: &RecordBatch) -> bool {
         if let Some(columns) = self.columns.take() {
-            self.kept = columns.into_kept();
+            self.carried = columns.into_cross_batch_state();
         }
-        self.columns = Columns::new(batch, std::mem::take(&mut self.kept));
+        self.columns = Columns::new(batch, std::mem::take(&mut self.carried));
         (self.row, self.rows) = (0, batch.num_rows());
         self.columns.is_some()
     }
@@ -204,7 +208,7 @@ impl Decoder {
     /// Forgets what was begun, before reading goes on elsewhere.
     pub fn reset(&mut self) {
         if let Some(columns) = self.columns.take() {
-            self.kept = columns.into_kept();
+            self.carried = columns.into_cross_batch_state();
         }
         (self.open, self.row, self.rows) = (None, 0, 0);
     }
@@ -215,26 +219,26 @@ impl Decoder {
     }
 
     /// The next step; `None` when the batch is used up.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn next(&mut self) -> Option<RecordedStep> {
         let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows, .. } = self else { return None };
         while *row < *rows {
             let at = *row;
             *row += 1;
             let kind = columns.kind.get(at);
-            *adrift &= kind != Some(Kind::Baseline);
-            if *adrift && kind == Some(Kind::Socket) {
+            *adrift &= kind != Some(RowKind::Baseline);
+            if *adrift && kind == Some(RowKind::Socket) {
                 continue;
             }
-            if kind != Some(Kind::Socket)
+            if kind != Some(RowKind::Socket)
                 && let Some(open) = open.take()
             {
                 // Its rows ended early. Half a list would make every socket that is missing look closed.
                 *bad_rows += open.rows.len() as u64 + 1;
             }
             match columns.decode(open, *offset, kind, at) {
-                Row::Step(step) => return Some(step),
-                Row::Part => {}
-                Row::Bad => *bad_rows += 1,
+                DecodedRow::Step(step) => return Some(step),
+                DecodedRow::Incomplete => {}
+                DecodedRow::Invalid => *bad_rows += 1,
             }
         }
         None
@@ -242,9 +246,11 @@ impl Decoder {
 }
 
 /// `None` until the list has all its sockets.
-fn close(list: &mut Option<Open>) -> Row {
-    let Some(open) = list.take_if(|open| open.rows.len() as u64 == open.expected) else { return Row::Part };
-    Row::Step(Step::Event(Event::Baseline(Baseline {
+fn close(list: &mut Option<OpenSocketList>) -> DecodedRow {
+    let Some(open) = list.take_if(|open| open.rows.len() as u64 == open.expected) else {
+        return DecodedRow::Incomplete;
+    };
+    DecodedRow::Step(RecordedStep::Event(Event::Baseline(Baseline {
         netns: open.netns,
         began: open.began,
         ended: open.ended,
@@ -254,46 +260,54 @@ fn close(list: &mut Option<Open>) -> Row {
 }
 
 impl Columns {
-    fn decode(&mut self, open: &mut Option<Open>, offset: i64, kind: Option<Kind>, row: usize) -> Row {
-        let (Some(kind), Some(&time)) = (kind, self.time.get(row)) else { return Row::Bad };
+    fn decode(
+        &mut self,
+        open: &mut Option<OpenSocketList>,
+        offset: i64,
+        kind: Option<RowKind>,
+        row: usize,
+    ) -> DecodedRow {
+        let (Some(kind), Some(&time)) = (kind, self.time.get(row)) else { return DecodedRow::Invalid };
         let ktime = Ktime(time.wrapping_sub(offset).cast_unsigned());
         let event = match kind {
-            Kind::Tick => return Row::Step(Step::Advance(ktime)),
-            Kind::Skipped => {
-                let skipped = self.detail::<detail::Skipped>(row);
-                return skipped.map_or(Row::Bad, |skipped| Row::Step(Step::Skipped(skipped.records)));
+            RowKind::Tick => return DecodedRow::Step(RecordedStep::Advance(ktime)),
+            RowKind::Skipped => {
+                let skipped = self.detail::<detail::SkippedDetail>(row);
+                return skipped
+                    .map_or(DecodedRow::Invalid, |skipped| DecodedRow::Step(RecordedStep::Skipped(skipped.records)));
             }
-            Kind::Baseline => return self.begin_list(open, ktime, row),
-            Kind::Socket => return self.list_socket(open, row),
-            Kind::Transition => self.transition(ktime, row).map(Event::Transition),
-            Kind::TimeWaitStart => self.time_wait(ktime, row).map(Event::TimeWaitStart),
-            Kind::TimeWaitEnd => self.time_wait(ktime, row).map(Event::TimeWaitEnd),
-            Kind::ConnectFailed => self.call_failed(Call::Connect, ktime, row),
-            Kind::BindFailed => self.call_failed(Call::Bind, ktime, row),
-            Kind::Accepted => self.socket_event(ktime, row).map(Event::Accepted),
-            Kind::Bound => self.socket_event(ktime, row).map(Event::Bound),
-            Kind::Released => self.socket_event(ktime, row).map(Event::Released),
-            Kind::Process => self.process(ktime, row),
-            Kind::Netns => self.limits(ktime, row),
-            Kind::PortSearch => {
+            RowKind::Baseline => return self.begin_list(open, ktime, row),
+            RowKind::Socket => return self.list_socket(open, row),
+            RowKind::Transition => self.transition(ktime, row).map(Event::Transition),
+            RowKind::TimeWaitStart => self.time_wait(ktime, row).map(Event::TimeWaitStart),
+            RowKind::TimeWaitEnd => self.time_wait(ktime, row).map(Event::TimeWaitEnd),
+            RowKind::ConnectFailed => self.call_failed(Call::Connect, ktime, row),
+            RowKind::BindFailed => self.call_failed(Call::Bind, ktime, row),
+            RowKind::Accepted => self.socket_event(ktime, row).map(Event::Accepted),
+            RowKind::Bound => self.socket_event(ktime, row).map(Event::Bound),
+            RowKind::Released => self.socket_event(ktime, row).map(Event::Released),
+            RowKind::Process => self.process(ktime, row),
+            RowKind::Netns => self.limits(ktime, row),
+            RowKind::PortSearch => {
                 self.took.get(row).map(|nanos| Event::PortSearch(PortSearch { ktime, id: self.id(row), nanos }))
             }
-            Kind::ReservedPorts => self
-                .detail::<detail::ReservedPorts>(row)
+            RowKind::ReservedPorts => self
+                .detail::<detail::ReservedPortsDetail>(row)
                 .and_then(|detail| detail.ports())
                 .map(|ports| Event::ReservedPorts(ktime, self.netns(row), ports)),
-            Kind::Loss => self
-                .detail::<detail::Loss>(row)
+            RowKind::Loss => self
+                .detail::<detail::LossDetail>(row)
                 .map(|detail| Event::Loss(detail.complete(LossCounts { ktime, ..LossCounts::default() }))),
         };
-        event.map_or(Row::Bad, |event| Row::Step(Step::Event(event)))
+        event.map_or(DecodedRow::Invalid, |event| DecodedRow::Step(RecordedStep::Event(event)))
     }
 
-    fn begin_list(&self, list: &mut Option<Open>, ended: Ktime, row: usize) -> Row {
-        let Some(detail) = self.detail::<detail::Baseline>(row).filter(|detail| detail.sockets <= MAX_SOCKETS) else {
-            return Row::Bad;
+    fn begin_list(&self, list: &mut Option<OpenSocketList>, ended: Ktime, row: usize) -> DecodedRow {
+        let Some(detail) = self.detail::<detail::BaselineDetail>(row).filter(|detail| detail.sockets <= MAX_SOCKETS)
+        else {
+            return DecodedRow::Invalid;
         };
-        *list = Some(Open {
+        *list = Some(OpenSocketList {
             netns: self.netns(row),
             began: Ktime(detail.began_ns),
             ended,
@@ -304,9 +318,9 @@ impl Columns {
         close(list)
     }
 
-    fn list_socket(&mut self, list: &mut Option<Open>, row: usize) -> Row {
-        let Some(open) = list else { return Row::Bad };
-        let (Some(key), Some(state)) = (self.key(row), self.new_state.get(row)) else { return Row::Bad };
+    fn list_socket(&mut self, list: &mut Option<OpenSocketList>, row: usize) -> DecodedRow {
+        let Some(open) = list else { return DecodedRow::Invalid };
+        let (Some(key), Some(state)) = (self.key(row), self.new_state.get(row)) else { return DecodedRow::Invalid };
         open.rows.push(SocketRow {
             cookie: self.cookie.get(row).and_then(SocketCookie::new),
             key,
@@ -354,17 +368,17 @@ impl Columns {
     }
 
     fn local(&mut self, row: usize) -> Option<Endpoint> {
-        let addr = self.local_addr.get(row).or_else(|| self.homeless(row)?.local())?;
+        let addr = self.local_addr.get(row).or_else(|| self.overflow_addresses(row)?.local())?;
         Some(Endpoint { addr, port: self.local_port.get(row)? })
     }
 
     fn remote(&mut self, row: usize) -> Option<Endpoint> {
-        let addr = self.remote_addr.get(row).or_else(|| self.homeless(row)?.remote())?;
+        let addr = self.remote_addr.get(row).or_else(|| self.overflow_addresses(row)?.remote())?;
         Some(Endpoint { addr, port: self.remote_port.get(row)? })
     }
 
-    /// Addresses that found no place in their columns.
-    fn homeless(&self, row: usize) -> Option<detail::Addresses> {
+    /// AddressReader that found no place in their columns.
+    fn overflow_addresses(&self, row: usize) -> Option<detail::OverflowAddresses> {
         self.detail(row)
     }
 
@@ -384,7 +398,7 @@ impl Columns {
 
     /// 0 where there is none; `None` if the word is no errno.
     fn errno(&self, row: usize) -> Option<u16> {
-        Self::text(&self.errno, row).map_or(Some(0), errno_of_word)
+        Self::text(&self.errno, row).map_or(Some(0), errno_from_name)
     }
 
     #[inline]
@@ -429,7 +443,7 @@ impl Columns {
     fn call_failed(&mut self, call: Call, ktime: Ktime, row: usize) -> Option<Event> {
         let asked = match call {
             Call::Connect => self.remote(row),
-            Call::Bind => self.detail::<detail::Asked>(row)?.endpoint(),
+            Call::Bind => self.detail::<detail::BindFailedDetail>(row)?.endpoint(),
         };
         Some(Event::CallFailed(Box::new(CallFailed {
             ktime,
@@ -460,7 +474,7 @@ impl Columns {
     }
 
     fn process(&self, ktime: Ktime, row: usize) -> Option<Event> {
-        let detail = self.detail::<detail::Process>(row)?;
+        let detail = self.detail::<detail::ProcessDetail>(row)?;
         Some(Event::Process(Box::new(detail.complete(ProcessFacts {
             ktime,
             pid: self.pid.get(row)?,
@@ -472,7 +486,7 @@ impl Columns {
     }
 
     fn limits(&self, ktime: Ktime, row: usize) -> Option<Event> {
-        let detail = self.detail::<detail::Netns>(row)?;
+        let detail = self.detail::<detail::NetnsDetail>(row)?;
         let netns = self.netns(row);
         Some(Event::Netns(Box::new(detail.complete(&NetnsFacts { ktime, netns, ..NetnsFacts::default() }))))
     }

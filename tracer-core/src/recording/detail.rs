@@ -10,7 +10,7 @@ use crate::event::{Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Process {
+pub struct ProcessDetail {
     /// Nanoseconds since boot when it started.
     start_ns: u64,
     ppid: u32,
@@ -30,7 +30,7 @@ pub struct Process {
     pool: Option<Arc<str>>,
 }
 
-impl From<&ProcessFacts> for Process {
+impl From<&ProcessFacts> for ProcessDetail {
     fn from(facts: &ProcessFacts) -> Self {
         Self {
             start_ns: facts.start,
@@ -47,7 +47,7 @@ impl From<&ProcessFacts> for Process {
     }
 }
 
-impl Process {
+impl ProcessDetail {
     /// Puts these facts to what the columns had.
     pub fn complete(self, facts: ProcessFacts) -> ProcessFacts {
         ProcessFacts {
@@ -69,7 +69,7 @@ impl Process {
 /// Names are those of the sysctls where there is one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Netns {
+pub struct NetnsDetail {
     name: Option<Arc<str>>,
     cookie: Option<u64>,
     ip_local_port_range: Option<(u16, u16)>,
@@ -83,7 +83,7 @@ pub struct Netns {
     nf_conntrack_max: Option<u32>,
 }
 
-impl From<&NetnsFacts> for Netns {
+impl From<&NetnsFacts> for NetnsDetail {
     fn from(facts: &NetnsFacts) -> Self {
         Self {
             name: facts.name.clone(),
@@ -101,7 +101,7 @@ impl From<&NetnsFacts> for Netns {
     }
 }
 
-impl Netns {
+impl NetnsDetail {
     pub fn complete(self, facts: &NetnsFacts) -> NetnsFacts {
         NetnsFacts {
             name: self.name,
@@ -122,11 +122,11 @@ impl Netns {
 
 /// Ports as the sysctl writes them: `8080,9000-9010`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct ReservedPorts {
+pub struct ReservedPortsDetail {
     ports: String,
 }
 
-impl From<&[u16]> for ReservedPorts {
+impl From<&[u16]> for ReservedPortsDetail {
     fn from(ports: &[u16]) -> Self {
         let mut text = String::new();
         for run in ports.chunk_by(|left, right| left.checked_add(1) == Some(*right)) {
@@ -139,7 +139,7 @@ impl From<&[u16]> for ReservedPorts {
     }
 }
 
-impl ReservedPorts {
+impl ReservedPortsDetail {
     /// `None` if it is no list of ports.
     pub fn ports(&self) -> Option<Arc<[u16]>> {
         let mut ports = Vec::new();
@@ -158,7 +158,7 @@ impl ReservedPorts {
 
 /// The head of a list of sockets; the rows follow as rows of kind `socket`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Baseline {
+pub struct BaselineDetail {
     pub initial: bool,
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub began_ns: u64,
@@ -168,14 +168,14 @@ pub struct Baseline {
 /// Addresses that found no place in the dictionaries of their columns.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Addresses {
+pub struct OverflowAddresses {
     #[serde(skip_serializing_if = "Option::is_none")]
     local_addr: Option<std::net::IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_addr: Option<std::net::IpAddr>,
 }
 
-impl Addresses {
+impl OverflowAddresses {
     pub fn new(local: Option<Addr>, remote: Option<Addr>) -> Self {
         Self { local_addr: local.map(Addr::ip), remote_addr: remote.map(Addr::ip) }
     }
@@ -195,16 +195,16 @@ impl Addresses {
 
 /// What a failed bind() had asked for.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Asked {
+pub struct BindFailedDetail {
     addr: Option<std::net::IpAddr>,
     port: Option<u16>,
     #[serde(flatten)]
-    homeless: Addresses,
+    overflow: OverflowAddresses,
 }
 
-impl Asked {
-    pub fn new(endpoint: Option<Endpoint>, homeless: Addresses) -> Self {
-        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port), homeless }
+impl BindFailedDetail {
+    pub fn new(endpoint: Option<Endpoint>, overflow: OverflowAddresses) -> Self {
+        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port), overflow }
     }
 
     pub fn endpoint(&self) -> Option<Endpoint> {
@@ -214,7 +214,7 @@ impl Asked {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Loss {
+pub struct LossDetail {
     ring_transitions: u64,
     ring_time_wait: u64,
     ring_calls: u64,
@@ -226,7 +226,7 @@ pub struct Loss {
     recorder: u64,
 }
 
-impl From<&LossCounts> for Loss {
+impl From<&LossCounts> for LossDetail {
     fn from(counts: &LossCounts) -> Self {
         Self {
             ring_transitions: counts.ring_transitions,
@@ -242,7 +242,7 @@ impl From<&LossCounts> for Loss {
     }
 }
 
-impl Loss {
+impl LossDetail {
     pub fn complete(&self, counts: LossCounts) -> LossCounts {
         LossCounts {
             ring_transitions: self.ring_transitions,
@@ -261,7 +261,7 @@ impl Loss {
 
 /// Records that could not be decoded.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Skipped {
+pub struct SkippedDetail {
     pub records: u64,
 }
 
@@ -274,12 +274,12 @@ mod tests {
         for (ports, text) in
             [(&[][..], ""), (&[8080], "8080"), (&[1, 2, 3, 8080, 65534, 65535], "1-3,8080,65534-65535")]
         {
-            let detail = ReservedPorts::from(ports);
+            let detail = ReservedPortsDetail::from(ports);
             assert_eq!(detail.ports, text);
             assert_eq!(detail.ports().as_deref(), Some(ports));
         }
         for wrong in ["5-4", "1,1", "3,2", "70000", "x", "1-65535,1-65535"] {
-            assert_eq!(ReservedPorts { ports: wrong.into() }.ports(), None, "{wrong}");
+            assert_eq!(ReservedPortsDetail { ports: wrong.into() }.ports(), None, "{wrong}");
         }
     }
 }

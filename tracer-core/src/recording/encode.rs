@@ -9,10 +9,10 @@ use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
 
-use super::columns::{Addresses, Flags, Numbers, Rare, Words};
+use super::column_builders::{AddressBuilder, EnumBuilder, FlagBuilder, NumberBuilder, SparseTextBuilder};
+use super::enums::{RowKind, errno_name};
 use super::frame::{Stats, flags};
-use super::words::{Kind, errno_word};
-use super::{BATCH_ROWS, MAX_TEXT, Step, detail};
+use super::{BATCH_ROWS, MAX_TEXT, RecordedStep, detail};
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState,
     TimeWaitEvent, Transition,
@@ -26,81 +26,81 @@ pub struct Encoder {
     /// `time` less this is `CLOCK_MONOTONIC`.
     offset: i64,
     /// Kernel addresses are written XORed with this, which nobody keeps: a recording tells sockets apart, not where the kernel lies.
-    veil: u64,
+    address_mask: u64,
     rows: usize,
     stats: Stats,
     now: Ktime,
     /// What was last said of a socket in this batch, by the low bits of its cookie: whoever finds another's there says it again.
     socks: Vec<Option<(SocketCookie, u64)>>,
-    time: Numbers<TimestampNanosecondType>,
-    kind: Words,
-    netns: Numbers<UInt32Type>,
-    local_addr: Addresses,
-    local_port: Numbers<UInt16Type>,
-    remote_addr: Addresses,
-    remote_port: Numbers<UInt16Type>,
-    old_state: Words,
-    new_state: Words,
-    errno: Rare,
-    comm: Rare,
-    pid: Numbers<UInt32Type>,
-    tid: Numbers<UInt32Type>,
-    cgroup: Numbers<UInt64Type>,
-    cookie: Numbers<UInt64Type>,
-    sock: Numbers<UInt64Type>,
-    last_port: Numbers<UInt16Type>,
-    took: Numbers<UInt64Type>,
-    remaining: Numbers<UInt64Type>,
-    shutdown: Flags,
-    rescued: Flags,
-    classic: Flags,
-    expired: Flags,
-    fin_wait2: Flags,
-    minisocket: Flags,
-    detail: Rare,
+    time: NumberBuilder<TimestampNanosecondType>,
+    kind: EnumBuilder,
+    netns: NumberBuilder<UInt32Type>,
+    local_addr: AddressBuilder,
+    local_port: NumberBuilder<UInt16Type>,
+    remote_addr: AddressBuilder,
+    remote_port: NumberBuilder<UInt16Type>,
+    old_state: EnumBuilder,
+    new_state: EnumBuilder,
+    errno: SparseTextBuilder,
+    comm: SparseTextBuilder,
+    pid: NumberBuilder<UInt32Type>,
+    tid: NumberBuilder<UInt32Type>,
+    cgroup: NumberBuilder<UInt64Type>,
+    cookie: NumberBuilder<UInt64Type>,
+    sock: NumberBuilder<UInt64Type>,
+    last_port: NumberBuilder<UInt16Type>,
+    took: NumberBuilder<UInt64Type>,
+    remaining: NumberBuilder<UInt64Type>,
+    shutdown: FlagBuilder,
+    rescued: FlagBuilder,
+    classic: FlagBuilder,
+    expired: FlagBuilder,
+    fin_wait2: FlagBuilder,
+    minisocket: FlagBuilder,
+    detail: SparseTextBuilder,
 }
 
 impl Encoder {
     /// `offset` is what makes wall time of `CLOCK_MONOTONIC`.
     pub fn new(offset: i64) -> Self {
-        Self::veiled(offset, RandomState::new().hash_one(0_u64))
+        Self::with_mask(offset, RandomState::new().hash_one(0_u64))
     }
 
-    fn veiled(offset: i64, veil: u64) -> Self {
-        let states = || Words::new(TcpState::ALL.map(TcpState::name));
+    fn with_mask(offset: i64, address_mask: u64) -> Self {
+        let states = || EnumBuilder::new(TcpState::ALL.map(TcpState::name));
         Self {
             offset,
-            veil,
+            address_mask,
             rows: 0,
             stats: Stats::default(),
             now: Ktime(0),
             socks: vec![None; SOCKS],
-            time: Numbers::default(),
-            kind: Words::new(Kind::ALL.map(Kind::word)),
-            netns: Numbers::default(),
-            local_addr: Addresses::default(),
-            local_port: Numbers::default(),
-            remote_addr: Addresses::default(),
-            remote_port: Numbers::default(),
+            time: NumberBuilder::default(),
+            kind: EnumBuilder::new(RowKind::ALL.map(RowKind::as_str)),
+            netns: NumberBuilder::default(),
+            local_addr: AddressBuilder::default(),
+            local_port: NumberBuilder::default(),
+            remote_addr: AddressBuilder::default(),
+            remote_port: NumberBuilder::default(),
             old_state: states(),
             new_state: states(),
-            errno: Rare::default(),
-            comm: Rare::default(),
-            pid: Numbers::default(),
-            tid: Numbers::default(),
-            cgroup: Numbers::default(),
-            cookie: Numbers::default(),
-            sock: Numbers::default(),
-            last_port: Numbers::default(),
-            took: Numbers::default(),
-            remaining: Numbers::default(),
-            shutdown: Flags::default(),
-            rescued: Flags::default(),
-            classic: Flags::default(),
-            expired: Flags::default(),
-            fin_wait2: Flags::default(),
-            minisocket: Flags::default(),
-            detail: Rare::default(),
+            errno: SparseTextBuilder::default(),
+            comm: SparseTextBuilder::default(),
+            pid: NumberBuilder::default(),
+            tid: NumberBuilder::default(),
+            cgroup: NumberBuilder::default(),
+            cookie: NumberBuilder::default(),
+            sock: NumberBuilder::default(),
+            last_port: NumberBuilder::default(),
+            took: NumberBuilder::default(),
+            remaining: NumberBuilder::default(),
+            shutdown: FlagBuilder::default(),
+            rescued: FlagBuilder::default(),
+            classic: FlagBuilder::default(),
+            expired: FlagBuilder::default(),
+            fin_wait2: FlagBuilder::default(),
+            minisocket: FlagBuilder::default(),
+            detail: SparseTextBuilder::default(),
         }
     }
 
@@ -119,9 +119,9 @@ impl Encoder {
     }
 
     /// Adds what the tracker is fed. A list of sockets is many rows and may fill batches on the way: each goes to `full`.
-    pub fn step<E>(&mut self, step: &Step, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    pub fn step<E>(&mut self, step: &RecordedStep, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         match step {
-            Step::Event(Event::Baseline(baseline)) => {
+            RecordedStep::Event(Event::Baseline(baseline)) => {
                 self.baseline(baseline);
                 for row in baseline.rows.iter() {
                     if self.full() {
@@ -130,14 +130,14 @@ impl Encoder {
                     self.socket(row, baseline.ended);
                 }
             }
-            Step::Event(event) => self.event(event),
-            Step::Advance(now) => {
-                self.row(Kind::Tick, *now);
+            RecordedStep::Event(event) => self.event(event),
+            RecordedStep::Advance(now) => {
+                self.row(RowKind::Tick, *now);
                 self.end();
             }
-            Step::Skipped(records) => {
-                let row = self.row(Kind::Skipped, self.now);
-                self.detail(row, &detail::Skipped { records: *records });
+            RecordedStep::Skipped(records) => {
+                let row = self.row(RowKind::Skipped, self.now);
+                self.detail(row, &detail::SkippedDetail { records: *records });
                 self.end();
             }
         }
@@ -145,7 +145,7 @@ impl Encoder {
     }
 
     /// Begins a row and returns its number.
-    fn row(&mut self, kind: Kind, ktime: Ktime) -> usize {
+    fn row(&mut self, kind: RowKind, ktime: Ktime) -> usize {
         let time = self.offset.wrapping_add(ktime.0.cast_signed());
         let row = self.rows;
         debug_assert!(row < BATCH_ROWS, "`step` empties a full batch before the next row");
@@ -167,38 +167,38 @@ impl Encoder {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Transition(transition) => self.transition(transition),
-            Event::TimeWaitStart(start) => self.time_wait(Kind::TimeWaitStart, start),
-            Event::TimeWaitEnd(end) => self.time_wait(Kind::TimeWaitEnd, end),
+            Event::TimeWaitStart(start) => self.time_wait(RowKind::TimeWaitStart, start),
+            Event::TimeWaitEnd(end) => self.time_wait(RowKind::TimeWaitEnd, end),
             Event::CallFailed(call) => self.call_failed(call),
-            Event::Accepted(accepted) => self.socket_event(Kind::Accepted, accepted),
-            Event::Bound(bound) => self.socket_event(Kind::Bound, bound),
-            Event::Released(released) => self.socket_event(Kind::Released, released),
+            Event::Accepted(accepted) => self.socket_event(RowKind::Accepted, accepted),
+            Event::Bound(bound) => self.socket_event(RowKind::Bound, bound),
+            Event::Released(released) => self.socket_event(RowKind::Released, released),
             Event::Process(facts) => {
-                let row = self.row(Kind::Process, facts.ktime);
+                let row = self.row(RowKind::Process, facts.ktime);
                 self.stats.flags |= flags::FACTS;
                 self.netns.put(row, facts.netns.inode);
                 self.pid.put(row, facts.pid);
                 self.cgroup.put(row, facts.cgroup.0);
                 self.comm.put(row, &facts.comm);
-                self.detail(row, &detail::Process::from(&**facts));
+                self.detail(row, &detail::ProcessDetail::from(&**facts));
                 self.end();
             }
             Event::Netns(facts) => {
-                let row = self.row(Kind::Netns, facts.ktime);
+                let row = self.row(RowKind::Netns, facts.ktime);
                 self.stats.flags |= flags::FACTS;
                 self.netns.put(row, facts.netns.inode);
-                self.detail(row, &detail::Netns::from(&**facts));
+                self.detail(row, &detail::NetnsDetail::from(&**facts));
                 self.end();
             }
             Event::ReservedPorts(ktime, netns, ports) => {
-                let row = self.row(Kind::ReservedPorts, *ktime);
+                let row = self.row(RowKind::ReservedPorts, *ktime);
                 self.stats.flags |= flags::FACTS;
                 self.netns.put(row, netns.inode);
-                self.detail(row, &detail::ReservedPorts::from(&**ports));
+                self.detail(row, &detail::ReservedPortsDetail::from(&**ports));
                 self.end();
             }
             Event::PortSearch(search) => {
-                let row = self.row(Kind::PortSearch, search.ktime);
+                let row = self.row(RowKind::PortSearch, search.ktime);
                 self.id(row, search.id);
                 self.took.put(row, search.nanos);
                 self.end();
@@ -206,9 +206,9 @@ impl Encoder {
             // `step` takes these apart.
             Event::Baseline(_) => {}
             Event::Loss(counts) => {
-                let row = self.row(Kind::Loss, counts.ktime);
+                let row = self.row(RowKind::Loss, counts.ktime);
                 self.stats.flags |= flags::FACTS;
-                self.detail(row, &detail::Loss::from(counts));
+                self.detail(row, &detail::LossDetail::from(counts));
                 self.end();
             }
         }
@@ -218,21 +218,21 @@ impl Encoder {
         self.netns.put(row, key.netns.inode);
         self.local_port.put(row, key.local.port);
         self.remote_port.put(row, key.remote.port);
-        let homeless = self.addresses(row, key.local.addr, Some(key.remote.addr));
-        if homeless.any() {
-            self.detail(row, &homeless);
+        let overflow = self.addresses(row, key.local.addr, Some(key.remote.addr));
+        if overflow.any() {
+            self.detail(row, &overflow);
         }
     }
 
     /// Puts addresses into their columns; those that find no place there are returned.
-    fn addresses(&mut self, row: usize, local: Addr, remote: Option<Addr>) -> detail::Addresses {
+    fn addresses(&mut self, row: usize, local: Addr, remote: Option<Addr>) -> detail::OverflowAddresses {
         let local_full = !self.local_addr.put(row, local);
         let remote_full = remote.is_some_and(|remote| !self.remote_addr.put(row, remote));
-        detail::Addresses::new(local_full.then_some(local), remote.filter(|_| remote_full))
+        detail::OverflowAddresses::new(local_full.then_some(local), remote.filter(|_| remote_full))
     }
 
     fn id(&mut self, row: usize, id: SocketId) {
-        let sock = if id.sock == 0 { 0 } else { id.sock ^ self.veil };
+        let sock = if id.sock == 0 { 0 } else { id.sock ^ self.address_mask };
         if let Some(cookie) = id.cookie {
             self.cookie.put(row, cookie.get());
             // Within a batch a socket's cookie stands for the rest, too.
@@ -247,7 +247,7 @@ impl Encoder {
     }
 
     fn transition(&mut self, t: &Transition) {
-        let row = self.row(Kind::Transition, t.ktime);
+        let row = self.row(RowKind::Transition, t.ktime);
         self.id(row, t.id);
         self.key(row, &t.key);
         if t.last_port != t.key.local.port {
@@ -256,7 +256,7 @@ impl Encoder {
         self.old_state.put(row, t.old as u8 - 1);
         self.new_state.put(row, t.new as u8 - 1);
         if t.sk_err != 0 {
-            self.errno.put(row, &errno_word(t.sk_err));
+            self.errno.put(row, &errno_name(t.sk_err));
         }
         if let Some(caller) = t.caller {
             self.pid.put(row, caller.pid);
@@ -273,7 +273,7 @@ impl Encoder {
         self.end();
     }
 
-    fn time_wait(&mut self, kind: Kind, e: &TimeWaitEvent) {
+    fn time_wait(&mut self, kind: RowKind, e: &TimeWaitEvent) {
         let row = self.row(kind, e.ktime);
         if let Some(cookie) = e.cookie {
             self.cookie.put(row, cookie.get());
@@ -290,8 +290,8 @@ impl Encoder {
 
     fn call_failed(&mut self, call: &CallFailed) {
         let kind = match call.call {
-            Call::Connect => Kind::ConnectFailed,
-            Call::Bind => Kind::BindFailed,
+            Call::Connect => RowKind::ConnectFailed,
+            Call::Bind => RowKind::BindFailed,
         };
         let row = self.row(kind, call.ktime);
         self.id(row, call.id);
@@ -301,13 +301,13 @@ impl Encoder {
         if let Some(target) = target {
             self.remote_port.put(row, target.port);
         }
-        let homeless = self.addresses(row, call.local.addr, target.map(|target| target.addr));
+        let overflow = self.addresses(row, call.local.addr, target.map(|target| target.addr));
         match call.call {
-            Call::Bind => self.detail(row, &detail::Asked::new(call.target, homeless)),
-            Call::Connect if homeless.any() => self.detail(row, &homeless),
+            Call::Bind => self.detail(row, &detail::BindFailedDetail::new(call.target, overflow)),
+            Call::Connect if overflow.any() => self.detail(row, &overflow),
             Call::Connect => {}
         }
-        self.errno.put(row, &errno_word(call.errno));
+        self.errno.put(row, &errno_name(call.errno));
         self.comm.put(row, &call.comm);
         self.pid.put(row, call.caller.pid);
         self.tid.put(row, call.caller.tid);
@@ -316,7 +316,7 @@ impl Encoder {
         self.end();
     }
 
-    fn socket_event(&mut self, kind: Kind, e: &SocketEvent) {
+    fn socket_event(&mut self, kind: RowKind, e: &SocketEvent) {
         let row = self.row(kind, e.ktime);
         self.id(row, e.id);
         self.key(row, &e.key);
@@ -326,16 +326,16 @@ impl Encoder {
     }
 
     fn baseline(&mut self, baseline: &Baseline) {
-        let row = self.row(Kind::Baseline, baseline.ended);
+        let row = self.row(RowKind::Baseline, baseline.ended);
         self.stats.flags |= flags::BASELINE;
         self.netns.put(row, baseline.netns.inode);
         let sockets = baseline.rows.len() as u64;
-        self.detail(row, &detail::Baseline { initial: baseline.initial, began_ns: baseline.began.0, sockets });
+        self.detail(row, &detail::BaselineDetail { initial: baseline.initial, began_ns: baseline.began.0, sockets });
         self.end();
     }
 
     fn socket(&mut self, socket: &SocketRow, at: Ktime) {
-        let row = self.row(Kind::Socket, at);
+        let row = self.row(RowKind::Socket, at);
         if let Some(cookie) = socket.cookie {
             self.cookie.put(row, cookie.get());
         }

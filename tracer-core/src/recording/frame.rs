@@ -38,7 +38,7 @@ pub mod flags {
     /// The beginning of a list of sockets.
     pub const BASELINE: u32 = 2;
     /// Words or addresses that the batches behind need.
-    pub const WORDS: u32 = 4;
+    pub const DICTIONARY: u32 = 4;
 }
 
 /// What a frame says about itself.

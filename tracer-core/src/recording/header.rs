@@ -13,7 +13,7 @@ use crate::tracker::Config;
 /// The first message of a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Header {
+pub struct RecordingHeader {
     /// `portchurn 0.1.0`.
     pub tool: String,
     pub anchor: Anchor,
@@ -141,7 +141,7 @@ impl From<&RecordedKnobs> for Knobs {
     }
 }
 
-impl Header {
+impl RecordingHeader {
     pub fn clock(&self) -> Clock {
         Clock::new(Ktime(self.anchor.ktime_ns), self.anchor.unix_ns)
     }

@@ -42,7 +42,7 @@ pub enum MessageError {
 }
 
 /// What a message brought.
-pub enum Message {
+pub enum MessageContent {
     Batch(RecordBatch),
     Dictionary,
 }
@@ -85,7 +85,7 @@ impl Messages {
     }
 
     /// Reads one message whose checksum was right.
-    pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<Message, MessageError> {
+    pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<MessageContent, MessageError> {
         let message =
             arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
         let arrow = |error: ArrowError| MessageError::Arrow(error.to_string());
@@ -102,13 +102,13 @@ impl Messages {
                 sizes.extend_from_slice(&buffers(field.data_type())?);
             }
             plausible(&batch, &body, &sizes, MAX_ROWS)?;
-            return self.batch(batch, body).map(Message::Batch).map_err(arrow);
+            return self.batch(batch, body).map(MessageContent::Batch).map_err(arrow);
         }
         if let Some(dictionary) = message.header_as_dictionary_batch() {
             let known = self.dictionaries.get(&dictionary.id());
             match (known, dictionary.isDelta()) {
                 // Once more, for readers that begin at the end of the file.
-                (Some(_), false) => return Ok(Message::Dictionary),
+                (Some(_), false) => return Ok(MessageContent::Dictionary),
                 (None, true) => {
                     let found = "an addition to one that is not there".into();
                     return Err(MessageError::Unexpected { expected: "a dictionary", found });
@@ -131,7 +131,7 @@ impl Messages {
             let body = Buffer::from_vec(body);
             read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &MetadataVersion::V5)
                 .map_err(arrow)?;
-            return Ok(Message::Dictionary);
+            return Ok(MessageContent::Dictionary);
         }
         debug_assert_ne!(message.header_type(), MessageHeader::RecordBatch);
         Err(MessageError::Unexpected { expected: "a batch", found: format!("{:?}", message.header_type()) })

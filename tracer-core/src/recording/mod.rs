@@ -10,27 +10,27 @@
 //!
 //! Not for: deciding what to record or when (`run`), speed and positions of a replay (`source::replay`), other formats (`export`).
 
-mod columns;
+mod batches;
+mod column_builders;
+mod column_readers;
 mod decode;
 mod detail;
 mod encode;
+pub mod enums;
 mod frame;
 pub mod header;
 mod message;
 mod reader;
 mod schema;
-mod table;
 #[cfg(test)]
 mod tests;
-mod values;
-pub mod words;
 pub mod writer;
 
-pub use header::Header;
-pub use reader::{Damage, Place, ReadError, Reader};
-pub use table::Tabler;
+pub use batches::BatchBuilder;
+pub use header::RecordingHeader;
+pub use reader::{BatchPosition, Damage, ReadError, Reader};
 #[cfg(any(test, feature = "testing"))]
-pub use writer::forge;
+pub use writer::seal_for_tests;
 pub use writer::{WriteError, Writer, Written, create};
 
 use crate::event::{Event, Ktime};
@@ -52,7 +52,7 @@ const MAX_SOCKETS: u64 = 2 << 20;
 
 /// One thing that the tracker was fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RecordedStep {
     Event(Event),
     /// So many records could not be decoded.
     Skipped(u64),
@@ -60,7 +60,7 @@ pub enum Step {
     Advance(Ktime),
 }
 
-impl Step {
+impl RecordedStep {
     /// When it happened; `None` for what has no time of its own.
     pub fn ktime(&self) -> Option<Ktime> {
         Some(match self {

@@ -12,9 +12,9 @@ use arrow_schema::{Schema, SchemaRef};
 use thiserror::Error;
 
 use super::frame::{self, PREFIX, Stats, TRAILER, Trailer, flags};
-use super::message::{self, Message, Messages};
+use super::message::{self, MessageContent, Messages};
 use super::schema::{HEADER_KEY, VERSION_KEY};
-use super::{Header, Step, VERSION, decode};
+use super::{RecordedStep, RecordingHeader, VERSION, decode};
 use crate::event::Ktime;
 
 /// Bytes read at a time while looking for what lies behind a damage.
@@ -62,7 +62,7 @@ pub struct Damage {
 
 /// A position in a file: that of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BatchPosition {
     pub offset: u64,
     pub rows: u32,
     pub first: Ktime,
@@ -78,11 +78,11 @@ pub struct Reader<R> {
     input: R,
     /// Bytes consumed.
     at: u64,
-    header: Header,
+    header: RecordingHeader,
     schema: SchemaRef,
     messages: Messages,
     /// Words and addresses up to here have been read.
-    words: u64,
+    dictionaries_end: u64,
     decoder: decode::Decoder,
     damage: Option<Damage>,
     /// Time of the last row of the last intact batch.
@@ -90,7 +90,7 @@ pub struct Reader<R> {
     finished: bool,
 }
 
-enum Frame {
+enum RawFrame {
     Whole {
         metadata: Vec<u8>,
         body: Vec<u8>,
@@ -115,9 +115,9 @@ impl<R: Read> Reader<R> {
             _ => {}
         }
         let mut at = frame::MAGIC.len() as u64;
-        let schema = opening(&mut input, &mut at)?;
+        let schema = read_schema(&mut input, &mut at)?;
         let header = schema.metadata().get(HEADER_KEY).map_or("", String::as_str);
-        let header: Header =
+        let header: RecordingHeader =
             serde_json::from_str(header).map_err(|error| ReadError::NoHeader(format!("its header: {error}")))?;
         let schema = SchemaRef::new(schema);
         Ok(Self {
@@ -125,7 +125,7 @@ impl<R: Read> Reader<R> {
             at,
             decoder: decode::Decoder::new(header.offset(), header.continued),
             messages: Messages::new(SchemaRef::clone(&schema)),
-            words: 0,
+            dictionaries_end: 0,
             header,
             schema,
             damage: None,
@@ -134,7 +134,7 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &RecordingHeader {
         &self.header
     }
 
@@ -166,7 +166,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// The bytes could not be read (which is not the same as their being wrong).
-    pub fn next_step(&mut self) -> io::Result<Option<Step>> {
+    pub fn next_step(&mut self) -> io::Result<Option<RecordedStep>> {
         loop {
             if let Some(step) = self.decoder.next() {
                 return Ok(Some(step));
@@ -181,7 +181,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// As there.
-    pub fn for_each(&mut self, mut each: impl FnMut(&Step)) -> io::Result<()> {
+    pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> io::Result<()> {
         loop {
             while let Some(step) = self.decoder.next() {
                 each(&step);
@@ -198,7 +198,7 @@ impl<R: Read> Reader<R> {
         if self.decoder.feed(&batch) {
             return Ok(true);
         }
-        self.give_up(&[], self.at, "its columns are not those of its version".into())?;
+        self.stop_at_damage(&[], self.at, "its columns are not those of its version".into())?;
         Ok(false)
     }
 
@@ -210,17 +210,18 @@ impl<R: Read> Reader<R> {
         while !self.finished && self.damage.is_none() {
             let start = self.at;
             match read_frame(&mut self.input, &mut self.at)? {
-                Frame::End => self.end(start)?,
-                Frame::Broken(bytes, why) => self.give_up(&bytes, start, why)?,
+                RawFrame::End => self.end(start)?,
+                RawFrame::Broken(bytes, why) => self.stop_at_damage(&bytes, start, why)?,
                 // Read out of turn.
-                Frame::Whole { trailer, .. } if trailer.stats.flags & flags::WORDS != 0 && start < self.words => {}
-                Frame::Whole { metadata, body, trailer } => match self.messages.read(&metadata, body) {
-                    Ok(Message::Batch(batch)) => {
+                RawFrame::Whole { trailer, .. }
+                    if trailer.stats.flags & flags::DICTIONARY != 0 && start < self.dictionaries_end => {}
+                RawFrame::Whole { metadata, body, trailer } => match self.messages.read(&metadata, body) {
+                    Ok(MessageContent::Batch(batch)) => {
                         self.last = Some(self.last.unwrap_or(i64::MIN).max(trailer.stats.last));
                         return Ok(Some((batch, trailer.stats)));
                     }
-                    Ok(Message::Dictionary) => self.words = self.words.max(self.at),
-                    Err(error) => self.give_up(&[], start, error.to_string())?,
+                    Ok(MessageContent::Dictionary) => self.dictionaries_end = self.dictionaries_end.max(self.at),
+                    Err(error) => self.stop_at_damage(&[], start, error.to_string())?,
                 },
             }
         }
@@ -235,7 +236,7 @@ impl<R: Read> Reader<R> {
         self.at += found as u64;
         if frame::read_tail(&rest).is_none() {
             rest.truncate(found);
-            return self.give_up(&rest, start, "the tail behind the last batch is damaged or missing".into());
+            return self.stop_at_damage(&rest, start, "the tail behind the last batch is damaged or missing".into());
         }
         // Of the footer only the last bytes are looked at: all that it says, the frames have said.
         let mut end = Vec::new();
@@ -262,7 +263,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Nothing from `start` on is believed. Looks through the rest for how much that is.
-    fn give_up(&mut self, read: &[u8], start: u64, why: String) -> io::Result<()> {
+    fn stop_at_damage(&mut self, read: &[u8], start: u64, why: String) -> io::Result<()> {
         let mut window = read.to_vec();
         let mut latest = frame::latest(&window);
         let mut chunk = vec![0; CHUNK];
@@ -290,18 +291,18 @@ impl<R: Read + io::Seek> Reader<R> {
     ///
     /// # Errors
     /// The input could not be read.
-    pub fn places(&mut self) -> io::Result<Vec<Place>> {
+    pub fn positions(&mut self) -> io::Result<Vec<BatchPosition>> {
         let here = self.input.stream_position()?;
         let mut at = frame::MAGIC.len() as u64;
-        let mut places = Vec::new();
-        while let Some((trailer, length)) = self.glance(at)? {
+        let mut positions = Vec::new();
+        while let Some((trailer, length)) = self.read_trailer(at)? {
             let Stats { rows, flags: held, first, last } = trailer.stats;
-            if held & flags::WORDS != 0 && at >= self.words && !self.learn(at)? {
+            if held & flags::DICTIONARY != 0 && at >= self.dictionaries_end && !self.read_dictionary(at)? {
                 break;
             }
             if rows > 0 {
                 let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
-                places.push(Place {
+                positions.push(BatchPosition {
                     offset: at,
                     rows,
                     first: ktime(first),
@@ -313,20 +314,20 @@ impl<R: Read + io::Seek> Reader<R> {
             at = at.saturating_add(length);
         }
         self.input.seek(io::SeekFrom::Start(here))?;
-        Ok(places)
+        Ok(positions)
     }
 
     /// Reads the words or addresses at `at`. False if they are damaged.
-    fn learn(&mut self, at: u64) -> io::Result<bool> {
+    fn read_dictionary(&mut self, at: u64) -> io::Result<bool> {
         self.input.seek(io::SeekFrom::Start(at))?;
         let mut end = at;
-        let Frame::Whole { metadata, body, .. } = read_frame(&mut self.input, &mut end)? else { return Ok(false) };
-        self.words = end;
+        let RawFrame::Whole { metadata, body, .. } = read_frame(&mut self.input, &mut end)? else { return Ok(false) };
+        self.dictionaries_end = end;
         Ok(self.messages.read(&metadata, body).is_ok())
     }
 
     /// The trailer of the frame at `at`, and how long the frame is.
-    fn glance(&mut self, at: u64) -> io::Result<Option<(Trailer, u64)>> {
+    fn read_trailer(&mut self, at: u64) -> io::Result<Option<(Trailer, u64)>> {
         self.input.seek(io::SeekFrom::Start(at))?;
         let mut prefix = [0; PREFIX];
         if fill(&mut self.input, &mut prefix)? < PREFIX {
@@ -342,12 +343,12 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(frame::trailer(&trailer).map(|trailer| (trailer, (PREFIX + length) as u64 + trailer.body)))
     }
 
-    /// What is in the batch at `place`, read out of turn. Lists of sockets that it does not hold whole are left out.
+    /// What is in the batch at `position`, read out of turn. Lists of sockets that it does not hold whole are left out.
     ///
     /// # Errors
     /// The input could not be read.
-    pub fn steps_of(&mut self, place: &Place) -> io::Result<Vec<Step>> {
-        self.go_to(place)?;
+    pub fn steps_of(&mut self, position: &BatchPosition) -> io::Result<Vec<RecordedStep>> {
+        self.go_to(position)?;
         let bad_rows = self.decoder.bad_rows;
         let mut steps = Vec::new();
         if let Some((batch, _)) = self.next_batch()?
@@ -360,16 +361,16 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(steps)
     }
 
-    /// Reading goes on with the batch at `place`, whose predecessors count as read.
+    /// Reading goes on with the batch at `position`, whose predecessors count as read.
     ///
     /// # Errors
     /// The input could not be moved.
-    pub fn go_to(&mut self, place: &Place) -> io::Result<()> {
+    pub fn go_to(&mut self, position: &BatchPosition) -> io::Result<()> {
         // The words come before the first batch and must have been read.
         if self.last.is_none() && self.damage.is_none() && !self.finished {
             self.next_batch()?;
         }
-        self.return_to(place.offset, self.decoder.bad_rows)
+        self.return_to(position.offset, self.decoder.bad_rows)
     }
 
     /// Reading goes on at a position at which it was between batches before, and had found so many bad rows.
@@ -387,17 +388,17 @@ impl<R: Read + io::Seek> Reader<R> {
 }
 
 /// The schema of a recording.
-fn opening(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
+fn read_schema(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     let mut found = read_frame(input, at)?;
     // Other programs align their first message to 64 bytes.
-    while matches!(&found, Frame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at <= 64) {
+    while matches!(&found, RawFrame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at <= 64) {
         found = read_frame(input, at)?;
     }
     let (metadata, why) = match found {
-        Frame::Whole { metadata, .. } => (metadata, None),
-        Frame::End => return Err(ReadError::NoHeader("no schema".into())),
+        RawFrame::Whole { metadata, .. } => (metadata, None),
+        RawFrame::End => return Err(ReadError::NoHeader("no schema".into())),
         // Other programs' files have no trailer, and a newer version may have another one.
-        Frame::Broken(bytes, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
+        RawFrame::Broken(bytes, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
     };
     let schema = match (message::schema(&metadata), &why) {
         (Ok(schema), _) => schema,
@@ -430,31 +431,31 @@ fn metadata_length(prefix: [u8; PREFIX]) -> Result<Option<usize>, String> {
     }
 }
 
-fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<Frame> {
+fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<RawFrame> {
     let mut bytes = vec![0; PREFIX];
     let found = fill(input, &mut bytes)?;
     *at += found as u64;
     bytes.truncate(found);
     let Some(&prefix) = bytes.first_chunk::<PREFIX>() else {
         let why = if found == 0 { "the file ends without a footer" } else { "the file ends in the middle of a batch" };
-        return Ok(Frame::Broken(bytes, why.into()));
+        return Ok(RawFrame::Broken(bytes, why.into()));
     };
     let length = match metadata_length(prefix) {
         Ok(Some(length)) => length,
-        Ok(None) => return Ok(Frame::End),
-        Err(why) => return Ok(Frame::Broken(bytes, why)),
+        Ok(None) => return Ok(RawFrame::End),
+        Err(why) => return Ok(RawFrame::Broken(bytes, why)),
     };
     let cut = "the file ends in the middle of a batch";
     let mut metadata = Vec::new();
-    *at += more(input, &mut metadata, length)?;
+    *at += read_at_most(input, &mut metadata, length)?;
     if metadata.len() < length {
         bytes.append(&mut metadata);
-        return Ok(Frame::Broken(bytes, cut.into()));
+        return Ok(RawFrame::Broken(bytes, cut.into()));
     }
     let broken = |mut bytes: Vec<u8>, metadata: &[u8], body: &[u8], why: &str| {
         bytes.extend_from_slice(metadata);
         bytes.extend_from_slice(body);
-        Ok(Frame::Broken(bytes, why.into()))
+        Ok(RawFrame::Broken(bytes, why.into()))
     };
     let Some(trailer) = frame::trailer(&metadata) else {
         return broken(bytes, &metadata, &[], NO_TRAILER);
@@ -464,18 +465,18 @@ fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<Frame> {
         return broken(bytes, &metadata, &[], "a batch claims an impossible length");
     }
     let mut body = Vec::new();
-    *at += more(input, &mut body, length)?;
+    *at += read_at_most(input, &mut body, length)?;
     if body.len() < length {
         return broken(bytes, &metadata, &body, cut);
     }
     if !frame::intact(&metadata, &body, &trailer) {
         return broken(bytes, &metadata, &body, "a batch is not as it was written (its checksum differs)");
     }
-    Ok(Frame::Whole { metadata, body, trailer })
+    Ok(RawFrame::Whole { metadata, body, trailer })
 }
 
 /// Appends up to `length` bytes. Memory is taken as bytes arrive: a length is only a claim.
-fn more(input: &mut impl Read, out: &mut Vec<u8>, length: usize) -> io::Result<u64> {
+fn read_at_most(input: &mut impl Read, out: &mut Vec<u8>, length: usize) -> io::Result<u64> {
     out.reserve(length.min(CHUNK));
     input.take(length as u64).read_to_end(out).map(|found| found as u64)
 }

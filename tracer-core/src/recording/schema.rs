@@ -92,7 +92,7 @@ pub fn schema(metadata: HashMap<String, String>) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::words::Kind;
+    use crate::recording::enums::RowKind;
 
     /// A table row of FORMAT.md is `| name | type | ...`.
     #[test]
@@ -107,17 +107,18 @@ mod tests {
             })
             .collect()
         };
-        let told = |data_type: &DataType| match data_type {
+        let type_name = |data_type: &DataType| match data_type {
             DataType::Dictionary(keys, _) if **keys == DataType::UInt8 => "word".to_owned(),
             DataType::Dictionary(..) => "address".to_owned(),
             DataType::Utf8 => "text".to_owned(),
             DataType::Timestamp(..) => "timestamp[ns, UTC]".to_owned(),
             other => other.to_string().to_lowercase(),
         };
-        let columns: Vec<_> = fields().iter().map(|field| (field.name().clone(), told(field.data_type()))).collect();
+        let columns: Vec<_> =
+            fields().iter().map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
         assert_eq!(cells("Columns"), columns);
         let kinds: Vec<_> = cells("Rows").into_iter().map(|(kind, _)| kind).collect();
-        assert_eq!(kinds, Kind::ALL.map(Kind::word));
+        assert_eq!(kinds, RowKind::ALL.map(RowKind::as_str));
         let keys: Vec<_> = cells("Metadata").into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [VERSION_KEY, OFFSET_KEY, HEADER_KEY]);
         assert!(page.contains(&format!("Format version {}", crate::recording::VERSION)));

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::encode::Encoder;
 use super::frame::{self, Stats};
-use super::{Header, Step, VERSION, schema};
+use super::{RecordedStep, RecordingHeader, VERSION, schema};
 
 /// Level 1 packs churn as small as 3 does, in half the time.
 const LEVEL: i32 = 1;
@@ -135,12 +135,12 @@ impl Written {
 }
 
 /// A message ready to be written.
-pub struct Message {
+pub struct EncodedMessage {
     head: Vec<u8>,
     body: Vec<u8>,
 }
 
-impl Message {
+impl EncodedMessage {
     fn new(data: EncodedData, stats: Stats) -> Self {
         let EncodedData { ipc_message, arrow_data } = data;
         Self { head: frame::head(&ipc_message, &arrow_data, stats), body: arrow_data }
@@ -152,18 +152,18 @@ impl Message {
 }
 
 /// A batch ready to be written.
-pub struct Packed {
+pub struct PackedBatch {
     pub stats: Stats,
-    batch: Message,
+    batch: EncodedMessage,
     /// The addresses that it is the first to have.
-    additions: Vec<Message>,
+    additions: Vec<EncodedMessage>,
     /// Its number among the packer's batches.
     number: u64,
 }
 
-impl Packed {
+impl PackedBatch {
     pub fn bytes(&self) -> u64 {
-        self.batch.bytes() + self.additions.iter().map(Message::bytes).sum::<u64>()
+        self.batch.bytes() + self.additions.iter().map(EncodedMessage::bytes).sum::<u64>()
     }
 }
 
@@ -183,7 +183,7 @@ pub struct Packer {
 impl Packer {
     /// # Errors
     /// The schema could not be encoded, which no schema of ours causes.
-    pub fn new(header: &Header) -> Result<Self, WriteError> {
+    pub fn new(header: &RecordingHeader) -> Result<Self, WriteError> {
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?
             .try_with_compression(Some(CompressionType::ZSTD))?
             .try_with_compression_level(Some(LEVEL))?
@@ -218,19 +218,19 @@ impl Packer {
     }
 
     /// All dictionaries whole, as they are now, in the order of their columns. Rows under construction are lost.
-    fn whole(&mut self, flags: u32) -> Result<Vec<Message>, WriteError> {
+    fn whole(&mut self, flags: u32) -> Result<Vec<EncodedMessage>, WriteError> {
         let (batch, _) = self.encoder.batch(&self.schema)?;
         let mut numbering = self.numbering();
         let (all, _) = self.generator.encode(&batch, &mut numbering, &self.options, &mut self.context)?;
         let stats = Stats { flags, ..Stats::default() };
-        Ok(all.into_iter().map(|data| Message::new(data, stats)).collect())
+        Ok(all.into_iter().map(|data| EncodedMessage::new(data, stats)).collect())
     }
 
     /// The first message of a file: the schema with this header.
     ///
     /// # Errors
     /// The header does not serialise, which none of ours causes.
-    pub fn opening(&self, header: &Header) -> Result<Opening, WriteError> {
+    pub fn schema_message(&self, header: &RecordingHeader) -> Result<SchemaMessage, WriteError> {
         let json = serde_json::to_string(header).map_err(io::Error::from)?;
         let schema = schema::schema(HashMap::from([
             (schema::VERSION_KEY.to_owned(), VERSION.to_string()),
@@ -239,7 +239,7 @@ impl Packer {
         ]));
         let mut numbering = DictionaryTracker::new(true);
         let data = self.generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut numbering, &self.options);
-        Ok(Opening { schema, message: Message::new(data, Stats::default()) })
+        Ok(SchemaMessage { schema, message: EncodedMessage::new(data, Stats::default()) })
     }
 
     pub fn rows(&self) -> usize {
@@ -252,8 +252,8 @@ impl Packer {
     /// A batch could not be built or `packed` refused it.
     pub fn step(
         &mut self,
-        step: &Step,
-        mut packed: impl FnMut(Packed) -> Result<(), WriteError>,
+        step: &RecordedStep,
+        mut packed: impl FnMut(PackedBatch) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         let mut batches = Vec::new();
         self.encoder.step(step, |encoder| -> Result<(), WriteError> {
@@ -270,7 +270,7 @@ impl Packer {
     ///
     /// # Errors
     /// The batch could not be built.
-    pub fn flush(&mut self) -> Result<Option<Packed>, WriteError> {
+    pub fn flush(&mut self) -> Result<Option<PackedBatch>, WriteError> {
         if self.encoder.rows() == 0 {
             return Ok(None);
         }
@@ -278,62 +278,62 @@ impl Packer {
         self.pack(&batch, stats).map(Some)
     }
 
-    fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<Packed, WriteError> {
+    fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<PackedBatch, WriteError> {
         let (additions, batch) =
             self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
-        let words = Stats { flags: frame::flags::WORDS, ..Stats::default() };
-        let additions = additions.into_iter().map(|data| Message::new(data, words)).collect();
+        let words = Stats { flags: frame::flags::DICTIONARY, ..Stats::default() };
+        let additions = additions.into_iter().map(|data| EncodedMessage::new(data, words)).collect();
         self.packed += 1;
-        Ok(Packed { stats, batch: Message::new(batch, stats), additions, number: self.packed })
+        Ok(PackedBatch { stats, batch: EncodedMessage::new(batch, stats), additions, number: self.packed })
     }
 }
 
-/// See [`Packer::opening`].
-pub struct Opening {
+/// See [`Packer::schema_message`].
+pub struct SchemaMessage {
     schema: SchemaRef,
-    message: Message,
+    message: EncodedMessage,
 }
 
 /// One file.
-pub struct Output<S> {
+pub struct RecordingFile<S> {
     sink: S,
     schema: SchemaRef,
     /// Where each dictionary is, in the order of their columns.
     dictionaries: Vec<Block>,
-    batches: Vec<Batch>,
+    batches: Vec<WrittenBatch>,
     written: Written,
     /// Batches of the packer up to here have their addresses in the dictionaries that the file began with.
     since: u64,
 }
 
 /// Where a batch is.
-struct Batch {
+struct WrittenBatch {
     /// Where its additions begin, or itself.
     start: u64,
     block: Block,
     stats: Stats,
 }
 
-impl<S: Sink> Output<S> {
+impl<S: Sink> RecordingFile<S> {
     /// Begins a file in an empty sink, with the packer's words and addresses of now. Rows under its construction are lost.
     ///
     /// # Errors
     /// The sink refused.
-    pub fn begin(mut sink: S, opening: Opening, packer: &mut Packer) -> Result<Self, WriteError> {
+    pub fn begin(mut sink: S, schema_message: SchemaMessage, packer: &mut Packer) -> Result<Self, WriteError> {
         sink.write_all(&frame::MAGIC)?;
         let written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
-        let schema = opening.schema;
+        let schema = schema_message.schema;
         let since = packer.packed;
         let mut output = Self { sink, schema, dictionaries: Vec::new(), batches: Vec::new(), written, since };
-        output.message(&opening.message)?;
-        for words in packer.whole(frame::flags::WORDS)? {
+        output.message(&schema_message.message)?;
+        for words in packer.whole(frame::flags::DICTIONARY)? {
             let block = output.message(&words)?;
             output.dictionaries.push(block);
         }
         Ok(output)
     }
 
-    fn message(&mut self, message: &Message) -> Result<Block, WriteError> {
+    fn message(&mut self, message: &EncodedMessage) -> Result<Block, WriteError> {
         self.sink.write_all(&message.head)?;
         self.sink.write_all(&message.body)?;
         // A file of 8 EiB and a batch of 2 GiB are both out of reach.
@@ -354,13 +354,13 @@ impl<S: Sink> Output<S> {
     ///
     /// # Errors
     /// The sink refused, for example because the disk is full.
-    pub fn batch(&mut self, packed: &Packed) -> Result<(), WriteError> {
+    pub fn batch(&mut self, packed: &PackedBatch) -> Result<(), WriteError> {
         let start = self.written.bytes;
         let additions = if packed.number > self.since { packed.additions.as_slice() } else { &[] };
         let additions = additions.iter().try_for_each(|addition| self.message(addition).map(drop));
         match additions.and_then(|()| self.message(&packed.batch)) {
             Ok(block) => {
-                self.batches.push(Batch { start, block, stats: packed.stats });
+                self.batches.push(WrittenBatch { start, block, stats: packed.stats });
                 self.written.count(packed.stats);
                 Ok(())
             }
@@ -411,7 +411,7 @@ impl<S: Sink> Output<S> {
         Ok((self.written, self.sink))
     }
 
-    fn end(&mut self, whole: &[Message]) -> Result<(), WriteError> {
+    fn end(&mut self, whole: &[EncodedMessage]) -> Result<(), WriteError> {
         let mut dictionaries = self.dictionaries.clone();
         let schema = SchemaRef::clone(&self.schema);
         let columns = schema.fields().iter().map(|field| field.data_type());
@@ -459,16 +459,16 @@ impl<S: Sink> Output<S> {
 /// A whole recording into one sink: what tests, fixtures and exports need.
 pub struct Writer<S> {
     packer: Packer,
-    output: Output<S>,
+    output: RecordingFile<S>,
 }
 
 impl<S: Sink> Writer<S> {
     /// # Errors
     /// The sink refused.
-    pub fn new(sink: S, header: &Header) -> Result<Self, WriteError> {
+    pub fn new(sink: S, header: &RecordingHeader) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
-        let opening = packer.opening(header)?;
-        let output = Output::begin(sink, opening, &mut packer)?;
+        let schema_message = packer.schema_message(header)?;
+        let output = RecordingFile::begin(sink, schema_message, &mut packer)?;
         Ok(Self { packer, output })
     }
 
@@ -476,7 +476,7 @@ impl<S: Sink> Writer<S> {
     ///
     /// # Errors
     /// The sink refused.
-    pub fn step(&mut self, step: &Step) -> Result<(), WriteError> {
+    pub fn step(&mut self, step: &RecordedStep) -> Result<(), WriteError> {
         let output = &mut self.output;
         self.packer.step(step, |packed| output.batch(&packed))
     }
@@ -505,7 +505,7 @@ impl<S: Sink> Writer<S> {
 /// A file of these messages (flatbuffer and body each), sealed as if a writer of ours had written them: what a test of the
 /// reader needs to get behind the checksums.
 #[cfg(any(test, feature = "testing"))]
-pub fn forge(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
+pub fn seal_for_tests(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut file = frame::MAGIC.to_vec();
     for (flatbuffer, body) in messages {
         file.extend_from_slice(&frame::head(flatbuffer, body, Stats::default()));

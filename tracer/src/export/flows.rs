@@ -14,7 +14,7 @@ use tracer_core::event::{FlowKey, Ktime};
 use tracer_core::tracker::snapshot::{FailedConnect, FlowEnd, Notice};
 
 /// Rows of a batch.
-const ROWS: usize = 1 << 16;
+const BATCH_ROWS: usize = 1 << 16;
 
 /// The columns, in their order.
 pub fn schema() -> SchemaRef {
@@ -43,7 +43,7 @@ pub fn schema() -> SchemaRef {
 }
 
 /// Rows under construction.
-pub struct Flows {
+pub struct FlowTable {
     clock: Clock,
     rows: usize,
     end: TimestampNanosecondBuilder,
@@ -67,11 +67,11 @@ pub struct Flows {
 }
 
 /// The word that JSON has for a value.
-fn word(value: &impl Serialize) -> Option<String> {
+fn json_name(value: &impl Serialize) -> Option<String> {
     serde_json::to_value(value).ok()?.as_str().map(ToOwned::to_owned)
 }
 
-impl Flows {
+impl FlowTable {
     pub fn new(clock: Clock) -> Self {
         let text = || StringBuilder::new();
         Self {
@@ -105,7 +105,7 @@ impl Flows {
             Notice::FailedConnect(failed) => self.failed(failed),
             Notice::StateChange(_) => {}
         }
-        self.rows >= ROWS
+        self.rows >= BATCH_ROWS
     }
 
     fn wall(&self, at: Ktime) -> i64 {
@@ -138,8 +138,8 @@ impl Flows {
 
     fn ended(&mut self, end: &FlowEnd) {
         self.common(end.ktime, end.lifetime_ms, &end.key, end.owner.as_ref());
-        self.opened.append_option(word(&end.opened));
-        self.ended.append_option(word(&end.ended));
+        self.opened.append_option(json_name(&end.opened));
+        self.ended.append_option(json_name(&end.ended));
         self.failure.append_null();
         self.lifetime.append_option(end.lifetime_ms);
         self.connect.append_option(end.connect_ms);

@@ -6,6 +6,6 @@
 //! Not for: choosing what to export or reading recordings (`run::export`).
 
 pub mod flows;
+mod lines;
 pub mod redact;
-mod rows;
 pub mod table;

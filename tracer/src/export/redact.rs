@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use tracer_core::event::{Addr, Endpoint, Event, FlowKey, ProcessFacts};
-use tracer_core::recording::{Header, Step};
+use tracer_core::recording::{RecordedStep, RecordingHeader};
 
 /// First byte of the addresses that stand in for others: unique local ones (RFC 4193), which nobody routes.
 const UNIQUE_LOCAL: u8 = 0xfd;
@@ -72,8 +72,8 @@ impl Redactor {
 
     /// The same step without names and addresses.
     #[must_use]
-    pub fn step(&self, mut step: Step) -> Step {
-        let Step::Event(event) = &mut step else { return step };
+    pub fn step(&self, mut step: RecordedStep) -> RecordedStep {
+        let RecordedStep::Event(event) = &mut step else { return step };
         match event {
             Event::Transition(event) => self.key(&mut event.key),
             Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => self.key(&mut event.key),
@@ -105,7 +105,7 @@ impl Redactor {
 
     /// The same header without the names of the host. Its kernel stays: advice depends on it.
     #[must_use]
-    pub fn header(&self, mut header: Header) -> Header {
+    pub fn header(&self, mut header: RecordingHeader) -> RecordingHeader {
         for text in [&mut header.host.hostname, &mut header.host.boot_id].into_iter().flatten() {
             *text = self.text(text).to_string();
         }
@@ -122,9 +122,9 @@ mod tests {
     use super::*;
     use tracer_core::event::{Ktime, Netns, SocketId, TcpState, Transition};
 
-    fn transition(remote: &str) -> Step {
+    fn transition(remote: &str) -> RecordedStep {
         let endpoint = |text: &str| Endpoint { addr: Addr::from(text.parse::<IpAddr>().expect("an address")), port: 1 };
-        Step::Event(Event::Transition(Transition {
+        RecordedStep::Event(Event::Transition(Transition {
             ktime: Ktime(1),
             id: SocketId { cookie: None, sock: 0 },
             key: FlowKey {
@@ -150,7 +150,7 @@ mod tests {
     fn what_was_equal_stays_equal_what_was_different_stays_different_and_nothing_reads_as_before() {
         let redactor = Redactor::default();
         let remote = |text: &str| match redactor.step(transition(text)) {
-            Step::Event(Event::Transition(event)) => (event.key.local.addr, event.key.remote.addr),
+            RecordedStep::Event(Event::Transition(event)) => (event.key.local.addr, event.key.remote.addr),
             other => panic!("{other:?}"),
         };
         assert_eq!(remote("10.0.0.1"), remote("10.0.0.1"));
@@ -178,15 +178,15 @@ mod tests {
             pool: some(),
             ..ProcessFacts::default()
         };
-        let step = Redactor::default().step(Step::Event(Event::Process(Box::new(facts))));
+        let step = Redactor::default().step(RecordedStep::Event(Event::Process(Box::new(facts))));
         assert!(!format!("{step:?}").contains("secret"), "{step:?}");
-        let header = Header {
+        let header = RecordingHeader {
             host: tracer_core::recording::header::RecordedHost {
                 hostname: Some("secret".into()),
                 boot_id: Some("secret".into()),
                 ..Default::default()
             },
-            ..Header::default()
+            ..RecordingHeader::default()
         };
         assert!(!format!("{:?}", Redactor::default().header(header)).contains("secret"));
     }

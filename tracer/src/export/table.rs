@@ -16,8 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use thiserror::Error;
 
-use super::rows;
-pub use super::rows::Lines;
+use super::lines;
+pub use super::lines::LineFormat;
 
 /// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be much older.
 const MAX_HOURS: usize = 8;
@@ -35,7 +35,7 @@ pub enum TableError {
 }
 
 /// Takes a table batch by batch.
-pub trait Table {
+pub trait TableWriter {
     /// # Errors
     /// The output refused.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError>;
@@ -52,12 +52,12 @@ fn properties() -> WriterProperties {
 }
 
 /// One Parquet file.
-pub struct Parquet {
+pub struct ParquetFile {
     path: PathBuf,
     writer: ArrowWriter<File>,
 }
 
-impl Parquet {
+impl ParquetFile {
     /// # Errors
     /// The file could not be begun.
     pub fn new(path: &Path, file: File, schema: &SchemaRef) -> Result<Self, TableError> {
@@ -68,7 +68,7 @@ impl Parquet {
     }
 }
 
-impl Table for Parquet {
+impl TableWriter for ParquetFile {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
         self.writer.write(batch)?;
         if self.writer.memory_size() >= MAX_GROUP {
@@ -85,17 +85,17 @@ impl Table for Parquet {
 
 /// A Hive-partitioned dataset: `host=NAME/hour=2026-03-14T02/WRITER-0.parquet`. Recordings of many hosts and days fit into one
 /// directory, and engines skip the hours that a query does not ask for.
-pub struct Dataset {
+pub struct PartitionedDataset {
     root: PathBuf,
     host: String,
     /// Tells the files of one export from those of others.
     stem: String,
     schema: SchemaRef,
-    hours: BTreeMap<i64, Parquet>,
+    hours: BTreeMap<i64, ParquetFile>,
     done: Vec<PathBuf>,
 }
 
-impl Dataset {
+impl PartitionedDataset {
     /// `stem` names the files; a dataset that has files of that name already is not touched.
     pub fn new(root: &Path, host: &str, stem: &str, schema: SchemaRef) -> Self {
         // A directory's name: what engines decode and shells do not stumble over.
@@ -105,7 +105,7 @@ impl Dataset {
         Self { root: root.into(), host, stem: stem.into(), schema, hours: BTreeMap::new(), done: Vec::new() }
     }
 
-    fn hour(&mut self, hour: i64) -> Result<&mut Parquet, TableError> {
+    fn hour(&mut self, hour: i64) -> Result<&mut ParquetFile, TableError> {
         if !self.hours.contains_key(&hour) {
             if self.hours.len() >= MAX_HOURS
                 && let Some((_, oldest)) = self.hours.pop_first()
@@ -120,13 +120,13 @@ impl Dataset {
             let part = self.done.iter().filter(|path| path.parent() == Some(&dir)).count();
             let path = dir.join(format!("{}-{part}.parquet", self.stem));
             let file = File::options().write(true).create_new(true).open(&path)?;
-            self.hours.insert(hour, Parquet::new(&path, file, &self.schema)?);
+            self.hours.insert(hour, ParquetFile::new(&path, file, &self.schema)?);
         }
         self.hours.get_mut(&hour).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
     }
 }
 
-impl Table for Dataset {
+impl TableWriter for PartitionedDataset {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
         // The first column of each of our tables is its time.
         let times = batch.column(0).as_primitive::<TimestampNanosecondType>().values().clone();
@@ -148,28 +148,28 @@ impl Table for Dataset {
     }
 }
 
-/// Lines of text.
-pub struct Text<W: Write> {
+/// Lines of text: JSON or CSV.
+pub struct TextFile<W: Write> {
     out: BufWriter<W>,
-    lines: Lines,
+    format: LineFormat,
     path: PathBuf,
 }
 
-impl<W: Write> Text<W> {
+impl<W: Write> TextFile<W> {
     /// # Errors
     /// The output refused.
-    pub fn new(path: &Path, out: W, lines: Lines, schema: &SchemaRef) -> Result<Self, TableError> {
+    pub fn new(path: &Path, out: W, format: LineFormat, schema: &SchemaRef) -> Result<Self, TableError> {
         let mut out = BufWriter::new(out);
-        if lines == Lines::Csv {
-            rows::heading(&mut out, schema)?;
+        if format == LineFormat::Csv {
+            lines::header_line(&mut out, schema)?;
         }
-        Ok(Self { out, lines, path: path.into() })
+        Ok(Self { out, format, path: path.into() })
     }
 }
 
-impl<W: Write> Table for Text<W> {
+impl<W: Write> TableWriter for TextFile<W> {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        Ok(rows::lines(&mut self.out, batch, self.lines)?)
+        Ok(lines::lines(&mut self.out, batch, self.format)?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Vec<PathBuf>, TableError> {

@@ -142,7 +142,7 @@ impl ProcFs {
 }
 
 /// v2 unless it is at its root while a v1 hierarchy is not: the same choice as for records.
-fn place(dir: &Path) -> cgroup::Place {
+fn place(dir: &Path) -> cgroup::CgroupNames {
     let bytes = read(&dir.join("cgroup")).unwrap_or_default();
     let contents = String::from_utf8_lossy(&bytes);
     let mut v2 = None;

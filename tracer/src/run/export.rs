@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::{ExportArgs, ExportFormat, Exported};
-use crate::export::flows::{self, Flows};
+use crate::export::flows::{self, FlowTable};
 use crate::export::redact::Redactor;
-use crate::export::table::{Dataset, Lines, Parquet, Table, TableError, Text};
+use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
-use tracer_core::recording::{Header, Step, Tabler, Writer};
+use tracer_core::recording::{BatchBuilder, RecordedStep, RecordingHeader, Writer};
 use tracer_core::replay::Replay;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
@@ -28,7 +28,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         Some(redactor) => redactor.header(replay.header().clone()),
         None => replay.header().clone(),
     };
-    let mut next = || -> Result<Option<Step>> {
+    let mut next = || -> Result<Option<RecordedStep>> {
         let step = replay.next_step()?;
         Ok(step.map(|step| match &redactor {
             Some(redactor) => redactor.step(step),
@@ -44,21 +44,21 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     } else {
         match args.what {
             Exported::Events => {
-                let mut tabler = Tabler::new(&header);
-                let mut table = table(args, &header, &tabler.schema())?;
+                let mut builder = BatchBuilder::new(&header);
+                let mut table = table(args, &header, &builder.schema())?;
                 while let Some(step) = next()? {
-                    for batch in tabler.step(&step)? {
+                    for batch in builder.step(&step)? {
                         put(&mut *table, &batch)?;
                     }
                 }
-                if let Some(batch) = tabler.flush()? {
+                if let Some(batch) = builder.flush()? {
                     put(&mut *table, &batch)?;
                 }
                 conclude(table)?;
             }
             Exported::Flows => {
                 let mut table = table(args, &header, &flows::schema())?;
-                let mut rows = Flows::new(header.clock());
+                let mut rows = FlowTable::new(header.clock());
                 let mut tracker = playback::tracker(
                     &header,
                     args.by,
@@ -79,7 +79,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-fn drain(tracker: &mut Tracker, rows: &mut Flows, table: &mut dyn Table) -> Result<()> {
+fn drain(tracker: &mut Tracker, rows: &mut FlowTable, table: &mut dyn TableWriter) -> Result<()> {
     for notice in tracker.drain_notices() {
         if rows.add(&notice) {
             put(table, &rows.batch()?)?;
@@ -88,8 +88,12 @@ fn drain(tracker: &mut Tracker, rows: &mut Flows, table: &mut dyn Table) -> Resu
     Ok(())
 }
 
-fn arrow(file: File, header: &Header, next: &mut impl FnMut() -> Result<Option<Step>>) -> Result<()> {
-    fn write<S: Sink>(sink: S, header: &Header, next: &mut impl FnMut() -> Result<Option<Step>>) -> Result<()> {
+fn arrow(file: File, header: &RecordingHeader, next: &mut impl FnMut() -> Result<Option<RecordedStep>>) -> Result<()> {
+    fn write<S: Sink>(
+        sink: S,
+        header: &RecordingHeader,
+        next: &mut impl FnMut() -> Result<Option<RecordedStep>>,
+    ) -> Result<()> {
         let mut writer = Writer::new(sink, header)?;
         while let Some(step) = next()? {
             writer.step(&step)?;
@@ -108,39 +112,45 @@ fn create(path: &Path, force: bool) -> Result<File> {
 }
 
 /// The output that was asked for.
-fn table(args: &ExportArgs, header: &Header, schema: &arrow_schema::SchemaRef) -> Result<Box<dyn Table>> {
+fn table(
+    args: &ExportArgs,
+    header: &RecordingHeader,
+    schema: &arrow_schema::SchemaRef,
+) -> Result<Box<dyn TableWriter>> {
     let lines = match args.format {
-        ExportFormat::Jsonl => Lines::Json,
-        ExportFormat::Csv => Lines::Csv,
+        ExportFormat::Jsonl => LineFormat::Json,
+        ExportFormat::Csv => LineFormat::Csv,
         ExportFormat::Parquet | ExportFormat::Arrow => {
             let output = args.output.as_deref().context("Parquet needs -o: it cannot be written to a pipe")?;
             if args.partition {
                 let host = header.host.hostname.as_deref().unwrap_or("unknown");
                 // One export of a recording has one name, so a second one of the same is refused.
                 let stem = format!("{}-{}", args.what.word(), header.begin_ns);
-                return Ok(Box::new(Dataset::new(output, host, &stem, schema.clone())));
+                return Ok(Box::new(PartitionedDataset::new(output, host, &stem, schema.clone())));
             }
-            return Ok(Box::new(Parquet::new(output, create(output, args.force)?, schema).context("writing Parquet")?));
+            return Ok(Box::new(
+                ParquetFile::new(output, create(output, args.force)?, schema).context("writing Parquet")?,
+            ));
         }
     };
     if args.partition {
         bail!("--partition makes directories of Parquet files: add --format parquet");
     }
     Ok(match args.output.as_deref().filter(|output| *output != Path::new("-")) {
-        Some(output) => Box::new(Text::new(output, create(output, args.force)?, lines, schema)?),
-        None => Box::new(Text::new(Path::new("-"), io::stdout(), lines, schema)?),
+        Some(output) => Box::new(TextFile::new(output, create(output, args.force)?, lines, schema)?),
+        None => Box::new(TextFile::new(Path::new("-"), io::stdout(), lines, schema)?),
     })
 }
 
 /// A reader of the pipe that has seen enough ends the export, and that is no failure.
-fn put(table: &mut dyn Table, batch: &arrow_array::RecordBatch) -> Result<()> {
+fn put(table: &mut dyn TableWriter, batch: &arrow_array::RecordBatch) -> Result<()> {
     match table.write(batch) {
         Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.context("writing the export"),
     }
 }
 
-fn conclude(table: Box<dyn Table>) -> Result<()> {
+fn conclude(table: Box<dyn TableWriter>) -> Result<()> {
     match table.finish() {
         Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => {

@@ -13,7 +13,7 @@ use crate::stream::{Stream, StreamFormat, StreamSelection, StreamState};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::playback;
-use tracer_core::recording::Step;
+use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay};
 
 /// Prints the lines of a recording at the speed that is asked for.
@@ -47,7 +47,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         }
         playback::apply(&mut tracker, &step);
         // The clock moves after everything that came before it: the same places in every replay, whatever its speed.
-        let Step::Advance(now) = step else { continue };
+        let RecordedStep::Advance(now) = step else { continue };
         if from.is_some_and(|from| now < from) {
             tracker.drain_notices();
             continue;

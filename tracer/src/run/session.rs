@@ -25,7 +25,7 @@ use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
 use tracer_core::event::{self, Ktime};
 use tracer_core::host::{HostFacts, Knobs};
-use tracer_core::recording::{Header, header};
+use tracer_core::recording::{RecordingHeader, header};
 use tracer_core::tracker::findings::Thresholds;
 use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
@@ -161,9 +161,9 @@ impl LiveTrace {
     }
 
     /// What a recording of this trace says about itself.
-    pub fn header(&self) -> Header {
+    pub fn header(&self) -> RecordingHeader {
         let (ktime, unix_ns) = self.clock.anchor();
-        Header {
+        RecordingHeader {
             tool: concat!("portchurn ", env!("CARGO_PKG_VERSION")).into(),
             anchor: header::Anchor { ktime_ns: ktime.0, unix_ns },
             begin_ns: self.begin.0,

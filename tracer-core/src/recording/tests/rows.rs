@@ -20,12 +20,12 @@ fn what_is_said_of_a_socket_is_not_taken_for_what_was_said_of_another() {
         [(1, 10), (1, 10), (1, 20), (1, 10), (other, 30), (1, 10), (other, 10), (1, 20), (1, 0), (0, 10), (1, 0)];
     let search = |(cookie, sock)| {
         let id = SocketId { cookie: SocketCookie::new(cookie), sock };
-        Step::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
+        RecordedStep::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
     };
-    let steps: Vec<Step> = said.map(search).into();
+    let steps: Vec<RecordedStep> = said.map(search).into();
     for batch in 1..=steps.len() {
         let (back, damage) = read(&write(&steps, batch)).expect("a recording");
-        assert_eq!((unveiled(back), damage), (unveiled(steps.clone()), None), "batches of {batch}");
+        assert_eq!((without_mask(back), damage), (without_mask(steps.clone()), None), "batches of {batch}");
     }
 }
 
@@ -50,16 +50,16 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
     };
     let schema = schema::schema(HashMap::new());
     let mut encoder = Encoder::new(0);
-    for step in [Step::Event(Event::Transition(transition)), Step::Advance(Ktime(6_000_000_000))] {
+    for step in [RecordedStep::Event(Event::Transition(transition)), RecordedStep::Advance(Ktime(6_000_000_000))] {
         encoder.step(&step, |_| Ok::<(), ()>(())).expect("room");
     }
     let (batch, _) = encoder.batch(&schema).expect("a batch");
-    let told = |batch: &RecordBatch| {
+    let decoded = |batch: &RecordBatch| {
         let mut decoder = Decoder::new(0, false);
         assert!(decoder.feed(batch));
         (std::iter::from_fn(|| decoder.next()).count(), decoder.bad_rows)
     };
-    assert_eq!(told(&batch), (2, 0));
+    assert_eq!(decoded(&batch), (2, 0));
     for missing in [
         column::LOCAL_ADDR,
         column::LOCAL_PORT,
@@ -73,6 +73,6 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
         let place = schema.index_of(missing).expect("a column");
         columns[place] = new_null_array(columns[place].data_type(), 2);
         let without = RecordBatch::try_new(Arc::clone(&schema), columns).expect("a batch");
-        assert_eq!(told(&without), (1, 1), "without {missing}");
+        assert_eq!(decoded(&without), (1, 1), "without {missing}");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::Step;
+use super::super::RecordedStep;
 use crate::event::*;
 
 fn addr() -> impl Strategy<Value = Addr> {
@@ -169,19 +169,19 @@ pub fn reserved() -> impl Strategy<Value = Event> {
 }
 
 /// Anything that a tracker can be fed.
-pub fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = RecordedStep> {
     prop_oneof![
-        4 => transition().prop_map(Step::Event),
-        2 => time_wait().prop_map(Step::Event),
-        1 => call_failed().prop_map(Step::Event),
-        1 => socket_event().prop_map(Step::Event),
-        1 => process().prop_map(Step::Event),
-        1 => netns().prop_map(Step::Event),
-        1 => baseline().prop_map(Step::Event),
-        1 => loss().prop_map(Step::Event),
-        1 => reserved().prop_map(Step::Event),
-        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| Step::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
-        1 => ktime().prop_map(Step::Advance),
-        1 => (1..u64::MAX).prop_map(Step::Skipped),
+        4 => transition().prop_map(RecordedStep::Event),
+        2 => time_wait().prop_map(RecordedStep::Event),
+        1 => call_failed().prop_map(RecordedStep::Event),
+        1 => socket_event().prop_map(RecordedStep::Event),
+        1 => process().prop_map(RecordedStep::Event),
+        1 => netns().prop_map(RecordedStep::Event),
+        1 => baseline().prop_map(RecordedStep::Event),
+        1 => loss().prop_map(RecordedStep::Event),
+        1 => reserved().prop_map(RecordedStep::Event),
+        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| RecordedStep::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
+        1 => ktime().prop_map(RecordedStep::Advance),
+        1 => (1..u64::MAX).prop_map(RecordedStep::Skipped),
     ]
 }

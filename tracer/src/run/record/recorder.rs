@@ -15,8 +15,8 @@ use super::sink::RecordingSink;
 use super::tee::{RecorderCommand, RecorderProgress, RecorderTee, TrackerInput};
 use tracer_core::event::{self, Namer, ProcessFacts};
 use tracer_core::names::RecordNames;
-use tracer_core::recording::writer::{Packed, Packer};
-use tracer_core::recording::{Header, Step, WriteError, Written};
+use tracer_core::recording::writer::{PackedBatch, Packer};
+use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written};
 
 /// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
 const COMMANDS: usize = 64;
@@ -45,7 +45,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The thread could not be made, or the header not be encoded.
-    pub fn start(header: &Header, sink: RecordingSink) -> Result<(Self, RecorderTee)> {
+    pub fn start(header: &RecordingHeader, sink: RecordingSink) -> Result<(Self, RecorderTee)> {
         let packer = Packer::new(header).context("preparing the recording")?;
         let (sender, commands) = mpsc::sync_channel(COMMANDS);
         let progress = Arc::new(RecorderProgress::default());
@@ -96,7 +96,7 @@ struct Worker {
     batch_rows: usize,
     progress: Arc<RecorderProgress>,
     /// Names and limits of the batch in the making, for those who start files in the middle.
-    facts: Vec<Step>,
+    facts: Vec<RecordedStep>,
     /// When the batch in the making got its first row.
     since: Option<Instant>,
     rows: u64,
@@ -137,22 +137,22 @@ impl Worker {
         let mut told = Told(fed.processes.into_iter());
         let skipped = event::decode(&fed.records, &mut told, |event| {
             if trouble.is_none() {
-                trouble = self.step(Step::Event(event)).err();
+                trouble = self.step(RecordedStep::Event(event)).err();
             }
         });
         if let Some(trouble) = trouble {
             return Err(trouble);
         }
         if skipped > 0 {
-            self.step(Step::Skipped(skipped))?;
+            self.step(RecordedStep::Skipped(skipped))?;
         }
         for fact in fed.facts {
-            self.step(Step::Event(fact))?;
+            self.step(RecordedStep::Event(fact))?;
         }
-        fed.now.map_or(Ok(()), |now| self.step(Step::Advance(now)))
+        fed.now.map_or(Ok(()), |now| self.step(RecordedStep::Advance(now)))
     }
 
-    fn step(&mut self, step: Step) -> Result<(), WriteError> {
+    fn step(&mut self, step: RecordedStep) -> Result<(), WriteError> {
         let mut full = Vec::new();
         self.packer.step(&step, |packed| {
             full.push(packed);
@@ -181,7 +181,7 @@ impl Worker {
         self.sink.rotate(&mut self.packer)
     }
 
-    fn put(&mut self, packed: Packed) -> Result<(), WriteError> {
+    fn put(&mut self, packed: PackedBatch) -> Result<(), WriteError> {
         self.since = None;
         self.rows += u64::from(packed.stats.rows);
         self.progress.rows.store(self.rows, Ordering::Relaxed);
@@ -207,7 +207,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("portchurn-recorder-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         let path = dir.join("a.arrow");
-        let header = Header::default();
+        let header = RecordingHeader::default();
         let (request_baseline, _requests) = mpsc::channel();
         let file = tracer_core::recording::create(&part_path(&path, 1), true).expect("a file");
         // A batch is more than a part, and a list less than all of them.
@@ -246,14 +246,14 @@ mod tests {
             let rows = (0..131_500).map(row).collect();
             let (began, ended) = (Ktime(round), Ktime(round));
             let list = Baseline { netns: Netns::of_inode(1), began, ended, initial: false, rows };
-            worker.step(Step::Event(Event::Baseline(list))).expect("room");
+            worker.step(RecordedStep::Event(Event::Baseline(list))).expect("room");
         }
         let outcome = worker.sink.finish(&mut worker.packer).expect("room");
         let mut lists = 0;
         for (path, _) in &outcome.files {
             let mut replay = Replay::open(path).expect("a recording");
             while let Some(step) = replay.next_step().expect("readable") {
-                lists += u32::from(matches!(step, Step::Event(Event::Baseline(_))));
+                lists += u32::from(matches!(step, RecordedStep::Event(Event::Baseline(_))));
             }
             assert_eq!((replay.bad_rows(), replay.damage()), (0, None), "{}", path.display());
         }

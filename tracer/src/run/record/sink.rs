@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::recorder::RecordingOutcome;
 use crate::run::session::BaselineRequest;
-use tracer_core::recording::writer::{Output, Packed, Packer};
-use tracer_core::recording::{Header, Step, WriteError, Written, create};
+use tracer_core::recording::writer::{PackedBatch, Packer, RecordingFile};
+use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written, create};
 use tracer_core::replay::Facts;
 
 /// A rotation keeps about this many files: retention throws away a quarter at a time.
@@ -53,7 +53,7 @@ pub struct FlightWindow {
 }
 
 enum SinkState {
-    One(Output<File>),
+    One(RecordingFile<File>),
     Rotation(Rotation),
     Flight(Flight),
     /// Nothing more is taken.
@@ -63,7 +63,7 @@ enum SinkState {
 /// See the module.
 pub struct RecordingSink {
     path: PathBuf,
-    header: Header,
+    header: RecordingHeader,
     state: SinkState,
     known: Facts,
     request_baseline: Option<Sender<BaselineRequest>>,
@@ -76,7 +76,7 @@ pub struct RecordingSink {
 struct Rotation {
     bounds: RotationBounds,
     number: u32,
-    output: Output<File>,
+    output: RecordingFile<File>,
     /// Files that are finished, oldest first.
     files: VecDeque<(PathBuf, Written)>,
 }
@@ -85,10 +85,10 @@ struct Flight {
     window: FlightWindow,
     /// What is at the path may be replaced.
     force: bool,
-    held: VecDeque<(Packed, Vec<Step>)>,
+    held: VecDeque<(PackedBatch, Vec<RecordedStep>)>,
     bytes: u64,
     /// Once it happened: the file, and the time in nanoseconds since 1970 at which it is complete.
-    output: Option<(Output<File>, i64)>,
+    output: Option<(RecordingFile<File>, i64)>,
     complete: bool,
 }
 
@@ -111,9 +111,9 @@ impl RecordingSink {
     ///
     /// # Errors
     /// It could not be begun.
-    pub fn one(path: &Path, file: File, header: &Header) -> Result<Self, WriteError> {
+    pub fn one(path: &Path, file: File, header: &RecordingHeader) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
-        let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
+        let output = RecordingFile::begin(file, packer.schema_message(header)?, &mut packer)?;
         Ok(Self::new(path, header, SinkState::One(output), None))
     }
 
@@ -124,12 +124,12 @@ impl RecordingSink {
     pub fn rotation(
         path: &Path,
         file: File,
-        header: &Header,
+        header: &RecordingHeader,
         bounds: RotationBounds,
         request_baseline: Sender<BaselineRequest>,
     ) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
-        let output = Output::begin(file, packer.opening(header)?, &mut packer)?;
+        let output = RecordingFile::begin(file, packer.schema_message(header)?, &mut packer)?;
         let rotation = Rotation { bounds, number: 1, output, files: VecDeque::new() };
         Ok(Self::new(path, header, SinkState::Rotation(rotation), Some(request_baseline)))
     }
@@ -137,7 +137,7 @@ impl RecordingSink {
     /// Nothing, until [`Self::trigger`]; `force` replaces what is at the path then.
     pub fn flight(
         path: &Path,
-        header: &Header,
+        header: &RecordingHeader,
         window: FlightWindow,
         force: bool,
         request_baseline: Sender<BaselineRequest>,
@@ -146,7 +146,12 @@ impl RecordingSink {
         Self::new(path, header, SinkState::Flight(flight), Some(request_baseline))
     }
 
-    fn new(path: &Path, header: &Header, state: SinkState, request_baseline: Option<Sender<BaselineRequest>>) -> Self {
+    fn new(
+        path: &Path,
+        header: &RecordingHeader,
+        state: SinkState,
+        request_baseline: Option<Sender<BaselineRequest>>,
+    ) -> Self {
         Self {
             path: path.into(),
             header: header.clone(),
@@ -198,7 +203,7 @@ impl RecordingSink {
     ///
     /// # Errors
     /// The disk refused. What was there before is still whole.
-    pub fn put(&mut self, packed: Packed, facts: Vec<Step>) -> Result<(), WriteError> {
+    pub fn put(&mut self, packed: PackedBatch, facts: Vec<RecordedStep>) -> Result<(), WriteError> {
         match &mut self.state {
             SinkState::One(output) => write_and_sync(output, &packed, &mut self.synced),
             SinkState::Rotation(rotation) => {
@@ -260,10 +265,10 @@ impl RecordingSink {
         }
         let (number, file) = first_free(rotation.number + 1, |number| part_path(&self.path, number))?;
         let begin = written.last.wrapping_sub(self.header.offset());
-        let header = Header { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
+        let header = RecordingHeader { continued: true, begin_ns: begin.cast_unsigned(), ..self.header.clone() };
         let mut fresh = Packer::new(&self.header)?;
-        let opening = fresh.opening(&header)?;
-        let output = std::mem::replace(&mut rotation.output, Output::begin(file, opening, &mut fresh)?);
+        let schema_message = fresh.schema_message(&header)?;
+        let output = std::mem::replace(&mut rotation.output, RecordingFile::begin(file, schema_message, &mut fresh)?);
         let ended = output.finish(packer)?.0;
         *packer = fresh;
         rotation.files.push_back((part_path(&self.path, rotation.number), ended));
@@ -297,8 +302,9 @@ impl RecordingSink {
         let begin =
             first.map_or(self.header.begin_ns, |first| first.wrapping_sub(self.header.offset()).cast_unsigned());
         // Names that are older than the events would stretch the window.
-        let header = Header { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
-        let mut output = Output::begin(file, packer.opening(&header)?, packer)?;
+        let header =
+            RecordingHeader { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
+        let mut output = RecordingFile::begin(file, packer.schema_message(&header)?, packer)?;
         write_known_facts(&self.known, &mut output, packer)?;
         for (packed, _) in flight.held.drain(..) {
             output.batch(&packed)?;
@@ -373,7 +379,7 @@ fn first_free(first: u32, name: impl Fn(u32) -> PathBuf) -> io::Result<(u32, Fil
 }
 
 /// What was known before the first row.
-fn write_known_facts(known: &Facts, output: &mut Output<File>, packer: &mut Packer) -> Result<(), WriteError> {
+fn write_known_facts(known: &Facts, output: &mut RecordingFile<File>, packer: &mut Packer) -> Result<(), WriteError> {
     for step in known.steps() {
         packer.step(&step, |packed| output.batch(&packed))?;
     }
@@ -381,7 +387,11 @@ fn write_known_facts(known: &Facts, output: &mut Output<File>, packer: &mut Pack
 }
 
 /// Adds a batch and sees to it that it gets onto the disk in time.
-fn write_and_sync(output: &mut Output<File>, packed: &Packed, synced: &mut Instant) -> Result<(), WriteError> {
+fn write_and_sync(
+    output: &mut RecordingFile<File>,
+    packed: &PackedBatch,
+    synced: &mut Instant,
+) -> Result<(), WriteError> {
     output.batch(packed)?;
     output.flush()?;
     if synced.elapsed() >= SYNC_EVERY {
@@ -420,7 +430,7 @@ mod tests {
         let dir = Dir(std::env::temp_dir().join(format!("portchurn-flight-{}", std::process::id())));
         fs::create_dir_all(&dir.0).expect("a directory");
         let path = dir.0.join("a.arrow");
-        let header = Header::default();
+        let header = RecordingHeader::default();
         let window = FlightWindow { before: Duration::from_secs(60), after: Duration::ZERO };
         let written = |force| {
             let (request_baseline, _requests) = mpsc::channel();

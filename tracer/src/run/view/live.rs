@@ -23,7 +23,7 @@ use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
-use tracer_core::recording::Header;
+use tracer_core::recording::RecordingHeader;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
 
@@ -65,7 +65,7 @@ struct LiveController {
     schedule: FrameSchedule,
     last: Instant,
     read: u64,
-    header: Header,
+    header: RecordingHeader,
     baseline_requests: mpsc::Sender<BaselineRequest>,
     clock: Clock,
     recording: Option<(Recorder, RecordingStatus)>,
@@ -77,7 +77,7 @@ struct LiveController {
 impl LiveController {
     fn new(
         publisher: Publisher,
-        header: Header,
+        header: RecordingHeader,
         baseline_requests: mpsc::Sender<BaselineRequest>,
         clock: Clock,
     ) -> Self {
@@ -150,7 +150,7 @@ impl LiveController {
     }
 
     fn begin(&self, path: &Path, now: Ktime) -> Result<(Recorder, RecorderTee)> {
-        let header = Header { begin_ns: now.0, continued: true, ..self.header.clone() };
+        let header = RecordingHeader { begin_ns: now.0, continued: true, ..self.header.clone() };
         let file = tracer_core::recording::create(path, false)?;
         Recorder::start(&header, RecordingSink::one(path, file, &header)?)
     }

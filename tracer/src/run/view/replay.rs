@@ -23,7 +23,7 @@ use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::host::HostFacts;
 use tracer_core::playback;
-use tracer_core::recording::Step;
+use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed as Factor};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds};
@@ -97,7 +97,7 @@ struct Player<'a> {
     paused: bool,
     target: Option<SeekTarget>,
     /// Read, and not due yet.
-    waiting: Option<Step>,
+    waiting: Option<RecordedStep>,
     ended: bool,
     gaps: Vec<(Ktime, Ktime)>,
     checkpoints: Checkpoints,
@@ -271,7 +271,7 @@ impl<'a> Player<'a> {
                 return Ok(true);
             }
             if self.target.is_none()
-                && let Step::Advance(now) = step
+                && let RecordedStep::Advance(now) = step
                 && self.pacer.due(now, Instant::now()) > Instant::now()
             {
                 self.waiting = Some(step);
@@ -280,7 +280,7 @@ impl<'a> Player<'a> {
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
             playback::apply(&mut self.tracker, &step);
             self.checkpoints.read(&self.tracker, || self.replay.mark());
-            let Step::Advance(now) = step else { continue };
+            let RecordedStep::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
                 self.gap(before, now);
             }
@@ -337,7 +337,7 @@ impl<'a> Player<'a> {
         }
         self.target = None;
         if let Some(damage) = self.replay.damage() {
-            self.note = Some(playback::told(damage).into());
+            self.note = Some(playback::damage_message(damage).into());
             if self.end > self.tracker.now() {
                 self.gap(self.tracker.now(), self.end);
             }

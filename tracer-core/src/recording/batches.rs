@@ -4,17 +4,17 @@ use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::encode::Encoder;
-use super::{Header, Step, schema};
+use super::{RecordedStep, RecordingHeader, schema};
 
 /// Makes batches of steps.
-pub struct Tabler {
+pub struct BatchBuilder {
     encoder: Encoder,
     schema: SchemaRef,
 }
 
-impl Tabler {
+impl BatchBuilder {
     /// Times are by the header's clock.
-    pub fn new(header: &Header) -> Self {
+    pub fn new(header: &RecordingHeader) -> Self {
         Self { encoder: Encoder::new(header.offset()), schema: schema::schema(std::collections::HashMap::new()) }
     }
 
@@ -26,7 +26,7 @@ impl Tabler {
     ///
     /// # Errors
     /// None that our columns cause.
-    pub fn step(&mut self, step: &Step) -> Result<Vec<RecordBatch>, ArrowError> {
+    pub fn step(&mut self, step: &RecordedStep) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::new();
         self.encoder.step(step, |encoder| -> Result<(), ArrowError> {
             batches.push(encoder.batch(&self.schema)?.0);

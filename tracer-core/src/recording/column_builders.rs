@@ -52,20 +52,20 @@ fn taken<T: Copy + Default>(values: &mut [T], count: usize) -> Vec<T> {
     taken
 }
 
-/// Numbers, null where nothing was put.
-pub struct Numbers<T: ArrowPrimitiveType> {
+/// NumberBuilder, null where nothing was put.
+pub struct NumberBuilder<T: ArrowPrimitiveType> {
     /// As many as a batch may have.
     values: Vec<T::Native>,
     present: Bits,
 }
 
-impl<T: ArrowPrimitiveType> Default for Numbers<T> {
+impl<T: ArrowPrimitiveType> Default for NumberBuilder<T> {
     fn default() -> Self {
         Self { values: vec![T::default_value(); BATCH_ROWS], present: Bits::default() }
     }
 }
 
-impl<T: ArrowPrimitiveType> Numbers<T> {
+impl<T: ArrowPrimitiveType> NumberBuilder<T> {
     /// The value of row number `row`, which has none yet.
     pub fn put(&mut self, row: usize, value: T::Native) {
         if let Some(place) = self.values.get_mut(row) {
@@ -85,15 +85,15 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
     }
 }
 
-/// Words of a dictionary that the whole file shares.
-pub struct Words {
-    keys: Numbers<UInt8Type>,
+/// EnumBuilder of a dictionary that the whole file shares.
+pub struct EnumBuilder {
+    keys: NumberBuilder<UInt8Type>,
     words: ArrayRef,
 }
 
-impl Words {
+impl EnumBuilder {
     pub fn new(words: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { keys: Numbers::default(), words: Arc::new(StringArray::from_iter_values(words)) }
+        Self { keys: NumberBuilder::default(), words: Arc::new(StringArray::from_iter_values(words)) }
     }
 
     pub fn put(&mut self, row: usize, index: u8) {
@@ -108,9 +108,9 @@ impl Words {
 
 /// Yes where it was said, otherwise no.
 #[derive(Default)]
-pub struct Flags(Bits);
+pub struct FlagBuilder(Bits);
 
-impl Flags {
+impl FlagBuilder {
     pub fn set(&mut self, row: usize) {
         self.0.set(row);
     }
@@ -121,8 +121,8 @@ impl Flags {
 }
 
 /// Addresses: a column of numbers into a list of texts that grows from batch to batch and is one for the whole file.
-pub struct Addresses {
-    keys: Numbers<UInt32Type>,
+pub struct AddressBuilder {
+    keys: NumberBuilder<UInt32Type>,
     known: FxHashMap<Addr, u32>,
     /// The latest of each last byte: whoever has more peers than this looks further.
     latest: Vec<Option<(Addr, u32)>>,
@@ -133,10 +133,10 @@ pub struct Addresses {
     texts: ArrayRef,
 }
 
-impl Default for Addresses {
+impl Default for AddressBuilder {
     fn default() -> Self {
         Self {
-            keys: Numbers::default(),
+            keys: NumberBuilder::default(),
             known: FxHashMap::default(),
             latest: vec![None; 1 << u8::BITS],
             ends: vec![0],
@@ -146,7 +146,7 @@ impl Default for Addresses {
     }
 }
 
-impl Addresses {
+impl AddressBuilder {
     /// False if the list is full and does not have the address: the row is null then.
     pub fn put(&mut self, row: usize, addr: Addr) -> bool {
         let Some(number) = self.number(addr) else { return false };
@@ -192,19 +192,19 @@ impl Addresses {
 }
 
 /// Texts, null where nothing was put.
-pub struct Rare {
+pub struct SparseTextBuilder {
     ends: Vec<i32>,
     nulls: NullBufferBuilder,
     bytes: Vec<u8>,
 }
 
-impl Default for Rare {
+impl Default for SparseTextBuilder {
     fn default() -> Self {
         Self { ends: vec![0], nulls: NullBufferBuilder::new(0), bytes: Vec::new() }
     }
 }
 
-impl Rare {
+impl SparseTextBuilder {
     fn pad(&mut self, rows: usize) {
         let missing = (rows + 1).saturating_sub(self.ends.len());
         if missing > 0 {

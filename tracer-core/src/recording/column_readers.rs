@@ -1,4 +1,4 @@
-//! Columns of a batch that was read, each value by the number of its row: the counterpart of `columns`.
+//! Columns of a batch that was read, each value by the number of its row: the counterpart of `column_builders`.
 //!
 //! Not for: what a row means; `decode` knows that.
 
@@ -10,12 +10,12 @@ use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use crate::event::Addr;
 
 /// A column of numbers.
-pub struct Numbers<T: ArrowNativeType> {
+pub struct NumberReader<T: ArrowNativeType> {
     pub values: ScalarBuffer<T>,
     pub nulls: Option<NullBuffer>,
 }
 
-impl<T: ArrowNativeType> Numbers<T> {
+impl<T: ArrowNativeType> NumberReader<T> {
     #[inline]
     pub fn get(&self, row: usize) -> Option<T> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { self.values.get(row).copied() }
@@ -23,12 +23,12 @@ impl<T: ArrowNativeType> Numbers<T> {
 }
 
 /// A column of words, as indexes into what the words mean.
-pub struct Words<W> {
-    pub keys: Numbers<u8>,
+pub struct EnumReader<W> {
+    pub keys: NumberReader<u8>,
     pub meaning: Vec<Option<W>>,
 }
 
-impl<W: Copy> Words<W> {
+impl<W: Copy> EnumReader<W> {
     #[inline]
     pub fn get(&self, row: usize) -> Option<W> {
         *self.meaning.get(usize::from(self.keys.get(row)?))?
@@ -42,22 +42,22 @@ impl<W: Copy> Words<W> {
 }
 
 /// A column of addresses.
-pub enum Addresses {
+pub enum AddressReader {
     /// Since version 2: numbers into a list of the file that may be longer than the batch. `parsed` is that list so far, each address
     /// parsed once for all batches; `None` is what is no address.
-    Listed { keys: Numbers<u32>, parsed: Vec<Option<Addr>> },
+    Listed { keys: NumberReader<u32>, parsed: Vec<Option<Addr>> },
     /// Version 1: a text in each row. The same few come again and again: `latest` are the last two rows that were parsed.
     Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 
-impl Addresses {
+impl AddressReader {
     /// `parsed` is the list as it was for the batch before.
     pub fn new(column: &ArrayRef, mut parsed: Vec<Option<Addr>>) -> Option<Self> {
         if let Some(texts) = column.as_string_opt::<i32>() {
             return Some(Self::Plain { texts: texts.clone(), latest: [None; 2] });
         }
         let array = column.as_dictionary_opt::<UInt32Type>()?;
-        let keys = Numbers { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
+        let keys = NumberReader { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
         let texts = array.values().as_string_opt::<i32>()?;
         // The list of a file only ever grows: `message` takes nothing else for an addition.
         parsed.extend((parsed.len()..texts.len()).map(|at| parse(texts, at)));

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lines {
+pub enum LineFormat {
     Json,
     Csv,
 }
@@ -49,22 +49,22 @@ fn entry<K: ArrowDictionaryKeyType>(array: &dyn Array, row: usize) -> Value {
 }
 
 /// The first line of CSV.
-pub fn heading(out: &mut impl Write, schema: &SchemaRef) -> io::Result<()> {
+pub fn header_line(out: &mut impl Write, schema: &SchemaRef) -> io::Result<()> {
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     writeln!(out, "{}", names.join(","))
 }
 
 /// A line per row.
-pub fn lines(out: &mut impl Write, batch: &RecordBatch, kind: Lines) -> io::Result<()> {
+pub fn lines(out: &mut impl Write, batch: &RecordBatch, format: LineFormat) -> io::Result<()> {
     let schema = batch.schema();
     for row in 0..batch.num_rows() {
         let mut first = true;
         for (field, array) in schema.fields().iter().zip(batch.columns()) {
             let value = value(array, row);
-            match kind {
+            match format {
                 // What does not apply is left out: most columns of most rows.
-                Lines::Json if value.is_null() => continue,
-                Lines::Json => {
+                LineFormat::Json if value.is_null() => continue,
+                LineFormat::Json => {
                     let separator = if first { '{' } else { ',' };
                     if field.name() == "detail"
                         && let Some(text) = value.as_str()
@@ -75,7 +75,7 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, kind: Lines) -> io::Resu
                         write!(out, "{separator}\"{}\":{value}", field.name())?;
                     }
                 }
-                Lines::Csv => {
+                LineFormat::Csv => {
                     if !first {
                         out.write_all(b",")?;
                     }
@@ -84,10 +84,10 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, kind: Lines) -> io::Resu
             }
             first = false;
         }
-        out.write_all(match kind {
-            Lines::Json if first => b"{}\n",
-            Lines::Json => b"}\n",
-            Lines::Csv => b"\n",
+        out.write_all(match format {
+            LineFormat::Json if first => b"{}\n",
+            LineFormat::Json => b"}\n",
+            LineFormat::Csv => b"\n",
         })?;
     }
     Ok(())

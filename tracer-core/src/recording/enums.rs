@@ -1,16 +1,19 @@
-//! The words that a recording uses in place of numbers: kinds of rows, TCP states, errnos.
+//! The names that a recording stores in place of numbers: kinds of rows, TCP states, errnos.
 //!
-//! Kinds and states are dictionaries of the file; a reader goes by the words that the file has, so that a later version may add
-//! some. Not for: what the words mean; `FORMAT.md` says that.
+//! Kinds and states are dictionaries of the file. A reader looks up the names that the file's dictionary holds, so that a later
+//! version may add some. Not for: what a name means; `FORMAT.md` says that.
 
 use std::borrow::Cow;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 use crate::event::TcpState;
 
-/// What a row is. The discriminant is the index into [`Kind::ALL`], which is the file's dictionary.
+/// What a row is. The discriminant is the index into [`RowKind::ALL`], which is the file's dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RowKind {
     Transition,
     TimeWaitStart,
     TimeWaitEnd,
@@ -30,7 +33,7 @@ pub enum Kind {
     Skipped,
 }
 
-impl Kind {
+impl RowKind {
     pub const ALL: [Self; 17] = [
         Self::Transition,
         Self::TimeWaitStart,
@@ -51,7 +54,8 @@ impl Kind {
         Self::Skipped,
     ];
 
-    pub fn word(self) -> &'static str {
+    /// The name in the file.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Transition => "transition",
             Self::TimeWaitStart => "time_wait_start",
@@ -72,15 +76,24 @@ impl Kind {
             Self::Skipped => "skipped",
         }
     }
+}
 
-    pub fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.word() == word)
+/// A name that is no kind of row, or one that only a newer version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no kind of row has this name")]
+pub struct UnknownRowKind;
+
+impl FromStr for RowKind {
+    type Err = UnknownRowKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownRowKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or(UnknownRowKind)
     }
 }
 
-/// The state of that word.
-pub fn state_of_word(word: &str) -> Option<TcpState> {
-    TcpState::ALL.into_iter().find(|state| state.name() == word)
+/// The TCP state that the kernel spells `name`, without its `TCP_` prefix; `None` if there is none.
+pub fn state_from_name(name: &str) -> Option<TcpState> {
+    TcpState::ALL.into_iter().find(|state| state.name() == name)
 }
 
 /// Linux errnos by number - 1 (include/uapi/asm-generic/errno-base.h, errno.h); the two that are aliases there have no name here.
@@ -221,17 +234,17 @@ const ERRNOS: [&str; 133] = [
 ];
 
 /// `EADDRNOTAVAIL` of 99; `E512` of a number that user space should never see.
-pub fn errno_word(errno: u16) -> Cow<'static, str> {
+pub fn errno_name(errno: u16) -> Cow<'static, str> {
     let named = usize::from(errno).checked_sub(1).and_then(|index| ERRNOS.get(index)).filter(|name| !name.is_empty());
     named.map_or_else(|| format!("E{errno}").into(), |&name| name.into())
 }
 
-/// The number of that word.
-pub fn errno_of_word(word: &str) -> Option<u16> {
-    if let Some(index) = ERRNOS.iter().position(|&name| !name.is_empty() && name == word) {
+/// The number of the errno that [`errno_name`] calls `name`; `None` if it calls none so.
+pub fn errno_from_name(name: &str) -> Option<u16> {
+    if let Some(index) = ERRNOS.iter().position(|&known| !known.is_empty() && known == name) {
         return u16::try_from(index + 1).ok();
     }
-    word.strip_prefix('E')?.parse().ok()
+    name.strip_prefix('E')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -239,25 +252,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_lead_back_to_what_they_stand_for() {
+    fn every_name_parses_back_to_its_value() {
         for errno in 0..=u16::MAX {
-            assert_eq!(errno_of_word(&errno_word(errno)), Some(errno), "{errno}");
+            assert_eq!(errno_from_name(&errno_name(errno)), Some(errno), "{errno}");
         }
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!((Kind::of_word(kind.word()), kind as usize), (Some(kind), index));
+        for (index, kind) in RowKind::ALL.into_iter().enumerate() {
+            assert_eq!((kind.as_str().parse(), kind as usize), (Ok(kind), index));
         }
         for state in TcpState::ALL {
-            assert_eq!(state_of_word(state.name()), Some(state));
+            assert_eq!(state_from_name(state.name()), Some(state));
         }
     }
 
     #[test]
     fn errnos_are_those_of_the_kernel_headers() {
-        for (errno, word) in
+        for (errno, name) in
             [(1, "EPERM"), (32, "EPIPE"), (98, "EADDRINUSE"), (99, "EADDRNOTAVAIL"), (133, "EHWPOISON")]
         {
-            assert_eq!(errno_word(errno), word);
+            assert_eq!(errno_name(errno), name);
         }
-        assert_eq!((errno_word(41), errno_word(512)), ("E41".into(), "E512".into()));
+        assert_eq!((errno_name(41), errno_name(512)), ("E41".into(), "E512".into()));
     }
 }
