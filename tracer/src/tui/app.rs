@@ -7,12 +7,14 @@ mod time_input;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use ratatui::layout::Rect;
 
-use super::TraceInfo;
 use super::channel::{Frame, ViewOrder};
-pub use super::page::{Cursor, Page, Pane, RowId, Sort};
+use super::columns::CellContext;
+use super::hit_map::HitMap;
+use super::options::{RenderOptions, TraceInfo};
+use super::page::{Cursor, Page, Pane, Sort};
 use super::prompt::Prompt;
+use super::row_input::RowInput;
 use super::rows::Rows;
 use tracer_core::event::DestinationKey;
 use tracer_core::filter::Filter;
@@ -22,7 +24,7 @@ use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, F
 /// What a key or a click leads to outside of the view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    ViewOrder(ViewOrder),
+    Order(ViewOrder),
     /// Write what is shown into a file.
     Export,
     /// Put this into the clipboard.
@@ -53,27 +55,6 @@ impl NavEntry {
     fn new(page: Page) -> Self {
         Self { page, pane: 0, cursors: Vec::new() }
     }
-}
-
-/// Where things were drawn, for the mouse and for paging.
-#[derive(Clone, Debug, Default)]
-pub struct HitMap {
-    pub tabs: Vec<(Rect, usize)>,
-    pub tables: Vec<TableHit>,
-    /// How far the text of the page can be scrolled.
-    pub scroll: usize,
-}
-
-/// Where a table was drawn.
-#[derive(Clone, Copy, Debug)]
-pub struct TableHit {
-    pub pane: Pane,
-    /// With its heading.
-    pub area: Rect,
-    /// Rows alone.
-    pub rows: Rect,
-    /// Index of the first row shown.
-    pub offset: usize,
 }
 
 /// The state.
@@ -204,7 +185,7 @@ impl App {
     }
 
     pub fn sort(&self, pane: Pane) -> Sort {
-        self.sorts.iter().find(|(of, _)| *of == pane).map(|(_, sort)| *sort).unwrap_or_default()
+        self.row_input().sort(pane)
     }
 
     fn set_sort(&mut self, pane: Pane, sort: Sort) {
@@ -212,7 +193,7 @@ impl App {
         self.sorts.push((pane, sort));
         self.refresh();
         // Of a column that this terminal is too narrow for, the heading cannot tell.
-        let title = sort.column.and_then(|column| self.rows.title(self, pane, column));
+        let title = sort.column.and_then(|column| self.rows.title(&self.row_input(), pane, column));
         let by = title.map_or_else(|| "in its own order".to_owned(), |title| format!("sorted by {title}"));
         self.message = Some(if sort.reversed { format!("{by}, reversed") } else { by });
     }
@@ -239,14 +220,36 @@ impl App {
         of(&self.frame).or_else(|| of(self.later.as_deref()?))
     }
 
+    /// What the rows of this page are made from.
+    pub fn row_input(&self) -> RowInput<'_> {
+        let destination = match self.page() {
+            Page::Destination(place) => self.destination_detail(place),
+            _ => None,
+        };
+        RowInput {
+            frame: &self.frame,
+            page: self.page(),
+            destination,
+            flow: self.flow_detail(),
+            filter: self.filter.as_ref(),
+            sorts: &self.sorts,
+        }
+    }
+
+    /// What the cells of this page are made from, beside their rows.
+    pub fn cell_context<'a>(&'a self, options: &'a RenderOptions) -> CellContext<'a> {
+        let owners = self.row_input().destination.map_or(&[][..], |detail| &detail.owners);
+        CellContext { snapshot: &self.frame.snapshot, owners, trace: &self.trace, options }
+    }
+
     /// Rows by the present frame, filter and order; selected rows are found again.
     pub fn refresh(&mut self) {
-        self.rows = Rows::new(self);
+        self.rows = Rows::new(&self.row_input());
         for &pane in self.page().panes() {
             let mut cursor = self.cursor(pane);
             let len = self.rows.of(pane).len();
             if let Some(id) = &cursor.id
-                && let Some(index) = self.rows.position(self, pane, id)
+                && let Some(index) = self.rows.position(&self.row_input(), pane, id)
             {
                 cursor.index = index;
             }

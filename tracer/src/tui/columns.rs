@@ -5,8 +5,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::render::bar;
-use super::{RenderOptions, TraceInfo};
+use super::charts::bar;
+use super::options::{RenderOptions, TraceInfo};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
 use tracer_core::layout::human::{brief, number, rate, seconds, short};
@@ -49,6 +49,7 @@ pub enum Alignment {
     Picture,
 }
 
+/// One column of a table whose rows are `T`.
 pub struct Column<T> {
     pub title: &'static str,
     pub width: u16,
@@ -60,6 +61,15 @@ pub struct Column<T> {
     pub cell: fn(&T, &CellContext<'_>, usize) -> StyledLine,
     /// The order of the first press: largest first for numbers, alphabetic for names.
     pub order: Option<fn(&T, &T) -> Ordering>,
+}
+
+/// Something that is done with a table whatever its rows are: drawing, sorting, printing.
+pub trait TableVisitor {
+    /// The result.
+    type Out;
+
+    /// Does it with a table of these rows (unfiltered, in the snapshot's order) and columns.
+    fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> Self::Out;
 }
 
 /// Somebody who holds ports of a destination, or fails for lack of one, or both.
@@ -110,6 +120,13 @@ pub fn exhausted(failed: &Failed) -> u64 {
 
 fn all(failed: &Failed) -> u64 {
     failed.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+/// `, 12 ECONNREFUSED`: failures other than the lack of a port.
+pub fn other_failures(failed: &Failed) -> String {
+    let others =
+        failed.iter().filter(|(failure, _)| !matches!(failure, Failure::PortsExhausted | Failure::BindExhausted));
+    others.map(|(failure, count)| format!(", {} {failure}", short(*count))).collect()
 }
 
 pub fn endpoint(addr: Addr, port: u16) -> String {
@@ -204,7 +221,7 @@ pub const DESTINATIONS: &[Column<Destination>] = &[
     }, by |a, b| (a.remote_addr, a.remote_port).cmp(&(b.remote_addr, b.remote_port))),
     column!("FROM", 15 + 1, Left, from 110, |d, _, _| plain(d.local_addr.to_string()), by |a, b| a.local_addr.cmp(&b.local_addr)),
     column!("NETNS", 10, Left, from 130, |d, c, _| plain(c.safe(&netns(c.snapshot, d.netns))), by |a, b| a.netns.cmp(&b.netns)),
-    column!("OCCUPANCY", 11 + 2, Picture, from 0, bar::cell, by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),
+    column!("OCCUPANCY", 11 + 2, Picture, from 0, |d, c, width| bar::bar(d, width, c.options.unicode), by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),
     column!("USED", 6, Right, from 0, |d, _, _| count(u64::from(d.ports.in_use)), by |a, b| most(a.ports.in_use, b.ports.in_use)),
     column!("OF", 6, Right, from 100, |d, _, _| d.ports.capacity.map_or_else(unknown, |of| count(u64::from(of))), by |a, b| most(a.ports.capacity, b.ports.capacity)),
     column!("%", 4, Right, from 0, |d, _, _| percent(d.ports.utilisation), by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::RenderOptions;
 use super::app::App;
-use super::render;
+use super::options::RenderOptions;
 use super::render::table::TextTable;
-use super::rows::context;
+use super::screen;
 
 /// Columns and lines of the screen in the file.
 const SCREEN: (u16, u16) = (120, 40);
@@ -48,7 +47,7 @@ pub fn write(app: &App, options: &RenderOptions) -> io::Result<PathBuf> {
 pub fn text(app: &App, options: &RenderOptions) -> String {
     let options = RenderOptions { colour: false, ..options.clone() };
     let mut buffer = Buffer::empty(Rect::new(0, 0, SCREEN.0, SCREEN.1));
-    render::draw(app, &options, &mut buffer);
+    screen::draw(app, &options, &mut buffer);
     let mut out = screen(&buffer);
     for &pane in app.page().panes() {
         let rows = app.rows.of(pane);
@@ -56,7 +55,11 @@ pub fn text(app: &App, options: &RenderOptions) -> String {
             continue;
         }
         out.push('\n');
-        out += &app.rows.visit(app, pane, TextTable { rows, context: context(app, &options), limit: MAX_ROWS });
+        out += &app.rows.visit(
+            &app.row_input(),
+            pane,
+            TextTable { rows, context: app.cell_context(&options), limit: MAX_ROWS },
+        );
     }
     out
 }

@@ -4,21 +4,13 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
-use super::app::{App, Page, Pane, RowId, Sort};
 use super::channel::Frame;
-use super::columns::{self, CellContext, Column, HolderRow};
+use super::columns::{self, CellContext, Column, HolderRow, TableVisitor};
+use super::page::{Page, Pane, RowId, Sort};
+use super::row_filter::RowFilter;
+use super::row_input::RowInput;
 use tracer_core::event::{DestinationKey, FlowKey};
-use tracer_core::filter::{Filter, Subject};
-use tracer_core::tracker::snapshot::detail::{DestinationDetail, FailureRecord, PortUse};
-use tracer_core::tracker::snapshot::{Destination, Finding, Owner, Workload};
-
-/// A table of any kind, for whoever treats them alike.
-pub trait TableVisitor {
-    type Out;
-    fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> Self::Out;
-}
+use tracer_core::tracker::snapshot::{Destination, Finding};
 
 /// Rows of the tables of one page, as places in what the tables show.
 #[derive(Debug, Default)]
@@ -26,29 +18,24 @@ pub struct Rows {
     /// Rows shown, and how many there would be without the filter.
     tables: Vec<(Pane, Vec<usize>, usize)>,
     holders: Vec<HolderRow>,
-    steps: Vec<tracer_core::tracker::snapshot::detail::FlowStep>,
 }
 
 impl Rows {
-    pub fn new(app: &App) -> Self {
+    /// Filters and sorts the tables of a page.
+    pub fn new(input: &RowInput<'_>) -> Self {
         let mut rows = Self::default();
-        if let Page::Destination(place) = app.page() {
-            rows.holders = holders(&app.frame, place);
+        if let Page::Destination(place) = input.page {
+            rows.holders = holders(input.frame, place);
         }
-        if let Some(flow) = app.flow_detail() {
-            rows.steps.clone_from(&flow.steps);
-        }
-        let row_filter = app.filter().map(|filter| RowFilter::new(&app.frame, filter));
-        for &pane in app.page().panes() {
+        let filter = input.filter.map(|filter| RowFilter::new(input.frame, filter));
+        for &pane in input.page.panes() {
             let mut shown: Vec<usize> =
-                (0..rows.visit(app, pane, Len)).filter(|&index| belongs(app, pane, index)).collect();
+                (0..rows.visit(input, pane, Len)).filter(|&index| belongs(input, pane, index)).collect();
             let all = shown.len();
-            shown.retain(|&index| {
-                row_filter.as_ref().is_none_or(|row_filter| row_filter.keeps(app, &rows, pane, index))
-            });
-            let sort = app.sort(pane);
+            shown.retain(|&index| filter.as_ref().is_none_or(|filter| filter.keeps(input, &rows.holders, pane, index)));
+            let sort = input.sort(pane);
             if sort != Sort::default() {
-                rows.visit(app, pane, Sorting { rows: &mut shown, sort });
+                rows.visit(input, pane, Sorting { rows: &mut shown, sort });
             }
             rows.tables.push((pane, shown, all));
         }
@@ -66,30 +53,32 @@ impl Rows {
     }
 
     /// All that a table shows, unfiltered, with its columns.
-    pub fn visit<V: TableVisitor>(&self, app: &App, pane: Pane, visitor: V) -> V::Out {
-        let snapshot = &app.frame.snapshot;
+    pub fn visit<V: TableVisitor>(&self, input: &RowInput<'_>, pane: Pane, visitor: V) -> V::Out {
+        let snapshot = &input.frame.snapshot;
         match pane {
             Pane::Workloads => visitor.table(&snapshot.workloads, columns::WORKLOADS),
             Pane::Destinations => visitor.table(&snapshot.destinations, columns::DESTINATIONS),
             Pane::Findings => visitor.table(&snapshot.findings, columns::FINDINGS),
-            Pane::Failures => visitor.table(&app.frame.details.failures, columns::FAILURES),
+            Pane::Failures => visitor.table(&input.frame.details.failures, columns::FAILURES),
             Pane::Processes => {
-                visitor.table(workload(app).map_or(&[], |workload| workload.pids.as_slice()), columns::PROCESSES)
+                visitor.table(input.workload().map_or(&[], |workload| workload.pids.as_slice()), columns::PROCESSES)
             }
             Pane::Towards => visitor.table(&snapshot.attributions, columns::TOWARDS),
             Pane::Holders => visitor.table(&self.holders, columns::HOLDERS),
-            Pane::Flows => visitor.table(destination(app).map_or(&[], |detail| detail.used.as_slice()), columns::FLOWS),
-            Pane::Steps => visitor.table(&self.steps, columns::STEPS),
+            Pane::Flows => {
+                visitor.table(input.destination.map_or(&[], |detail| detail.used.as_slice()), columns::FLOWS)
+            }
+            Pane::Steps => visitor.table(input.flow.map_or(&[], |flow| flow.steps.as_slice()), columns::STEPS),
         }
     }
 
     /// What the row is, whatever its place.
-    pub fn id(&self, app: &App, pane: Pane, row: usize) -> Option<RowId> {
-        self.name(app, pane, *self.of(pane).get(row)?)
+    pub fn id(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<RowId> {
+        self.name(input, pane, *self.of(pane).get(row)?)
     }
 
-    fn name(&self, app: &App, pane: Pane, index: usize) -> Option<RowId> {
-        let snapshot = &app.frame.snapshot;
+    fn name(&self, input: &RowInput<'_>, pane: Pane, index: usize) -> Option<RowId> {
+        let snapshot = &input.frame.snapshot;
         Some(match pane {
             Pane::Workloads => RowId::Workload(Arc::clone(&snapshot.workloads.get(index)?.name)),
             Pane::Destinations => RowId::Destination(snapshot.destinations.get(index)?.key()),
@@ -98,31 +87,31 @@ impl Rows {
                 RowId::Finding(finding.id, subject_of(finding))
             }
             Pane::Failures => {
-                let failed = &app.frame.details.failures.get(index)?.failed;
+                let failed = &input.frame.details.failures.get(index)?.failed;
                 RowId::Failure(failed.ktime, failed.tid)
             }
-            Pane::Processes => RowId::Process(workload(app)?.pids.get(index)?.pid),
+            Pane::Processes => RowId::Process(input.workload()?.pids.get(index)?.pid),
             Pane::Towards => {
                 let towards = snapshot.attributions.get(index)?;
                 RowId::Towards(towards.pid, towards.key())
             }
             Pane::Holders => RowId::Workload(Arc::clone(&self.holders.get(index)?.workload)),
-            Pane::Flows => RowId::Flow(destination(app)?.used.get(index)?.port),
+            Pane::Flows => RowId::Flow(input.destination?.used.get(index)?.port),
             Pane::Steps => RowId::Step(index),
         })
     }
 
     /// Where a row has gone.
-    pub fn position(&self, app: &App, pane: Pane, id: &RowId) -> Option<usize> {
-        self.of(pane).iter().position(|&index| self.name(app, pane, index).as_ref() == Some(id))
+    pub fn position(&self, input: &RowInput<'_>, pane: Pane, id: &RowId) -> Option<usize> {
+        self.of(pane).iter().position(|&index| self.name(input, pane, index).as_ref() == Some(id))
     }
 
     /// The page behind a row.
-    pub fn leads_to(&self, app: &App, pane: Pane, row: usize) -> Option<Page> {
+    pub fn leads_to(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<Page> {
         let index = *self.of(pane).get(row)?;
-        let frame = &app.frame;
+        let frame = input.frame;
         match pane {
-            Pane::Workloads | Pane::Holders => match self.name(app, pane, index)? {
+            Pane::Workloads | Pane::Holders => match self.name(input, pane, index)? {
                 RowId::Workload(name) => Some(Page::Workload(name)),
                 _ => None,
             },
@@ -135,11 +124,11 @@ impl Rows {
             }
             Pane::Findings => behind(frame, frame.snapshot.findings.get(index)?),
             Pane::Flows => {
-                let Page::Destination(place) = app.page() else { return None };
-                let port = destination(app)?.used.get(index)?.port;
+                let Page::Destination(place) = input.page else { return None };
+                let port = input.destination?.used.get(index)?.port;
                 Some(Page::Flow(FlowKey {
-                    netns: place.netns,
                     device: 0,
+                    netns: place.netns,
                     local: tracer_core::event::Endpoint { addr: place.local_addr, port },
                     remote: tracer_core::event::Endpoint { addr: place.remote_addr, port: place.remote_port },
                 }))
@@ -149,40 +138,20 @@ impl Rows {
     }
 
     /// Columns that can be sorted by.
-    pub fn sortable(&self, app: &App, pane: Pane) -> Vec<usize> {
-        self.visit(app, pane, Sortable)
+    pub fn sortable(&self, input: &RowInput<'_>, pane: Pane) -> Vec<usize> {
+        self.visit(input, pane, Sortable)
     }
 
     /// What a column is called.
-    pub fn title(&self, app: &App, pane: Pane, column: usize) -> Option<&'static str> {
-        self.visit(app, pane, Title(column))
+    pub fn title(&self, input: &RowInput<'_>, pane: Pane, column: usize) -> Option<&'static str> {
+        self.visit(input, pane, Title(column))
     }
 
     /// A row as one line of text, its cells separated by tabs.
-    pub fn text_of(&self, app: &App, pane: Pane, row: usize) -> Option<String> {
+    pub fn text_of(&self, input: &RowInput<'_>, context: CellContext<'_>, pane: Pane, row: usize) -> Option<String> {
         let index = *self.of(pane).get(row)?;
-        let options = super::RenderOptions { colour: false, unicode: true, zone: app.zone().clone() };
-        let context = context(app, &options);
-        Some(self.visit(app, pane, Line { index, context }))
+        Some(self.visit(input, pane, Line { index, context }))
     }
-}
-
-/// What cells look at.
-pub fn context<'a>(app: &'a App, options: &'a super::RenderOptions) -> CellContext<'a> {
-    let owners: &[Owner] = destination(app).map_or(&[], |detail| &detail.owners);
-    CellContext { snapshot: &app.frame.snapshot, owners, trace: &app.trace, options }
-}
-
-/// The workload of this page.
-pub fn workload(app: &App) -> Option<&Workload> {
-    let Page::Workload(name) = app.page() else { return None };
-    app.frame.snapshot.workloads.iter().find(|workload| workload.name == *name)
-}
-
-/// The ports of this page.
-fn destination(app: &App) -> Option<&DestinationDetail> {
-    let Page::Destination(place) = app.page() else { return None };
-    app.destination_detail(place)
 }
 
 /// What of a finding does not change while its numbers do.
@@ -234,9 +203,9 @@ fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
 }
 
 /// Tables of a page that show only part of what they could.
-fn belongs(app: &App, pane: Pane, index: usize) -> bool {
-    match (pane, app.page()) {
-        (Pane::Towards, Page::Workload(name)) => app
+fn belongs(input: &RowInput<'_>, pane: Pane, index: usize) -> bool {
+    match (pane, input.page) {
+        (Pane::Towards, Page::Workload(name)) => input
             .frame
             .snapshot
             .attributions
@@ -244,95 +213,6 @@ fn belongs(app: &App, pane: Pane, index: usize) -> bool {
             // Accepted flows have no destination of ours.
             .is_some_and(|attribution| attribution.workload == *name && attribution.remote_port != 0),
         _ => true,
-    }
-}
-
-/// What a filter keeps of a frame.
-struct RowFilter<'a> {
-    filter: &'a Filter,
-    workloads: FxHashMap<&'a str, &'a Workload>,
-    /// Named by something that matches.
-    kept_workloads: FxHashSet<&'a str>,
-    kept_places: FxHashSet<DestinationKey>,
-}
-
-impl<'a> RowFilter<'a> {
-    fn new(frame: &'a Frame, filter: &'a Filter) -> Self {
-        let snapshot = &frame.snapshot;
-        let workloads = snapshot.workloads.iter().map(|workload| (&*workload.name, workload)).collect();
-        let mut row_filter =
-            Self { filter, workloads, kept_workloads: FxHashSet::default(), kept_places: FxHashSet::default() };
-        for attribution in &snapshot.attributions {
-            if row_filter.matches(Subject::from(attribution), &attribution.workload) {
-                row_filter.kept_workloads.insert(&attribution.workload);
-                row_filter.kept_places.insert(attribution.key());
-            }
-        }
-        row_filter
-    }
-
-    fn matches(&self, subject: Subject<'_>, workload: &str) -> bool {
-        let known = self.workloads.get(workload);
-        self.filter.matches(&known.map_or(subject, |known| subject.with_workload(known)))
-    }
-
-    fn keeps(&self, app: &App, rows: &Rows, pane: Pane, index: usize) -> bool {
-        let snapshot = &app.frame.snapshot;
-        let kept = || {
-            Some(match pane {
-                Pane::Workloads => {
-                    let workload = snapshot.workloads.get(index)?;
-                    self.kept_workloads.contains(&*workload.name)
-                        || self.filter.matches(&Subject::default().with_workload(workload))
-                }
-                Pane::Destinations => {
-                    let destination = snapshot.destinations.get(index)?;
-                    self.kept_places.contains(&destination.key()) || self.filter.matches(&Subject::from(destination))
-                }
-                Pane::Towards => {
-                    let towards = snapshot.attributions.get(index)?;
-                    self.matches(Subject::from(towards), &towards.workload)
-                }
-                Pane::Processes => {
-                    let process = workload(app)?.pids.get(index)?;
-                    let subject =
-                        Subject { pid: Some(process.pid), failed: Some(&process.failed), ..Subject::default() };
-                    // Whom else the filter asks for is decided by what the process does.
-                    let does = snapshot.attributions.iter().filter(|towards| towards.pid == process.pid);
-                    self.matches(subject, &workload(app)?.name)
-                        || does.into_iter().any(|towards| self.matches(Subject::from(towards), &towards.workload))
-                }
-                Pane::Holders => self.kept_workloads.contains(&*rows.holders.get(index)?.workload),
-                Pane::Failures => self.keeps_failure(app.frame.details.failures.get(index)?),
-                Pane::Flows => self.keeps_flow(destination(app)?, destination(app)?.used.get(index)?),
-                // A finding is about the whole; a flow's steps are one thing.
-                Pane::Findings | Pane::Steps => true,
-            })
-        };
-        kept().unwrap_or(false)
-    }
-
-    fn keeps_failure(&self, record: &FailureRecord) -> bool {
-        let workload = record.failed.owner.as_ref().map_or("", |owner| &owner.workload);
-        self.matches(Subject::from(&record.failed), workload)
-    }
-
-    fn keeps_flow(&self, detail: &DestinationDetail, port: &PortUse) -> bool {
-        let owner = detail.owners.get(usize::from(port.owner));
-        let place = &detail.key;
-        let subject = Subject {
-            comm: owner.map(|owner| &*owner.comm),
-            pid: owner.map(|owner| owner.pid),
-            workload: owner.map(|owner| &*owner.workload),
-            netns: Some(place.netns),
-            src_addr: Some(place.local_addr),
-            src_port: Some(port.port),
-            dst_addr: Some(place.remote_addr),
-            dst_port: Some(place.remote_port),
-            state: Some(port.state),
-            ..Subject::default()
-        };
-        self.matches(subject, owner.map_or("", |owner| &owner.workload))
     }
 }
 

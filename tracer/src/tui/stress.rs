@@ -17,7 +17,7 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::app::App;
 use super::channel::{Frame, Viewer};
-use super::{RenderOptions, TraceInfo, render, terminal};
+use super::{RenderOptions, TraceInfo, screen, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use tracer_core::host::HostFacts;
@@ -174,7 +174,7 @@ impl Screen {
     pub fn show(&mut self, frame: Arc<Frame>) {
         self.app.accept(frame);
         self.buffer.reset();
-        let drawn = render::draw(&self.app, &self.options, &mut self.buffer);
+        let drawn = screen::draw(&self.app, &self.options, &mut self.buffer);
         self.app.drawn(drawn.hits);
     }
 

@@ -18,7 +18,8 @@ use ratatui::backend::CrosstermBackend;
 
 use super::app::{App, Effect};
 use super::channel::Viewer;
-use super::{RenderOptions, export, render};
+use super::options::RenderOptions;
+use super::{export, screen};
 
 /// New frames are drawn at most this often: nobody reads faster, and ssh lines are narrow.
 const FRAME_EVERY: Duration = Duration::from_millis(100);
@@ -125,7 +126,7 @@ pub(super) fn show<W: Write>(
                 let effects = input(&mut app, &keys.read()?);
                 pending.key = true;
                 for effect in effects {
-                    if matches!(effect, Effect::ViewOrder(_)) {
+                    if matches!(effect, Effect::Order(_)) {
                         pending.answered_by = Some(Instant::now() + ANSWER_WITHIN);
                     }
                     if carry_out(effect, &mut app, viewer, options)? {
@@ -187,9 +188,9 @@ fn draw<W: Write>(
     app: &mut App,
     options: &RenderOptions,
 ) -> io::Result<()> {
-    let mut drawn = render::ScreenLayout::default();
+    let mut drawn = screen::ScreenLayout::default();
     terminal.draw(|frame| {
-        drawn = render::draw(app, options, frame.buffer_mut());
+        drawn = screen::draw(app, options, frame.buffer_mut());
         if let Some(cursor) = drawn.cursor {
             frame.set_cursor_position(cursor);
         }
@@ -210,7 +211,7 @@ fn input(app: &mut App, event: &Event) -> Vec<Effect> {
 fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: &RenderOptions) -> io::Result<bool> {
     match effect {
         Effect::Quit => return Ok(true),
-        Effect::ViewOrder(order) => {
+        Effect::Order(order) => {
             if !viewer.order(order) {
                 app.message = Some("busy: press the key again".into());
             }

@@ -13,7 +13,7 @@ use ratatui::buffer::Buffer;
 
 use super::app::{App, Effect};
 use super::channel::{Frame, RecordingStatus, ReplayStatus, Speed, Status};
-use super::{RenderOptions, TraceInfo, render};
+use super::{RenderOptions, TraceInfo, screen};
 use tracer_core::event::{DestinationKey, Endpoint, FlowKey, Ktime, TcpState};
 use tracer_core::host::HostFacts;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
@@ -195,8 +195,8 @@ impl Stage {
 
     fn buffer(&mut self) -> Buffer {
         let mut terminal = Terminal::new(TestBackend::new(self.size.0, self.size.1)).expect("a fake terminal");
-        let mut drawn = render::ScreenLayout::default();
-        terminal.draw(|frame| drawn = render::draw(&self.app, &self.options, frame.buffer_mut())).expect("drawn");
+        let mut drawn = screen::ScreenLayout::default();
+        terminal.draw(|frame| drawn = screen::draw(&self.app, &self.options, frame.buffer_mut())).expect("drawn");
         self.app.drawn(drawn.hits);
         terminal.backend().buffer().clone()
     }

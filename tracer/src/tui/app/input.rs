@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::{App, Effect, Overlay, Page, Sort, time_input};
+use super::{App, Effect, Overlay, time_input};
 use crate::tui::channel::ViewOrder;
 use crate::tui::keys::{self, Action};
+use crate::tui::options::RenderOptions;
+use crate::tui::page::{Page, Sort};
 use crate::tui::prompt::{Prompt, PromptPurpose, PromptResult};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
@@ -89,7 +91,7 @@ impl App {
         }
         if wish != self.wish {
             self.wish = wish.clone();
-            effects.push(Effect::ViewOrder(ViewOrder::Details(wish)));
+            effects.push(Effect::Order(ViewOrder::Details(wish)));
         }
         effects
     }
@@ -157,7 +159,9 @@ impl App {
 
     fn copy(&mut self) -> Vec<Effect> {
         let pane = self.pane();
-        match self.rows.text_of(self, pane, self.cursor(pane).index) {
+        let options = RenderOptions { colour: false, unicode: true, zone: self.zone.clone() };
+        let context = self.cell_context(&options);
+        match self.rows.text_of(&self.row_input(), context, pane, self.cursor(pane).index) {
             Some(text) => {
                 self.message = Some(format!("copied: {}", text.replace('\t', "  ")));
                 vec![Effect::Copy(text)]
@@ -236,5 +240,5 @@ impl App {
 }
 
 fn order(order: ViewOrder) -> Vec<Effect> {
-    vec![Effect::ViewOrder(order)]
+    vec![Effect::Order(order)]
 }

@@ -1,6 +1,7 @@
 //! Moving about: rows, tables, pages.
 
-use super::{App, Cursor, NavEntry, Page, Pane, Sort};
+use super::{App, NavEntry};
+use crate::tui::page::{Cursor, Page, Pane, Sort};
 
 /// Lines that a page key scrolls text by.
 const SCROLL_LINES: isize = 8;
@@ -34,7 +35,7 @@ impl App {
     pub(super) fn select(&mut self, pane: Pane, index: usize) {
         self.scroll = 0;
         let index = index.min(self.rows.of(pane).len().saturating_sub(1));
-        let id = self.rows.id(self, pane, index);
+        let id = self.rows.id(&self.row_input(), pane, index);
         let offset = self.cursor(pane).offset;
         self.set_cursor(pane, Cursor { index, id, offset });
     }
@@ -64,7 +65,7 @@ impl App {
 
     pub(super) fn enter(&mut self) {
         let pane = self.pane();
-        let Some(page) = self.rows.leads_to(self, pane, self.cursor(pane).index) else { return };
+        let Some(page) = self.rows.leads_to(&self.row_input(), pane, self.cursor(pane).index) else { return };
         if self.deeper.len() < MAX_DEPTH && page != *self.page() {
             // What was come from stays selected there.
             self.select(pane, self.cursor(pane).index);
@@ -76,7 +77,7 @@ impl App {
     pub(super) fn sort_next(&mut self) {
         let pane = self.pane();
         let sort = self.sort(pane);
-        let sortable = self.rows.sortable(self, pane);
+        let sortable = self.rows.sortable(&self.row_input(), pane);
         let next = match sort.column {
             None => sortable.first(),
             Some(column) => sortable.iter().find(|&&other| other > column),

@@ -3,52 +3,59 @@
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::Canvas;
-use crate::tui::app::{App, Pane, Sort, TableHit};
-use crate::tui::columns::{Alignment, CellContext, Column};
-use crate::tui::rows::TableVisitor;
+use super::canvas::Canvas;
+use crate::tui::columns::{Alignment, CellContext, Column, TableVisitor};
+use crate::tui::hit_map::TableHit;
+use crate::tui::page::{Cursor, Pane, Sort};
 use tracer_core::layout::text::{Paint, StyledLine, cut};
 use unicode_width::UnicodeWidthStr as _;
 
-/// Draws a table with its heading into `area` and says where it is.
-pub struct TableWidget<'a, 'b, 'c> {
-    pub app: &'a App,
+/// What a table shows of its rows.
+pub struct TableState<'a> {
+    /// Which table it is.
     pub pane: Pane,
-    pub area: Rect,
+    /// Indices of the rows to show, in their order.
+    pub rows: &'a [usize],
+    /// How many rows there would be without the filter.
+    pub unfiltered: usize,
+    /// The selected row.
+    pub cursor: Cursor,
+    /// The order, for the mark in the heading.
+    pub sort: Sort,
+    /// The selected row is marked, because keys go to this table.
+    pub active: bool,
+    /// The heading is marked, because keys go to this table of several.
+    pub focused: bool,
+}
+
+/// Draws a table with its heading into `area`; yields where it was drawn.
+pub struct TableWidget<'a, 'b> {
     pub canvas: &'a mut Canvas<'b>,
-    pub context: CellContext<'c>,
+    pub area: Rect,
+    pub state: TableState<'a>,
+    pub context: CellContext<'a>,
 }
 
 /// Columns left of the rows, where `>` marks the selected one.
 const MARK: u16 = 2;
 
-impl TableVisitor for TableWidget<'_, '_, '_> {
+impl TableVisitor for TableWidget<'_, '_> {
     type Out = TableHit;
 
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> TableHit {
-        let Self { app, pane, area, canvas, context } = self;
-        let rows = app.rows.of(pane);
+        let Self { canvas, area, state, context } = self;
+        let TableState { pane, rows, unfiltered, cursor, sort, active, focused } = state;
         let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
-        let cursor = app.cursor(pane);
         let offset = scroll(cursor.offset, cursor.index, usize::from(body.height), rows.len());
         let hit = TableHit { pane, area, rows: body, offset };
         if area.height == 0 || area.width <= MARK {
             return hit;
         }
         let widths = widths(columns, area.width - MARK);
-        let focused = app.pane() == pane && app.page().panes().len() > 1;
-        heading(
-            canvas,
-            area,
-            columns,
-            &widths,
-            app.sort(pane),
-            focused,
-            &count(rows.len(), app.rows.all(pane), body.height),
-        );
+        heading(canvas, area, columns, &widths, sort, focused, &count(rows.len(), unfiltered, body.height));
         for (line, row) in rows.iter().enumerate().skip(offset).take(usize::from(body.height)) {
             let y = body.y + u16::try_from(line - offset).unwrap_or(u16::MAX);
-            let selected = line == cursor.index && app.pane() == pane;
+            let selected = line == cursor.index && active;
             let Some(item) = items.get(*row) else { continue };
             canvas.text(area.x, y, MARK, Paint::Strong, if selected { ">" } else { " " });
             let mut x = area.x + MARK;

@@ -3,8 +3,8 @@
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
 use super::*;
-use crate::tui::app::{Page, Pane};
 use crate::tui::channel::ViewOrder;
+use crate::tui::page::{Page, Pane};
 use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 use KeyCode::{Backspace, Char, Enter, Esc, Tab};
@@ -13,7 +13,7 @@ fn orders(effects: &[Effect]) -> Vec<&ViewOrder> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::ViewOrder(order) => Some(order),
+            Effect::Order(order) => Some(order),
             _ => None,
         })
         .collect()
@@ -83,7 +83,7 @@ fn sorting_goes_through_the_columns_and_back() {
     stage.press(Char('S'));
     assert_eq!(first(&stage), [1, 0]);
     assert!(stage.screen().contains("sorted by WORKLOAD, reversed"), "said where the column may be hidden");
-    let columns = stage.app.rows.sortable(&stage.app, Pane::Workloads).len();
+    let columns = stage.app.rows.sortable(&stage.app.row_input(), Pane::Workloads).len();
     for _ in 0..columns {
         stage.press(Char('s'));
         let sorted = stage.app.sort(Pane::Workloads).column.is_some();
@@ -192,7 +192,7 @@ fn a_replay_is_steered_by_orders() {
         (Char('.'), ViewOrder::Step(1)),
         (Char('n'), ViewOrder::NextMark),
     ] {
-        assert_eq!(stage.press(key), [Effect::ViewOrder(order)], "{key:?}");
+        assert_eq!(stage.press(key), [Effect::Order(order)], "{key:?}");
     }
     assert!(stage.press(Char('r')).is_empty(), "a recording of a recording is a copy");
     let at = |seconds| START.plus(seconds * SECOND);
@@ -207,7 +207,7 @@ fn a_replay_is_steered_by_orders() {
     ] {
         stage.press(Char('t'));
         stage.type_text(typed);
-        assert_eq!(stage.press(Enter), [Effect::ViewOrder(ViewOrder::Seek(expected))], "{typed}");
+        assert_eq!(stage.press(Enter), [Effect::Order(ViewOrder::Seek(expected))], "{typed}");
     }
     stage.press(Char('t'));
     stage.type_text("soon");
@@ -231,10 +231,10 @@ fn quitting_asks_only_while_recording() {
 #[test]
 fn r_starts_a_recording_and_stops_it() {
     let mut stage = Stage::exhaustion();
-    assert_eq!(stage.press(Char('r')), [Effect::ViewOrder(ViewOrder::Record(true))]);
+    assert_eq!(stage.press(Char('r')), [Effect::Order(ViewOrder::Record(true))]);
     stage.with_status(recording_status());
     assert!(stage.screen().contains("REC 30 s 3.1 MB"), "{}", stage.screen());
-    assert_eq!(stage.press(Char('r')), [Effect::ViewOrder(ViewOrder::Record(false))]);
+    assert_eq!(stage.press(Char('r')), [Effect::Order(ViewOrder::Record(false))]);
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 use ratatui::layout::Rect;
 
-use super::workload::{distributions, others};
-use crate::tui::app::{App, Pane};
-use crate::tui::columns::{endpoint, exhausted, full_in, netns, percent};
-use crate::tui::render::{Canvas, bar, divide, portmap};
+use super::table;
+use crate::tui::app::App;
+use crate::tui::charts::{bar, port_map};
+use crate::tui::columns::{endpoint, exhausted, full_in, netns, other_failures, percent};
+use crate::tui::page::Pane;
+use crate::tui::render::canvas::Canvas;
+use crate::tui::render::distributions;
+use crate::tui::render::split::divide;
 use tracer_core::event::DestinationKey;
 use tracer_core::layout::human::{number, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine};
@@ -38,7 +42,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
             let height = (area.height / 3).max(4);
             y += map(canvas, detail, Rect { height: height.min(rest(y).height), ..rest(y) });
             if area.height >= LOW {
-                y += distributions(
+                y += distributions::draw(
                     canvas,
                     rest(y),
                     area.height >= TALL,
@@ -59,12 +63,12 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
     let (holders, flows) = (app.rows.of(Pane::Holders).len(), app.rows.of(Pane::Flows).len());
     if area.width >= WIDE {
         let half = area.width / 2;
-        canvas.table(app, Pane::Holders, Rect { width: half - 1, ..left });
-        canvas.table(app, Pane::Flows, Rect { x: left.x + half, width: area.width - half, ..left });
+        table::draw(canvas, app, Pane::Holders, Rect { width: half - 1, ..left });
+        table::draw(canvas, app, Pane::Flows, Rect { x: left.x + half, width: area.width - half, ..left });
     } else {
         let (first, second) = divide(left.height, holders, flows);
-        canvas.table(app, Pane::Holders, Rect { height: first, ..left });
-        canvas.table(app, Pane::Flows, Rect { y: y + first, height: second, ..left });
+        table::draw(canvas, app, Pane::Holders, Rect { height: first, ..left });
+        table::draw(canvas, app, Pane::Flows, Rect { y: y + first, height: second, ..left });
     }
 }
 
@@ -116,7 +120,7 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
     let time = |at| app.trace.clock.time_or_date(at, snapshot.now, app.zone());
     let mut failures: StyledLine = vec![
         (if failed > 0 { Paint::Bad } else { Paint::Good }, format!("{} without a port", short(failed))),
-        (Paint::Plain, format!("{} of {} connects", others(&destination.failed), number(destination.connects))),
+        (Paint::Plain, format!("{} of {} connects", other_failures(&destination.failed), number(destination.connects))),
     ];
     if let (Some(first), Some(last)) = (destination.first_failure, destination.last_failure) {
         failures.push((Paint::Plain, format!("; first {}, last {}", time(first), time(last))));
@@ -127,12 +131,12 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
 /// The port map with its legend; the lines used.
 fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
     let unicode = canvas.options.unicode;
-    let Some(map) = portmap::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)
+    let Some(map) = port_map::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)
     else {
         canvas.pieces(area, area.y, &vec![(Paint::Dim, "no map: the range of local ports is unknown".into())]);
         return 1;
     };
-    let [established, time_wait, other, free] = portmap::legend(unicode);
+    let [established, time_wait, other, free] = port_map::legend(unicode);
     let [free_ports, established_ports, time_wait_ports, other_ports, blocked] = map.counts;
     let legend: StyledLine = vec![
         (Paint::Good, format!("{established} ESTAB {established_ports}")),

@@ -2,8 +2,10 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::app::{App, Pane};
-use crate::tui::render::Canvas;
+use super::table;
+use crate::tui::app::App;
+use crate::tui::page::Pane;
+use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::human::{brief, number};
 use tracer_core::layout::text::{Paint, StyledLine, left};
 use tracer_core::tracker::snapshot::detail::FailureRecord;
@@ -20,7 +22,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     }
     let lower = DETAIL.max(area.height / 3);
     let upper = area.height.saturating_sub(lower + 1);
-    canvas.table(app, Pane::Failures, Rect { height: upper, ..area });
+    table::draw(canvas, app, Pane::Failures, Rect { height: upper, ..area });
     let selected = app.rows.of(Pane::Failures).get(app.cursor(Pane::Failures).index);
     if let Some(record) = selected.and_then(|index| failures.get(*index)) {
         detail(canvas, app, record, Rect { y: area.y + upper + 1, height: lower, ..area });

@@ -3,9 +3,11 @@
 use ratatui::layout::Rect;
 use serde_json::Value;
 
-use crate::tui::app::{App, Pane};
+use super::table;
+use crate::tui::app::App;
 use crate::tui::columns::severity;
-use crate::tui::render::Canvas;
+use crate::tui::page::Pane;
+use crate::tui::render::canvas::{Canvas, wrapped};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Finding;
 
@@ -18,10 +20,10 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let mut lines: Vec<StyledLine> = Vec::new();
     if findings.is_empty() {
         let text = "Nothing to say: no destination fills up, nobody leaks, nothing fails for lack of a port.";
-        lines.extend(Canvas::wrapped(area.width, &Vec::new(), Paint::Good, text));
+        lines.extend(wrapped(area.width, &Vec::new(), Paint::Good, text));
     } else {
         let height = u16::try_from(findings.len() + 1).unwrap_or(u16::MAX).min(area.height / 3).max(LEAST_TABLE);
-        canvas.table(app, Pane::Findings, Rect { height, ..area });
+        table::draw(canvas, app, Pane::Findings, Rect { height, ..area });
         y += height + 1;
         let selected = app.rows.of(Pane::Findings).get(app.cursor(Pane::Findings).index);
         if let Some(finding) = selected.and_then(|index| findings.get(*index)) {
@@ -56,7 +58,7 @@ fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<
     let mut lines = Vec::new();
     let mut say = |paint_label: Paint, label: &str, paint: Paint, text: &str| {
         let label: StyledLine = vec![(paint_label, format!("{label:<11}"))];
-        lines.extend(Canvas::wrapped(width, &label, paint, &canvas.safe(text)));
+        lines.extend(wrapped(width, &label, paint, &canvas.safe(text)));
     };
     let (paint, word) = severity(finding.severity);
     say(paint, word, Paint::Plain, &finding.summary);
@@ -98,7 +100,7 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
     for gap in &app.trace.host.degraded {
         let text = canvas.safe(&format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost));
         let label: StyledLine = vec![(Paint::Warn, format!("{:<11}", "DEGRADED"))];
-        lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
+        lines.extend(wrapped(width, &label, Paint::Plain, &text));
     }
     let events = &app.frame.snapshot.events;
     if events.lost.any() || events.skipped > 0 {
@@ -112,7 +114,7 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
             events.repaired
         );
         let label: StyledLine = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
-        lines.extend(Canvas::wrapped(width, &label, Paint::Plain, &text));
+        lines.extend(wrapped(width, &label, Paint::Plain, &text));
     }
     lines
 }

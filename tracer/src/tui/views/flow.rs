@@ -2,8 +2,11 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::app::{App, Pane};
-use crate::tui::render::Canvas;
+use super::table;
+use crate::tui::app::App;
+use crate::tui::columns::netns;
+use crate::tui::page::Pane;
+use crate::tui::render::canvas::Canvas;
 use tracer_core::event::FlowKey;
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Opened;
@@ -11,7 +14,7 @@ use tracer_core::tracker::snapshot::Opened;
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
     let mut title: StyledLine = vec![
         (Paint::Strong, format!("{} > {}", key.local, key.remote)),
-        (Paint::Dim, format!("  netns {}", canvas.safe(&crate::tui::columns::netns(&app.frame.snapshot, key.netns)))),
+        (Paint::Dim, format!("  netns {}", canvas.safe(&netns(&app.frame.snapshot, key.netns)))),
     ];
     let Some(flow) = app.flow_detail() else {
         canvas.pieces(area, area.y, &title);
@@ -45,6 +48,5 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
         owner.push((Paint::Warn, "  set right after a loss".into()));
     }
     canvas.pieces(area, area.y + 1, &owner);
-    let table = Rect { y: area.y + 3, height: area.height.saturating_sub(3), ..area };
-    canvas.table(app, Pane::Steps, table);
+    table::draw(canvas, app, Pane::Steps, Rect { y: area.y + 3, height: area.height.saturating_sub(3), ..area });
 }

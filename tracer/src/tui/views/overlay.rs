@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::tui::app::{App, Overlay};
 use crate::tui::keys::{BINDINGS, Binding, BindingScope};
 use crate::tui::prompt::{Prompt, PromptPurpose};
-use crate::tui::render::Canvas;
+use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::text::{Paint, left};
 
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {

@@ -2,9 +2,13 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::app::{App, Pane};
+use super::table;
+use crate::tui::app::App;
+use crate::tui::charts::sparkline;
 use crate::tui::columns::{endpoint, exhausted, severity};
-use crate::tui::render::{Canvas, divide, spark};
+use crate::tui::page::Pane;
+use crate::tui::render::canvas::Canvas;
+use crate::tui::render::split::divide;
 use tracer_core::layout::human::{brief, plural, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::detail::SecondCounts;
@@ -38,8 +42,8 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let left = Rect { y, height: area.bottom().saturating_sub(y), ..area };
     let (first, second) =
         divide(left.height, app.rows.of(Pane::Workloads).len(), app.rows.of(Pane::Destinations).len());
-    canvas.table(app, Pane::Workloads, Rect { height: first, ..left });
-    canvas.table(app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
+    table::draw(canvas, app, Pane::Workloads, Rect { height: first, ..left });
+    table::draw(canvas, app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
 }
 
 /// The worst thing in one sentence.
@@ -108,9 +112,9 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
     let unicode = canvas.options.unicode;
     let cell: StyledLine = vec![
-        (Paint::Bad, spark::line(&last_seconds(pulse, each, |second| second.exhausted), unicode)),
+        (Paint::Bad, sparkline::line(&last_seconds(pulse, each, |second| second.exhausted), unicode)),
         (Paint::Plain, tail),
-        (Paint::Plain, spark::line(&last_seconds(pulse, each, |second| second.connects), unicode)),
+        (Paint::Plain, sparkline::line(&last_seconds(pulse, each, |second| second.connects), unicode)),
     ];
     canvas.pieces(rest, area.y, &cell);
 }
@@ -136,7 +140,7 @@ fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let most = values.iter().max().copied().unwrap_or(0);
         let title = format!("{title}, last {} s, most {}", values.len(), short(most));
         canvas.pieces(part, part.y, &vec![(Paint::Dim, title)]);
-        let chart = spark::chart(&values, usize::from(area.height - 1), canvas.options.unicode);
+        let chart = sparkline::chart(&values, usize::from(area.height - 1), canvas.options.unicode);
         for (line, text) in (0_u16..).zip(chart) {
             // The newest second stands at the right edge.
             let width = u16::try_from(values.len()).unwrap_or(part.width);

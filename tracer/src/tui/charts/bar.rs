@@ -1,6 +1,5 @@
 //! Occupancy of a destination as a bar: what holds the ports, and where the present rate leads to.
 
-use crate::tui::columns::CellContext;
 use tracer_core::event::TcpState;
 use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
 use tracer_core::tracker::snapshot::Destination;
@@ -51,11 +50,6 @@ pub fn bar(destination: &Destination, width: usize, unicode: bool) -> StyledLine
     row.insert(0, (Paint::Plain, '['));
     row.push(end);
     styled_letters(row)
-}
-
-/// For a table.
-pub fn cell(destination: &Destination, context: &CellContext<'_>, width: usize) -> StyledLine {
-    bar(destination, width, context.options.unicode)
 }
 
 /// Divides `cells` in proportion: every part gets its whole share, at least 1 if it is not 0; the largest part evens out.

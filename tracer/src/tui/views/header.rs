@@ -3,10 +3,11 @@
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::Canvas;
-use crate::tui::app::{App, Page, Pane};
+use crate::tui::app::App;
 use crate::tui::channel::ReplayStatus;
-use crate::tui::columns::endpoint;
+use crate::tui::columns::{endpoint, exhausted};
+use crate::tui::page::{Page, Pane};
+use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::human::{rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
@@ -88,13 +89,7 @@ fn bytes(bytes: u64) -> String {
 
 fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = app.frame.snapshot.findings.len();
-    let failures: u64 = app
-        .frame
-        .snapshot
-        .workloads
-        .iter()
-        .map(|w| crate::tui::columns::exhausted(&w.failed))
-        .fold(0, u64::saturating_add);
+    let failures: u64 = app.frame.snapshot.workloads.iter().map(|w| exhausted(&w.failed)).fold(0, u64::saturating_add);
     let names = [
         ("1 Overview".to_owned(), Paint::Plain),
         (format!("2 Findings {findings}"), if app.alarms() > 0 { Paint::Warn } else { Paint::Plain }),

@@ -1,6 +1,6 @@
 //! A distribution as a picture: one line where there is no room, else a line per bucket.
 
-use super::spark;
+use super::sparkline;
 use tracer_core::layout::human::{brief, short};
 use tracer_core::layout::text::{Paint, StyledLine, left};
 use tracer_core::tracker::snapshot::detail::DurationHistogram;
@@ -27,7 +27,7 @@ pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> StyledLine
     };
     let counts: Vec<u64> = shape.buckets.iter().map(|bucket| bucket.count).collect();
     cell.push((Paint::Dim, format!("{:>6} ", brief(first.upto_ms))));
-    cell.push((Paint::Strong, spark::line(&counts, unicode)));
+    cell.push((Paint::Strong, sparkline::line(&counts, unicode)));
     cell.push((Paint::Dim, format!(" {}  ", brief(last.upto_ms))));
     cell.push((Paint::Plain, summary(shape)));
     cell

@@ -1,0 +1,34 @@
+//! Distributions of durations: a line each, or side by side with a line per bucket.
+
+use ratatui::layout::Rect;
+
+use super::canvas::Canvas;
+use crate::tui::charts::histogram;
+use tracer_core::tracker::snapshot::detail::DurationHistogram;
+
+/// Lines of a distribution that is told bucket by bucket.
+const HEIGHT: u16 = 10;
+/// Draws distributions, side by side where they are told bucket by bucket; the lines used.
+pub fn draw(canvas: &mut Canvas<'_>, area: Rect, tall: bool, shapes: &[(&str, &DurationHistogram)]) -> u16 {
+    let unicode = canvas.options.unicode;
+    if !tall {
+        for (index, (label, shape)) in shapes.iter().enumerate() {
+            let y = area.y + u16::try_from(index).unwrap_or(0);
+            canvas.pieces(area, y, &histogram::line(label, shape, unicode));
+        }
+        return u16::try_from(shapes.len()).unwrap_or(0);
+    }
+    let count = u16::try_from(shapes.len()).unwrap_or(1).max(1);
+    let width = area.width / count;
+    let mut most = 0;
+    for (index, (label, shape)) in shapes.iter().enumerate() {
+        let x = area.x + width * u16::try_from(index).unwrap_or(0);
+        let column = Rect { x, width: width.saturating_sub(2), ..area };
+        let lines = histogram::lines(label, shape, usize::from(column.width), usize::from(HEIGHT), unicode);
+        for (line, cell) in lines.iter().enumerate() {
+            canvas.pieces(column, area.y + u16::try_from(line).unwrap_or(0), cell);
+        }
+        most = most.max(u16::try_from(lines.len()).unwrap_or(0));
+    }
+    most + 1
+}
