@@ -1,11 +1,13 @@
 //! Transitions that the kernel shows to no tracing program.
 //!
-//! Some kernels of sandboxed virtual machines run no BPF program and write no perf sample while a process that they protect is
-//! current (seen with process 1 of a microVM). A softirq that lands on top of that process then moves sockets in the dark: no
-//! program is called, no recursion miss is counted, and no tracer can know. The tracepoint's plain perf counter
-//! still counts there, so a test can prove afterwards that its numbers were never to be had, and only then may it be run again.
+//! Some kernels of sandboxed virtual machines run no BPF program and write no perf sample while a process that they
+//! protect is current (seen with process 1 of a microVM). A softirq that lands on top of that process then moves
+//! sockets in the dark: no program is called, no recursion miss is counted, and no tracer can know. The tracepoint's
+//! plain perf counter still counts there, so a test can prove afterwards that its numbers were never to be had, and
+//! only then may it be run again.
 //!
-//! Not for excusing the tracer: a transition for which the program ran, or was skipped by the recursion guard, is never hidden.
+//! Not for excusing the tracer: a transition for which the program ran, or was skipped by the recursion guard, is never
+//! hidden.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
@@ -22,8 +24,6 @@ const PROGRAM: &str = "state_first";
 const TRACEPOINT_ID: &str = "/sys/kernel/tracing/events/sock/inet_sock_set_state/id";
 /// Both readings take some ten microseconds.
 const LOOKS: u32 = 1000;
-/// Line that `cargo xtask e2e` looks for in the output of a failed test.
-pub const MARK: &str = "HIDDEN BY THE KERNEL";
 
 /// Compares the kernel's count of a tracepoint with the runs of one tracer's program on it.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
-//! Proof that `portchurn` says what happened: a harness that makes real TCP traffic whose exact course is known, traces it with
-//! the real binary, and compares.
+//! Proof that `portchurn` says what happened: a harness that makes real TCP traffic whose exact course is known, traces
+//! it with the real binary, and compares.
 //!
 //! * [`script`] is the language of the traffic program `churn` and of the log that it keeps of its own doings;
 //! * [`netns`] gives every test network namespaces of its own, with their sysctls, links and delays;
-//! * [`process`] starts and ends processes, and polls for conditions with a deadline: nothing here waits by sleeping alone;
+//! * [`process`] starts and ends processes, and polls for conditions with a deadline: nothing here waits by sleeping
+//!   alone;
 //! * [`tracer`] runs `portchurn` and reads its output; [`ss`] asks the kernel for the same facts on another way;
 //! * [`load`] makes the load of the benches and reads what everybody spent meanwhile;
 //! * [`recording`] has what the scenarios of recordings share;
@@ -17,6 +18,8 @@
 //! Not for unit tests of the tracer: those are next to its code and need no root.
 
 #![forbid(unsafe_code)]
+
+pub use e2e_protocol::SKIPPED;
 
 pub mod blind;
 pub mod compare;

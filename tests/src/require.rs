@@ -1,4 +1,5 @@
-//! Skips that cannot go unnoticed: a test names what it needs, and where skipping is not allowed the same words fail it.
+//! Skips that cannot go unnoticed: a test names what it needs, and where skipping is not allowed the same words fail
+//! it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ macro_rules! require {
         let needs = [$crate::require::TRACING, &[$($need),*]].concat();
         if let Some(missing) = $crate::require::missing(&needs) {
             assert!(!$crate::require::skips_fail(), "missing: {missing}");
-            eprintln!("SKIPPED, missing: {missing}");
+            eprintln!("{}, missing: {missing}", $crate::SKIPPED);
             return Ok(());
         }
     };

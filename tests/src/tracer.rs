@@ -1,7 +1,7 @@
 //! The binary under test: started, awaited by its ready line, ended by a signal, its output parsed.
 //!
-//! Only the published contract is read: `portchurn.report/1` and the JSON lines of `stream`. Unknown fields are ignored, as the
-//! contract allows new ones; missing ones fail.
+//! Only the published contract is read: `portchurn.report/1` and the JSON lines of `stream`. Unknown fields are
+//! ignored, as the contract allows new ones; missing ones fail.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,10 +11,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e_protocol::HIDDEN_BY_KERNEL;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
-use crate::blind::{MARK, Watch};
+use crate::blind::Watch;
 use crate::process::{Running, until};
 
 /// Loading and attaching takes a fraction of a second, under QEMU emulation much longer.
@@ -102,7 +103,7 @@ impl Tracer {
     /// Says on the test's own output what no tracer could have seen.
     fn tell_hidden(&mut self) {
         match self.watch.take().map(|mut watch| watch.hidden()) {
-            Some(Ok(hidden)) if hidden > 0 => eprintln!("{MARK}: {hidden} transitions"),
+            Some(Ok(hidden)) if hidden > 0 => eprintln!("{HIDDEN_BY_KERNEL}: {hidden} transitions"),
             Some(Err(error)) => eprintln!("hidden transitions unknown: {error:#}"),
             _ => {}
         }
@@ -173,7 +174,8 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Without `other_runs`, an upper bound: nearly every timer is none of TCP's, and a record really lost shows in the counts.
+    /// Without `other_runs`, an upper bound: nearly every timer is none of TCP's, and a record really lost shows in the
+    /// counts.
     pub fn total(&self) -> u64 {
         self.ring_full + self.missed_runs + self.recorder
     }

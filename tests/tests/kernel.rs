@@ -1,5 +1,5 @@
-//! This kernel against what the sources and the plan take for granted: prototypes of the hooks, layouts of the records, what the
-//! verifier makes of every program - and life without BTF.
+//! This kernel against what the sources and the plan take for granted: prototypes of the hooks, layouts of the records,
+//! what the verifier makes of every program - and life without BTF.
 //!
 //! On one kernel these say little; `cargo xtask e2e vm --all` runs them on each that is supported.
 
@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, VerifierLogLevel};
 use btfparse::{Readable, TypeInformation, TypeVariant};
+use e2e_protocol::VerifiedProgram;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use portchurn_tests::compare::logged;
 use portchurn_tests::hooks::{self, Kind, Program, Prototype, Version, canonical};
@@ -233,8 +234,8 @@ fn with_tracefs<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> any
 /// What the verifier says of a program: instructions processed, bytes of stack.
 fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // The log of a program that loads is not to be had from aya. So let the kernel verify it and then, having no file descriptor
-    // left to hand out, refuse it after all.
+    // The log of a program that loads is not to be had from aya. So let the kernel verify it and then, having no file
+    // descriptor left to hand out, refuse it after all.
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard)?;
     let refused = match program {
         Loaded::BtfTracePoint(program) => program.load(hook, btf),
@@ -280,7 +281,7 @@ fn whole_object(host: &Host, btf: &Btf) -> anyhow::Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// Printed as `VERIFIED PROGRAM INSTRUCTIONS STACK`, for docs/VERIFIER.md.
+/// Prints a [`VerifiedProgram`] line for each program, from which xtask writes docs/VERIFIER.md.
 #[test]
 fn every_program_passes_the_verifier() -> Result {
     /// The kernel's own limit is a million; a tenth of it leaves room for kernels that look at more paths.
@@ -295,7 +296,7 @@ fn every_program_passes_the_verifier() -> Result {
         let program = ebpf.program_mut(&declared.name).with_context(|| format!("{} in the object", declared.name))?;
         match verdict(program, &declared.hook, &btf) {
             Ok((instructions, stack)) => {
-                eprintln!("VERIFIED {} {instructions} {stack}", declared.name);
+                eprintln!("{}", VerifiedProgram { name: declared.name.clone(), instructions, stack });
                 if instructions > INSTRUCTIONS {
                     heavy.push(format!("{}: {instructions} instructions", declared.name));
                 }

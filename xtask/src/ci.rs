@@ -17,7 +17,7 @@ use crate::shell::{
 };
 use crate::{bench, e2e, layers, readme, vm};
 
-struct Step {
+struct CiStep {
     name: &'static str,
     /// The step that must have passed first.
     after: Option<&'static str>,
@@ -26,38 +26,38 @@ struct Step {
 
 const BUILD: &str = "build";
 
-const STEPS: [Step; 13] = [
-    Step { name: "format", after: None, work: format },
-    Step { name: "layers", after: None, work: layers::check_workspace },
-    Step { name: "clippy, host", after: None, work: clippy_host },
-    Step { name: "clippy, BPF target", after: None, work: clippy_bpf },
-    Step { name: "unit and property tests", after: None, work: unit_tests },
-    Step { name: "rustdoc", after: None, work: rustdoc },
-    Step { name: BUILD, after: None, work: || build_release().map(drop) },
-    Step { name: "fuzz", after: None, work: fuzz },
-    Step { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
-    Step { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
-    Step { name: "end to end on kernel 6.1 and on that of the day", after: Some(BUILD), work: vm::kernels_of_ci },
-    Step { name: "every bench, once", after: Some(BUILD), work: bench::check },
+const STEPS: [CiStep; 13] = [
+    CiStep { name: "format", after: None, work: format },
+    CiStep { name: "layers", after: None, work: layers::check_workspace },
+    CiStep { name: "clippy, host", after: None, work: clippy_host },
+    CiStep { name: "clippy, BPF target", after: None, work: clippy_bpf },
+    CiStep { name: "unit and property tests", after: None, work: unit_tests },
+    CiStep { name: "rustdoc", after: None, work: rustdoc },
+    CiStep { name: BUILD, after: None, work: || build_release().map(drop) },
+    CiStep { name: "fuzz", after: None, work: fuzz },
+    CiStep { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
+    CiStep { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
+    CiStep { name: "end to end on kernel 6.1 and on that of the day", after: Some(BUILD), work: vm::kernels_of_ci },
+    CiStep { name: "every bench, once", after: Some(BUILD), work: bench::check },
     // Last: it sees what the others left behind.
-    Step { name: "clean tree", after: None, work: clean_tree },
+    CiStep { name: "clean tree", after: None, work: clean_tree },
 ];
 
-enum Outcome {
+enum StepOutcome {
     Passed(Duration),
     Failed(Duration, String),
     NotRun(&'static str),
 }
 
 pub fn ci() -> Result<()> {
-    let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
+    let mut outcomes: Vec<(&str, StepOutcome)> = Vec::new();
     for step in &STEPS {
         say(&format!("---- {} ----", step.name));
         let outcome = match step.after.filter(|after| !passed(&outcomes, after)) {
-            Some(after) => Outcome::NotRun(after),
+            Some(after) => StepOutcome::NotRun(after),
             None => measured(step.work),
         };
-        if let Outcome::Failed(_, why) = &outcome {
+        if let StepOutcome::Failed(_, why) = &outcome {
             say(&format!("{}: {why}", step.name));
         }
         outcomes.push((step.name, outcome));
@@ -65,28 +65,28 @@ pub fn ci() -> Result<()> {
     summary(&outcomes)
 }
 
-fn passed(outcomes: &[(&str, Outcome)], name: &str) -> bool {
-    outcomes.iter().any(|(other, outcome)| *other == name && matches!(outcome, Outcome::Passed(_)))
+fn passed(outcomes: &[(&str, StepOutcome)], name: &str) -> bool {
+    outcomes.iter().any(|(other, outcome)| *other == name && matches!(outcome, StepOutcome::Passed(_)))
 }
 
-fn measured(work: fn() -> Result<()>) -> Outcome {
+fn measured(work: fn() -> Result<()>) -> StepOutcome {
     let start = Instant::now();
     match work() {
-        Ok(()) => Outcome::Passed(start.elapsed()),
-        Err(error) => Outcome::Failed(start.elapsed(), format!("{error:#}")),
+        Ok(()) => StepOutcome::Passed(start.elapsed()),
+        Err(error) => StepOutcome::Failed(start.elapsed(), format!("{error:#}")),
     }
 }
 
-fn summary(outcomes: &[(&str, Outcome)]) -> Result<()> {
+fn summary(outcomes: &[(&str, StepOutcome)]) -> Result<()> {
     println!();
     for (name, outcome) in outcomes {
         match outcome {
-            Outcome::Passed(took) => println!("passed   {:>7.1} s  {name}", took.as_secs_f64()),
-            Outcome::Failed(took, why) => println!("FAILED   {:>7.1} s  {name}: {why}", took.as_secs_f64()),
-            Outcome::NotRun(after) => println!("NOT RUN            {name}: needs the step {after}"),
+            StepOutcome::Passed(took) => println!("passed   {:>7.1} s  {name}", took.as_secs_f64()),
+            StepOutcome::Failed(took, why) => println!("FAILED   {:>7.1} s  {name}: {why}", took.as_secs_f64()),
+            StepOutcome::NotRun(after) => println!("NOT RUN            {name}: needs the step {after}"),
         }
     }
-    let passed = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Passed(_))).count();
+    let passed = outcomes.iter().filter(|(_, outcome)| matches!(outcome, StepOutcome::Passed(_))).count();
     let failed = outcomes.len() - passed;
     println!("{passed} passed, {failed} failed");
     if failed > 0 {
@@ -144,9 +144,9 @@ pub fn fuzz() -> Result<()> {
     const MEGABYTES: u32 = 2048;
     // Kept beside the other builds: what the sanitizer builds fits none of them.
     let built = target_dir().join("fuzz");
-    let fuzz = |errand: &str| {
+    let fuzz = |command_name: &str| {
         let mut command = nightly("cargo");
-        command.args(["fuzz", errand, "--target-dir"]).arg(&built);
+        command.args(["fuzz", command_name, "--target-dir"]).arg(&built);
         command
     };
     // One build for all; the runs below find everything made.

@@ -1,5 +1,5 @@
-//! The errands of this repository, as `cargo xtask <errand>`: one place that knows how portchurn is built, tested and checked,
-//! for people and for CI alike.
+//! The development tasks of this repository, as `cargo xtask <task>`: how portchurn is built, tested and checked, for
+//! people and for CI alike.
 //!
 //! Not for: anything that users of portchurn need at run time.
 #![expect(clippy::print_stdout, reason = "a command-line tool: its results go to stdout, its progress to stderr")]
@@ -7,11 +7,13 @@
 mod bench;
 mod ci;
 mod e2e;
+mod kernel_results;
 mod layers;
 mod readme;
 mod screenshots;
 mod setup;
 mod shell;
+mod suites;
 mod vm;
 
 use std::process::ExitCode;
@@ -22,14 +24,14 @@ use clap::{Parser, Subcommand};
 use crate::setup::Needs;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "portchurn's own errands")]
+#[command(name = "cargo xtask", about = "portchurn's development tasks")]
 struct Cli {
     #[command(subcommand)]
-    errand: Errand,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Errand {
+enum Task {
     /// Install what is missing to build and test: nightly with rust-src, bpf-linker, Debian packages.
     Setup,
     /// Build a release and let it make, watch and explain an incident in network namespaces of its own.
@@ -43,7 +45,7 @@ enum Errand {
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(e2e::Options),
     /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
-    Bench(bench::Options),
+    Bench(bench::BenchOptions),
     /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
     Screenshots,
     /// Check that modules only use the modules that the design lets them use.
@@ -61,25 +63,25 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    match &cli.errand {
-        Errand::Setup => setup::setup(Needs::Everything),
-        Errand::Demo => demo(),
-        Errand::Test => test(),
-        Errand::Ci => ci::ci(),
-        Errand::Fuzz => {
+    match &cli.task {
+        Task::Setup => setup::setup(Needs::Everything),
+        Task::Demo => demo(),
+        Task::Test => test(),
+        Task::Ci => ci::ci(),
+        Task::Fuzz => {
             setup::setup(Needs::Everything)?;
             ci::fuzz()
         }
-        Errand::E2e(options) => {
+        Task::E2e(options) => {
             setup::setup(Needs::Everything)?;
             e2e::e2e(options)
         }
-        Errand::Bench(options) => bench::bench(options),
-        Errand::Screenshots => {
+        Task::Bench(options) => bench::bench(options),
+        Task::Screenshots => {
             setup::setup(Needs::Everything)?;
             screenshots::screenshots()
         }
-        Errand::Layers => layers::check_workspace(),
+        Task::Layers => layers::check_workspace(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! The commands of README.md, checked, so that what people copy out of it works.
 //!
-//! In each fenced block marked `console`, lines that start with `$ ` are commands. `cargo xtask ...` must parse as our own command line;
-//! `portchurn ...` must be a subcommand whose `--help` knows each flag used. Other commands are the reader's business.
+//! In each fenced block marked `console`, lines that start with `$ ` are commands. `cargo xtask ...` must parse as our
+//! own command line; `portchurn ...` must be a subcommand whose `--help` knows each flag used. Other commands are the
+//! reader's business.
 //!
-//! A block marked `console run` is also executed, as root, in an empty directory, with the release build first on the PATH, at most
-//! [`TIME_LIMIT`] seconds per command. A command must succeed, or end with the code in its trailing comment (`# exit 4`). The lines
-//! below it are what it prints, compared by shape: each must occur in the output, in this order; numbers (also times, addresses and
-//! their time units) count as equal, as do runs of blanks; a line that ends in `...` needs only its beginning. Lines that the
-//! README leaves out are no difference.
+//! A block marked `console run` is also executed, as root, in an empty directory, with the release build first on the
+//! PATH, at most [`TIME_LIMIT`] seconds per command. A command must succeed, or end with the code in its trailing
+//! comment (`# exit 4`). The lines below it are what it prints, compared by shape: each must occur in the output, in
+//! this order; numbers (also times, addresses and their time units) count as equal, as do runs of blanks; a line that
+//! ends in `...` needs only its beginning. Lines that the README leaves out are no difference.
 
 use std::fs;
 use std::path::Path;
@@ -25,14 +26,14 @@ const TIME_LIMIT: &str = "120";
 const END_OF_ARGUMENTS: [&str; 9] = ["|", ">", ">>", "2>", "2>&1", "<", "&&", "||", ";"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Block {
+struct ConsoleBlock {
     run: bool,
-    commands: Vec<Shown>,
+    commands: Vec<DocumentedCommand>,
 }
 
 /// A command and what the README says that it prints.
 #[derive(Debug, PartialEq, Eq)]
-struct Shown {
+struct DocumentedCommand {
     line: usize,
     command: String,
     output: Vec<String>,
@@ -57,8 +58,8 @@ pub fn check(portchurn: &Path) -> Result<()> {
     Ok(())
 }
 
-fn blocks(text: &str) -> Result<Vec<Block>> {
-    let mut blocks: Vec<Block> = Vec::new();
+fn blocks(text: &str) -> Result<Vec<ConsoleBlock>> {
+    let mut blocks: Vec<ConsoleBlock> = Vec::new();
     let mut inside: Option<(usize, bool)> = None;
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
@@ -66,7 +67,7 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
             let words: Vec<&str> = info.split_whitespace().collect();
             let console = words.first() == Some(&"console");
             if inside.is_none() && console {
-                blocks.push(Block { run: words.contains(&"run"), commands: Vec::new() });
+                blocks.push(ConsoleBlock { run: words.contains(&"run"), commands: Vec::new() });
             }
             inside = if inside.is_some() { None } else { Some((index + 1, console)) };
             continue;
@@ -78,7 +79,7 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
                 let next = lines.next().map(|(_, next)| next.trim()).unwrap_or_default();
                 command = format!("{} {next}", begun.trim_end());
             }
-            block.commands.push(Shown { line: index + 1, command, output: Vec::new() });
+            block.commands.push(DocumentedCommand { line: index + 1, command, output: Vec::new() });
         } else if let Some(shown) = block.commands.last_mut() {
             shown.output.push(line.to_owned());
         }
@@ -126,7 +127,7 @@ fn knows(help: &str, flag: &str) -> bool {
     help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).any(|word| word == name)
 }
 
-fn run_block(number: usize, block: &Block, portchurn: &Path) -> Result<()> {
+fn run_block(number: usize, block: &ConsoleBlock, portchurn: &Path) -> Result<()> {
     let directory = target_dir().join(format!("readme-{number}"));
     fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
     let release = portchurn.parent().context("the release directory")?;
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn errands_must_exist() {
+    fn tasks_must_exist() {
         let exists = |line| exists(line, Path::new("/nonexistent/portchurn"));
         assert!(exists("cargo xtask e2e local counts --no-skip").is_ok());
         assert!(exists("CI=true cargo xtask ci").is_ok());

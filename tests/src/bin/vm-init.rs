@@ -1,49 +1,30 @@
-//! The first process of the virtual machines that `cargo xtask e2e vm` boots: mounts what a Linux system has mounted, loads
-//! modules, runs the steps of `/plan.json` one after the other, and switches the machine off.
+//! The first process of the virtual machines that `cargo xtask e2e vm` boots: it mounts the file systems of a Linux
+//! system, loads kernel modules, runs the steps of the [`MachinePlan`] one after the other, and switches the machine
+//! off.
 //!
-//! It exists so that the machine needs no distribution: everything in it is the kernel, this file and what is under test. The
-//! kernel has the first serial port to itself; what programs print goes to the second one, between lines that start with
-//! [`MARK`], so that no kernel message can tear a line apart. Whether a step's outcome is good is not decided here.
+//! With it the machine needs no distribution: it holds the kernel, this program and the programs under test. Only the
+//! kernel writes to the first serial port. The output of the programs goes to the second one, between the
+//! [`MachineLine`]s of this process, so that no kernel message splits a line. xtask decides whether the outcome of a
+//! step is good.
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use e2e_protocol::{MACHINE_PLAN_PATH, MachineLine, MachinePlan, MachineStep};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, getpid, sethostname, sync};
-use serde::Deserialize;
 
-/// Begins every line that is not a step's own.
-const MARK: &str = "@vm";
+/// The second serial port, which xtask reads.
 const PORT: &str = "/dev/ttyS1";
-
-#[derive(Deserialize)]
-struct Plan {
-    /// Module files in the order in which they depend on one another.
-    modules: Vec<PathBuf>,
-    steps: Vec<Step>,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    name: String,
-    program: PathBuf,
-    arguments: Vec<String>,
-    directory: PathBuf,
-    environment: BTreeMap<String, String>,
-    limit_seconds: u64,
-}
 
 const MOUNTS: [(&str, &str, &str); 7] = [
     ("devtmpfs", "/dev", "mode=0755"),
@@ -58,19 +39,19 @@ const MOUNTS: [(&str, &str, &str); 7] = [
 fn main() {
     if getpid() == Pid::from_raw(1) {
         if let Err(error) = first_process() {
-            // Nobody to return to; the kernel's console is where its own last words go, too.
-            let _ = fs::write("/dev/console", format!("{MARK} error {error:#}\n"));
+            // There is no caller to report to; the kernel's console ends up in the log of the run.
+            let _ = fs::write("/dev/console", format!("{}\n", MachineLine::Error(&format!("{error:#}"))));
         }
         sync();
         let _ = reboot(RebootMode::RB_POWER_OFF);
         return;
     }
     if let Err(error) = run() {
-        say("error", &format!("{error:#}"));
+        say(MachineLine::Error(&format!("{error:#}")));
     }
 }
 
-/// Adopts and buries orphans, which is what a first process is for, until the one that does the work has ended.
+/// Starts the worker and reaps orphans, as a first process must, until the worker has ended.
 fn first_process() -> Result<()> {
     for (kind, place, options) in MOUNTS {
         fs::create_dir_all(place).with_context(|| format!("creating {place}"))?;
@@ -96,25 +77,29 @@ fn first_process() -> Result<()> {
 
 fn run() -> Result<()> {
     sethostname("vm").context("the host name")?;
-    let plan = fs::read("/plan.json").context("reading /plan.json")?;
-    let plan: Plan = serde_json::from_slice(&plan).context("/plan.json")?;
+    let plan = fs::read(MACHINE_PLAN_PATH).with_context(|| format!("reading {MACHINE_PLAN_PATH}"))?;
+    let plan: MachinePlan = serde_json::from_slice(&plan).context(MACHINE_PLAN_PATH)?;
     for module in &plan.modules {
         let file = File::open(module).with_context(|| format!("opening {}", module.display()))?;
         finit_module(&file, c"", ModuleInitFlags::empty()).with_context(|| format!("loading {}", module.display()))?;
     }
-    say("up", &uptime());
+    say(MachineLine::Up(&uptime()));
     for step in &plan.steps {
-        say("begin", &step.name);
+        say(MachineLine::Begin(&step.name));
         let begun = Instant::now();
         let outcome = run_step(step).unwrap_or_else(|error| format!("{error:#}"));
-        say("end", &format!("{:.1} {} {outcome}", begun.elapsed().as_secs_f64(), step.name));
+        let seconds = format!("{:.1}", begun.elapsed().as_secs_f64());
+        say(MachineLine::End { step: &step.name, seconds: &seconds, outcome: &outcome });
     }
-    say("done", &uptime());
+    say(MachineLine::Done(&uptime()));
     Ok(())
 }
 
-/// `ok`, or how it went wrong.
-fn run_step(step: &Step) -> Result<String> {
+/// Runs one step; returns `ok`, or how the program failed.
+///
+/// # Errors
+/// The program cannot be started, or is killed because it takes longer than the step allows.
+fn run_step(step: &MachineStep) -> Result<String> {
     let mut child = Command::new(&step.program)
         .args(&step.arguments)
         .current_dir(&step.directory)
@@ -147,8 +132,8 @@ fn uptime() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// In one write, on a line of its own.
-fn say(what: &str, value: &dyn Display) {
-    // Without the port there is nobody to tell.
-    let _ = std::io::stdout().write_all(format!("{MARK} {what} {value}\n").as_bytes());
+/// Writes a line with one system call, so that no program's output gets into it.
+fn say(line: MachineLine<'_>) {
+    // Without the port there is nowhere to report the failure.
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::What;
+use super::Bench;
 use super::figures::Figures;
 use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, say, target_dir};
 
@@ -30,7 +30,7 @@ pub struct Collector {
 impl Collector {
     pub fn build(check: bool) -> Result<Self> {
         let portchurn = build_release()?;
-        // Where no time is judged, none is spent on optimising.
+        // A check judges no time, so it needs no optimised build.
         let (release, profile): (&[&str], _) = if check { (&[], "debug") } else { (&["--release"], "release") };
         run(cargo().arg("build").args(release).args([
             "-p",
@@ -52,19 +52,19 @@ impl Collector {
         })
     }
 
-    /// What takes long and says the same each time is left to the `first` of several runs.
-    pub fn collect(&self, what: What, first: bool, figures: &mut Figures) -> Result<()> {
+    /// Runs a bench and adds its figures. Only the `first` of several runs measures what takes long and hardly varies.
+    pub fn collect(&self, what: Bench, first: bool, figures: &mut Figures) -> Result<()> {
         match what {
-            What::Ingest => self.criterion(figures),
-            What::Memory | What::Reconcile | What::View => self.bench(what.name(), figures),
-            What::Kernel => self.meter(&["kernel", "--null-tracer", &self.null_tracer.to_string_lossy()], figures),
-            What::Record | What::Replay => {
+            Bench::Ingest => self.criterion(figures),
+            Bench::Memory | Bench::Reconcile | Bench::View => self.bench(what.name(), figures),
+            Bench::Kernel => self.meter(&["kernel", "--null-tracer", &self.null_tracer.to_string_lossy()], figures),
+            Bench::Record | Bench::Replay => {
                 let generator = self.generator.to_string_lossy();
                 let all = ["record", "--generator", &*generator, "--large"];
                 self.meter(if first { &all } else { &all[..3] }, figures)
             }
-            What::Host | What::Startup | What::Scale => self.meter(&[what.name()], figures),
-            What::All => What::EACH.iter().try_for_each(|each| self.collect(*each, first, figures)),
+            Bench::Host | Bench::Startup | Bench::Scale => self.meter(&[what.name()], figures),
+            Bench::All => Bench::EACH.iter().try_for_each(|each| self.collect(*each, first, figures)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the measuring programs printed: keys and samples.
+//! The figures that the measuring programs printed: keys and samples.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// One line of a measuring program.
 #[derive(Deserialize)]
-struct Line {
+struct FigureLine {
     key: String,
     samples: Vec<f64>,
 }
@@ -16,9 +16,9 @@ struct Line {
 pub struct Figures(BTreeMap<String, Vec<Vec<f64>>>);
 
 impl Figures {
-    /// Takes a line if it is one.
+    /// Adds the figure of a line; ignores lines of other forms.
     pub fn read(&mut self, line: &str) {
-        if let Ok(Line { key, samples }) = serde_json::from_str(line) {
+        if let Ok(FigureLine { key, samples }) = serde_json::from_str(line) {
             self.add(key, samples);
         }
     }
@@ -45,7 +45,7 @@ impl Figures {
     }
 }
 
-/// The middle one; of an even number the mean of the two in the middle.
+/// The median: of an even number of samples the mean of the two in the middle.
 pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

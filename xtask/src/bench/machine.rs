@@ -1,4 +1,4 @@
-//! On what, when, and how quiet it was.
+//! The machine that the benches ran on, when they ran, and how idle it was.
 
 use std::fs;
 use std::thread::sleep;
@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use crate::shell::{answer, command};
 
-/// How long the machine is watched before the first bench.
+/// How long the load of the machine is measured before the first bench.
 const WATCHED: Duration = Duration::from_secs(3);
-/// More than this and the figures are marked.
+/// Load of other programs above which the table says that the machine was not idle.
 const QUIET_PERCENT: f64 = 3.0;
 
-pub struct Machine {
+pub struct MachineInfo {
     lines: Vec<(&'static str, String)>,
     busy_percent: f64,
 }
 
-impl Machine {
-    pub fn look() -> Self {
+impl MachineInfo {
+    pub fn read() -> Self {
         let busy_percent = busy();
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -57,7 +57,7 @@ impl Machine {
     }
 }
 
-/// Percent of all CPUs' time that somebody used while we slept.
+/// Percent of all CPUs' time that other programs used while this one slept.
 fn busy() -> f64 {
     let before = times();
     sleep(WATCHED);
@@ -66,7 +66,7 @@ fn busy() -> f64 {
     if all > 0.0 { (1.0 - idle / all) * 100.0 } else { 0.0 }
 }
 
-/// All and idle ticks since boot.
+/// Ticks since boot: all of them, and the idle ones.
 fn times() -> (f64, f64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks: Vec<f64> = text

@@ -1,9 +1,9 @@
-//! `cargo xtask bench`: what portchurn costs, what it loses, how it scales, measured side by side in one run.
+//! `cargo xtask bench`: measures in one run what portchurn costs, what it loses and how it scales.
 //!
-//! Everything is built, then the measuring programs run one after the other (`meter` of tests/ as root, the benches of tracer/), each printing
-//! figures; `rows` says which figures, or ratios of figures, make a row of the table and what its goal is. `all` writes bench/RESULTS.md and
-//! the picture; a single bench prints its rows. `--check` runs everything once and short, in CI: no time is judged, but every row must have
-//! a figure.
+//! The measuring programs run one after the other (`meter` of tests/ as root, the benches of tracer-core/ and tracer/)
+//! and print figures. `rows` computes the rows of the table from them and knows their goals. `all` writes
+//! bench/RESULTS.md and the picture; a single bench prints its rows. `--check` runs everything once and briefly, in CI:
+//! it judges no time, but every row must have a figure.
 
 mod collect;
 mod figures;
@@ -21,40 +21,40 @@ use crate::setup::{self, Needs};
 use crate::shell::{root, say};
 use collect::Collector;
 use figures::Figures;
-use rows::{ROWS, Row};
+use rows::{BenchRow, ROWS};
 
 #[derive(Args)]
-pub struct Options {
-    #[arg(value_enum, default_value_t = What::All)]
-    what: What,
-    /// Once and short: that everything runs, not what it measures.
+pub struct BenchOptions {
+    #[arg(value_enum, default_value_t = Bench::All)]
+    what: Bench,
+    /// Run everything once and briefly, to see that it runs; the figures mean nothing.
     #[arg(long)]
     check: bool,
-    /// The whole of it so many times; the table tells each.
+    /// Number of whole runs; the table shows each.
     #[arg(long, default_value_t = 1)]
     runs: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum What {
+pub enum Bench {
     Kernel,
-    /// Timers and system calls of those who make no connections.
+    /// What programs without connections pay: timers and system calls.
     Host,
     Ingest,
     /// Recording, and reading it again.
     Record,
-    /// The same figures.
+    /// The same as `record`.
     Replay,
     Memory,
     Startup,
     Reconcile,
-    /// Drawing, and answering keys.
+    /// Drawing and answering keys.
     View,
     Scale,
     All,
 }
 
-impl What {
+impl Bench {
     /// In the order of the table.
     const EACH: [Self; 9] = [
         Self::Ingest,
@@ -84,21 +84,21 @@ impl What {
     }
 }
 
-pub fn bench(options: &Options) -> Result<()> {
+pub fn bench(options: &BenchOptions) -> Result<()> {
     setup::setup(Needs::Everything)?;
     run(options)
 }
 
-/// Everything once and short.
+/// Runs everything once and briefly.
 pub fn check() -> Result<()> {
-    run(&Options { what: What::All, check: true, runs: 1 })
+    run(&BenchOptions { what: Bench::All, check: true, runs: 1 })
 }
 
-fn run(options: &Options) -> Result<()> {
-    let wanted: Vec<What> = if options.what == What::All { What::EACH.to_vec() } else { vec![options.what] };
+fn run(options: &BenchOptions) -> Result<()> {
+    let wanted: Vec<Bench> = if options.what == Bench::All { Bench::EACH.to_vec() } else { vec![options.what] };
     let rows: Vec<_> = ROWS.iter().filter(|row| wanted.iter().any(|what| row.key().starts_with(what.name()))).collect();
     let collector = Collector::build(options.check)?;
-    let machine = machine::Machine::look();
+    let machine = machine::MachineInfo::read();
     let mut runs = Vec::new();
     let mut text = String::new();
     for number in 1..=options.runs.max(1) {
@@ -108,12 +108,12 @@ fn run(options: &Options) -> Result<()> {
             collector.collect(what, number == 1, &mut figures)?;
         }
         runs.push(figures);
-        let samples = |row: &Row| runs.iter().any(|run| row.samples(run).is_some());
+        let samples = |row: &BenchRow| runs.iter().any(|run| row.samples(run).is_some());
         let missing: Vec<&str> = rows.iter().filter(|row| !samples(row)).map(|row| row.key()).collect();
         ensure!(missing.is_empty(), "no figure for: {}", missing.join(", "));
         text = table::render(&machine, &rows, &runs);
-        if options.what == What::All && !options.check {
-            // After each run: the next takes a quarter of an hour.
+        if options.what == Bench::All && !options.check {
+            // After each run, because the next one takes a quarter of an hour.
             write(&text, &runs)?;
         }
     }

@@ -1,11 +1,11 @@
-//! The table: what, how much, how sure, which goal, and what stands in the way of a missed one.
+//! Writes the table: what is measured, the figure, its spread, its goal, and why a goal is missed.
 
 use super::figures::{Figures, median};
-use super::machine::Machine;
+use super::machine::MachineInfo;
 use super::picture;
-use super::rows::{Goal, Row};
+use super::rows::{BenchRow, Goal};
 
-pub fn render(machine: &Machine, rows: &[&Row], runs: &[Figures]) -> String {
+pub fn render(machine: &MachineInfo, rows: &[&BenchRow], runs: &[Figures]) -> String {
     let mut text = String::from(
         "# What portchurn costs, what it loses, how it scales\n\n\
          Written by `cargo xtask bench`. A ratio compares two things of the same round, with rounds interleaved; a figure is the median of all rounds, \
@@ -24,7 +24,7 @@ pub fn render(machine: &Machine, rows: &[&Row], runs: &[Figures]) -> String {
     text + &growth(runs)
 }
 
-fn line(row: &Row, runs: &[Figures]) -> String {
+fn line(row: &BenchRow, runs: &[Figures]) -> String {
     let each: Vec<Vec<f64>> = runs.iter().filter_map(|run| row.samples(run)).collect();
     let all = each.concat();
     let figure = median(&each.iter().map(|samples| median(samples)).collect::<Vec<_>>());
@@ -64,7 +64,7 @@ impl Goal {
     }
 }
 
-/// Three significant digits, no exponents.
+/// A number with three significant digits and no exponent.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {

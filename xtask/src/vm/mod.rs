@@ -1,16 +1,14 @@
 //! `cargo xtask e2e vm`: the end-to-end tests on stock Debian kernels in virtual machines.
 //!
-//! Which kernels portchurn works on, and with which hooks, is a promise; this is what keeps it. Each machine is a stock kernel with
-//! an archive in memory that holds the statically linked programs under test, booted by QEMU in software emulation.
+//! The README promises kernels and hooks; these tests prove the promise. Each machine is a stock kernel with an archive
+//! in memory that holds the statically linked programs under test. QEMU boots it in software emulation.
 
 mod initramfs;
 mod kernels;
-pub mod ledger;
 mod qemu;
 mod scenarios;
 mod table;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,18 +16,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use serde::Serialize;
+use e2e_protocol::{MACHINE_PLAN_PATH, MachineLine, MachinePlan, MachineStep};
 
-use crate::e2e::{Suite, Tally, build_suites, verdict};
+use crate::kernel_results::{self, KernelResult, KernelResults};
 use crate::shell::{build_static, root, say, static_cargo};
+use crate::suites::{Suite, Tally, build_suites, verdict};
 use initramfs::Archive;
 use kernels::{Kernel, Series};
-use ledger::{Entry, Ledger};
-use qemu::Line;
-use table::Diagnosis;
+use table::DoctorReport;
 
 #[derive(Args, Default)]
-pub struct Machines {
+pub struct MachineOptions {
     /// Stock kernels to boot, as many at a time as there are CPUs.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "6.1")]
     kernel: Vec<Series>,
@@ -41,39 +38,22 @@ pub struct Machines {
     update: bool,
 }
 
-/// A whole machine, from power-on to power-off: a few minutes where it has two CPUs to itself.
+/// Limit of a whole machine from power-on to power-off, which takes a few minutes on an idle host.
 const MACHINE_LIMIT: Duration = Duration::from_secs(1200);
-/// One suite in it.
+/// Limit of one suite in a machine.
 const STEP_LIMIT_SECONDS: u64 = 600;
-/// Programs of Debian that the scenarios call.
+/// Debian's programs that the scenarios call.
 const TOOLS: [&str; 14] = [
     "ip", "ss", "tc", "nsenter", "unshare", "setpriv", "ethtool", "curl", "sh", "env", "mount", "sleep", "head", "true",
 ];
-/// What the tests read from the source tree.
+/// Files that the tests read from the source tree.
 const SOURCES: [&str; 3] = ["tests/Cargo.toml", "tracer-core/schema/report.schema.json", "tracer-ebpf/src/probes"];
 const DOCTOR: &str = "doctor";
-/// In the ledger: the machine that writes it.
+/// Name of this machine's kernel in the results.
 const OWN: &str = "own";
 const PORTCHURN: &str = "/usr/bin/portchurn";
 
-/// What the machine is to do, for `tests/src/bin/vm-init.rs`.
-#[derive(Serialize)]
-struct Plan {
-    modules: Vec<PathBuf>,
-    steps: Vec<Step>,
-}
-
-#[derive(Serialize)]
-struct Step {
-    name: String,
-    program: PathBuf,
-    arguments: Vec<String>,
-    directory: PathBuf,
-    environment: BTreeMap<String, String>,
-    limit_seconds: u64,
-}
-
-/// Everything that goes into a machine.
+/// The programs under test, built for a machine.
 struct Programs {
     portchurn: PathBuf,
     suites: Vec<Suite>,
@@ -81,15 +61,15 @@ struct Programs {
     init: PathBuf,
 }
 
-/// Boots what is asked for; with `record` or `--all` what ran without a filter is written down.
-pub fn vm(options: &Machines, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
+/// Boots the kernels that `options` name. With `record` or `--all` a run without a filter is written to the results.
+pub fn vm(options: &MachineOptions, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let series = if options.all { Series::ALL.to_vec() } else { options.kernel.clone() };
     let record = (record || options.all) && filter.is_none();
     machines(&series, options.update, filter, strict, record)
 }
 
-/// What every CI run boots: the default kernel, and another one every day, so that each comes up twice a week without costing every
-/// run its minutes.
+/// Boots the kernels of a CI run: the default one and one of the others, by the day, so that each of them runs twice a
+/// week and a run takes the minutes of two.
 pub fn kernels_of_ci() -> Result<()> {
     let others: Vec<Series> = Series::ALL.into_iter().filter(|series| *series != Series::default()).collect();
     let days = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400;
@@ -97,20 +77,20 @@ pub fn kernels_of_ci() -> Result<()> {
     machines(&[Series::default(), others[today]], false, None, true, false)
 }
 
-/// As many machines at a time as there are CPUs: each has one.
+/// Boots as many machines at a time as this host has CPUs, because each machine has one CPU.
 fn machines(series: &[Series], update: bool, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let programs = build()?;
-    // One after the other: they share apt's lists.
+    // One after the other, because they share apt's lists.
     let kernels: Vec<_> = series.iter().map(|&one| (one, kernels::kernel(one, update))).collect();
     let waiting = Mutex::new(kernels.into_iter());
-    let ledger = Mutex::new(ledger::read()?);
+    let results = Mutex::new(kernel_results::read()?);
     let failed = Mutex::new(Vec::new());
     let work = || {
         while let Some((one, kernel)) = { locked(&waiting).next() } {
             let begun = Instant::now();
             let outcome = kernel
                 .and_then(|kernel| machine(&kernel, &programs, filter, record))
-                .and_then(|seen| judge(&seen, one, &mut locked(&ledger), filter, strict, record));
+                .and_then(|seen| judge(&seen, one, &mut locked(&results), filter, strict, record));
             let seconds = begun.elapsed().as_secs_f64();
             match outcome {
                 Ok(()) => say(&format!("vm {}: passed in {seconds:.0} s", one.name())),
@@ -131,31 +111,31 @@ fn machines(series: &[Series], update: bool, filter: Option<&str>, strict: bool,
     Ok(())
 }
 
-/// A thread that panicked has left nothing half done: what is shared here is replaced as a whole.
+/// Locks also what a panicked thread has locked: shared values are replaced as a whole, so none is half changed.
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether what a machine showed is what it should, and on record the new truth.
+/// Fails unless a machine's results are as expected. With `record` they become the recorded results.
 fn judge(
-    seen: &Seen,
+    seen: &MachineResult,
     one: Series,
-    ledger: &mut Ledger,
+    results: &mut KernelResults,
     filter: Option<&str>,
     strict: bool,
     record: bool,
 ) -> Result<()> {
-    let regressions = seen.check(one, ledger, filter, strict)?;
+    let regressions = seen.check(one, results, filter, strict)?;
     if !record {
         ensure!(regressions.is_empty(), "{}", regressions.join("; "));
         return Ok(());
     }
-    // The new numbers replace the old ones, and whoever reviews the change sees both.
+    // The new numbers replace the old ones; the review of that change shows both.
     for line in &regressions {
         say(&format!("vm {}: {line}", one.name()));
     }
-    ledger::enter(ledger, one.name(), seen.entry()?);
-    ledger::write(ledger)
+    kernel_results::enter(results, one.name(), seen.result()?);
+    kernel_results::write(results)
 }
 
 fn build() -> Result<Programs> {
@@ -171,13 +151,14 @@ fn build() -> Result<Programs> {
     Ok(Programs { portchurn, suites, churn, init })
 }
 
-fn machine(kernel: &Kernel, programs: &Programs, filter: Option<&str>, record: bool) -> Result<Seen> {
+fn machine(kernel: &Kernel, programs: &Programs, filter: Option<&str>, record: bool) -> Result<MachineResult> {
     let series = kernel.series;
     let directory = kernels::directory(series);
     let initramfs = directory.join("initramfs");
     archive(kernel, programs, filter, record, &initramfs)?;
     let power_on = Instant::now();
-    let mut seen = Seen { kernel: format!("{} ({})", kernel.version, series.release()), ..Seen::default() };
+    let mut seen =
+        MachineResult { kernel: format!("{} ({})", kernel.version, series.release()), ..MachineResult::default() };
     let ended = qemu::boot(kernel, &initramfs, &directory.join("console.log"), MACHINE_LIMIT, |line| {
         seen.read(series.name(), line, power_on);
     });
@@ -212,21 +193,21 @@ fn archive(kernel: &Kernel, programs: &Programs, filter: Option<&str>, thorough:
     for tool in TOOLS {
         archive.tool(tool)?;
     }
-    // Where the tests look for it: in the source tree, whose place they were compiled with.
+    // Under the path of the source tree, which is compiled into the tests.
     for source in SOURCES {
         let path = root().join(source);
         archive.tree(&path)?;
     }
     archive.text("/etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
     archive.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")?;
-    let plan = serde_json::to_string(&Plan { modules, steps }).context("writing the plan")?;
-    archive.text("/plan.json", &plan)?;
+    let plan = serde_json::to_string(&MachinePlan { modules, steps }).context("writing the plan")?;
+    archive.text(MACHINE_PLAN_PATH, &plan)?;
     archive.finish()
 }
 
-fn step(name: &str, program: &str, arguments: &[&str]) -> Step {
+fn step(name: &str, program: &str, arguments: &[&str]) -> MachineStep {
     let variables = [("PATH", "/usr/bin:/usr/sbin:/bin:/sbin"), ("HOME", "/root"), ("PORTCHURN_BIN", PORTCHURN)];
-    Step {
+    MachineStep {
         name: name.into(),
         program: program.into(),
         arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -236,9 +217,9 @@ fn step(name: &str, program: &str, arguments: &[&str]) -> Step {
     }
 }
 
-/// What came out of the machine.
+/// What a machine printed, read line by line.
 #[derive(Default)]
-struct Seen {
+struct MachineResult {
     kernel: String,
     step: String,
     tally: Tally,
@@ -247,70 +228,79 @@ struct Seen {
     doctor: String,
 }
 
-impl Seen {
-    fn read(&mut self, name: &str, line: Line<'_>, power_on: Instant) {
+impl MachineResult {
+    fn read(&mut self, name: &str, line: MachineLine<'_>, power_on: Instant) {
         match line {
-            Line::Up(uptime) => say(&format!(
+            MachineLine::Up(uptime) => say(&format!(
                 "vm {name}: first process at work {:.1} s after power-on ({uptime} s by its own clock)",
                 power_on.elapsed().as_secs_f64()
             )),
-            Line::Begin(step) => step.clone_into(&mut self.step),
-            Line::End { step, seconds, outcome } => {
+            MachineLine::Begin(step) => step.clone_into(&mut self.step),
+            MachineLine::End { step, seconds, outcome } => {
                 say(&format!("vm {name}: {step}: {outcome} in {seconds} s"));
-                // Doctor's exit code tells of losses, which the table judges.
+                // Doctor's exit code says whether something is lost, which vm/table.rs judges.
                 if outcome != "ok" && step != DOCTOR {
                     self.broken.push(step.to_owned());
                 }
             }
-            Line::Done => say(&format!("vm {name}: done {:.1} s after power-on", power_on.elapsed().as_secs_f64())),
-            Line::Error(error) => self.broken.push(error.to_owned()),
-            Line::Own(line) if self.step == DOCTOR => {
+            MachineLine::Done(_) => {
+                say(&format!("vm {name}: done {:.1} s after power-on", power_on.elapsed().as_secs_f64()))
+            }
+            MachineLine::Error(error) => self.broken.push(error.to_owned()),
+            MachineLine::Output(line) if self.step == DOCTOR => {
                 self.doctor.push_str(line);
                 self.doctor.push('\n');
             }
-            Line::Own(line) => {
+            MachineLine::Output(line) => {
                 println!("{name} | {line}");
                 self.tally.read(line, &self.step);
             }
         }
     }
 
-    fn diagnosis(&self) -> Result<Diagnosis> {
+    fn doctor_report(&self) -> Result<DoctorReport> {
         serde_json::from_str(&self.doctor).with_context(|| format!("doctor printed: {}", self.doctor))
     }
 
-    /// Fails unless hooks, losses and scenarios are as they must be. What got more expensive is the caller's to judge.
-    fn check(&self, series: Series, ledger: &Ledger, filter: Option<&str>, strict: bool) -> Result<Vec<String>> {
-        let differences = table::differences(series, &self.diagnosis()?);
+    /// Fails unless hooks, degradations and scenarios are as they must be. Returns the programs that got more
+    /// expensive.
+    fn check(
+        &self,
+        series: Series,
+        results: &KernelResults,
+        filter: Option<&str>,
+        strict: bool,
+    ) -> Result<Vec<String>> {
+        let differences = table::differences(series, &self.doctor_report()?);
         ensure!(differences.is_empty(), "not as xtask/src/vm/table.rs has it: {}", differences.join("; "));
         verdict(&self.tally, &self.broken, filter, strict)?;
-        Ok(ledger::regressions(ledger, series.name(), &self.tally.costs))
+        Ok(kernel_results::regressions(results, series.name(), &self.tally.costs))
     }
 
-    fn entry(&self) -> Result<Entry> {
-        Ok(entry(self.kernel.clone(), self.diagnosis()?, &self.tally))
+    fn result(&self) -> Result<KernelResult> {
+        Ok(kernel_result(self.kernel.clone(), self.doctor_report()?, &self.tally))
     }
 }
 
-fn entry(kernel: String, diagnosis: Diagnosis, tally: &Tally) -> Entry {
-    Entry {
+fn kernel_result(kernel: String, doctor: DoctorReport, tally: &Tally) -> KernelResult {
+    KernelResult {
         kernel,
-        tier: diagnosis.tier.unwrap_or_default(),
-        hooks: diagnosis.hooks.into_iter().collect(),
-        lost: diagnosis.degraded.into_iter().map(|loss| loss.lost).collect(),
+        tier: doctor.tier.unwrap_or_default(),
+        hooks: doctor.hooks.into_iter().collect(),
+        lost: doctor.degraded.into_iter().map(|degradation| degradation.lost).collect(),
         programs: tally.costs.clone(),
         passed: tally.passed,
     }
 }
 
-/// Writes the kernel of this machine into the ledger; `doctor` is what `portchurn doctor --json` printed.
+/// Writes the kernel of this machine into the results; `doctor` is the output of `portchurn doctor --json`.
 pub fn record_own(doctor: &str, tally: &Tally) -> Result<()> {
-    let diagnosis: Diagnosis = serde_json::from_str(doctor).with_context(|| format!("doctor printed: {doctor}"))?;
-    // Its build says nothing to anybody else.
-    let version = diagnosis.kernel.split('-').next().unwrap_or_default();
-    let refuses = if diagnosis.tier.as_deref() == Some("exact") { "" } else { ", which refuses fentry and fexit" };
+    let report: DoctorReport = serde_json::from_str(doctor).with_context(|| format!("doctor printed: {doctor}"))?;
+    // Without the local version, which means nothing on other machines.
+    let version = report.kernel.split('-').next().unwrap_or_default();
+    let refuses = if report.tier.as_deref() == Some("exact") { "" } else { ", which refuses fentry and fexit" };
     let kernel = format!("{version} (the development machine{refuses})");
-    let mut ledger = ledger::read()?;
-    ledger::enter(&mut ledger, OWN, entry(kernel, diagnosis, tally));
-    ledger::write(&ledger)
+    let mut results = kernel_results::read()?;
+    kernel_results::enter(&mut results, OWN, kernel_result(kernel, report, tally));
+    kernel_results::write(&results)
 }

@@ -1,7 +1,8 @@
 //! One virtual machine from power-on to power-off, under a deadline.
 //!
-//! Software emulation on purpose: it works wherever QEMU does, inside other virtual machines too. The kernel's console goes to a file,
-//! what programs print comes to us (see `tests/src/bin/vm-init.rs`). A machine that panics or hangs ends with its last lines.
+//! QEMU emulates the CPU in software, which works wherever QEMU does, also inside other virtual machines. The kernel's
+//! console goes to a file; the output of the programs comes through a second serial port (tests/src/bin/vm-init.rs).
+//! When a machine panics or hangs, the error shows the last lines of the console.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
@@ -12,68 +13,35 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e_protocol::MachineLine;
 
 use super::kernels::Kernel;
 use crate::shell::{command, line_of, say};
 
-/// Begins the lines of the machine's first process.
-const MARK: &str = "@vm ";
+/// Lines of the kernel's console that a failure prints.
 const LAST_LINES: usize = 40;
-/// What a kernel says when it cannot be trusted any more.
+/// Parts of kernel messages after which no result of the machine counts.
 const TROUBLE: [&str; 6] =
     ["Kernel panic", "BUG: ", "Oops: ", "general protection fault", "kernel BUG at", "WARNING: CPU"];
 
-/// A line of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line<'a> {
-    /// The first process is at work; seconds since power-on.
-    Up(&'a str),
-    Begin(&'a str),
-    End {
-        step: &'a str,
-        seconds: &'a str,
-        outcome: &'a str,
-    },
-    Error(&'a str),
-    Done,
-    /// What a step printed.
-    Own(&'a str),
-}
-
-fn parse(line: &str) -> Line<'_> {
-    let Some(rest) = line.strip_prefix(MARK) else { return Line::Own(line) };
-    let (what, value) = rest.split_once(' ').unwrap_or((rest, ""));
-    match what {
-        "up" => Line::Up(value),
-        "begin" => Line::Begin(value),
-        "done" => Line::Done,
-        "end" => {
-            let mut words = value.splitn(3, ' ');
-            let mut word = || words.next().unwrap_or_default();
-            Line::End { seconds: word(), step: word(), outcome: word() }
-        }
-        _ => Line::Error(value),
-    }
-}
-
-/// Boots the kernel and hands every line to `read` until the machine is off.
+/// Boots the kernel and passes every line to `read` until the machine is off.
 pub fn boot(
     kernel: &Kernel,
     initramfs: &Path,
     console: &Path,
     limit: Duration,
-    mut read: impl FnMut(Line<'_>),
+    mut read: impl FnMut(MachineLine<'_>),
 ) -> Result<()> {
     let mut qemu = command("qemu-system-x86_64");
-    // One CPU: while the kernel switches a tracepoint on or off on one, another emulated one may run into the breakpoint that stands
-    // there for a moment after it has gone ("Oops: int3" on 6.12). Real ones do not.
+    // One CPU: while the kernel switches a tracepoint on or off, another emulated CPU may hit the temporary breakpoint
+    // after the kernel has removed it ("Oops: int3" on 6.12). Real CPUs do not.
     qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2048"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs)
-        // tsc=reliable: the emulated clocks disagree enough for the kernel to suspect the best one of them.
+        // tsc=reliable: the emulated clocks disagree so much that the kernel would otherwise reject the best one.
         .args(["-append", "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off random.trust_cpu=on rdinit=/init"])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
@@ -81,7 +49,7 @@ pub fn boot(
     let line = line_of(&qemu);
     say(&format!("vm {}: {line}", kernel.series.name()));
     let machine = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let mut machine = Machine(machine.context("qemu-system-x86_64 is not there: `cargo xtask setup` installs it")?);
+    let mut machine = QemuProcess(machine.context("qemu-system-x86_64 is not there: `cargo xtask setup` installs it")?);
     let lines = lines(machine.0.stdout.take().context("the machine's output")?);
     let ended = watch(&lines, limit, &mut read);
     drop(machine);
@@ -90,26 +58,26 @@ pub fn boot(
     ended.and_then(|()| healthy(&log)).with_context(|| last_lines(&log))
 }
 
-/// Killed and waited for when dropped.
-struct Machine(Child);
+/// A running QEMU, killed and reaped when dropped.
+struct QemuProcess(Child);
 
-impl Drop for Machine {
+impl Drop for QemuProcess {
     fn drop(&mut self) {
-        // One that is off already cannot be killed; that is the wanted state.
+        // Killing fails if the machine is already off, which is the wanted state.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn watch(lines: &Receiver<String>, limit: Duration, read: &mut impl FnMut(Line<'_>)) -> Result<()> {
+fn watch(lines: &Receiver<String>, limit: Duration, read: &mut impl FnMut(MachineLine<'_>)) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut done = false;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                let line = parse(&line);
-                done |= line == Line::Done;
-                if let Line::Error(error) = line {
+                let line = MachineLine::parse(&line);
+                done |= matches!(line, MachineLine::Done(_));
+                if let MachineLine::Error(error) = line {
                     bail!("the machine's first process failed: {error}");
                 }
                 read(line);
@@ -153,16 +121,6 @@ fn last_lines(console: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_the_first_process_are_told_from_those_of_steps() {
-        assert_eq!(parse("@vm up 2.31"), Line::Up("2.31"));
-        assert_eq!(parse("@vm begin counts"), Line::Begin("counts"));
-        let end = Line::End { seconds: "12.0", step: "counts", outcome: "exit 101" };
-        assert_eq!(parse("@vm end 12.0 counts exit 101"), end);
-        assert_eq!(parse("@vm done 9"), Line::Done);
-        assert_eq!(parse("test a ... ok"), Line::Own("test a ... ok"));
-    }
 
     #[test]
     fn a_machine_that_stops_early_or_never_is_an_error() {

@@ -1,95 +1,75 @@
-//! Which end-to-end tests a virtual machine runs: all of them, but for those named here with the reason.
+//! The end-to-end tests that a virtual machine does not run, each with the reason. It runs all others.
 
 use super::kernels::Series;
 
-/// A test or, with `*`, a whole suite that is left out.
-struct LeftOut {
+/// A test or, with `*`, a whole suite that does not run.
+struct Exclusion {
     suite: &'static str,
     test: &'static str,
     on: &'static [Series],
-    #[expect(dead_code, reason = "for whoever reads the table: the reasons are why it exists")]
+    #[expect(dead_code, reason = "read by people: a test without a reason must not be in the table")]
     why: &'static str,
 }
 
 const EVERYWHERE: &[Series] = &Series::ALL;
 
-const fn left_out(suite: &'static str, test: &'static str, on: &'static [Series], why: &'static str) -> LeftOut {
-    LeftOut { suite, test, on, why }
+const fn excluded(suite: &'static str, test: &'static str, on: &'static [Series], why: &'static str) -> Exclusion {
+    Exclusion { suite, test, on, why }
 }
 
-/// What only a run that is written down takes the time for: the others stay below three minutes with the suites in which the kernels
-/// differ most - counts through every way to connect, both tiers side by side, prototypes and the verifier.
-const ONLY_THOROUGH: [LeftOut; 4] = [
-    left_out("time_wait", "a_whole_cycle_under_every_setting", EVERYWHERE, "80 s, of which 60 s are waiting"),
-    left_out("attribution", "*", EVERYWHERE, "a minute and a half"),
-    left_out("failures", "*", EVERYWHERE, "a minute"),
-    left_out("cli", "*", EVERYWHERE, "half a minute"),
+/// Tests that only a recorded run takes the time for. Other runs stay below three minutes and keep the suites in which
+/// kernels differ most: counts through every way to connect, both tiers side by side, prototypes and the verifier.
+const ONLY_THOROUGH: [Exclusion; 4] = [
+    excluded("time_wait", "a_whole_cycle_under_every_setting", EVERYWHERE, "80 s, of which 60 s are waiting"),
+    excluded("attribution", "*", EVERYWHERE, "a minute and a half"),
+    excluded("failures", "*", EVERYWHERE, "a minute"),
+    excluded("cli", "*", EVERYWHERE, "half a minute"),
 ];
 
-const LEFT_OUT: [LeftOut; 16] = [
-    left_out(
-        "php_fpm",
-        "*",
-        EVERYWHERE,
-        "php-fpm is no part of the machine, and what it does in the kernel is what churn does",
-    ),
-    left_out(
-        "load",
-        "*",
-        EVERYWHERE,
-        "emulation makes a hundredth of the connections per second that a burst is about",
-    ),
-    left_out(
-        "recording",
-        "*",
-        EVERYWHERE,
-        "what becomes of the events once they are read: no kernel makes a difference",
-    ),
-    left_out("recording_bounds", "*", EVERYWHERE, "the same"),
-    left_out(
+const ALWAYS: [Exclusion; 16] = [
+    excluded("php_fpm", "*", EVERYWHERE, "the machine has no php-fpm, and its system calls are those of churn"),
+    excluded("load", "*", EVERYWHERE, "emulation reaches a hundredth of the connections per second of a burst"),
+    excluded("recording", "*", EVERYWHERE, "user space after the ring buffer: the same on every kernel"),
+    excluded("recording_bounds", "*", EVERYWHERE, "the same"),
+    excluded(
         "port_search",
         "*",
         EVERYWHERE,
-        "how a search compares with the quickest one: an emulated CPU is slow at everything else in connect(), and interrupted in it",
+        "compares the times of port searches: an emulated CPU is slow at everything else in connect(), and interrupted in it",
     ),
-    left_out("live_view", "*", EVERYWHERE, "no kernel makes a difference, and there is no tmux"),
-    left_out(
+    excluded("live_view", "*", EVERYWHERE, "user space alone: the same on every kernel; and there is no tmux"),
+    excluded(
         "counts",
         "counts_and_lifetimes_of_either_closer_are_exact",
         EVERYWHERE,
-        "lifetimes to the millisecond, where a CPU stands still for 200 ms and segments are sent twice",
+        "compares lifetimes to the millisecond, but an emulated CPU stalls for 200 ms and segments are sent twice",
     ),
-    left_out(
+    excluded(
         "failures",
         "resets_from_either_side",
         EVERYWHERE,
-        "the server's reset overtakes the return of connect(), which then fails after the handshake",
+        "on the emulated CPU the server's reset arrives before connect() returns, which then fails after the handshake",
     ),
-    left_out(
+    excluded(
         "failures",
         "refused_and_timed_out",
         EVERYWHERE,
         "waits for timeouts, and the kernel's timers are the same code everywhere",
     ),
-    left_out("failures", "no_neighbour", EVERYWHERE, "the same"),
-    left_out(
-        "cli",
-        "a_signal_ends_a_report_with_valid_json",
-        EVERYWHERE,
-        "user space alone: no kernel makes a difference",
-    ),
-    left_out("cli", "by_chooses_what_a_workload_is", EVERYWHERE, "the same"),
-    left_out("cli", "a_filter_leaves_out_everybody_else", EVERYWHERE, "the same"),
-    left_out("cli", "for_ends_by_itself", EVERYWHERE, "the same"),
-    left_out("cli", "a_closed_pipe_ends_a_stream_cleanly", EVERYWHERE, "the same"),
-    left_out("time_wait", "early_ends", &[Series::V5_10], "`ss -K` does not kill minisockets before 6.1"),
+    excluded("failures", "no_neighbour", EVERYWHERE, "the same"),
+    excluded("cli", "a_signal_ends_a_report_with_valid_json", EVERYWHERE, "user space alone: the same on every kernel"),
+    excluded("cli", "by_chooses_what_a_workload_is", EVERYWHERE, "the same"),
+    excluded("cli", "a_filter_leaves_out_everybody_else", EVERYWHERE, "the same"),
+    excluded("cli", "for_ends_by_itself", EVERYWHERE, "the same"),
+    excluded("cli", "a_closed_pipe_ends_a_stream_cleanly", EVERYWHERE, "the same"),
+    excluded("time_wait", "early_ends", &[Series::V5_10], "`ss -K` does not kill minisockets before 6.1"),
 ];
 
-/// Tests of this suite that are left out of a run, thorough or not; `None` = the whole suite.
+/// Tests of this suite that a run on `series` skips; `None` if it skips the whole suite.
 pub fn skipped(suite: &str, series: Series, thorough: bool) -> Option<Vec<&'static str>> {
     let quick = ONLY_THOROUGH.iter().filter(|_| !thorough);
-    let left_out = LEFT_OUT.iter().chain(quick).filter(|entry| entry.suite == suite && entry.on.contains(&series));
-    let tests: Vec<&str> = left_out.map(|entry| entry.test).collect();
+    let exclusions = ALWAYS.iter().chain(quick).filter(|entry| entry.suite == suite && entry.on.contains(&series));
+    let tests: Vec<&str> = exclusions.map(|entry| entry.test).collect();
     (!tests.contains(&"*")).then_some(tests)
 }
 
@@ -101,15 +81,15 @@ mod tests {
     use crate::shell::root;
 
     #[test]
-    fn every_test_that_is_left_out_exists() {
-        for entry in LEFT_OUT.iter().chain(&ONLY_THOROUGH) {
+    fn every_excluded_test_exists() {
+        for entry in ALWAYS.iter().chain(&ONLY_THOROUGH) {
             let source = fs::read_to_string(root().join(format!("tests/tests/{}.rs", entry.suite))).expect("the suite");
             assert!(entry.test == "*" || source.contains(&format!("fn {}(", entry.test)), "{}", entry.test);
         }
     }
 
     #[test]
-    fn a_suite_that_is_left_out_has_no_tests() {
+    fn an_excluded_suite_has_no_tests() {
         assert_eq!(skipped("load", Series::V6_1, true), None);
         assert_eq!(skipped("time_wait", Series::V6_1, true), Some(vec![]));
         assert_eq!(skipped("time_wait", Series::V5_10, true), Some(vec!["early_ends"]));

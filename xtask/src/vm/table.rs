@@ -1,7 +1,8 @@
-//! What each kernel must give, and what it must not: the promise that the machines are booted to keep.
+//! The hooks and degradations that each stock kernel must show.
 //!
-//! Both ways: a hook that should attach and does not is a failure, and so is one that attaches although the table says no - then
-//! either the table is wrong or portchurn attaches to something else than it believes. The same holds for losses.
+//! The comparison works both ways. A hook that should attach and does not is a failure. So is a hook that attaches
+//! although the table excludes it: then the table is wrong, or portchurn has attached to the wrong function. The same
+//! holds for degradations.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +10,23 @@ use serde::Deserialize;
 
 use super::kernels::Series;
 
-/// What `portchurn doctor --json` says, as far as it matters here.
+/// The part of `portchurn doctor --json` that the table covers.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Diagnosis {
+pub struct DoctorReport {
     pub kernel: String,
     pub tier: Option<String>,
     pub hooks: Vec<String>,
-    pub degraded: Vec<Loss>,
+    pub degraded: Vec<DoctorDegradation>,
     pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-pub struct Loss {
+pub struct DoctorDegradation {
     pub what: String,
     pub lost: String,
 }
 
-/// What lets portchurn in by fentry and fexit: all of these, but not the tracepoint programs that stand in for them elsewhere.
+/// Kernels on which portchurn attaches by fentry and fexit, and not by the tracepoints that replace them elsewhere.
 const EXACT: &[Series] = &Series::ALL;
 const EVERYWHERE: &[Series] = &Series::ALL;
 const NOWHERE: &[Series] = &[];
@@ -51,8 +52,8 @@ const HOOKS: [(&str, &[Series]); 17] = [
     ("sys_exit_accept4", NOWHERE),
 ];
 
-/// Every loss that is known, and the kernels on which it must be stated; elsewhere it must not.
-const LOSSES: [(&str, &[Series]); 1] = [
+/// Every known degradation, and the kernels on which doctor must report it. On other kernels it must not.
+const DEGRADATIONS: [(&str, &[Series]); 1] = [
     // The helper came to tracing programs with 5.12.
     ("bpf_get_socket_cookie in tracing programs", &[Series::V5_10]),
 ];
@@ -61,8 +62,8 @@ fn tier(series: Series) -> &'static str {
     if EXACT.contains(&series) { "exact" } else { "tracepoint" }
 }
 
-/// Where kernel and table disagree, in sentences.
-pub fn differences(series: Series, found: &Diagnosis) -> Vec<String> {
+/// The differences between a kernel and the table, one sentence each.
+pub fn differences(series: Series, found: &DoctorReport) -> Vec<String> {
     let expected = |table: &[(&'static str, &[Series])]| -> BTreeSet<&'static str> {
         table.iter().filter(|(_, on)| on.contains(&series)).map(|(name, _)| *name).collect()
     };
@@ -78,7 +79,7 @@ pub fn differences(series: Series, found: &Diagnosis) -> Vec<String> {
     differences.extend(must.difference(&hooks).map(|hook| format!("{hook} should attach here and does not")));
     differences.extend(hooks.difference(&must).map(|hook| format!("{hook} attaches here and the table says no")));
     let losses: BTreeSet<&str> = found.degraded.iter().map(|loss| loss.what.as_str()).collect();
-    let must = expected(&LOSSES);
+    let must = expected(&DEGRADATIONS);
     differences.extend(must.difference(&losses).map(|loss| format!("doctor should say that it lacks {loss}")));
     differences.extend(losses.difference(&must).map(|loss| format!("doctor says that it lacks {loss}, unexpectedly")));
     differences
@@ -88,38 +89,40 @@ pub fn differences(series: Series, found: &Diagnosis) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn diagnosis(series: Series) -> Diagnosis {
-        let losses = LOSSES.iter().filter(|(_, on)| on.contains(&series));
-        Diagnosis {
+    fn expected_report(series: Series) -> DoctorReport {
+        let losses = DEGRADATIONS.iter().filter(|(_, on)| on.contains(&series));
+        DoctorReport {
             tier: Some(tier(series).to_owned()),
             hooks: HOOKS.iter().filter(|(_, on)| on.contains(&series)).map(|(hook, _)| (*hook).to_owned()).collect(),
-            degraded: losses.map(|(what, _)| Loss { what: (*what).to_owned(), lost: String::new() }).collect(),
-            ..Diagnosis::default()
+            degraded: losses
+                .map(|(what, _)| DoctorDegradation { what: (*what).to_owned(), lost: String::new() })
+                .collect(),
+            ..DoctorReport::default()
         }
     }
 
     #[test]
     fn a_kernel_as_in_the_table_has_no_differences() {
         for series in Series::ALL {
-            assert_eq!(differences(series, &diagnosis(series)), Vec::<String>::new());
+            assert_eq!(differences(series, &expected_report(series)), Vec::<String>::new());
         }
     }
 
     #[test]
     fn every_difference_counts_both_ways() {
         let series = Series::V6_1;
-        let told = |change: fn(&mut Diagnosis)| {
-            let mut found = diagnosis(series);
+        let told = |change: fn(&mut DoctorReport)| {
+            let mut found = expected_report(series);
             change(&mut found);
             differences(series, &found).join(";")
         };
         assert!(told(|found| drop(found.hooks.remove(0))).contains("inet_sock_set_state should attach"));
         assert!(told(|found| found.hooks.push("timer_start".into())).contains("timer_start attaches"));
-        let loss = || Loss { what: "sleep".into(), lost: String::new() };
-        let mut found = diagnosis(series);
+        let loss = || DoctorDegradation { what: "sleep".into(), lost: String::new() };
+        let mut found = expected_report(series);
         found.degraded.push(loss());
         assert!(differences(series, &found).join(";").contains("lacks sleep, unexpectedly"));
-        let mut old = diagnosis(Series::V5_10);
+        let mut old = expected_report(Series::V5_10);
         old.degraded.clear();
         assert!(differences(Series::V5_10, &old).join(";").contains("should say that it lacks"));
         assert!(told(|found| found.tier = None).contains("the tier should be exact"));
