@@ -6,6 +6,7 @@
 //! This crate knows no kernel, no terminal and no operating system: it builds and runs anywhere.
 
 pub mod clock;
+pub mod errno;
 pub mod event;
 pub mod filter;
 pub mod host;

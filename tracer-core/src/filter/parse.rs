@@ -4,6 +4,7 @@ use tracer_common::COMM_BYTES;
 
 use super::net::{self, Place};
 use super::{Glob, Node, Test, matches_failure};
+use crate::errno;
 use crate::event::TcpState;
 use crate::names::cgroup::SHORT_ID_DIGITS;
 use crate::tracker::snapshot::Failure;
@@ -12,10 +13,6 @@ use crate::tracker::snapshot::Failure;
 pub const MAX_DEPTH: usize = 64;
 /// Characters of a filter; a list of a few hundred pids fits.
 pub const MAX_FILTER_CHARS: usize = 8_192;
-/// Largest errno of Linux (`EHWPOISON`).
-const MAX_ERRNO: u16 = 133;
-/// `EADDRNOTAVAIL`, which stands for several reasons here.
-const EADDRNOTAVAIL: u16 = 99;
 const FIELDS: &str = "comm, pid, unit, container, workload, netns, src, dst, state, errno";
 /// Reasons that are no errno of connect(2) on their own.
 const REASONS: [Failure; 6] = [
@@ -295,7 +292,7 @@ fn parser_of(field: &str) -> Option<ValueParser> {
         "src" => |value| Place::parse(value).map(Test::Src).ok_or_else(|| net::EXPECTED.into()),
         "dst" => |value| Place::parse(value).map(Test::Dst).ok_or_else(|| net::EXPECTED.into()),
         "state" => state,
-        "errno" => errno,
+        "errno" => reason,
         _ => return None,
     })
 }
@@ -317,18 +314,18 @@ fn state(value: &str) -> Result<Test, String> {
 }
 
 /// A reason's name, with `*`, or an errno's number.
-fn errno(value: &str) -> Result<Test, String> {
-    let known = || REASONS.into_iter().chain((1..=MAX_ERRNO).map(Failure::Errno));
+fn reason(value: &str) -> Result<Test, String> {
+    let known = || REASONS.into_iter().chain((1..=errno::MAX).map(Failure::Errno));
     let name = match value.parse() {
         // All that connect() reports so, whatever we call it.
-        Ok(EADDRNOTAVAIL) => Failure::PortsExhausted.name(),
-        Ok(number) => Failure::Errno(number).name(),
+        Ok(errno::EADDRNOTAVAIL) => Failure::PortsExhausted.name().into(),
+        Ok(number) => Failure::Errno(number).name().into(),
         Err(_) => value.to_ascii_uppercase(),
     };
     let glob = Glob(name);
     if known().any(|failure| matches_failure(&glob, failure)) {
         return Ok(Test::Errno(glob));
     }
-    let reasons: Vec<String> = REASONS.into_iter().map(Failure::name).collect();
+    let reasons = REASONS.map(Failure::name);
     Err(format!("a reason ({}), an errno (ECONNREFUSED) or its number", reasons.join(", ")))
 }

@@ -2,7 +2,7 @@
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, Destination, Failed, FailedConnect, Failure, FlowEnd, Owner, StateChange, StateSet, Workload,
+    Attribution, Destination, FailedConnect, Failure, FailureCounts, FlowEnd, Owner, StateChange, StateSet, Workload,
 };
 
 /// One thing that may be shown. `None` = not known, or the thing has no such field.
@@ -27,7 +27,7 @@ pub struct Subject<'a> {
     /// The one failure that this is about.
     pub failure: Option<Failure>,
     /// All failures that this sums up; one that matches is enough.
-    pub failed: Option<&'a Failed>,
+    pub failed: Option<&'a FailureCounts>,
 }
 
 impl<'a> Subject<'a> {
@@ -46,7 +46,11 @@ impl<'a> Subject<'a> {
         if self.failure.is_none() && self.failed.is_none() {
             return None;
         }
-        Some(self.failure.into_iter().chain(self.failed.into_iter().flat_map(|failed| failed.keys().copied())))
+        Some(
+            self.failure
+                .into_iter()
+                .chain(self.failed.into_iter().flat_map(|failed| failed.iter().map(|(failure, _)| failure))),
+        )
     }
 
     fn of_flow(key: &FlowKey, owner: Option<&'a Owner>) -> Self {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Addr, Netns};
-use crate::tracker::snapshot::{Failed, StateSet};
+use crate::tracker::snapshot::{FailureCounts, StateSet};
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().expect("address").into()
@@ -154,11 +154,11 @@ fn a_namespace_without_a_name_is_not_the_named_one() {
 
 #[test]
 fn sums_match_if_any_of_their_failures_does() {
-    let failed = Failed::from([(Failure::Errno(111), 3), (Failure::TupleTaken, 1)]);
+    let failed = FailureCounts::from([(Failure::Errno(111), 3), (Failure::TupleTaken, 1)]);
     let some = Subject { failed: Some(&failed), ..Subject::default() };
     assert!(matches("errno=ECONNREFUSED", &some) && matches("errno=111", &some) && matches("errno=tuple_taken", &some));
     assert!(!matches("errno=EADDRNOTAVAIL", &some));
-    let nothing = Failed::new();
+    let nothing = FailureCounts::default();
     let none = Subject { failed: Some(&nothing), ..Subject::default() };
     assert!(!matches("errno=*", &none) && matches("errno!=ECONNREFUSED", &none), "known: nothing failed");
 }

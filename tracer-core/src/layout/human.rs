@@ -21,6 +21,16 @@ pub fn short(value: u64) -> String {
     if value < FULL_BELOW { number(value) } else { scaled(value as f64) }
 }
 
+/// A number of which only the bounds are known, each written by `number`: `93` where both are the same, `93 to 100`, `up to 7`
+/// where the lower one is 0.
+pub fn between(least: u64, most: u64, number: impl Fn(u64) -> String) -> String {
+    match (least, most) {
+        (least, most) if least >= most => number(least),
+        (0, most) => format!("up to {}", number(most)),
+        (least, most) => format!("{} to {}", number(least), number(most)),
+    }
+}
+
 /// Three digits and a letter.
 fn scaled(value: f64) -> String {
     let mut value = value;
@@ -108,6 +118,10 @@ mod tests {
         assert_eq!(short(10_000_000), "10.0M");
         assert_eq!(short(u64::MAX), "18.4E");
         assert_eq!(short(999_960_000), "1.0G");
+        assert_eq!(between(0, 0, number), "0");
+        assert_eq!(between(1_234, 1_234, number), "1,234");
+        assert_eq!(between(1, 1_234, number), "1 to 1,234");
+        assert_eq!(between(0, 1_234, number), "up to 1,234");
         assert_eq!(plural(1, "connect"), "1 connect");
         assert_eq!(plural(0, "connect"), "0 connects");
     }

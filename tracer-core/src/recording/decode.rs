@@ -13,8 +13,9 @@ use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
 use super::column_readers::{AddressReader, EnumReader, NumberReader};
-use super::enums::{RowKind, errno_from_name, state_from_name};
+use super::enums::{RowKind, state_from_name};
 use super::{MAX_SOCKETS, RecordedStep, detail, schema::column};
+use crate::errno;
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
     PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
@@ -398,7 +399,7 @@ impl Columns {
 
     /// 0 where there is none; `None` if the word is no errno.
     fn errno(&self, row: usize) -> Option<u16> {
-        Self::text(&self.errno, row).map_or(Some(0), errno_from_name)
+        Self::text(&self.errno, row).map_or(Some(0), errno::from_name)
     }
 
     #[inline]

@@ -10,9 +10,10 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::column_builders::{AddressBuilder, EnumBuilder, FlagBuilder, NumberBuilder, SparseTextBuilder};
-use super::enums::{RowKind, errno_name};
+use super::enums::RowKind;
 use super::frame::{Stats, flags};
 use super::{BATCH_ROWS, MAX_TEXT, RecordedStep, detail};
+use crate::errno;
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState,
     TimeWaitEvent, Transition,
@@ -256,7 +257,7 @@ impl Encoder {
         self.old_state.put(row, t.old as u8 - 1);
         self.new_state.put(row, t.new as u8 - 1);
         if t.sk_err != 0 {
-            self.errno.put(row, &errno_name(t.sk_err));
+            self.errno.put(row, &errno::name(t.sk_err));
         }
         if let Some(caller) = t.caller {
             self.pid.put(row, caller.pid);
@@ -307,7 +308,7 @@ impl Encoder {
             Call::Connect if overflow.any() => self.detail(row, &overflow),
             Call::Connect => {}
         }
-        self.errno.put(row, &errno_name(call.errno));
+        self.errno.put(row, &errno::name(call.errno));
         self.comm.put(row, &call.comm);
         self.pid.put(row, call.caller.pid);
         self.tid.put(row, call.caller.tid);

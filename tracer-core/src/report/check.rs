@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::tracker::snapshot::{Failed, Failure, Snapshot};
+use crate::tracker::snapshot::Snapshot;
 
 /// What can be compared with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,10 +153,6 @@ impl Condition {
     }
 }
 
-fn exhausted(failed: &Failed) -> u64 {
-    [Failure::PortsExhausted, Failure::BindExhausted].iter().filter_map(|failure| failed.get(failure)).sum()
-}
-
 /// The values of a metric, and of what each is.
 fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
     let destinations = || {
@@ -176,10 +172,8 @@ fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
         Metric::Ttx => destinations()
             .filter_map(|(dest, whose)| Some((dest.seconds_to_exhaustion?, format!("s {whose}"))))
             .collect(),
-        Metric::Failed => workloads().map(|(workload, whose)| (exhausted(&workload.failed) as f64, whose)).collect(),
-        Metric::Errors => {
-            workloads().map(|(workload, whose)| (workload.failed.values().sum::<u64>() as f64, whose)).collect()
-        }
+        Metric::Failed => workloads().map(|(workload, whose)| (workload.failed.without_port() as f64, whose)).collect(),
+        Metric::Errors => workloads().map(|(workload, whose)| (workload.failed.total() as f64, whose)).collect(),
         Metric::TimeWait => workloads().map(|(workload, whose)| (workload.time_wait.peak as f64, whose)).collect(),
         Metric::CloseWait => workloads().map(|(workload, whose)| (workload.close_wait.peak as f64, whose)).collect(),
         Metric::ConnectsPerSecond => {
@@ -190,8 +184,7 @@ fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
                 .collect()
         }
         Metric::Lost => {
-            let lost = snapshot.events.lost;
-            vec![((lost.ring_full + lost.missed_runs + lost.recorder) as f64, "events".into())]
+            vec![(snapshot.events.lost.certain() as f64, "events".into())]
         }
         Metric::Repaired => vec![(snapshot.events.repaired as f64, "flows".into())],
     }

@@ -12,7 +12,7 @@ use crate::event::Endpoint;
 use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text::{cut, left};
-use crate::tracker::snapshot::{Destination, Failed, Failure, Snapshot, Workload};
+use crate::tracker::snapshot::{Destination, Snapshot, Workload};
 
 /// Value of the field `schema`.
 pub const SCHEMA_NAME: &str = "portchurn.diff/1";
@@ -92,15 +92,10 @@ struct Pair {
 /// A metric, and below which value it does not matter.
 type Metric<T> = (&'static str, f64, fn(&T, f64) -> Option<f64>);
 
-fn exhausted(failed: &Failed) -> f64 {
-    [Failure::PortsExhausted, Failure::BindExhausted].iter().filter_map(|failure| failed.get(failure)).sum::<u64>()
-        as f64
-}
-
 const WORKLOAD: [Metric<Workload>; 8] = [
     ("connects_per_second", 0.1, |w, seconds| Some(w.connects as f64 / seconds)),
-    ("exhausted_per_second", 0.01, |w, seconds| Some(exhausted(&w.failed) / seconds)),
-    ("failed_per_second", 0.01, |w, seconds| Some(w.failed.values().sum::<u64>() as f64 / seconds)),
+    ("exhausted_per_second", 0.01, |w, seconds| Some(w.failed.without_port() as f64 / seconds)),
+    ("failed_per_second", 0.01, |w, seconds| Some(w.failed.total() as f64 / seconds)),
     ("time_wait_peak", 10.0, |w, _| Some(w.time_wait.peak as f64)),
     ("ports_held", 10.0, |w, _| Some(w.ports_held as f64)),
     ("lifetime_p50_ms", 1.0, |w, _| w.lifetime_ms.p50),
@@ -110,8 +105,8 @@ const WORKLOAD: [Metric<Workload>; 8] = [
 
 const DESTINATION: [Metric<Destination>; 5] = [
     ("connects_per_second", 0.1, |d, seconds| Some(d.connects as f64 / seconds)),
-    ("exhausted_per_second", 0.01, |d, seconds| Some(exhausted(&d.failed) / seconds)),
-    ("failed_per_second", 0.01, |d, seconds| Some(d.failed.values().sum::<u64>() as f64 / seconds)),
+    ("exhausted_per_second", 0.01, |d, seconds| Some(d.failed.without_port() as f64 / seconds)),
+    ("failed_per_second", 0.01, |d, seconds| Some(d.failed.total() as f64 / seconds)),
     ("ports_peak", 10.0, |d, _| Some(f64::from(d.ports.peak))),
     ("occupancy_peak", 0.01, |d, _| {
         let capacity = d.ports.capacity.filter(|capacity| *capacity > 0)?;
@@ -246,7 +241,6 @@ fn cell(pair: Pair) -> String {
 
 impl Window {
     fn new(side: &Side<'_>) -> Self {
-        let lost = side.snapshot.events.lost;
         Self {
             start: side.clock.rfc3339(side.snapshot.start),
             end: side.clock.rfc3339(side.snapshot.now),
@@ -254,7 +248,7 @@ impl Window {
             hostname: side.host.hostname.clone(),
             kernel: side.host.kernel.clone(),
             tier: side.host.tier.clone(),
-            lost: lost.ring_full + lost.missed_runs + lost.recorder,
+            lost: side.snapshot.events.lost.certain(),
         }
     }
 }
@@ -271,8 +265,10 @@ fn objections(before: &Side<'_>, after: &Side<'_>) -> Vec<String> {
         ));
     }
     for (which, side) in [("before", before), ("after", after)] {
-        if side.snapshot.events.lost.any() {
-            objections.push(format!("events were lost {which}: its numbers are lower bounds"));
+        let lost = side.snapshot.events.lost;
+        if lost.upper_bound() > 0 {
+            let were = if lost.certain() > 0 { "were" } else { "may have been" };
+            objections.push(format!("events {were} lost {which}: its numbers are lower bounds"));
         }
     }
     if before.host.tier != after.host.tier {
@@ -293,13 +289,14 @@ fn objections(before: &Side<'_>, after: &Side<'_>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::report::sample;
+    use crate::tracker::snapshot::FailureCounts;
 
     #[test]
     fn what_changed_most_comes_first_and_what_did_not_change_is_only_counted() {
         let (incident, host, clock) = (sample::exhaustion(), sample::host(), sample::clock());
         let mut better = incident.clone();
         for dest in &mut better.destinations {
-            dest.failed.clear();
+            dest.failed = FailureCounts::default();
         }
         let side = |snapshot| Side { snapshot, host: &host, clock: &clock, by: "auto" };
         let diff = Diff::new(side(&incident), side(&better));

@@ -9,8 +9,9 @@ use crate::clock::Clock;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
-    Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failed, Failure, Finding,
-    Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim, Workload,
+    Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
+    Finding, Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim,
+    Workload,
 };
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -59,8 +60,8 @@ fn durations(count: u64, p50: f64) -> Durations {
     Durations { count, min: of(0.5), mean: of(1.25), p50: of(1.0), p90: of(2.0), p99: of(4.0), max: of(8.0) }
 }
 
-fn exhausted(count: u64) -> Failed {
-    Failed::from([(Failure::PortsExhausted, count)])
+fn exhausted(count: u64) -> FailureCounts {
+    FailureCounts::from([(Failure::PortsExhausted, count)])
 }
 
 fn occupancy(capacity: u32, established: u32, time_wait: u32, peak: u32) -> Ports {
@@ -85,7 +86,7 @@ fn destination(ports: Ports) -> Destination {
         ports,
         connects: 0,
         established: 0,
-        failed: Failed::new(),
+        failed: FailureCounts::default(),
         first_failure: None,
         last_failure: None,
         connects_per_second: 0.0,
@@ -112,7 +113,7 @@ fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
         remote_port: 8443,
         connects: 0,
         established: 0,
-        failed: Failed::new(),
+        failed: FailureCounts::default(),
         active_closes: 0,
         time_wait: TimeWaitStats::default(),
         close_wait: CloseWaitStats::default(),
@@ -199,7 +200,7 @@ pub fn exhaustion() -> Snapshot {
         destinations: vec![Destination {
             connects: 3_807,
             established: 2_603,
-            failed: Failed::from([
+            failed: FailureCounts::from([
                 (Failure::PortsExhausted, 1_204),
                 (Failure::TupleTaken, 3),
                 (Failure::Errno(110), 1),
@@ -454,7 +455,7 @@ pub fn nasty() -> Snapshot {
             by_state: TcpState::ALL.into_iter().map(|state| (state, u32::MAX)).collect(),
             ..destination.ports.clone()
         };
-        destination.failed = Failed::from([
+        destination.failed = FailureCounts::from([
             (Failure::PortsExhausted, u64::MAX),
             (Failure::TupleTaken, u64::MAX),
             (Failure::NoLocalAddress, u64::MAX),

@@ -11,8 +11,7 @@ use super::lifecycle::millis;
 use super::people::{AttrId, UNKNOWN, WorkloadId};
 use super::ports::{Dest, DestId, netns_name};
 use super::snapshot::{
-    Attribution, Destination, Failed, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim,
-    Workload,
+    Attribution, Destination, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim, Workload,
 };
 use crate::event::{Ktime, TcpState};
 
@@ -130,7 +129,7 @@ impl Tracker {
             process.pid = proc.facts.pid;
             process.cmdline.clone_from(&proc.facts.cmdline);
             process.connects += attr.cell.connects;
-            add(&mut process.failed, &attr.cell.failed);
+            process.failed.merge(&attr.cell.failed);
             let entry = oldest_close_wait.entry(proc.workload).or_default();
             *entry = earlier(*entry, present.get(&id).and_then(|present| present.oldest_close_wait));
         }
@@ -188,7 +187,8 @@ impl Tracker {
                 let held = u32::try_from(attr.cell.ports.now).unwrap_or(u32::MAX);
                 *holders.entry(dest).or_default().entry(Arc::clone(name)).or_default() += held;
             }
-            if let Some(failed) = attr.cell.failed.get(&Failure::PortsExhausted) {
+            let failed = attr.cell.failed.without_port();
+            if failed > 0 {
                 *victims.entry(dest).or_default().entry(Arc::clone(name)).or_default() += failed;
             }
         }
@@ -214,7 +214,7 @@ impl Tracker {
             })
             .collect();
         list.sort_by(|a, b| {
-            let failed = |of: &Destination| of.failed.get(&Failure::PortsExhausted).copied().unwrap_or(0);
+            let failed = |of: &Destination| of.failed.without_port();
             failed(b)
                 .cmp(&failed(a))
                 .then_with(|| b.ports.utilisation.unwrap_or(0.0).total_cmp(&a.ports.utilisation.unwrap_or(0.0)))
@@ -330,11 +330,5 @@ fn earlier(a: Option<Ktime>, b: Option<Ktime>) -> Option<Ktime> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
-    }
-}
-
-fn add(into: &mut Failed, from: &Failed) {
-    for (&failure, count) in from {
-        *into.entry(failure).or_default() += count;
     }
 }

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::snapshot::detail::{DurationHistogram, HistogramBucket};
-use super::snapshot::{CloseWaitStats, Durations, Failed, Failure, TimeWaitStats};
+use super::snapshot::{CloseWaitStats, Durations, Failure, FailureCounts, TimeWaitStats};
 use crate::event::Ktime;
 
 /// Two significant digits: percentiles within 1 %, about 9 KiB for durations up to ten seconds. Minimum, mean and maximum are exact.
@@ -187,7 +187,7 @@ impl Rate {
 pub struct Cell {
     pub connects: u64,
     pub established: u64,
-    pub failed: Failed,
+    pub failed: FailureCounts,
     pub accepted: u64,
     pub closed: u64,
     pub active_closes: u64,
@@ -205,7 +205,7 @@ pub struct Cell {
 
 impl Cell {
     pub fn fail(&mut self, failure: Failure) {
-        *self.failed.entry(failure).or_default() += 1;
+        self.failed.count(failure);
     }
 
     /// Nothing is going on here now, so that the cell may be folded into another.
@@ -216,9 +216,7 @@ impl Cell {
     pub fn merge(&mut self, other: &Self) {
         self.connects += other.connects;
         self.established += other.established;
-        for (&failure, count) in &other.failed {
-            *self.failed.entry(failure).or_default() += count;
-        }
+        self.failed.merge(&other.failed);
         self.accepted += other.accepted;
         self.closed += other.closed;
         self.active_closes += other.active_closes;

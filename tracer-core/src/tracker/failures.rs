@@ -14,6 +14,7 @@ use super::lifecycle::millis;
 use super::people::AttrId;
 use super::ports::DestId;
 use super::snapshot::{FailedConnect, Failure, Notice};
+use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT};
 use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, PortSearch, SocketId, TcpState, Transition};
 
 /// Threads with a failure that waits for its return value. Far more than can fail within the window.
@@ -21,11 +22,9 @@ const MAX_PENDING: usize = 16_384;
 /// The return follows the last transition within microseconds, unless the thread is preempted or was asleep in a blocking connect.
 const CONFIRM_NANOS: u64 = 500_000_000;
 
-const EADDRINUSE: u16 = 98;
-const EADDRNOTAVAIL: u16 = 99;
-/// ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED: these reach a caller only through a transition, which has told already; a
-/// later connect() on the same socket merely collects the error.
-const TOLD_BY_TRANSITION: [u16; 4] = [103, 104, 110, 111];
+/// These reach a caller only through a transition, which has told already; a later connect() on the same socket merely collects the
+/// error.
+const TOLD_BY_TRANSITION: [u16; 4] = [ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED];
 
 #[derive(Clone, Debug)]
 struct Failed {
@@ -200,7 +199,7 @@ impl Tracker {
                 dest.search.record(failed.at.since(began));
             }
         }
-        let lack = matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted);
+        let lack = failed.failure.is_without_port();
         if let Some(history) = &mut self.history {
             history.count(failed.at, |second| {
                 let count = if lack { &mut second.exhausted } else { &mut second.failed };

@@ -11,11 +11,8 @@ use super::people::AttrId;
 use super::slab::Ref;
 use super::snapshot::{Ended, FlowEnd, Notice, Opened, StateChange};
 use super::time_wait::Entry;
+use crate::errno::{ECONNABORTED, ECONNRESET, ETIMEDOUT};
 use crate::event::{FlowKey, Ktime, SocketEvent, TcpState, Transition};
-
-const ECONNABORTED: u16 = 103;
-const ECONNRESET: u16 = 104;
-const ETIMEDOUT: u16 = 110;
 
 pub(super) fn millis(nanos: u64) -> f64 {
     nanos as f64 / 1e6

@@ -4,99 +4,23 @@
 //! screen speak of the same thing. Durations are named with their unit; instants are [`Ktime`] and become wall time in
 //! the view. What is not known is `None`.
 
+mod completeness;
 pub mod detail;
+mod failure;
+mod finding;
 mod state_set;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+pub use completeness::{EventCounts, Lost};
+pub use failure::{Failure, FailureCounts};
+pub use finding::{Advice, Finding, Severity};
 pub use state_set::StateSet;
 
 use crate::event::{Addr, DestinationKey, FlowKey, Ktime, Netns, TcpState};
-
-/// Why a connect (or a bind to port 0) failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Failure {
-    /// No free port towards this destination from this source: the disease.
-    PortsExhausted,
-    /// The socket was bound to a port before connect() and this exact 4-tuple is in use.
-    TupleTaken,
-    /// No usable local address (IPv6 without any source, bind to a foreign address).
-    NoLocalAddress,
-    /// bind(port 0) found no free port for its source address (`EADDRINUSE`).
-    BindExhausted,
-    /// The application closed the socket before the handshake was over.
-    Aborted,
-    /// Any other errno, positive.
-    Errno(u16),
-    /// Failed inside connect() with an errno that nobody saw (no syscall hook).
-    Unknown,
-}
-
-impl Failure {
-    /// A name for reports: the errno's where it says the whole truth, else one of our own.
-    pub fn name(self) -> String {
-        match self {
-            Self::PortsExhausted => "EADDRNOTAVAIL".into(),
-            Self::TupleTaken => "TUPLE_TAKEN".into(),
-            Self::NoLocalAddress => "NO_LOCAL_ADDRESS".into(),
-            Self::BindExhausted => "BIND_EXHAUSTED".into(),
-            Self::Aborted => "ABORTED".into(),
-            Self::Unknown => "UNKNOWN".into(),
-            Self::Errno(errno) => match errno_name(errno) {
-                Some(name) => name.into(),
-                None => format!("E{errno}"),
-            },
-        }
-    }
-}
-
-/// Names of the errnos that connect(2) and bind(2) document, by their number on Linux (include/uapi/asm-generic/errno*.h).
-fn errno_name(errno: u16) -> Option<&'static str> {
-    Some(match errno {
-        1 => "EPERM",
-        4 => "EINTR",
-        12 => "ENOMEM",
-        13 => "EACCES",
-        14 => "EFAULT",
-        22 => "EINVAL",
-        32 => "EPIPE",
-        97 => "EAFNOSUPPORT",
-        98 => "EADDRINUSE",
-        99 => "EADDRNOTAVAIL_OTHER",
-        100 => "ENETDOWN",
-        101 => "ENETUNREACH",
-        103 => "ECONNABORTED",
-        104 => "ECONNRESET",
-        105 => "ENOBUFS",
-        106 => "EISCONN",
-        110 => "ETIMEDOUT",
-        111 => "ECONNREFUSED",
-        112 => "EHOSTDOWN",
-        113 => "EHOSTUNREACH",
-        114 => "EALREADY",
-        115 => "EINPROGRESS",
-        _ => return None,
-    })
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.name())
-    }
-}
-
-impl Serialize for Failure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.name())
-    }
-}
-
-/// Failures by reason.
-pub type Failed = BTreeMap<Failure, u64>;
 
 /// Everything concluded up to `now`.
 #[derive(Clone, Debug, Default)]
@@ -120,47 +44,6 @@ pub struct Snapshot {
     /// Live flows (full sockets) and minisockets held in memory.
     pub flows: u64,
     pub time_wait: u64,
-}
-
-/// How complete the picture is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct EventCounts {
-    /// Events ingested.
-    pub read: u64,
-    pub lost: Lost,
-    /// Records that could not be decoded.
-    pub skipped: u64,
-    /// Entries thrown out because a table was at its bound.
-    pub evicted: u64,
-    /// Flows and `TIME_WAIT` entries set right after a loss, by a later transition or by `sock_diag`.
-    pub repaired: u64,
-    /// Transitions written twice by the rescue chain and recognised.
-    pub duplicates: u64,
-}
-
-/// Where events were lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Lost {
-    /// Records that found the ring buffer full.
-    pub ring_full: u64,
-    /// State transitions that every link of the chain missed.
-    pub missed_runs: u64,
-    /// Skipped runs of the programs beside the chain (timers, system calls): at most so many of their records are lost.
-    pub other_runs: u64,
-    /// Events that the recorder could not write.
-    pub recorder: u64,
-}
-
-impl Lost {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        [self.ring_full, self.missed_runs, self.other_runs, self.recorder].into_iter().fold(0, u64::saturating_add)
-    }
-
-    /// Anything at all?
-    pub fn any(&self) -> bool {
-        *self != Self::default()
-    }
 }
 
 /// A distribution of durations, milliseconds.
@@ -209,7 +92,7 @@ pub struct Process {
     pub pid: u32,
     pub cmdline: Option<Arc<str>>,
     pub connects: u64,
-    pub failed: Failed,
+    pub failed: FailureCounts,
 }
 
 /// Processes that an SRE thinks of as one.
@@ -229,7 +112,7 @@ pub struct Workload {
     /// Attempts: each CLOSE -> `SYN_SENT`.
     pub connects: u64,
     pub established: u64,
-    pub failed: Failed,
+    pub failed: FailureCounts,
     pub accepted: u64,
     pub closed: u64,
     pub active_closes: u64,
@@ -295,7 +178,7 @@ pub struct Destination {
     pub ports: Ports,
     pub connects: u64,
     pub established: u64,
-    pub failed: Failed,
+    pub failed: FailureCounts,
     #[serde(skip)]
     pub first_failure: Option<Ktime>,
     #[serde(skip)]
@@ -342,7 +225,7 @@ pub struct Attribution {
     pub remote_port: u16,
     pub connects: u64,
     pub established: u64,
-    pub failed: Failed,
+    pub failed: FailureCounts,
     pub active_closes: u64,
     pub time_wait: TimeWaitStats,
     pub close_wait: CloseWaitStats,
@@ -402,40 +285,6 @@ pub struct Namespace {
     pub time_wait_ledger: u64,
     pub time_wait_inferred: u64,
     pub conntrack: Option<(u32, u32)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Critical,
-    Warning,
-    Info,
-}
-
-/// One thing to do about a finding.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Advice {
-    /// The action, as a command or a change to make.
-    #[serde(rename = "do")]
-    pub action: String,
-    pub why: String,
-    /// What will be different, with numbers where they are known.
-    pub expected: String,
-}
-
-/// A conclusion worth a sentence.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// Stable identifier, e.g. `port-exhaustion`.
-    pub id: &'static str,
-    pub severity: Severity,
-    /// One sentence with the numbers in it.
-    pub summary: String,
-    #[serde(skip)]
-    pub since: Option<Ktime>,
-    /// The facts behind it, machine-readable.
-    pub evidence: BTreeMap<&'static str, serde_json::Value>,
-    pub advice: Vec<Advice>,
 }
 
 /// Who began a connection.

@@ -13,7 +13,7 @@ use crate::demo::{Counts, Incident};
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Notice, NoticeKinds};
+use tracer_core::tracker::snapshot::{Notice, NoticeKinds};
 
 /// Failures shown one by one; the rest is in the report.
 const SHOWN_FAILURES: u32 = 5;
@@ -63,7 +63,7 @@ pub fn run() -> Result<()> {
     retain(&mut snapshot, &netns);
     say("")?;
     output::report(&snapshot, &finished.host, &clock, false)?;
-    let seen: u64 = snapshot.destinations.iter().filter_map(|dest| dest.failed.get(&Failure::PortsExhausted)).sum();
+    let seen: u64 = snapshot.destinations.iter().map(|dest| dest.failed.without_port()).sum();
     let established: u64 = snapshot.destinations.iter().map(|dest| dest.established).sum();
     say(&format!(
         "\nThe workload itself counted {} connections and {} EADDRNOTAVAIL; portchurn saw {established} and {seen}.\n\

@@ -13,7 +13,7 @@ use tracer_core::layout::human::{brief, number, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, safe};
 use tracer_core::tracker::snapshot::detail::{FailureRecord, FlowStep, PortUse};
 use tracer_core::tracker::snapshot::{
-    Attribution, Destination, Failed, Failure, Finding, Owner, Process, Severity, Snapshot, Workload,
+    Attribution, Destination, FailureCounts, Finding, Owner, Process, Severity, Snapshot, Workload,
 };
 
 /// A failure so recent still hurts.
@@ -113,20 +113,10 @@ fn most_known(a: Option<f64>, b: Option<f64>) -> Ordering {
     most(a.unwrap_or(f64::NEG_INFINITY), b.unwrap_or(f64::NEG_INFINITY))
 }
 
-pub fn exhausted(failed: &Failed) -> u64 {
-    let of = |failure| failed.get(&failure).copied().unwrap_or(0);
-    of(Failure::PortsExhausted).saturating_add(of(Failure::BindExhausted))
-}
-
-fn all(failed: &Failed) -> u64 {
-    failed.values().fold(0, |sum, count| sum.saturating_add(*count))
-}
-
 /// `, 12 ECONNREFUSED`: failures other than the lack of a port.
-pub fn other_failures(failed: &Failed) -> String {
-    let others =
-        failed.iter().filter(|(failure, _)| !matches!(failure, Failure::PortsExhausted | Failure::BindExhausted));
-    others.map(|(failure, count)| format!(", {} {failure}", short(*count))).collect()
+pub fn other_failures(failed: &FailureCounts) -> String {
+    let others = failed.iter().filter(|(failure, _)| !failure.is_without_port());
+    others.map(|(failure, count)| format!(", {} {failure}", short(count))).collect()
 }
 
 pub fn endpoint(addr: Addr, port: u16) -> String {
@@ -202,8 +192,8 @@ pub const WORKLOADS: &[Column<Workload>] = &[
     column!("CONN/S", 6, Right, from 0, |w, _, _| plain(rate(w.connects_per_second)), by |a, b| most(a.connects_per_second, b.connects_per_second)),
     column!("CONNECTS", 9, Right, from 100, |w, _, _| count(w.connects), by |a, b| most(a.connects, b.connects)),
     column!("ACCEPTED", 9, Right, from 130, |w, _, _| count(w.accepted), by |a, b| most(a.accepted, b.accepted)),
-    column!("NO PORT", 8, Right, from 0, |w, _, _| bad(exhausted(&w.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
-    column!("OTHER", 7, Right, from 110, |w, _, _| count(all(&w.failed) - exhausted(&w.failed).min(all(&w.failed))), by |a, b| most(all(&a.failed), all(&b.failed))),
+    column!("NO PORT", 8, Right, from 0, |w, _, _| bad(w.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
+    column!("OTHER", 7, Right, from 110, |w, _, _| count(w.failed.for_other_reasons()), by |a, b| most(a.failed.total(), b.failed.total())),
     column!("PORTS", 7, Right, from 0, |w, _, _| count(w.ports_held), by |a, b| most(a.ports_held, b.ports_held)),
     column!("TIME_WAIT", 9, Right, from 0, |w, _, _| count(w.time_wait.now), by |a, b| most(a.time_wait.now, b.time_wait.now)),
     column!("TW/S", 6, Right, from 120, |w, _, _| plain(rate(w.time_wait.per_second)), by |a, b| most(a.time_wait.per_second, b.time_wait.per_second)),
@@ -227,8 +217,8 @@ pub const DESTINATIONS: &[Column<Destination>] = &[
     column!("%", 4, Right, from 0, |d, _, _| percent(d.ports.utilisation), by |a, b| most_known(a.ports.utilisation, b.ports.utilisation)),
     column!("ESTAB", 6, Right, from 120, |d, _, _| count(u64::from(d.ports.by_state.get(&TcpState::Established).copied().unwrap_or(0)))),
     column!("TIME_WAIT", 9, Right, from 120, |d, _, _| count(u64::from(d.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0)))),
-    column!("NO PORT", 7, Right, from 0, |d, _, _| bad(exhausted(&d.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
-    column!("OTHER", 6, Right, from 140, |d, _, _| count(all(&d.failed) - exhausted(&d.failed).min(all(&d.failed)))),
+    column!("NO PORT", 7, Right, from 0, |d, _, _| bad(d.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
+    column!("OTHER", 6, Right, from 140, |d, _, _| count(d.failed.for_other_reasons())),
     column!("CONN/S", 6, Right, from 0, |d, _, _| pace(d), by |a, b| most(a.connects_per_second, b.connects_per_second)),
     column!("BEARS/S", 7, Right, from 0, |d, _, _| d.sustainable_per_second.map_or_else(unknown, |r| plain(rate(r))), by |a, b| most_known(a.sustainable_per_second, b.sustainable_per_second)),
     column!("FULL IN", 7, Right, from 0, |d, _, _| full_in(d), by |a, b| most_known(b.seconds_to_exhaustion, a.seconds_to_exhaustion)),
@@ -243,7 +233,7 @@ fn pace(destination: &Destination) -> StyledLine {
 pub const PROCESSES: &[Column<Process>] = &[
     column!("PID", 8, Right, from 0, |p, _, _| if p.pid == 0 { vec![(Paint::Dim, "ended".into())] } else { plain(p.pid.to_string()) }, by |a, b| a.pid.cmp(&b.pid)),
     column!("CONNECTS", 9, Right, from 0, |p, _, _| count(p.connects), by |a, b| most(a.connects, b.connects)),
-    column!("NO PORT", 8, Right, from 0, |p, _, _| bad(exhausted(&p.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("NO PORT", 8, Right, from 0, |p, _, _| bad(p.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
     column!("COMMAND LINE", 20 + 1, Left, from 0, |p, c, _| plain(c.safe(p.cmdline.as_deref().unwrap_or("-")))),
 ];
 
@@ -252,7 +242,7 @@ pub const TOWARDS: &[Column<Attribution>] = &[
     column!("FROM", 15, Left, from 110, |a, _, _| plain(a.local_addr.to_string())),
     column!("PID", 8, Right, from 0, |a, _, _| pid(a.pid, a.inferred), by |a, b| a.pid.cmp(&b.pid)),
     column!("CONNECTS", 9, Right, from 0, |a, _, _| count(a.connects), by |a, b| most(a.connects, b.connects)),
-    column!("NO PORT", 8, Right, from 0, |a, _, _| bad(exhausted(&a.failed)), by |a, b| most(exhausted(&a.failed), exhausted(&b.failed))),
+    column!("NO PORT", 8, Right, from 0, |a, _, _| bad(a.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
     column!("PORTS", 7, Right, from 0, |a, _, _| count(u64::from(a.ports_held)), by |a, b| most(a.ports_held, b.ports_held)),
     column!("TIME_WAIT", 9, Right, from 0, |a, _, _| count(a.time_wait.now), by |a, b| most(a.time_wait.now, b.time_wait.now)),
     column!("CL_WAIT", 7, Right, from 100, |a, _, _| count(a.close_wait.now), by |a, b| most(a.close_wait.now, b.close_wait.now)),
@@ -309,7 +299,7 @@ pub const FAILURES: &[Column<Arc<FailureRecord>>] = &[
         // bind(port 0) fails without one.
         if f.failed.key.remote.port == 0 { plain(format!("bind {}", f.failed.key.local.addr)) } else { plain(f.failed.key.remote.to_string()) }
     }, by |a, b| a.failed.key.remote.cmp(&b.failed.key.remote)),
-    column!("REASON", 14, Left, from 110, |f, _, _| vec![(Paint::Bad, f.failed.failure.name())]),
+    column!("REASON", 14, Left, from 110, |f, _, _| vec![(Paint::Bad, f.failed.failure.to_string())]),
     column!("SEARCHED", 8, Right, from 90, |f, _, _| millis(f.failed.after_ms), by |a, b| most_known(a.failed.after_ms, b.failed.after_ms)),
     column!("HELD THEN", 15, Right, from 0, |f, _, _| match f.capacity {
         Some(capacity) => plain(format!("{}/{}", number(u64::from(f.in_use)), number(u64::from(capacity)))),

@@ -192,7 +192,7 @@ fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
         });
         row.ports = row.ports.saturating_add(attribution.ports_held);
         row.time_wait = row.time_wait.saturating_add(attribution.time_wait.now);
-        row.failed = row.failed.saturating_add(columns::exhausted(&attribution.failed));
+        row.failed = row.failed.saturating_add(attribution.failed.without_port());
         row.connects = row.connects.saturating_add(attribution.connects);
         row.processes += 1;
         row.inferred &= attribution.inferred;

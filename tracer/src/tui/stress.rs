@@ -23,8 +23,8 @@ use tracer_core::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use tracer_core::host::HostFacts;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
-    Attribution, CloseWaitStats, Destination, Durations, Failed, Failure, Holder, Owner, Ports, Snapshot, StateSet,
-    TimeWaitStats, Workload,
+    Attribution, CloseWaitStats, Destination, Durations, Failure, FailureCounts, Holder, Owner, Ports, Snapshot,
+    StateSet, TimeWaitStats, Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -68,7 +68,7 @@ pub fn frame(flows: u32, destinations: u32) -> Frame {
             },
             connects: u64::from(each) * 10,
             established: u64::from(each) * 10,
-            failed: Failed::from([(Failure::PortsExhausted, u64::from(number % 7))]),
+            failed: FailureCounts::from([(Failure::PortsExhausted, u64::from(number % 7))]),
             first_failure: None,
             last_failure: None,
             connects_per_second: f64::from(number),
@@ -111,7 +111,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
         remote_port: 443,
         connects: u64::from(ports) * 10,
         established: u64::from(ports) * 10,
-        failed: Failed::new(),
+        failed: FailureCounts::default(),
         active_closes: 0,
         time_wait: TimeWaitStats::default(),
         close_wait: CloseWaitStats::default(),

@@ -10,7 +10,7 @@ use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
 use crate::layout::text::{Paint, left};
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Attribution, Destination, Failure, Ports};
+use crate::tracker::snapshot::{Attribution, Destination, Ports};
 
 /// Columns of the first column of the table of holders and victims.
 const WHO: usize = 33;
@@ -129,10 +129,6 @@ struct Role<'a> {
     processes: Vec<&'a Attribution>,
 }
 
-fn exhausted(attribution: &Attribution) -> u64 {
-    attribution.failed.get(&Failure::PortsExhausted).copied().unwrap_or(0)
-}
-
 /// Holders and victims in one table, since they are often the same.
 fn who(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     let mut roles: BTreeMap<&Arc<str>, Role<'_>> = BTreeMap::new();
@@ -197,7 +193,7 @@ fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
         let line = format!(
             "{label} {:>7}{:>10}{:>10}{:>10}",
             short(u64::from(process.ports_held)),
-            short(exhausted(process)),
+            short(process.failed.without_port()),
             short(process.time_wait.now),
             life(process)
         );

@@ -1,7 +1,7 @@
 //! The first sentence, and what the reader must know before believing it. Not for: detail.
 
 use super::destination::{self, exhaustion, occupancy};
-use super::{Context, exhausted, in_trouble};
+use super::{Context, in_trouble};
 use crate::event::Ktime;
 use crate::layout::human::{number, plural, rate};
 use crate::layout::text::Paint;
@@ -36,7 +36,7 @@ fn sentence(context: &Context<'_>) -> (&'static str, Paint, String) {
         Some(ktime) => format!(" since {} {}", context.time(ktime), context.clock.zone_name(ktime, context.zone)),
         None => String::new(),
     };
-    if let Some(worst) = destinations.iter().find(|destination| exhausted(destination) > 0) {
+    if let Some(worst) = destinations.iter().find(|destination| destination.failed.without_port() > 0) {
         let now = worst.seconds_to_exhaustion.is_some_and(|left| left <= 0.0)
             || worst.last_failure.is_some_and(|last| context.snapshot.now.since(last) < STILL_NANOS);
         let (word, paint) = severity(if now { Severity::Critical } else { Severity::Warning });
@@ -46,7 +46,7 @@ fn sentence(context: &Context<'_>) -> (&'static str, Paint, String) {
             if now { "exhausts" } else { "exhausted" },
             destination::remote(worst),
             occupancy(&worst.ports),
-            plural(exhausted(worst), "connect"),
+            plural(worst.failed.without_port(), "connect"),
             victims(worst),
             since(worst.first_failure)
         );
@@ -107,8 +107,7 @@ fn fullest(context: &Context<'_>) -> String {
         share(a).total_cmp(&share(b)).then(a.ports.in_use.cmp(&b.ports.in_use)).then(b.remote_port.cmp(&a.remote_port))
     });
     let Some(fullest) = fullest else { return "No outgoing connection was seen.".into() };
-    let failed: u64 =
-        destinations.iter().flat_map(|destination| destination.failed.values()).fold(0, |a, b| a.saturating_add(*b));
+    let failed = destinations.iter().map(|destination| destination.failed.total()).fold(0, u64::saturating_add);
     let failures = match failed {
         0 => "No connect failed.".into(),
         some => format!("{} failed for other reasons.", plural(some, "connect")),

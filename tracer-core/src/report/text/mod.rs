@@ -16,7 +16,7 @@ use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Destination, Failed, Failure, Finding, Snapshot};
+use crate::tracker::snapshot::{Destination, FailureCounts, Finding, Snapshot};
 
 /// Destinations told in full; more than these nobody reads at night, and JSON has them all.
 const DESTINATIONS: usize = 4;
@@ -71,26 +71,22 @@ impl Context<'_> {
     /// Numbers below may be too low.
     fn incomplete(&self) -> bool {
         let events = &self.snapshot.events;
-        events.lost.any() || events.skipped > 0 || events.evicted > 0
+        events.lost.upper_bound() > 0 || events.skipped > 0 || events.evicted > 0
     }
 }
 
 /// Ports ran out towards it, did so lately, or will soon.
 fn in_trouble(destination: &Destination) -> bool {
-    exhausted(destination) > 0
+    destination.failed.without_port() > 0
         || destination.ports.utilisation.is_some_and(|share| share >= NEAR_FULL)
         || destination.seconds_to_exhaustion.is_some_and(|left| left <= SOON_SECONDS)
 }
 
-fn exhausted(destination: &Destination) -> u64 {
-    destination.failed.get(&Failure::PortsExhausted).copied().unwrap_or(0)
-}
-
 /// `1,204 EADDRNOTAVAIL, 1 ETIMEDOUT`, most first.
-fn failures(failed: &Failed) -> String {
+fn failures(failed: &FailureCounts) -> String {
     let mut reasons: Vec<_> = failed.iter().collect();
-    reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(*count), *reason));
-    let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{} {reason}", human::number(**count))).collect();
+    reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
+    let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{} {reason}", human::number(*count))).collect();
     words.join(", ")
 }
 

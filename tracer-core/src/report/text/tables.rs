@@ -1,7 +1,7 @@
 //! Advice, the busiest workloads, and the footer that says what all of it rests on.
 
 use super::{Context, WORKLOADS};
-use crate::layout::human::{brief, number, plural, rate, seconds, short};
+use crate::layout::human::{between, brief, number, plural, rate, seconds, short};
 use crate::layout::text::{Paint, left};
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Advice, Snapshot};
@@ -40,7 +40,7 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
     let head = head.map(|(title, width)| format!("{title:>width$}")).concat();
     page.line(&[(Paint::Strong, &left("WORKLOADS", NAME)), (Paint::Dim, &head)]);
     for workload in snapshot.workloads.iter().take(WORKLOADS) {
-        let failed = workload.failed.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let failed = workload.failed.total();
         let numbers = format!("{:>10}{:>7}", short(workload.connects), rate(workload.connects_per_second));
         let rest = format!(
             "{:>10}{:>9}{:>10}",
@@ -79,7 +79,7 @@ pub fn footer(page: &mut TextPage, context: &Context<'_>) {
     let basis = format!(
         "{} read, {} lost; tier {}, kernel {}",
         plural(events.read, "event"),
-        number(events.lost.total()),
+        between(events.lost.certain(), events.lost.upper_bound(), number),
         known(&host.tier),
         known(&host.kernel)
     );

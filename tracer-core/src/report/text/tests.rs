@@ -3,6 +3,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::*;
 use crate::report::sample;
+use crate::tracker::snapshot::Failure;
 
 fn plain(snapshot: &Snapshot, host: &HostFacts) -> String {
     render(snapshot, host, &sample::clock(), &Style::default())
@@ -46,7 +47,7 @@ fn no_number_is_cut() {
 #[test]
 fn other_failures_are_told_even_when_no_port_is_missing() {
     let mut snapshot = sample::quiet();
-    snapshot.destinations[0].failed.insert(Failure::Errno(111), 1);
+    snapshot.destinations[0].failed.count(Failure::Errno(111));
     let text = plain(&snapshot, &sample::host()).replace('\n', " ");
     assert!(text.contains("1 connect failed"), "{text}");
 }

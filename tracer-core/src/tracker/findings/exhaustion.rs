@@ -1,6 +1,6 @@
 //! Out of ports, now or soon.
 
-use super::{Context, Thresholds, advice, count, endpoint, evidence, finding, human_seconds, plural, rate};
+use super::{Context, Thresholds, advice, endpoint, evidence, finding, human_seconds, plural, rate};
 use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, Severity};
 
 /// States named in a sentence.
@@ -9,7 +9,7 @@ const STATES_NAMED: usize = 2;
 /// `connect()` found no free port.
 pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
     let failing = context.snapshot.destinations.iter().filter_map(|destination| {
-        let failed = count(&destination.failed, Failure::PortsExhausted);
+        let failed = destination.failed.of(Failure::PortsExhausted);
         (failed > 0).then_some((destination, failed))
     });
     failing
@@ -39,7 +39,7 @@ pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
 /// bind(port 0) found no free port: a failure without a destination.
 pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
     let failing = context.snapshot.workloads.iter().filter_map(|workload| {
-        let failed = count(&workload.failed, Failure::BindExhausted);
+        let failed = workload.failed.of(Failure::BindExhausted);
         (failed > 0).then_some((workload, failed))
     });
     failing
@@ -66,7 +66,7 @@ pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
 pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
     let coming = context.snapshot.destinations.iter().filter_map(|destination| {
         let seconds = destination.seconds_to_exhaustion?;
-        let quiet = count(&destination.failed, Failure::PortsExhausted) == 0;
+        let quiet = destination.failed.of(Failure::PortsExhausted) == 0;
         (quiet && seconds <= context.thresholds.soon_seconds).then_some((destination, seconds))
     });
     coming
@@ -109,7 +109,7 @@ pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
         let quickest = destination.port_search_quickest_ms?;
         let fallen = recent >= search_slow_factor * quickest;
         let crowded = destination.ports.utilisation.is_some_and(|share| share >= 0.5);
-        let failing = count(&destination.failed, Failure::PortsExhausted) > 0;
+        let failing = destination.failed.of(Failure::PortsExhausted) > 0;
         ((fallen || crowded) && !failing).then_some((destination, recent, quickest))
     });
     slow.map(|(destination, recent, quickest)| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, advice, count, endpoint, evidence, finding, plural};
+use super::{Context, advice, endpoint, evidence, finding, plural};
 use crate::event::Netns;
 use crate::tracker::snapshot::{Advice, Failure, Finding, Listener, Severity};
 
@@ -15,8 +15,8 @@ const CONNTRACK_ENTRY_BYTES: u64 = 320;
 pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for workload in &context.snapshot.workloads {
-        let exhausted = count(&workload.failed, Failure::BindExhausted);
-        let taken = count(&workload.failed, Failure::TupleTaken);
+        let exhausted = workload.failed.of(Failure::BindExhausted);
+        let taken = workload.failed.of(Failure::TupleTaken);
         if exhausted + taken == 0 {
             continue;
         }

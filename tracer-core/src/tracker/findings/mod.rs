@@ -28,7 +28,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::snapshot::{Failed, Failure, Finding, Namespace, Severity, Snapshot};
+use super::snapshot::{Finding, Namespace, Severity, Snapshot};
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
 
@@ -174,10 +174,6 @@ macro_rules! evidence {
     };
 }
 use evidence;
-
-fn count(failed: &Failed, failure: Failure) -> u64 {
-    failed.get(&failure).copied().unwrap_or(0)
-}
 
 fn endpoint(addr: Addr, port: u16) -> Endpoint {
     Endpoint { addr, port }

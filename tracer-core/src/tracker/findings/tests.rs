@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::event::TcpState;
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Confidence, Destination, Durations, Holder, Listener, Ports, StateSet, TimeWaitStats,
-    Victim, Workload,
+    Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, Holder, Listener, Ports,
+    StateSet, TimeWaitStats, Victim, Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -39,7 +39,7 @@ fn destination() -> Destination {
         },
         connects: 50_000,
         established: 49_990,
-        failed: Failed::new(),
+        failed: FailureCounts::default(),
         first_failure: None,
         last_failure: None,
         connects_per_second: 600.0,
@@ -56,7 +56,7 @@ fn destination() -> Destination {
 
 fn exhausted() -> Destination {
     Destination {
-        failed: Failed::from([(Failure::PortsExhausted, 118)]),
+        failed: FailureCounts::from([(Failure::PortsExhausted, 118)]),
         first_failure: Some(Ktime(42)),
         victims: vec![Victim { workload: "php-fpm: pool www".into(), failed: 118 }],
         ..destination()
@@ -75,7 +75,7 @@ fn attribution(pid: u32) -> Attribution {
         remote_port: 3306,
         connects: 5_000,
         established: 5_000,
-        failed: Failed::new(),
+        failed: FailureCounts::default(),
         active_closes: 5_000,
         time_wait: TimeWaitStats { entered: 5_000, now: 4_000, peak: 4_000, per_second: 150.0, reused: 0 },
         close_wait: CloseWaitStats::default(),
@@ -390,7 +390,7 @@ fn fin_wait2_is_the_one_place_for_tcp_fin_timeout() {
 
 #[test]
 fn failed_binds_are_exhaustion_and_a_habit_to_give_up() {
-    let failed = Failed::from([(Failure::BindExhausted, 3), (Failure::TupleTaken, 1)]);
+    let failed = FailureCounts::from([(Failure::BindExhausted, 3), (Failure::TupleTaken, 1)]);
     let workload = Workload { name: "proxy".into(), failed, ..Workload::default() };
     let snapshot = Snapshot { workloads: vec![workload], ..snapshot() };
     let exhaustion = one(&snapshot, "port-exhaustion");

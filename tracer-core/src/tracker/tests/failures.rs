@@ -14,7 +14,7 @@ fn exhaustion_is_one_failure_with_and_without_the_return_value() {
     lab.pass(SECOND);
     assert_eq!(lab.failures()[1..], [(Failure::PortsExhausted, false)]);
     let dest = lab.only_dest();
-    assert_eq!((dest.connects, dest.established, dest.failed[&Failure::PortsExhausted]), (2, 0, 2));
+    assert_eq!((dest.connects, dest.established, dest.failed.of(Failure::PortsExhausted)), (2, 0, 2));
     assert_eq!((dest.ports.in_use, dest.ports.peak), (0, 0), "a failing connect never held a port");
     assert_eq!((dest.victims[0].workload.as_ref(), dest.victims[0].failed), ("client", 2));
 }

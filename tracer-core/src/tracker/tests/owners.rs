@@ -84,10 +84,10 @@ fn many_short_lived_processes_fold_into_their_workload_without_losing_a_count() 
     let snapshot = lab.tracker.snapshot();
     assert!(snapshot.attributions.len() <= 4_200, "{}", snapshot.attributions.len());
     let total: u64 = snapshot.attributions.iter().map(|attribution| attribution.connects).sum();
-    let refused: u64 = snapshot.attributions.iter().map(|attribution| attribution.failed[&Failure::Errno(111)]).sum();
+    let refused: u64 = snapshot.attributions.iter().map(|attribution| attribution.failed.of(Failure::Errno(111))).sum();
     assert_eq!((total, refused), (6_000, 6_000));
     let curl = snapshot.workloads.iter().find(|workload| &*workload.name == "curl").expect("curl");
-    assert_eq!((curl.connects, curl.failed[&Failure::Errno(111)]), (6_000, 6_000));
+    assert_eq!((curl.connects, curl.failed.of(Failure::Errno(111))), (6_000, 6_000));
 }
 
 #[test]

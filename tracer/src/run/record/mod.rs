@@ -26,8 +26,9 @@ use self::tee::RecorderProgress;
 use super::output;
 use super::session::LiveTrace;
 use crate::cli::{RecordArgs, Trigger};
+use tracer_core::layout::human::between;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds, Severity};
+use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds, Severity};
 
 /// A line of progress this often, on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -166,7 +167,7 @@ impl RecordWatcher<'_> {
         }
         let exhausted = tracker.drain_notices().any(|notice| {
             matches!(&notice, Notice::FailedConnect(failed)
-                if matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted))
+                if failed.failure.is_without_port())
         });
         if exhausted && self.on.contains(&Trigger::Exhaustion) {
             return true;
@@ -230,7 +231,7 @@ impl Meter {
             io::stderr(),
             "\r\x1b[Krecording {} s  {rate:.0} events/s  {} lost  {}",
             self.began.elapsed().as_secs(),
-            lost.ring_full + lost.missed_runs + lost.recorder,
+            between(lost.certain(), lost.upper_bound(), |count| count.to_string()),
             output::bytes(progress.bytes.load(Ordering::Relaxed)),
         );
     }

@@ -26,7 +26,7 @@ use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed as Factor};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Failure, Finding, Notice, NoticeKinds};
+use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds};
 
 /// Longest sleep between two looks for orders.
 const NAP: Duration = Duration::from_millis(10);
@@ -303,7 +303,7 @@ impl<'a> Player<'a> {
     fn reached(&mut self, now: Ktime) -> bool {
         let failed = self.tracker.drain_notices().any(|notice| {
             matches!(&notice, Notice::FailedConnect(failed)
-                if matches!(failed.failure, Failure::PortsExhausted | Failure::BindExhausted))
+                if failed.failure.is_without_port())
         });
         match &mut self.target {
             None => false,

@@ -123,5 +123,5 @@ fn loss_is_red_and_named() {
     snapshot.events.lost = Lost { other_runs: 7, ..Lost::default() };
     let mut narrow = Stage::new(snapshot, sample::degraded_host()).sized(60, 15);
     narrow.with_status(recording_status());
-    assert!(narrow.screen().contains("LOST 7"), "{}", narrow.screen());
+    assert!(narrow.screen().contains("LOST up to 7"), "{}", narrow.screen());
 }

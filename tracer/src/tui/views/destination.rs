@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::table;
 use crate::tui::app::App;
 use crate::tui::charts::{bar, port_map};
-use crate::tui::columns::{endpoint, exhausted, full_in, netns, other_failures, percent};
+use crate::tui::columns::{endpoint, full_in, netns, other_failures, percent};
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::distributions;
@@ -116,7 +116,7 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
         None if ports.capacity.is_none() => pace.push((Paint::Dim, "unknown".into())),
         None => pace.push((Paint::Good, "not at this rate".into())),
     }
-    let failed = exhausted(&destination.failed);
+    let failed = destination.failed.without_port();
     let time = |at| app.trace.clock.time_or_date(at, snapshot.now, app.zone());
     let mut failures: StyledLine = vec![
         (if failed > 0 { Paint::Bad } else { Paint::Good }, format!("{} without a port", short(failed))),

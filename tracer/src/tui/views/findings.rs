@@ -103,7 +103,7 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
         lines.extend(wrapped(width, &label, Paint::Plain, &text));
     }
     let events = &app.frame.snapshot.events;
-    if events.lost.any() || events.skipped > 0 {
+    if events.lost.upper_bound() > 0 || events.skipped > 0 {
         let text = format!(
             "ring buffer full {}, runs missed {}, beside the chain {}, not recorded {}, undecodable {}; {} repaired. Counts are lower bounds.",
             events.lost.ring_full,

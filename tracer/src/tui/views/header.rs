@@ -5,10 +5,10 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::tui::app::App;
 use crate::tui::channel::ReplayStatus;
-use crate::tui::columns::{endpoint, exhausted};
+use crate::tui::columns::endpoint;
 use crate::tui::page::{Page, Pane};
 use crate::tui::render::canvas::Canvas;
-use tracer_core::layout::human::{rate, seconds, short};
+use tracer_core::layout::human::{between, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
 /// Draws them; the lines used.
@@ -28,21 +28,24 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
 fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let (newest, host) = (app.newest(), &app.trace.host);
     let events = &newest.snapshot.events;
-    let lost = events.lost.total().saturating_add(events.skipped);
+    let (lost, at_most) = (events.lost.certain(), events.lost.upper_bound());
     let mut left: StyledLine = vec![(Paint::Strong, "portchurn ".into())];
-    if lost > 0 {
+    if at_most > 0 {
         // First, so that no terminal is too narrow for it.
-        left.push((Paint::Bad, format!("LOST {}  ", short(lost))));
+        left.push((Paint::Bad, format!("LOST {}  ", between(lost, at_most, short))));
     }
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
     left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));
     let per_second = newest.details.seconds.last().map_or(0, |second| second.events);
     left.push((Paint::Plain, format!("  {} ev/s", rate(f64::from(per_second)))));
-    if lost == 0 {
+    if at_most == 0 {
         left.push((Paint::Dim, "  0 lost".into()));
     }
     if !host.degraded.is_empty() {
         left.push((Paint::Warn, format!("  {} degraded", host.degraded.len())));
+    }
+    if events.skipped > 0 {
+        left.push((Paint::Bad, format!("  {} undecodable", short(events.skipped))));
     }
     if events.evicted > 0 {
         left.push((Paint::Warn, format!("  {} evicted", short(events.evicted))));
@@ -89,7 +92,8 @@ fn bytes(bytes: u64) -> String {
 
 fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = app.frame.snapshot.findings.len();
-    let failures: u64 = app.frame.snapshot.workloads.iter().map(|w| exhausted(&w.failed)).fold(0, u64::saturating_add);
+    let failures: u64 =
+        app.frame.snapshot.workloads.iter().map(|w| w.failed.without_port()).fold(0, u64::saturating_add);
     let names = [
         ("1 Overview".to_owned(), Paint::Plain),
         (format!("2 Findings {findings}"), if app.alarms() > 0 { Paint::Warn } else { Paint::Plain }),

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::table;
 use crate::tui::app::App;
 use crate::tui::charts::sparkline;
-use crate::tui::columns::{endpoint, exhausted, severity};
+use crate::tui::columns::{endpoint, severity};
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::split::divide;
@@ -90,7 +90,7 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let pulse = &app.frame.details.seconds;
     let snapshot = &app.frame.snapshot;
     let now = pulse.last().copied().unwrap_or_default();
-    let total = snapshot.workloads.iter().map(|w| exhausted(&w.failed)).fold(0, u64::saturating_add);
+    let total = snapshot.workloads.iter().map(|w| w.failed.without_port()).fold(0, u64::saturating_add);
     let paint = match (now.exhausted, total) {
         (0, 0) => Paint::Good,
         (0, _) => Paint::Plain,

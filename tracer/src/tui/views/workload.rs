@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::table;
 use crate::tui::app::App;
-use crate::tui::columns::{exhausted, other_failures};
+use crate::tui::columns::other_failures;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::distributions;
@@ -55,7 +55,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<StyledLine> {
             who.push((Paint::Plain, canvas.safe(value)));
         }
     }
-    let failed = exhausted(&workload.failed);
+    let failed = workload.failed.without_port();
     let mut does: StyledLine = vec![
         (Paint::Strong, format!("{} connects/s", rate(workload.connects_per_second))),
         (Paint::Plain, format!("  {}, ", plural(workload.connects, "connect"))),

@@ -1,0 +1,62 @@
+//! How complete a snapshot is: what was read, and what was lost on the way.
+
+use serde::Serialize;
+
+/// How complete the picture is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EventCounts {
+    /// Events ingested.
+    pub read: u64,
+    /// Events lost on the way, by the place where they were lost.
+    pub lost: Lost,
+    /// Records that could not be decoded.
+    pub skipped: u64,
+    /// Entries thrown out because a table was at its bound.
+    pub evicted: u64,
+    /// Flows and `TIME_WAIT` entries set right after a loss, by a later transition or by `sock_diag`.
+    pub repaired: u64,
+    /// Transitions written twice by the rescue chain and recognised.
+    pub duplicates: u64,
+}
+
+/// Where events were lost.
+///
+/// One number for all of it would be wrong: a skipped run of a program beside the chain need not have had a record to write, and
+/// nearly none has (most timers are none of TCP's). So there are two sums, [`certain`](Self::certain) and
+/// [`upper_bound`](Self::upper_bound), and no other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Records that found the ring buffer full.
+    pub ring_full: u64,
+    /// State transitions that every link of the chain missed.
+    pub missed_runs: u64,
+    /// Skipped runs of the programs beside the chain (timers, system calls): at most so many of their records are lost.
+    pub other_runs: u64,
+    /// Events that the recorder could not write.
+    pub recorder: u64,
+}
+
+impl Lost {
+    /// Events that are certainly lost.
+    pub fn certain(&self) -> u64 {
+        self.ring_full.saturating_add(self.missed_runs).saturating_add(self.recorder)
+    }
+
+    /// Events that may be lost: [`certain`](Self::certain) and every skipped run of the programs beside the chain.
+    pub fn upper_bound(&self) -> u64 {
+        self.certain().saturating_add(self.other_runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_run_beside_the_chain_may_be_a_loss_and_is_not_certainly_one() {
+        let lost = Lost { ring_full: 1, missed_runs: 2, other_runs: 4, recorder: 8 };
+        assert_eq!((lost.certain(), lost.upper_bound()), (11, 15));
+        let all = Lost { ring_full: u64::MAX, missed_runs: 1, other_runs: u64::MAX, recorder: 1 };
+        assert_eq!((all.certain(), all.upper_bound()), (u64::MAX, u64::MAX));
+    }
+}
