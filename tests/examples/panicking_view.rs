@@ -1,14 +1,14 @@
 //! A full-screen view whose publisher panics after the first frame: does the terminal come back, is the message readable?
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracer::tui::app::App;
 use tracer::tui::channel::{Frame, channel};
-use tracer::tui::{RenderOptions, TraceInfo, stress, terminal};
+use tracer::tui::{RenderOptions, TraceInfo, terminal};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::host::HostFacts;
+use tracer_core::tracker::snapshot::{Snapshot, Workload};
 
 fn main() {
     let trace = TraceInfo { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };
@@ -17,8 +17,9 @@ fn main() {
     let (publisher, viewer) = channel();
     let screen = std::thread::spawn(move || terminal::run(&viewer, app, &options));
     let tracker = std::thread::spawn(move || {
-        let frame: Arc<Frame> = stress::frame(1_000, 10).into();
-        publisher.publish(Frame::clone(&frame));
+        let workload = Workload { name: "service-1.service".into(), ..Workload::default() };
+        let snapshot = Snapshot { generation: 1, workloads: vec![workload], ..Snapshot::default() };
+        publisher.publish(Frame { snapshot, ..Frame::default() });
         // Long enough for the test to see the screen.
         std::thread::sleep(Duration::from_secs(3));
         panic!("the tracker came to grief");

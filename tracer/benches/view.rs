@@ -2,6 +2,7 @@
 //!
 //! No terminal and no kernel: what the screen's thread and the tracker's do is the real thing, what they write and read is not.
 
+mod busy_host;
 #[allow(dead_code, reason = "a module of several benches")]
 mod common;
 
@@ -11,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use busy_host::HeadlessScreen;
 use common::{Churn, tracker_for};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use tracer::run::view::FrameSchedule;
 use tracer::tui::channel::{self, Frame, Publisher, Status, ViewOrder};
-use tracer::tui::stress::{self, Screen};
 use tracer_core::event::Ktime;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
@@ -51,11 +52,11 @@ fn millis(began: Instant) -> f64 {
 
 /// A new frame, from taking it to the last cell.
 fn draw(scale: u32, rounds: u32) {
-    let frame = stress::frame(FLOWS / scale, DESTINATIONS);
-    let mut overview = Screen::new(SIZE.0, SIZE.1);
-    let mut filtered = Screen::new(SIZE.0, SIZE.1);
+    let frame = busy_host::frame(FLOWS / scale, DESTINATIONS);
+    let mut overview = HeadlessScreen::new(SIZE.0, SIZE.1);
+    let mut filtered = HeadlessScreen::new(SIZE.0, SIZE.1);
     filtered.filter("dst=10.0.0.0/8:443 and workload=service-1* and not state=close_wait").expect("a filter");
-    let mut destination = Screen::new(SIZE.0, SIZE.1);
+    let mut destination = HeadlessScreen::new(SIZE.0, SIZE.1);
     destination.show(Arc::new(frame.clone()));
     destination.drill_down();
     for (key, screen) in
@@ -101,7 +102,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
             std::thread::sleep(BETWEEN_KEYS);
             drop(press);
         });
-        stress::answer(&viewer, SIZE, pressed, |took| answers.push(took.as_secs_f64() * 1e3)).expect("drawn");
+        busy_host::answer(&viewer, SIZE, pressed, |took| answers.push(took.as_secs_f64() * 1e3)).expect("drawn");
         over.store(true, Ordering::Relaxed);
         busy.join().expect("the tracker")
     });

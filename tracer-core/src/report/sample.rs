@@ -14,9 +14,11 @@ use crate::tracker::snapshot::{
     Workload,
 };
 
+/// Nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
 /// The windows of all samples begin here.
 pub const START: Ktime = Ktime(1_000 * SECOND);
+/// The namespace of all samples.
 pub const NETNS: Netns = Netns::of_inode(4_026_532_281);
 
 /// `START` was 2026-03-14 03:11:07 UTC.
@@ -24,6 +26,7 @@ pub fn clock() -> Clock {
     Clock::new(START, 1_773_457_867_000_000_000)
 }
 
+/// A host on which everything can be watched.
 pub fn host() -> HostFacts {
     HostFacts {
         hostname: Some("web-07".into()),
@@ -34,6 +37,7 @@ pub fn host() -> HostFacts {
     }
 }
 
+/// A host whose `TIME_WAIT` cannot be traced.
 pub fn degraded_host() -> HostFacts {
     HostFacts {
         tier: Some("tracepoint".into()),
@@ -46,6 +50,7 @@ pub fn degraded_host() -> HostFacts {
     }
 }
 
+/// An address as tests write it.
 #[expect(clippy::missing_panics_doc, reason = "for tests, which write addresses")]
 pub fn addr(text: &str) -> Addr {
     text.parse::<std::net::IpAddr>().expect("an address").into()
@@ -76,7 +81,8 @@ fn occupancy(capacity: u32, established: u32, time_wait: u32, peak: u32) -> Port
     }
 }
 
-fn destination(ports: Ports) -> Destination {
+/// The destination of most samples, with these ports and nothing that has happened yet.
+pub fn destination(ports: Ports) -> Destination {
     Destination {
         netns: NETNS,
         netns_name: Some(name("web")),
@@ -101,7 +107,8 @@ fn destination(ports: Ports) -> Destination {
     }
 }
 
-fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
+/// A process that has done nothing yet towards the destination of most samples.
+pub fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
     Attribution {
         workload: name(workload),
         pid,

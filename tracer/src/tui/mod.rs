@@ -22,8 +22,7 @@ mod render;
 mod row_filter;
 mod row_input;
 mod rows;
-mod screen;
-pub mod stress;
+pub mod screen;
 pub mod terminal;
 mod views;
 

@@ -73,7 +73,7 @@ pub fn give_back() {
 }
 
 /// Where keys come from.
-pub trait Input {
+pub trait KeySource {
     /// Waits for one, at most so long.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ pub trait Input {
 
 struct Keyboard;
 
-impl Input for Keyboard {
+impl KeySource for Keyboard {
     fn poll(&mut self, wait: Duration) -> io::Result<bool> {
         event::poll(wait)
     }
@@ -106,16 +106,19 @@ impl Input for Keyboard {
 pub fn run(viewer: &Viewer, app: App, options: &RenderOptions) -> io::Result<()> {
     let _guard = Guard::take()?;
     let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-    show(viewer, app, options, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
+    run_on(viewer, app, options, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
 }
 
-/// The same on any terminal, while `ours` says that it is ours.
-pub(super) fn show<W: Write>(
+/// Like [`run`], on a terminal that somebody else has set up, for as long as `ours` says that it may be used.
+///
+/// # Errors
+/// The keys cannot be read, or the terminal cannot be written.
+pub fn run_on<W: Write>(
     viewer: &Viewer,
     mut app: App,
     options: &RenderOptions,
     mut terminal: Terminal<CrosstermBackend<W>>,
-    mut keys: impl Input,
+    mut keys: impl KeySource,
     ours: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut pending = Pending { frame: false, key: true, answered_by: None };

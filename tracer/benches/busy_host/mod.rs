@@ -1,6 +1,4 @@
-//! A busy host's frames and screens, to measure what a redraw costs.
-//!
-//! Not for: tests of what is shown; nothing here is realistic but its size.
+//! The frames of a busy host, and the screen without a terminal: what a redraw and an answer to a key are measured with.
 
 use std::cell::Cell;
 use std::io;
@@ -8,27 +6,30 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crossterm::event::Event;
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use jiff::tz::TimeZone;
 use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
-use super::app::App;
-use super::channel::{Frame, Viewer};
-use super::{RenderOptions, TraceInfo, screen, terminal};
-use tracer_core::clock::Clock;
-use tracer_core::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
+use tracer::tui::app::App;
+use tracer::tui::channel::{Frame, Viewer};
+use tracer::tui::{RenderOptions, TraceInfo, screen, terminal};
+use tracer_core::event::{Addr, TcpState};
+use tracer_core::filter::{Filter, FilterError};
 use tracer_core::host::HostFacts;
+use tracer_core::report::sample;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
-    Attribution, CloseWaitStats, Destination, Durations, Failure, FailureCounts, Holder, Owner, Ports, Snapshot,
-    StateSet, TimeWaitStats, Workload,
+    Attribution, Destination, Failure, FailureCounts, Holder, Owner, Ports, Snapshot, StateSet, Workload,
 };
 
-const NETNS: Netns = Netns::of_inode(4_026_531_840);
 const RANGE: (u16, u16) = (1_024, 65_535);
+/// Ports that connect() may use of `RANGE`.
+const CAPACITY: u32 = 64_512;
+/// Workloads that share the destinations.
+const WORKLOADS: u32 = 40;
 /// Pairs of process and destination per destination.
 const PAIRS: u32 = 4;
 
@@ -37,97 +38,73 @@ fn addr(number: u32) -> Addr {
 }
 
 fn workload_name(number: u32) -> Arc<str> {
-    format!("service-{number}.service").into()
+    format!("service-{}.service", number % WORKLOADS).into()
 }
 
 /// A frame of so many flows towards so many destinations.
 pub fn frame(flows: u32, destinations: u32) -> Frame {
     let each = flows / destinations.max(1);
-    let mut snapshot = Snapshot {
-        generation: 1,
-        start: Ktime(0),
-        now: Ktime(600_000_000_000),
-        flows: u64::from(flows),
-        ..Snapshot::default()
-    };
+    let now = sample::START.plus(600 * sample::SECOND);
+    let mut snapshot =
+        Snapshot { generation: 1, start: sample::START, now, flows: u64::from(flows), ..Snapshot::default() };
     for number in 0..destinations {
-        let states = [(TcpState::Established, each / 3), (TcpState::TimeWait, each - each / 3)];
-        snapshot.destinations.push(Destination {
-            netns: NETNS,
-            netns_name: None,
-            local_addr: addr(1),
-            remote_addr: addr(1_000 + number),
-            remote_port: 443,
-            ports: Ports {
-                range: Some(RANGE),
-                capacity: Some(64_512),
-                in_use: each,
-                peak: each,
-                utilisation: Some(f64::from(each) / 64_512.0),
-                by_state: states.into(),
-            },
-            connects: u64::from(each) * 10,
-            established: u64::from(each) * 10,
-            failed: FailureCounts::from([(Failure::PortsExhausted, u64::from(number % 7))]),
-            first_failure: None,
-            last_failure: None,
-            connects_per_second: f64::from(number),
-            sustainable_per_second: Some(1_033.0),
-            seconds_to_exhaustion: None,
-            forecast_confidence: None,
-            port_search_ms: Durations::default(),
-            port_search_recent_ms: None,
-            port_search_quickest_ms: None,
-            holders: vec![Holder { workload: workload_name(number % 40), ports: each }],
-            victims: Vec::new(),
-        });
-        for pair in 0..PAIRS {
-            snapshot.attributions.push(attribution(number, pair, each / PAIRS));
-        }
+        snapshot.destinations.push(destination(number, each));
+        snapshot.attributions.extend((0..PAIRS).map(|pair| attribution(number, pair, each / PAIRS)));
     }
-    for number in 0..40 {
-        snapshot.workloads.push(Workload {
-            name: workload_name(number),
-            connects: u64::from(number) * 1_000,
-            ports_held: u64::from(flows / 40),
-            ..Workload::default()
-        });
-    }
+    snapshot.workloads.extend((0..WORKLOADS).map(|number| Workload {
+        name: workload_name(number),
+        connects: u64::from(number) * 1_000,
+        ports_held: u64::from(flows / WORKLOADS),
+        ..Workload::default()
+    }));
     let mut frame = Frame { snapshot, ..Frame::default() };
     frame.details.seconds = vec![SecondCounts { events: 100_000, connects: 20_000, exhausted: 3, failed: 0 }; 300];
-    frame.details.destination = Some(full_range());
+    frame.details.destination = frame.snapshot.destinations.first().map(full_range);
     frame
+}
+
+fn destination(number: u32, in_use: u32) -> Destination {
+    let states = [(TcpState::Established, in_use / 3), (TcpState::TimeWait, in_use - in_use / 3)];
+    let ports = Ports {
+        range: Some(RANGE),
+        capacity: Some(CAPACITY),
+        in_use,
+        peak: in_use,
+        utilisation: Some(f64::from(in_use) / f64::from(CAPACITY)),
+        by_state: states.into(),
+    };
+    Destination {
+        remote_addr: addr(1_000 + number),
+        remote_port: 443,
+        connects: u64::from(in_use) * 10,
+        established: u64::from(in_use) * 10,
+        failed: FailureCounts::from([(Failure::PortsExhausted, u64::from(number % 7))]),
+        connects_per_second: f64::from(number),
+        sustainable_per_second: Some(1_033.0),
+        holders: vec![Holder { workload: workload_name(number), ports: in_use }],
+        ..sample::destination(ports)
+    }
 }
 
 fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
     Attribution {
-        workload: workload_name((destination + pair) % 40),
-        pid: 10_000 + pair,
-        comm: "worker".into(),
-        cmdline: None,
-        netns: NETNS,
-        local_addr: addr(1),
+        workload: workload_name(destination + pair),
         remote_addr: addr(1_000 + destination),
         remote_port: 443,
         connects: u64::from(ports) * 10,
         established: u64::from(ports) * 10,
-        failed: FailureCounts::default(),
-        active_closes: 0,
-        time_wait: TimeWaitStats::default(),
-        close_wait: CloseWaitStats::default(),
-        lifetime_ms: Durations::default(),
         ports_held: ports,
-        oldest_established_seconds: None,
         states: StateSet::from_iter([TcpState::Established, TcpState::TimeWait]),
-        inferred: false,
+        ..sample::attribution("", 10_000 + pair, "/usr/bin/worker")
     }
 }
 
 /// The largest range, every port in use.
-fn full_range() -> DestinationDetail {
-    let port = |port| PortUse { port, state: TcpState::TimeWait, owner: port % 4, since: Some(Ktime(u64::from(port))) };
+fn full_range(destination: &Destination) -> DestinationDetail {
+    let since = |port: u16| Some(sample::START.plus(u64::from(port)));
+    let port = |port| PortUse { port, state: TcpState::TimeWait, owner: port % 4, since: since(port) };
     DestinationDetail {
-        key: DestinationKey { netns: NETNS, local_addr: addr(1), remote_addr: addr(1_000), remote_port: 443 },
+        key: destination.key(),
         range: Some(RANGE),
         used: (RANGE.0..=RANGE.1).map(port).collect(),
         owners: (0..4).map(|pid| Owner { pid, ..Owner::default() }).collect(),
@@ -140,31 +117,30 @@ fn full_range() -> DestinationDetail {
 }
 
 /// A screen without a terminal.
-pub struct Screen {
+pub struct HeadlessScreen {
     app: App,
     options: RenderOptions,
     buffer: Buffer,
 }
 
-impl Screen {
+impl HeadlessScreen {
     pub fn new(width: u16, height: u16) -> Self {
-        let trace = TraceInfo { host: HostFacts::default(), clock: Clock::new(Ktime(0), 1_700_000_000_000_000_000) };
+        let trace = TraceInfo { host: HostFacts::default(), clock: sample::clock() };
         let options = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
         let app = App::new(trace, TimeZone::UTC, None, String::new());
         Self { app, options, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
     }
 
     /// Shows what is behind the filter text, as if typed.
-    pub fn filter(&mut self, text: &str) -> Result<(), tracer_core::filter::FilterError> {
+    pub fn filter(&mut self, text: &str) -> Result<(), FilterError> {
         let trace = self.app.trace.clone();
-        let filter = tracer_core::filter::Filter::parse(text)?;
+        let filter = Filter::parse(text)?;
         self.app = App::new(trace, TimeZone::UTC, Some(filter), text.to_owned());
         Ok(())
     }
 
     /// Into the first destination.
     pub fn drill_down(&mut self) {
-        use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
         for code in [KeyCode::Tab, KeyCode::Enter] {
             self.app.key(&KeyEvent::new(code, KeyModifiers::NONE));
         }
@@ -189,21 +165,21 @@ impl Screen {
 /// Runs the real loop of the terminal on `viewer` until `keys` has no sender any more; a terminal that takes everything at once.
 ///
 /// # Errors
-/// None that could occur.
+/// Drawing failed; the output of this screen never fails.
 pub fn answer(
     viewer: &Viewer,
     size: (u16, u16),
     keys: Receiver<(Event, Instant)>,
     answered: impl FnMut(Duration),
 ) -> io::Result<()> {
-    let Screen { app, options, .. } = Screen::new(size.0, size.1);
+    let HeadlessScreen { app, options, .. } = HeadlessScreen::new(size.0, size.1);
     let taken = Cell::new(None);
     let out = Output { taken: &taken, answered };
     let viewport = Viewport::Fixed(Rect::new(0, 0, size.0, size.1));
     let terminal = Terminal::with_options(CrosstermBackend::new(out), TerminalOptions { viewport })?;
     let (over, next) = (Cell::new(false), None);
     let keys = Keys { pressed: keys, next, taken: &taken, over: &over };
-    terminal::show(viewer, app, &options, terminal, keys, || !over.get())
+    terminal::run_on(viewer, app, &options, terminal, keys, || !over.get())
 }
 
 struct Keys<'a> {
@@ -214,7 +190,7 @@ struct Keys<'a> {
     over: &'a Cell<bool>,
 }
 
-impl terminal::Input for Keys<'_> {
+impl terminal::KeySource for Keys<'_> {
     fn poll(&mut self, wait: Duration) -> io::Result<bool> {
         if self.next.is_none() {
             self.next = match self.pressed.recv_timeout(wait) {
