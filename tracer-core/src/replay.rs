@@ -310,6 +310,35 @@ pub enum Speed {
     Max,
 }
 
+impl Speed {
+    /// The speeds that the keys for slower and faster go through.
+    const STEPS: [f64; 8] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0];
+
+    /// The next speed, faster or slower; the slowest has no slower one.
+    #[must_use]
+    pub fn next(self, faster: bool) -> Self {
+        let times = match self {
+            Self::Times(times) => times,
+            Self::Max => f64::INFINITY,
+        };
+        let mut steps = Self::STEPS.into_iter();
+        if faster {
+            steps.find(|step| *step > times).map_or(Self::Max, Self::Times)
+        } else {
+            steps.rfind(|step| *step < times).map_or(self, Self::Times)
+        }
+    }
+}
+
+impl std::fmt::Display for Speed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Times(times) => write!(f, "{times}x"),
+            Self::Max => f.write_str("max"),
+        }
+    }
+}
+
 impl std::str::FromStr for Speed {
     type Err = String;
 
@@ -366,5 +395,15 @@ mod tests {
             assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
         }
         assert_eq!("2x".parse(), Ok(Speed::Times(2.0)));
+    }
+
+    #[test]
+    fn the_next_speed_stops_at_either_end() {
+        assert_eq!(Speed::Times(0.1).next(false), Speed::Times(0.1));
+        assert_eq!(Speed::Max.next(true), Speed::Max);
+        assert_eq!(Speed::Times(600.0).next(true).next(false), Speed::Times(600.0));
+        // Given on the command line, between two steps.
+        assert_eq!(Speed::Times(7.0).next(true), Speed::Times(10.0));
+        assert_eq!(Speed::Times(7.0).next(false), Speed::Times(5.0));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracer_core::event::Ktime;
+use tracer_core::replay::Speed;
 use tracer_core::tracker::snapshot::Snapshot;
 use tracer_core::tracker::snapshot::detail::{DetailRequest, Details};
 
@@ -52,42 +53,6 @@ pub struct ReplayStatus {
     pub ended: bool,
     /// Spans of which nothing was recorded, or nothing can be read.
     pub gaps: Arc<[(Ktime, Ktime)]>,
-}
-
-/// Seconds of the recording per second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
-    Times(f64),
-    /// As fast as it can be read.
-    Max,
-}
-
-impl Speed {
-    const STEPS: [f64; 8] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0];
-
-    /// One step faster or slower.
-    #[must_use]
-    pub fn next(self, faster: bool) -> Self {
-        let times = match self {
-            Self::Times(times) => times,
-            Self::Max => f64::INFINITY,
-        };
-        let mut steps = Self::STEPS.into_iter();
-        if faster {
-            steps.find(|step| *step > times).map_or(Self::Max, Self::Times)
-        } else {
-            steps.rfind(|step| *step < times).map_or(self, Self::Times)
-        }
-    }
-}
-
-impl std::fmt::Display for Speed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Times(times) => write!(f, "{times}x"),
-            Self::Max => f.write_str("max"),
-        }
-    }
 }
 
 /// What the view asks for.
@@ -195,15 +160,5 @@ mod tests {
         assert!(viewer.order(ViewOrder::NextMark) && publisher.order() == Some(ViewOrder::NextMark));
         drop(viewer);
         assert!(publisher.over());
-    }
-
-    #[test]
-    fn speeds_have_ends() {
-        assert_eq!(Speed::Times(0.1).next(false), Speed::Times(0.1));
-        assert_eq!(Speed::Max.next(true), Speed::Max);
-        assert_eq!(Speed::Times(600.0).next(true).next(false), Speed::Times(600.0));
-        // Given on the command line, between two steps.
-        assert_eq!(Speed::Times(7.0).next(true), Speed::Times(10.0));
-        assert_eq!(Speed::Times(7.0).next(false), Speed::Times(5.0));
     }
 }

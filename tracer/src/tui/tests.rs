@@ -12,10 +12,11 @@ use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 
 use super::app::{App, Effect};
-use super::channel::{Frame, RecordingStatus, ReplayStatus, Speed, Status};
+use super::channel::{Frame, RecordingStatus, ReplayStatus, Status};
 use super::{RenderOptions, TraceInfo, screen};
 use tracer_core::event::{DestinationKey, Endpoint, FlowKey, Ktime, TcpState};
 use tracer_core::host::HostFacts;
+use tracer_core::replay::Speed;
 use tracer_core::report::sample::{self, NETNS, SECOND, START, addr};
 use tracer_core::tracker::snapshot::detail::{
     DestinationDetail, Details, DurationHistogram, FailureRecord, FlowDetail, FlowStep, HistogramBucket, PastHolder,

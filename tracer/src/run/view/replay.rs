@@ -18,13 +18,13 @@ use super::{FrameSchedule, run, screen};
 use crate::cli::ReplayArgs;
 use crate::run::signals;
 use crate::tui::TraceInfo;
-use crate::tui::channel::{self, Publisher, Speed, Status, ViewOrder};
+use crate::tui::channel::{self, Publisher, Status, ViewOrder};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::host::HostFacts;
 use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
-use tracer_core::replay::{Pacer, Replay, Speed as Factor};
+use tracer_core::replay::{Pacer, Replay, Speed};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds};
 
@@ -126,10 +126,6 @@ impl<'a> Player<'a> {
                 target = Some(SeekTarget::Time(from));
             }
         }
-        let speed = match args.speed {
-            Factor::Times(times) => Speed::Times(times),
-            Factor::Max => Speed::Max,
-        };
         let tracker = fresh(&replay, args);
         Ok(Self {
             args,
@@ -137,7 +133,7 @@ impl<'a> Player<'a> {
             tracker,
             pacer: Pacer::new(args.speed),
             schedule: FrameSchedule::new(),
-            speed,
+            speed: args.speed,
             start: begin,
             end,
             end_known: span.is_some(),
@@ -199,10 +195,7 @@ impl<'a> Player<'a> {
             }
             ViewOrder::Speed(speed) => {
                 self.speed = speed;
-                self.pacer = Pacer::new(match speed {
-                    Speed::Times(times) => Factor::Times(times),
-                    Speed::Max => Factor::Max,
-                });
+                self.pacer = Pacer::new(speed);
             }
             ViewOrder::Step(seconds) => {
                 self.paused = true;
