@@ -2,9 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tracer_core::event::decode;
-use tracer_core::names::RecordNames;
+use tracer_core::decode::decode;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = decode(bytes, &mut RecordNames, |_| {});
+    let _ = decode(bytes, [], |_| {});
 });

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
+use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{Churn, header};
@@ -68,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     let watch = Watch::start();
     let mut tracker = playback::tracker(&header(), None, NoticeKinds::default());
     for step in &steps {
-        playback::apply(&mut tracker, step);
+        feed(&mut tracker, step);
     }
     println!("track_events_per_second {:.0}", events / watch.seconds());
 
@@ -76,7 +77,7 @@ fn main() -> anyhow::Result<()> {
     let mut reader = Reader::open(&bytes[..])?;
     let mut tracker = playback::tracker(reader.header(), None, NoticeKinds::default());
     while let Some(step) = reader.next_step()? {
-        playback::apply(&mut tracker, &step);
+        feed(&mut tracker, &step);
     }
     tracker.finish();
     let snapshot = tracker.snapshot();

@@ -1,15 +1,14 @@
-//! A recording into a tracker: the same tracker, fed the same steps, told the same things about the host.
+//! A recording into a tracker that is set up as the live one was.
 //!
-//! Not for: where steps come from (`source::replay`) or what is shown.
+//! Not for: where steps come from (`replay`), what they do to a tracker (`input`), or what is shown.
 
 use std::path::Path;
 
-use anyhow::Result;
-
 use crate::clock::Clock;
 use crate::host::HostFacts;
-use crate::recording::{Damage, RecordedStep, RecordingHeader};
-use crate::replay::Replay;
+use crate::input::feed;
+use crate::recording::{Damage, RecordingHeader};
+use crate::replay::{Replay, ReplayError};
 use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
 use crate::tracker::{Config, Tracker};
@@ -22,15 +21,6 @@ pub fn tracker(header: &RecordingHeader, by: Option<By>, notices: NoticeKinds) -
     tracker
 }
 
-/// Feeds one step.
-pub fn apply(tracker: &mut Tracker, step: &RecordedStep) {
-    match step {
-        RecordedStep::Event(event) => tracker.ingest(event),
-        RecordedStep::Skipped(records) => tracker.skipped(*records),
-        RecordedStep::Advance(now) => tracker.advance(*now),
-    }
-}
-
 /// A recording read to its end.
 pub struct Played {
     pub tracker: Tracker,
@@ -38,37 +28,39 @@ pub struct Played {
     pub by: String,
     pub host: HostFacts,
     pub clock: Clock,
+    /// What could not be read, in sentences.
+    pub warnings: Vec<String>,
 }
 
-/// Reads a whole recording, as fast as it goes. What of it could not be read is said on stderr.
+/// Reads a whole recording, as fast as it goes.
 ///
 /// # Errors
-/// It is no recording, or could not be read.
-pub fn play(path: &Path, by: Option<By>) -> Result<Played> {
+/// [`ReplayError`]: the file is no recording that this version reads, or its bytes could not be read.
+pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
     let mut replay = Replay::open(path)?;
     let mut tracker = tracker(replay.header(), by, NoticeKinds::default());
-    replay.for_each(|step| apply(&mut tracker, step))?;
+    replay.for_each(|step| feed(&mut tracker, step))?;
     tracker.finish();
-    warn(path, &replay);
     let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());
-    Ok(Played { tracker, by, host: HostFacts::from(&replay.header().host), clock: replay.clock() })
+    Ok(Played {
+        tracker,
+        by,
+        host: HostFacts::from(&replay.header().host),
+        clock: replay.clock(),
+        warnings: warnings(path, &replay),
+    })
 }
 
-/// Says on stderr what could not be read.
-pub fn warn(path: &Path, replay: &Replay) {
-    if let Some(damage) = replay.damage() {
-        eprintln!("portchurn: {}: {}", path.display(), damage_message(damage));
-    }
-    if replay.bad_rows() > 0 {
-        eprintln!(
-            "portchurn: {}: {} rows make no sense to this version and were left out",
-            path.display(),
-            replay.bad_rows()
-        );
-    }
+/// Sentences on what of the recording could not be read; complete once its end has been reached.
+pub fn warnings(path: &Path, replay: &Replay) -> Vec<String> {
+    let damage = replay.damage().map(|damage| format!("{}: {}", path.display(), damage_message(damage)));
+    let bad_rows = (replay.bad_rows() > 0).then(|| {
+        format!("{}: {} rows make no sense to this version and were left out", path.display(), replay.bad_rows())
+    });
+    damage.into_iter().chain(bad_rows).collect()
 }
 
-/// One sentence on what is missing.
+/// One sentence on what is missing from a damaged recording.
 pub fn damage_message(damage: &Damage) -> String {
     let seconds = match damage.nanos {
         Some(0) => String::new(),

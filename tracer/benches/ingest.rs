@@ -8,8 +8,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tracer_common::{Header, RecordKind, TaskRecord, TimeWaitRecord, TransitionRecord};
-use tracer_core::event::{self, Event, Namer, ProcessFacts};
+use tracer_common::{Header, RecordKind, TimeWaitRecord, TransitionRecord};
+use tracer_core::decode::decode;
+use tracer_core::event::{self, Event};
 
 use common::{Churn, Connection, SECOND, tracker};
 
@@ -75,14 +76,6 @@ fn ingest(criterion: &mut Criterion) {
     group.finish();
 }
 
-struct NoNames;
-
-impl Namer for NoNames {
-    fn process(&mut self, _: &TaskRecord) -> ProcessFacts {
-        ProcessFacts::default()
-    }
-}
-
 /// Records as the ring has them: transitions, and a minisocket's begin and end for each eight of them.
 fn records(count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -111,14 +104,14 @@ fn records(count: usize) -> Vec<u8> {
     bytes
 }
 
-fn decode(criterion: &mut Criterion) {
+fn decoding(criterion: &mut Criterion) {
     const RECORDS: usize = 2_000;
     let bytes = records(RECORDS);
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.bench_function("records", |bencher| {
         bencher.iter(|| {
-            let skipped = event::decode(black_box(&bytes), &mut NoNames, |event| {
+            let skipped = decode(black_box(&bytes), [], |event| {
                 black_box(&event);
             });
             assert_eq!(skipped, 0);
@@ -127,5 +120,5 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ingest, decode);
+criterion_group!(benches, ingest, decoding);
 criterion_main!(benches);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::event::text;
+use super::text;
 
 /// Hex digits of a whole container id.
 const ID_DIGITS: usize = 64;

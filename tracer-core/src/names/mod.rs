@@ -9,21 +9,23 @@
 pub mod cgroup;
 pub mod cmdline;
 
+use std::sync::Arc;
+
 use tracer_common::TaskRecord;
 
-use crate::event::{CgroupId, Ktime, Namer, Netns, ProcessFacts, text};
+use crate::event::{CgroupId, Ktime, Netns, ProcessFacts};
 
-/// Turns a [`TaskRecord`] into [`ProcessFacts`] with nothing but the record: it makes no I/O.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RecordNames;
-
-impl Namer for RecordNames {
-    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
-        facts(record)
-    }
+/// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a terminal).
+pub fn text(bytes: &[u8]) -> Arc<str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect::<String>()
+        .into()
 }
 
-/// What the record alone says.
+/// Facts about the process that wrote `record`, as far as the record itself tells: `exe` is unknown.
 pub fn facts(record: &TaskRecord) -> ProcessFacts {
     let cmdline = cmdline::from_record(&record.argv, record.argv_len);
     let cgroup = cgroup::from_record(&record.cgroup_v2, &record.cgroup_v1);
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn a_worker_of_php_fpm_has_its_pool_and_unit() {
         let record = record(b"php-fpm: pool www\0\0", 19, b"php-fpm8.2", b"php8.2-fpm.service");
-        let facts = RecordNames.process(&record);
+        let facts = facts(&record);
         assert_eq!((facts.ktime, facts.pid, facts.start), (Ktime(77), 42, 9_000_000_001));
         assert_eq!(&*facts.comm, "php-fpm8.2");
         assert_eq!(facts.pool.as_deref(), Some("www"));
@@ -85,13 +87,13 @@ mod tests {
 
     #[test]
     fn an_empty_record_yields_unknowns_not_empty_strings() {
-        let facts = RecordNames.process(&record(b"", 0, b"", b""));
+        let facts = facts(&record(b"", 0, b"", b""));
         assert_eq!((facts.cmdline, facts.cgroup_path, facts.unit, facts.pool), (None, None, None, None));
     }
 
     #[test]
     fn control_characters_do_not_reach_a_terminal() {
-        let facts = RecordNames.process(&record(b"a\x1b]0;x\x07\0", 8, b"e\x1bvil", b"x\x1b.service"));
+        let facts = facts(&record(b"a\x1b]0;x\x07\0", 8, b"e\x1bvil", b"x\x1b.service"));
         for name in [Some(facts.comm), facts.cmdline, facts.unit, facts.cgroup_path].into_iter().flatten() {
             assert!(!name.chars().any(char::is_control), "{name:?}");
         }

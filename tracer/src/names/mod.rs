@@ -2,27 +2,15 @@
 
 pub mod proc_fs;
 
-use tracer_common::TaskRecord;
-use tracer_core::event::{Namer, ProcessFacts};
+use proc_fs::ProcFs;
+use tracer_common::Record;
+use tracer_core::event::ProcessFacts;
 use tracer_core::names;
 
-/// Turns a [`TaskRecord`] into [`ProcessFacts`] with the executable, which is looked up in `/proc`.
-#[derive(Debug)]
-pub struct Names {
-    proc: proc_fs::ProcFs,
-}
-
-impl Names {
-    /// Looks the executable up in `proc`, best effort: it is `None` for a process that is already gone.
-    pub fn with_executables(proc: proc_fs::ProcFs) -> Self {
-        Self { proc }
-    }
-}
-
-impl Namer for Names {
-    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
-        let mut facts = names::facts(record);
-        facts.exe = self.proc.exe_of(facts.pid, facts.start);
-        facts
-    }
+/// Who the process of a record is, with the executable that `/proc` has for it at this moment (`None` in the facts if the process
+/// is already gone). `None` if the bytes are no record of a process.
+pub fn process(record: &[u8], proc: &ProcFs) -> Option<ProcessFacts> {
+    let mut facts = names::facts(&Record::task(record).ok()?);
+    facts.exe = proc.exe_of(facts.pid, facts.start);
+    Some(facts)
 }

@@ -19,8 +19,8 @@ use tracer_common::ARGV_BYTES;
 
 pub use self::netns::OpenNetns;
 pub use self::sockets::SocketOwners;
-use tracer_core::event::{CgroupId, Ktime, Netns, ProcessFacts, text};
-use tracer_core::names::{cgroup, cmdline};
+use tracer_core::event::{CgroupId, Ktime, Netns, ProcessFacts};
+use tracer_core::names::{cgroup, cmdline, text};
 
 /// Processes looked at in one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
 const MAX_PROCESSES: usize = 65_536;

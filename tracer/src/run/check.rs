@@ -6,7 +6,6 @@ use serde_json::json;
 use super::output;
 use crate::cli::{CheckArgs, exit};
 use tracer_core::layout::human::between;
-use tracer_core::playback;
 use tracer_core::report::check::Held;
 use tracer_core::tracker::snapshot::Lost;
 
@@ -15,7 +14,7 @@ use tracer_core::tracker::snapshot::Lost;
 /// # Errors
 /// It is no recording, or stdout could not be written to.
 pub fn run(args: &CheckArgs) -> Result<u8> {
-    let played = playback::play(&args.file, None)?;
+    let played = output::play(&args.file, None)?;
     let snapshot = played.tracker.snapshot();
     let held: Vec<Held> = args.fail_if.iter().flat_map(|condition| condition.holds(&snapshot)).collect();
     let text = if args.json {

@@ -41,7 +41,12 @@ pub fn run() -> Result<()> {
     let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
     let mut watcher = IncidentWatcher { shown: 0, told: Instant::now(), over: None, counts: None };
     let mut trouble = None;
-    let finished = live.run(None, |tracker| match watcher.on_batch(tracker, &mut incident, &netns, &mut lines) {
+    let finished = live.run(None, None, &mut |tracker: &mut Tracker| match watcher.on_fed(
+        tracker,
+        &mut incident,
+        &netns,
+        &mut lines,
+    ) {
         Ok(flow) => flow,
         Err(error) => {
             trouble = Some(error);
@@ -81,7 +86,7 @@ struct IncidentWatcher {
 }
 
 impl IncidentWatcher {
-    fn on_batch<W: io::Write>(
+    fn on_fed<W: io::Write>(
         &mut self,
         tracker: &mut Tracker,
         incident: &mut Incident,

@@ -8,14 +8,13 @@ use super::output;
 use crate::cli::DiffArgs;
 use tracer_core::clock::Clock;
 use tracer_core::host::HostFacts;
-use tracer_core::playback;
 use tracer_core::report::diff::{Diff, Side};
 use tracer_core::tracker::snapshot::Snapshot;
 use tracer_core::tracker::workload::By;
 
 /// What a recording came to. The tracker is gone by then: two of them may be more than a machine has to spare.
 fn outcome(path: &Path, by: Option<By>) -> Result<(Snapshot, HostFacts, Clock, String)> {
-    let played = playback::play(path, by)?;
+    let played = output::play(path, by)?;
     Ok((played.tracker.snapshot(), played.host, played.clock, played.by))
 }
 

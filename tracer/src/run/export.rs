@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::output;
 use crate::cli::{ExportArgs, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
 use crate::export::redact::Redactor;
 use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
+use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
 use tracer_core::recording::{BatchBuilder, RecordedStep, RecordingHeader, Writer};
@@ -65,7 +67,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
                     NoticeKinds { flows: true, failures: true, transitions: false, history: false },
                 );
                 while let Some(step) = next()? {
-                    playback::apply(&mut tracker, &step);
+                    feed(&mut tracker, &step);
                     drain(&mut tracker, &mut rows, &mut *table)?;
                 }
                 tracker.finish();
@@ -75,7 +77,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             }
         }
     }
-    playback::warn(&args.file, &replay);
+    output::warn(&playback::warnings(&args.file, &replay));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod session;
 mod signals;
 pub mod stderr_log;
 pub mod times;
+mod tracker_thread;
 pub mod view;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub use session::{FinishedTrace, LiveTrace, StartError};
 
 use crate::cli::ReportArgs;
 use tracer_core::filter::Filter;
+use tracer_core::tracker::Tracker;
 
 /// `portchurn report`: of a recording, or of a live trace until the time is up or a signal comes.
 ///
@@ -37,7 +39,7 @@ use tracer_core::filter::Filter;
 pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -> Result<()> {
     let (mut snapshot, host, clock) = match file {
         Some(file) => {
-            let played = tracer_core::playback::play(file, args.trace.by)?;
+            let played = output::play(file, args.trace.by)?;
             (played.tracker.snapshot(), played.host, played.clock)
         }
         None => live_report(args)?,
@@ -60,7 +62,7 @@ fn live_report(args: &ReportArgs) -> Result<Concluded> {
         eprintln!("portchurn: tracing for {:?}; Ctrl-C ends it early and prints the report", args.duration);
     }
     let clock = live.clock;
-    let finished = live.run(Some(args.duration), |_| ControlFlow::Continue(()))?;
+    let finished = live.run(Some(args.duration), None, &mut |_: &mut Tracker| ControlFlow::Continue(()))?;
     Ok((finished.tracker.snapshot(), finished.host, clock))
 }
 
@@ -96,7 +98,7 @@ pub fn stream(args: &crate::cli::StreamArgs, filter: Option<&Filter>) -> Result<
     let mut lines = Stream::new(io::stdout(), format, selection, live.clock, io::stdout().is_terminal());
     let mut failure = lines.header().err();
     live.ready();
-    live.run(args.duration, |tracker| {
+    live.run(args.duration, None, &mut |tracker: &mut Tracker| {
         let outcome = match &failure {
             None => output::notices(&mut lines, tracker, filter),
             Some(_) => return ControlFlow::Break(()),

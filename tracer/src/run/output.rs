@@ -1,6 +1,7 @@
 //! What commands share when they print: stdout, colours, widths, and a reader that has seen enough.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
@@ -9,10 +10,13 @@ use crate::stream::{Stream, StreamState};
 use tracer_core::clock::Clock;
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::host::HostFacts;
+use tracer_core::playback::{self, Played};
+use tracer_core::replay::ReplayError;
 use tracer_core::report::json::Report;
 use tracer_core::report::text;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Notice, Snapshot};
+use tracer_core::tracker::workload::By;
 
 /// Lines are this wide where the reader is no terminal.
 const PIPE_COLUMNS: usize = 120;
@@ -40,6 +44,23 @@ pub fn out(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("writing to stdout"),
     }
+}
+
+/// Prints on stderr what of a recording could not be read.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("portchurn: {warning}");
+    }
+}
+
+/// Reads a whole recording; what of it could not be read is said on stderr.
+///
+/// # Errors
+/// [`ReplayError`]: the file is no recording that this version reads, or its bytes could not be read.
+pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
+    let played = playback::play(path, by)?;
+    warn(&played.warnings);
+    Ok(played)
 }
 
 /// How text should look on this stdout.

@@ -12,6 +12,7 @@ use crate::cli::ReplayArgs;
 use crate::stream::{Stream, StreamFormat, StreamSelection, StreamState};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
+use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay};
@@ -45,7 +46,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         if at.zip(to).is_some_and(|(at, to)| at > to) {
             break;
         }
-        playback::apply(&mut tracker, &step);
+        feed(&mut tracker, &step);
         // The clock moves after everything that came before it: the same places in every replay, whatever its speed.
         let RecordedStep::Advance(now) = step else { continue };
         if from.is_some_and(|from| now < from) {
@@ -66,7 +67,7 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
     }
     // What the reader has not seen by now it does not want.
     let _ = output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")?;
-    playback::warn(&args.file, &replay);
+    output::warn(&playback::warnings(&args.file, &replay));
     Ok(())
 }
 

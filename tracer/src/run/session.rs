@@ -3,7 +3,6 @@
 //! Order matters and is this: rights are checked, programs attached, capabilities dropped, then threads made; the reader runs before
 //! the first list of sockets is taken, so that nothing falls between the two.
 
-use std::ops::ControlFlow;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,27 +11,25 @@ use anyhow::{Context as _, Result};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::record::tee::RecorderTee;
+use super::tracker_thread::{self, TraceObserver};
 use super::{privileges, signals};
 use crate::cli::{TierChoice, TraceArgs};
 use crate::host_clock;
-use crate::names::Names;
-use crate::names::proc_fs::ProcFs;
 use crate::probe::{self, Host, Options, ProbeError, Tier, attach};
-use crate::source::Batch;
 use crate::source::baseline::{self, Pass, PassScope};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
-use tracer_core::event::{self, Ktime};
+use tracer_core::event::Ktime;
 use tracer_core::host::{HostFacts, Knobs};
+use tracer_core::input::TrackerInput;
 use tracer_core::recording::{RecordingHeader, header};
 use tracer_core::tracker::findings::Thresholds;
 use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
 
-/// Batches of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
+/// Inputs of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
 /// the reader waits, the ring fills, and the kernel side counts what does not fit.
-const BATCHES: usize = 64;
+const INPUTS: usize = 64;
 /// Commands to the reader: facts of a pass, or the stop.
 const COMMANDS: usize = 4;
 
@@ -58,7 +55,7 @@ pub struct LiveTrace {
     pub clock: Clock,
     host: HostFacts,
     tracker: Tracker,
-    batches: Receiver<Batch>,
+    inputs: Receiver<TrackerInput>,
     commands: SyncSender<ReaderCommand>,
     reader: JoinHandle<()>,
     baseline: JoinHandle<()>,
@@ -111,12 +108,12 @@ impl LiveTrace {
             tier: Some(session.tier.name().into()),
             degraded: session.degraded.clone(),
         };
-        let (batch_sender, batches) = mpsc::sync_channel(BATCHES);
+        let (input_sender, inputs) = mpsc::sync_channel(INPUTS);
         let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
         let reader = RingReader::new(session, args.ring_size);
         let reader = std::thread::Builder::new()
             .name("reader".into())
-            .spawn(move || reader.run(&command_receiver, &batch_sender))
+            .spawn(move || reader.run(&command_receiver, &input_sender))
             .context("starting the reader thread")?;
         let scope = PassScope { initial: true, owners: true, merged: classic };
         let mut first = baseline::pass(scope);
@@ -130,7 +127,7 @@ impl LiveTrace {
             clock,
             host: facts,
             tracker,
-            batches,
+            inputs,
             commands,
             reader,
             baseline,
@@ -178,52 +175,23 @@ impl LiveTrace {
         self.baseline_requests.clone()
     }
 
-    /// Feeds the tracker until `limit`, a signal, or until `each` (called after every batch) breaks; then drains what the kernel
-    /// has left and returns the tracker.
+    /// Feeds the tracker until `limit`, a signal, a word on `asked`, or until `observer` breaks; then drains what the kernel has left
+    /// and returns the tracker.
     ///
     /// # Errors
-    /// A thread died.
+    /// Signals could not be handled, or a thread could not be started or panicked.
     pub fn run(
         self,
         limit: Option<Duration>,
-        mut each: impl FnMut(&mut Tracker) -> ControlFlow<()> + Send,
-    ) -> Result<FinishedTrace> {
-        self.run_with(limit, None, None, |tracker, _| each(tracker))
-    }
-
-    /// The same with a recorder that gets what the tracker gets (`each` may put one in or take it out), and an end that somebody
-    /// else may call.
-    ///
-    /// # Errors
-    /// A thread died.
-    pub fn run_with(
-        self,
-        limit: Option<Duration>,
-        mut tee: Option<RecorderTee>,
         asked: Option<oneshot::Receiver<()>>,
-        mut each: impl FnMut(&mut Tracker, &mut Option<RecorderTee>) -> ControlFlow<()> + Send,
+        observer: &mut (impl TraceObserver + Send),
     ) -> Result<FinishedTrace> {
-        let Self { host, mut tracker, batches, commands, reader, baseline, baseline_requests, reconcile, .. } = self;
+        let Self { host, tracker, inputs, commands, reader, baseline, baseline_requests, reconcile, .. } = self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
-                let mut names = Names::with_executables(ProcFs::default());
-                for batch in &batches {
-                    match &mut tee {
-                        Some(tee) => tee.feed(&mut tracker, &batch, &mut names),
-                        None => feed(&mut tracker, &batch, &mut names),
-                    }
-                    if each(&mut tracker, &mut tee).is_break() {
-                        break;
-                    }
-                }
-                if let Some(tee) = tee {
-                    tee.close(&mut tracker);
-                }
-                tracker.finish();
-                // Notices of what the end settled.
-                let _ = each(&mut tracker, &mut None);
-                // Nobody waiting for it any more is fine.
+                let tracker = tracker_thread::run(inputs, tracker, observer);
+                // The main thread may have stopped waiting.
                 let _ = done.send(());
                 tracker
             });
@@ -242,19 +210,6 @@ impl LiveTrace {
         reader.join().map_err(|_| anyhow::anyhow!("the reader thread panicked"))?;
         baseline.join().map_err(|_| anyhow::anyhow!("the baseline thread panicked"))?;
         Ok(FinishedTrace { tracker, host })
-    }
-}
-
-/// Puts a batch into the tracker: records first, then facts, then the clock.
-pub fn feed(tracker: &mut Tracker, batch: &Batch, names: &mut Names) {
-    let skipped = event::decode(&batch.records, names, |event| tracker.ingest(&event));
-    tracker.skipped(skipped);
-    for fact in &batch.facts {
-        tracker.ingest(fact);
-    }
-    // A batch read by pieces carries the time of its first piece: the clock never outruns the records.
-    if batch.now > Ktime(0) {
-        tracker.advance(batch.now);
     }
 }
 

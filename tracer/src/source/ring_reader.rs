@@ -1,18 +1,22 @@
-//! Reads the ring buffer, and tells what the kernel could not put into it.
+//! Reads the ring buffer, and counts what the kernel could not put into it.
+//!
+//! Executables are looked up here, as soon as the record of a process is read: later the process may be gone, and everybody who decodes
+//! the records sees the same answer.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tracer_common::Counter;
+use bytes::BytesMut;
+use tracer_common::{Counter, RecordKind};
 
-use super::Batch;
 use crate::host_clock;
+use crate::names::{self, proc_fs::ProcFs};
 use crate::probe::Session;
-use tracer_core::event::{Event, Ktime, LossCounts};
+use tracer_core::event::{Event, Ktime, LossCounts, ProcessFacts};
+use tracer_core::input::TrackerInput;
 
-/// A batch is handed on at this size, so that the tracker works while the ring is still being read.
-const BATCH_BYTES: usize = 256 * 1024;
+/// An input is handed on at this size, so that the tracker works while the ring is still being read.
+const INPUT_BYTES: usize = 256 * 1024;
 /// Longest sleep between two looks at the ring. Its programs never wake us (a wake-up costs ten times the record); at
 /// 16 MiB the ring holds half a second of the fastest churn measured, so 20 ms leaves a wide margin.
 const POLL_MAX: Duration = Duration::from_millis(20);
@@ -22,14 +26,16 @@ const POLL_MIN: Duration = Duration::from_millis(1);
 const BYTES_PER_MS: usize = 200 * 1024;
 /// Longest sleep while nothing comes: an idle host should not notice us, and the ring takes the whole of a burst that begins meanwhile.
 const POLL_IDLE: Duration = Duration::from_millis(100);
+/// While nothing else comes the tracker's clock moves this often: each time is a row in a recording.
+const IDLE_TICK_NANOS: u64 = 100_000_000;
 /// Looks at the ring after the stop, one poll interval apart.
 const LAST_LOOKS: u32 = 3;
 /// Loss counters are read this often (fifteen small reads from /proc), and once more at the end.
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 
-/// What the outside tells the reader.
+/// What the reader is asked to do.
 pub enum ReaderCommand {
-    /// Facts gathered elsewhere, to be handed on after everything that is in the ring by now.
+    /// Hand on these facts, gathered elsewhere, after everything that is in the ring by now.
     Facts(Vec<Event>),
     /// Drain the ring a last time, then end.
     Stop,
@@ -38,7 +44,9 @@ pub enum ReaderCommand {
 /// The reader: owns the session and runs on a thread of its own.
 pub struct RingReader {
     session: Session,
-    buffer: BytesMut,
+    proc: ProcFs,
+    pending: PendingRecords,
+    clock: InputClock,
     last_loss: LossCounts,
     loss_due: Ktime,
     poll_max: Duration,
@@ -52,7 +60,9 @@ impl RingReader {
         let tolerable = Duration::from_millis(u64::try_from(ring / BYTES_PER_MS).unwrap_or(u64::MAX));
         Self {
             session,
-            buffer: BytesMut::new(),
+            proc: ProcFs::default(),
+            pending: PendingRecords::default(),
+            clock: InputClock::default(),
             last_loss: LossCounts::default(),
             loss_due: Ktime(0),
             poll_max: tolerable.clamp(POLL_MIN, POLL_MAX),
@@ -62,13 +72,15 @@ impl RingReader {
 
     /// Reads until told to stop or until nobody listens any more. Blocks when `out` is full: the ring buffer then takes what comes
     /// and counts what it cannot.
-    pub fn run(mut self, commands: &Receiver<ReaderCommand>, out: &SyncSender<Batch>) {
+    pub fn run(mut self, commands: &Receiver<ReaderCommand>, out: &SyncSender<TrackerInput>) {
         loop {
             match commands.recv_timeout(self.pause) {
                 Ok(ReaderCommand::Facts(facts)) => {
-                    if !self.drain(out, false)
-                        || out.send(Batch { now: host_clock::now(), records: Bytes::new(), facts }).is_err()
-                    {
+                    if !self.drain(out, false) {
+                        return;
+                    }
+                    let now = self.clock.moved_to(host_clock::now());
+                    if out.send(TrackerInput { facts, now, ..TrackerInput::default() }).is_err() {
                         return;
                     }
                 }
@@ -93,16 +105,20 @@ impl RingReader {
     }
 
     /// Hands on everything that is in the ring now. False if nobody listens.
-    fn drain(&mut self, out: &SyncSender<Batch>, last: bool) -> bool {
+    fn drain(&mut self, out: &SyncSender<TrackerInput>, last: bool) -> bool {
         let now = host_clock::now();
         let mut idle = true;
         while let Some(item) = self.session.ring.next() {
             idle = false;
-            self.buffer.extend_from_slice(&item);
+            let start = self.pending.records.len();
+            self.pending.records.extend_from_slice(&item);
+            // The kernel may use its place again before the look at /proc, which takes longer than all the rest.
             drop(item);
-            if self.buffer.len() >= BATCH_BYTES {
-                let records = self.buffer.split().freeze();
-                if out.send(Batch { now, records, facts: Vec::new() }).is_err() {
+            self.pending.resolve(start, &self.proc);
+            if self.pending.records.len() >= INPUT_BYTES {
+                // A ring read by pieces has the time of the first piece: the clock never outruns the records.
+                let now = self.clock.moved_to(now);
+                if out.send(TrackerInput { now, ..self.pending.take() }).is_err() {
                     return false;
                 }
             }
@@ -111,12 +127,23 @@ impl RingReader {
         let idle_pause = if self.poll_max == POLL_MAX { (self.pause * 2).min(POLL_IDLE) } else { self.poll_max };
         self.pause = if idle { idle_pause } else { self.poll_max };
         let facts = self.loss(now, last);
-        let batch = Batch { now, records: self.buffer.split().freeze(), facts };
-        if batch.records.is_empty() && batch.facts.is_empty() && !last {
-            // An idle tick only moves the clock; a tracker that is behind needs no reminder.
-            return !matches!(out.try_send(batch), Err(TrySendError::Disconnected(_)));
+        let input = TrackerInput { facts, ..self.pending.take() };
+        if input.is_empty() && !last {
+            // The tracker's thread wakes up and looks around; one that is behind needs no waking, and no clock.
+            let tick = self.clock.ticks_at(now);
+            return match out.try_send(TrackerInput { now: tick, ..input }) {
+                Ok(()) => {
+                    if let Some(tick) = tick {
+                        self.clock.moved_to(tick);
+                    }
+                    true
+                }
+                Err(TrySendError::Full(_)) => true,
+                Err(TrySendError::Disconnected(_)) => false,
+            };
         }
-        out.send(batch).is_ok()
+        let now = self.clock.moved_to(now);
+        out.send(TrackerInput { now, ..input }).is_ok()
     }
 
     fn loss(&mut self, now: Ktime, force: bool) -> Vec<Event> {
@@ -147,5 +174,70 @@ impl RingReader {
         }
         self.last_loss = counts;
         vec![Event::Loss(LossCounts { ktime: now, ..counts })]
+    }
+}
+
+/// Records that have been read and not handed on.
+#[derive(Debug, Default)]
+struct PendingRecords {
+    records: BytesMut,
+    /// Facts about the processes whose records are in `records`.
+    processes: Vec<ProcessFacts>,
+}
+
+impl PendingRecords {
+    /// Looks up the process of the record that begins at `start`, if it is the record of a process.
+    fn resolve(&mut self, start: usize, proc: &ProcFs) {
+        let record = self.records.get(start..).unwrap_or_default();
+        if record.first() == Some(&(RecordKind::Task as u8)) {
+            self.processes.extend(names::process(record, proc));
+        }
+    }
+
+    fn take(&mut self) -> TrackerInput {
+        TrackerInput {
+            records: self.records.split().freeze(),
+            processes: std::mem::take(&mut self.processes),
+            ..TrackerInput::default()
+        }
+    }
+}
+
+/// The clock as the inputs have it.
+#[derive(Debug, Default)]
+struct InputClock {
+    handed_on: Ktime,
+}
+
+impl InputClock {
+    /// `now` for an input that is handed on; `None` if an earlier one had it.
+    fn moved_to(&mut self, now: Ktime) -> Option<Ktime> {
+        let moved = now > self.handed_on;
+        self.handed_on = self.handed_on.max(now);
+        moved.then_some(now)
+    }
+
+    /// `now` if it is worth an input of its own.
+    fn ticks_at(&self, now: Ktime) -> Option<Ktime> {
+        (now.since(self.handed_on) >= IDLE_TICK_NANOS).then_some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_an_idle_host_moves_ten_times_a_second_and_never_twice_to_one_instant() {
+        let mut clock = InputClock::default();
+        let start = Ktime(5_000_000_000);
+        assert_eq!(clock.moved_to(start), Some(start));
+        assert_eq!(clock.moved_to(start), None, "the second piece of one read");
+        let polls = (1..=50).map(|poll| start.plus(poll * 20_000_000));
+        let ticks = polls.filter(|&poll| {
+            let tick = clock.ticks_at(poll);
+            tick.is_some_and(|tick| clock.moved_to(tick).is_some())
+        });
+        assert_eq!(ticks.count(), 10);
     }
 }

@@ -13,7 +13,8 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use procfs::process::MountInfo;
 
 use super::{Coverage, ProcFs, bracketed, inode_to_netns, read};
-use tracer_core::event::{Netns, text};
+use tracer_core::event::Netns;
+use tracer_core::names::text;
 
 /// Namespaces remembered: a node full of Kubernetes pods has hundreds.
 const MAX_NAMESPACES: usize = 4_096;

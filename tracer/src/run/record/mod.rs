@@ -1,5 +1,6 @@
 //! `portchurn record`: a trace into a file, beside the tracker and never in its way.
 
+mod outcome;
 pub(super) mod recorder;
 mod reservation;
 pub(super) mod sink;
@@ -19,13 +20,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use self::recorder::{Recorder, RecordingOutcome};
+use self::outcome::RecordingOutcome;
+use self::recorder::Recorder;
 use self::reservation::OutputReservation;
 use self::sink::{FlightWindow, RecordingSink, RotationBounds, part_path};
-use self::tee::RecorderProgress;
+use self::tee::{RecorderProgress, RecorderTee};
 use super::output;
 use super::session::LiveTrace;
+use super::tracker_thread::TraceObserver;
 use crate::cli::{RecordArgs, Trigger};
+use tracer_core::input::TrackerInput;
 use tracer_core::layout::human::between;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds, Severity};
@@ -68,6 +72,8 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     let clock = live.clock;
     let (end, asked) = oneshot::channel();
     let mut watcher = RecordWatcher {
+        tee: Some(tee),
+        unrecorded: 0,
         child,
         status: None,
         end: Some(end),
@@ -77,12 +83,11 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
         triggered: false,
         looked: Instant::now(),
     };
-    let finished =
-        live.run_with(args.duration, Some(tee), Some(asked), |tracker, tee| watcher.on_batch(tracker, tee.as_ref()))?;
+    let finished = live.run(args.duration, Some(asked), &mut watcher)?;
     watcher.meter.clear();
     let outcome = recorder.join()?;
     let status = watcher.finish()?;
-    conclude(&outcome, &watcher, flight.then_some(&args.output), finished.tracker.lost().recorder);
+    conclude(&outcome, &watcher, flight.then_some(&args.output), watcher.unrecorded);
     if args.json || args.report {
         output::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
     }
@@ -98,7 +103,7 @@ fn begin(
     live: &LiveTrace,
     reservation: Option<OutputReservation>,
     bounds: RotationBounds,
-) -> Result<(Recorder, tee::RecorderTee)> {
+) -> Result<(Recorder, RecorderTee)> {
     let (path, header) = (&args.output, live.header());
     let sink = match reservation {
         None => {
@@ -121,8 +126,12 @@ fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
     child.map(Some).with_context(|| format!("starting {}", program.to_string_lossy()))
 }
 
-/// What happens beside the recording.
+/// Copies the trace for the recorder, waits for what a flight recorder is to be triggered by, and ends the trace with the command.
 struct RecordWatcher<'a> {
+    /// Gone once the trace has ended.
+    tee: Option<RecorderTee>,
+    /// Events that the tee had lost when it was closed.
+    unrecorded: u64,
     child: Option<Child>,
     status: Option<ExitStatus>,
     end: Option<oneshot::Sender<()>>,
@@ -133,16 +142,31 @@ struct RecordWatcher<'a> {
     looked: Instant,
 }
 
-impl RecordWatcher<'_> {
-    fn on_batch(&mut self, tracker: &mut Tracker, tee: Option<&tee::RecorderTee>) -> ControlFlow<()> {
-        if let Some(tee) = tee
-            && !self.triggered
-            && self.trigger_condition_met(tracker)
-        {
+impl TraceObserver for RecordWatcher<'_> {
+    fn on_input(&mut self, input: &TrackerInput) {
+        if let Some(tee) = &mut self.tee {
+            tee.observe(input);
+        }
+    }
+
+    fn unrecorded(&self) -> u64 {
+        self.tee.as_ref().map_or(self.unrecorded, RecorderTee::lost)
+    }
+
+    fn on_last_input(&mut self) {
+        if let Some(tee) = self.tee.take() {
+            self.unrecorded = tee.close();
+        }
+    }
+
+    fn on_fed(&mut self, tracker: &mut Tracker) -> ControlFlow<()> {
+        if self.tee.is_some() && !self.triggered && self.trigger_condition_met(tracker) {
             self.triggered = true;
             self.meter.clear();
             eprintln!("portchurn: it happened; what led to it is being written");
-            tee.trigger();
+            if let Some(tee) = &self.tee {
+                tee.trigger();
+            }
         }
         self.meter.show(tracker, &self.progress);
         if self.status.is_none()
@@ -159,7 +183,9 @@ impl RecordWatcher<'_> {
         }
         ControlFlow::Continue(())
     }
+}
 
+impl RecordWatcher<'_> {
     /// Has one of the things happened that the flight recorder waits for?
     fn trigger_condition_met(&mut self, tracker: &mut Tracker) -> bool {
         if self.on.is_empty() {

@@ -1,4 +1,4 @@
-//! The recorder's thread: decodes what the tracker was fed a second time, packs it and writes it.
+//! The recorder's thread: decodes the inputs of the tracker a second time, packs them and writes them.
 //!
 //! Decoding twice is cheaper than handing a million events through a queue, and keeps the work off the tracker's thread.
 
@@ -9,14 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tracer_common::TaskRecord;
 
+use super::outcome::RecordingOutcome;
 use super::sink::RecordingSink;
-use super::tee::{RecorderCommand, RecorderProgress, RecorderTee, TrackerInput};
-use tracer_core::event::{self, Namer, ProcessFacts};
-use tracer_core::names::RecordNames;
+use super::tee::{RecorderCommand, RecorderProgress, RecorderTee};
+use tracer_core::input::TrackerInput;
 use tracer_core::recording::writer::{PackedBatch, Packer};
-use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written};
+use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError};
 
 /// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
 const COMMANDS: usize = 64;
@@ -29,17 +28,6 @@ pub struct Recorder {
     pub progress: Arc<RecorderProgress>,
 }
 
-/// What a recorder leaves behind.
-#[derive(Debug, Default)]
-pub struct RecordingOutcome {
-    /// Files that exist, oldest first, and what is in them; empty if a flight recorder had nothing to keep.
-    pub files: Vec<(std::path::PathBuf, Written)>,
-    /// What ended the recording before its time.
-    pub trouble: Option<WriteError>,
-    /// A flight recorder held less than it was asked to, because its memory was full.
-    pub cut_short: bool,
-}
-
 impl Recorder {
     /// Starts the thread, and returns the tee that feeds it.
     ///
@@ -50,20 +38,13 @@ impl Recorder {
         let (sender, commands) = mpsc::sync_channel(COMMANDS);
         let progress = Arc::new(RecorderProgress::default());
         let batch_rows = sink.batch_rows();
-        let worker = Worker {
-            packer,
-            sink,
-            batch_rows,
-            progress: Arc::clone(&progress),
-            facts: Vec::new(),
-            since: None,
-            rows: 0,
-        };
+        let worker =
+            Worker { packer, sink, batch_rows, progress: Arc::clone(&progress), facts: Vec::new(), since: None };
         let thread = std::thread::Builder::new()
             .name("recorder".into())
             .spawn(move || worker.run(&commands))
             .context("starting the recorder thread")?;
-        Ok((Self { thread, progress: Arc::clone(&progress) }, RecorderTee::new(sender, progress)))
+        Ok((Self { thread, progress }, RecorderTee::new(sender)))
     }
 
     /// Nothing is left to write: [`Self::join`] will not wait.
@@ -81,15 +62,6 @@ impl Recorder {
     }
 }
 
-/// Yields what the tracker's thread had found out about processes, in the order of their records.
-struct Told(std::vec::IntoIter<ProcessFacts>);
-
-impl Namer for Told {
-    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
-        self.0.next().unwrap_or_else(|| RecordNames.process(record))
-    }
-}
-
 struct Worker {
     packer: Packer,
     sink: RecordingSink,
@@ -99,7 +71,6 @@ struct Worker {
     facts: Vec<RecordedStep>,
     /// When the batch in the making got its first row.
     since: Option<Instant>,
-    rows: u64,
 }
 
 impl Worker {
@@ -115,7 +86,7 @@ impl Worker {
         loop {
             let wait = self.since.map_or(BATCH_AGE, |since| BATCH_AGE.saturating_sub(since.elapsed()));
             match commands.recv_timeout(wait) {
-                Ok(RecorderCommand::Input(fed)) => self.take(fed)?,
+                Ok(RecorderCommand::Input(input)) => self.write(input)?,
                 Ok(RecorderCommand::Trigger) => {
                     self.flush()?;
                     self.sink.trigger(&mut self.packer)?;
@@ -132,24 +103,14 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, fed: TrackerInput) -> Result<(), WriteError> {
+    fn write(&mut self, input: TrackerInput) -> Result<(), WriteError> {
         let mut trouble = None;
-        let mut told = Told(fed.processes.into_iter());
-        let skipped = event::decode(&fed.records, &mut told, |event| {
+        input.into_steps(|step| {
             if trouble.is_none() {
-                trouble = self.step(RecordedStep::Event(event)).err();
+                trouble = self.step(step).err();
             }
         });
-        if let Some(trouble) = trouble {
-            return Err(trouble);
-        }
-        if skipped > 0 {
-            self.step(RecordedStep::Skipped(skipped))?;
-        }
-        for fact in fed.facts {
-            self.step(RecordedStep::Event(fact))?;
-        }
-        fed.now.map_or(Ok(()), |now| self.step(RecordedStep::Advance(now)))
+        trouble.map_or(Ok(()), Err)
     }
 
     fn step(&mut self, step: RecordedStep) -> Result<(), WriteError> {
@@ -183,8 +144,6 @@ impl Worker {
 
     fn put(&mut self, packed: PackedBatch) -> Result<(), WriteError> {
         self.since = None;
-        self.rows += u64::from(packed.stats.rows);
-        self.progress.rows.store(self.rows, Ordering::Relaxed);
         let facts = std::mem::take(&mut self.facts);
         self.sink.put(packed, facts)?;
         self.progress.bytes.store(self.sink.bytes(), Ordering::Relaxed);
@@ -225,7 +184,6 @@ mod tests {
             progress: Arc::default(),
             facts: Vec::new(),
             since: None,
-            rows: 0,
         };
         let row = |number: u32| {
             let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };

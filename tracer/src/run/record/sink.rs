@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::recorder::RecordingOutcome;
+use super::outcome::RecordingOutcome;
 use crate::run::session::BaselineRequest;
 use tracer_core::recording::writer::{PackedBatch, Packer, RecordingFile};
 use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written, create};

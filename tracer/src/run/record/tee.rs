@@ -1,33 +1,13 @@
-//! The place where the tracker's food is copied for the recorder: as the tracker gets it, before the tracker gets it.
+//! Copies what the tracker is fed for the recorder.
 //!
-//! Costs the tracker's thread a reference count per batch. What does not fit into the queue is counted, told to the tracker and to
-//! the recording alike, and never waited for.
+//! A copy costs the tracker's thread a reference count and the names of new processes. An input that the queue to the recorder has no
+//! room for is counted and never waited for; the recording says how many events it lacks, and so does the tracker.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use bytes::Bytes;
-use tracer_common::TaskRecord;
-
-use crate::names::Names;
-use crate::source::Batch;
-use tracer_core::event::{Event, Ktime, LossCounts, Namer, ProcessFacts};
-use tracer_core::tracker::Tracker;
-
-/// While nothing happens the clock of a recorded trace moves this often: each time is a row.
-const TICK_NANOS: u64 = 100_000_000;
-
-/// One batch as the tracker was fed it.
-#[derive(Debug, Default)]
-pub struct TrackerInput {
-    pub records: Bytes,
-    /// What the records about processes became; it was asked of /proc and cannot be asked again.
-    pub processes: Vec<ProcessFacts>,
-    pub facts: Vec<Event>,
-    /// The clock afterwards, if it moved.
-    pub now: Option<Ktime>,
-}
+use tracer_core::event::{Event, Ktime, LossCounts};
+use tracer_core::input::TrackerInput;
 
 /// What the recorder is asked to do.
 #[derive(Debug)]
@@ -37,58 +17,43 @@ pub enum RecorderCommand {
     Trigger,
 }
 
-/// How the recording is doing, for whoever looks.
+/// How the recording is doing, readable from every thread.
 #[derive(Debug, Default)]
 pub struct RecorderProgress {
-    /// Rows and bytes written.
-    pub rows: AtomicU64,
+    /// Bytes written, or held by a flight recorder that has not been triggered.
     pub bytes: AtomicU64,
-    /// Events that the queue had no room for.
-    pub lost: AtomicU64,
-    /// The recorder has ended, by error or because it has all that it was to have.
+    /// The recorder takes no more, because of an error or because it has everything that was asked for.
     pub ended: AtomicBool,
 }
 
-/// The tracker's end of the queue.
+/// The tracker's end of the queue to the recorder.
 pub struct RecorderTee {
     commands: SyncSender<RecorderCommand>,
-    progress: Arc<RecorderProgress>,
-    /// Lost so far, and how much of it the tracker and the recording know: the word on it may be lost too.
+    /// Events that the queue had no room for.
     lost: u64,
-    told: u64,
-    recorded: u64,
+    /// How many of them the recording knows of: the input that told of them may have been lost too.
+    recorded_loss: u64,
+    /// The last counts that were observed.
     loss: LossCounts,
-    ticked: Ktime,
-}
-
-/// Keeps what it passes on.
-struct Keeping<'a> {
-    names: &'a mut Names,
-    kept: Vec<ProcessFacts>,
-}
-
-impl Namer for Keeping<'_> {
-    fn process(&mut self, record: &TaskRecord) -> ProcessFacts {
-        let facts = self.names.process(record);
-        self.kept.push(facts.clone());
-        facts
-    }
 }
 
 impl RecorderTee {
-    pub fn new(commands: SyncSender<RecorderCommand>, progress: Arc<RecorderProgress>) -> Self {
-        Self { commands, progress, lost: 0, told: 0, recorded: 0, loss: LossCounts::default(), ticked: Ktime(0) }
+    /// `commands` leads to the recorder.
+    pub fn new(commands: SyncSender<RecorderCommand>) -> Self {
+        Self { commands, lost: 0, recorded_loss: 0, loss: LossCounts::default() }
     }
 
-    pub fn progress(&self) -> &RecorderProgress {
-        &self.progress
+    /// Events lost on the way to the recorder so far.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
-    /// What must be known to understand what follows, of a recording that starts in the middle: for the recorder alone, the tracker
-    /// knows it.
-    pub fn introduce(&mut self, facts: Vec<Event>, now: Ktime) {
-        self.ticked = now;
-        // The queue is empty as yet.
+    /// What a reader must know to understand a recording that starts in the middle of a trace: the tracker's facts at `now`.
+    pub fn introduce(&mut self, mut facts: Vec<Event>, now: Ktime) {
+        for fact in &mut facts {
+            self.count_loss(fact);
+        }
+        // The queue is empty as yet, and a recorder that has ended is noticed elsewhere.
         let _ = self.commands.send(RecorderCommand::Input(TrackerInput {
             facts,
             now: Some(now),
@@ -96,107 +61,52 @@ impl RecorderTee {
         }));
     }
 
-    /// Tells the flight recorder that this is what it waits for.
+    /// Tells the flight recorder that what it waits for has happened.
     pub fn trigger(&self) {
-        // The queue may be full of what came before, all of which is to be kept; a recorder that has ended needs no telling.
+        // May wait: the queue may be full of what came before, all of which is to be kept. A recorder that has ended has no use for it.
         let _ = self.commands.send(RecorderCommand::Trigger);
     }
 
-    /// Feeds the tracker, and the recorder with the same.
-    pub fn feed(&mut self, tracker: &mut Tracker, batch: &Batch, names: &mut Names) {
-        let mut facts: Vec<Event> = batch.facts.iter().map(|fact| self.with_own_loss(fact)).collect();
-        if self.lost > self.told.min(self.recorded) {
-            self.told = self.lost;
-            facts.push(Event::Loss(LossCounts { ktime: batch.now, recorder: self.lost, ..self.loss }));
+    /// Copies an input for the recorder. Does not wait.
+    pub fn observe(&mut self, input: &TrackerInput) {
+        let mut copy = input.clone();
+        for fact in &mut copy.facts {
+            self.count_loss(fact);
         }
-        let idle = batch.records.is_empty() && facts.is_empty();
-        if idle && batch.now.since(self.ticked) < TICK_NANOS {
+        let mut tells_loss = copy.facts.iter().any(|fact| matches!(fact, Event::Loss(_)));
+        if self.lost > self.recorded_loss && !tells_loss {
+            copy.facts.push(self.loss_at(input.now.unwrap_or(self.loss.ktime)));
+            tells_loss = true;
+        }
+        if copy.is_empty() {
             return;
         }
-        let mut keeping = Keeping { names, kept: Vec::new() };
-        // Without the word on the loss, which would add to the loss.
-        let mut events = batch.facts.len() as u64;
-        let skipped = tracer_core::event::decode(&batch.records, &mut keeping, |event| {
-            events += 1;
-            tracker.ingest(&event);
-        });
-        tracker.skipped(skipped);
-        for fact in &facts {
-            tracker.ingest(fact);
-        }
-        // A batch read by pieces carries the time of its first piece: the clock never outruns the records.
-        let now = (batch.now > self.ticked).then_some(batch.now);
-        if let Some(now) = now {
-            self.ticked = now;
-            tracker.advance(now);
-        }
-        let recorded = if facts.iter().any(|fact| matches!(fact, Event::Loss(_))) { self.lost } else { self.recorded };
-        let fed = TrackerInput { records: batch.records.clone(), processes: keeping.kept, facts, now };
-        match self.commands.try_send(RecorderCommand::Input(fed)) {
-            Ok(()) => self.recorded = recorded,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.lost += events;
-                self.progress.lost.store(self.lost, Ordering::Relaxed);
-            }
+        match self.commands.try_send(RecorderCommand::Input(copy)) {
+            Ok(()) if tells_loss => self.recorded_loss = self.lost,
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost += input.events(),
         }
     }
 
-    /// Tells tracker and recording of the loss that neither knows of yet. The last thing before the end.
-    pub fn close(self, tracker: &mut Tracker) {
-        if self.lost > self.told.min(self.recorded) {
-            let loss = Event::Loss(LossCounts { ktime: tracker.now(), recorder: self.lost, ..self.loss });
-            tracker.ingest(&loss);
-            // Waits: this is the end, and a recorder that is alive takes it.
-            let _ = self
-                .commands
-                .send(RecorderCommand::Input(TrackerInput { facts: vec![loss], ..TrackerInput::default() }));
+    /// Tells the recording of a loss that it does not know of yet, and lets the recorder end. Returns the events lost.
+    pub fn close(self) -> u64 {
+        if self.lost > self.recorded_loss {
+            let facts = vec![self.loss_at(self.loss.ktime)];
+            // Waits: nothing comes afterwards, and a recorder that is alive takes it.
+            let _ = self.commands.send(RecorderCommand::Input(TrackerInput { facts, ..TrackerInput::default() }));
         }
+        self.lost
     }
 
-    fn with_own_loss(&mut self, fact: &Event) -> Event {
-        let Event::Loss(counts) = fact else { return fact.clone() };
-        self.told = self.lost;
-        self.loss = LossCounts { recorder: self.lost, ..*counts };
-        Event::Loss(self.loss)
+    fn loss_at(&self, ktime: Ktime) -> Event {
+        Event::Loss(LossCounts { ktime, recorder: self.lost, ..self.loss })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-    use crate::names::proc_fs::ProcFs;
-    use tracer_core::event::{Netns, NetnsFacts};
-    use tracer_core::tracker::Config;
-
-    /// A recorder that waits for its disk takes nothing out of the queue.
-    #[test]
-    fn a_recorder_that_does_not_come_along_costs_counted_events_and_no_time() {
-        let (sender, commands) = mpsc::sync_channel(2);
-        let progress = Arc::new(RecorderProgress::default());
-        let mut tee = RecorderTee::new(sender, Arc::clone(&progress));
-        let mut tracker = Tracker::new(Config::default());
-        let mut names = Names::with_executables(ProcFs::default());
-        let fact = |at: u64| {
-            let facts = NetnsFacts { ktime: Ktime(at), netns: Netns::of_inode(1), ..NetnsFacts::default() };
-            Batch { facts: vec![Event::Netns(Box::new(facts))], now: Ktime(at), ..Batch::default() }
-        };
-        let began = Instant::now();
-        for at in 1..=5 {
-            tee.feed(&mut tracker, &fact(at), &mut names);
+    /// What the recording lacks is what this recorder has lost, whatever others lost before it.
+    fn count_loss(&mut self, fact: &mut Event) {
+        if let Event::Loss(counts) = fact {
+            counts.recorder = self.lost;
+            self.loss = *counts;
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "nobody takes anything, and nobody waited");
-        assert_eq!(tracker.now(), Ktime(5), "the tracker has had everything");
-        assert_eq!(progress.lost.load(Ordering::Relaxed), 3);
-        assert_eq!(tracker.lost().recorder, 2, "what was lost before the last batch");
-        // The word on it, with nothing else, is lost as well.
-        tee.feed(&mut tracker, &Batch { now: Ktime(6), ..Batch::default() }, &mut names);
-        assert_eq!((tracker.lost().recorder, progress.lost.load(Ordering::Relaxed)), (3, 3));
-        let recorder = std::thread::spawn(move || commands.iter().count());
-        tee.close(&mut tracker);
-        assert_eq!(tracker.lost().recorder, 3);
-        assert_eq!(recorder.join().expect("a count"), 3, "the two that fitted, and the last word");
     }
 }

@@ -17,12 +17,14 @@ use crate::run::record::recorder::Recorder;
 use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
+use crate::run::tracker_thread::TraceObserver;
 use crate::run::{output, stream};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
+use tracer_core::input::TrackerInput;
 use tracer_core::recording::RecordingHeader;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
@@ -48,7 +50,7 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
     let mut told = None;
     run(app, &options, |publisher| {
         let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
-        live.run_with(None, None, None, |tracker, tee| controller.on_batch(tracker, tee))?;
+        live.run(None, None, &mut controller)?;
         told = controller.finish()?;
         Ok(())
     })?;
@@ -68,10 +70,66 @@ struct LiveController {
     header: RecordingHeader,
     baseline_requests: mpsc::Sender<BaselineRequest>,
     clock: Clock,
-    recording: Option<(Recorder, RecordingStatus)>,
-    /// Its tee is gone; what it was fed is still being written.
+    recording: Option<RunningRecording>,
+    /// Its tee is closed; what the queue holds is still being written.
     ending: Option<Recorder>,
+    /// Events that recordings of this view have lost which are over by now.
+    unrecorded: u64,
+    /// What became of the last recording is told after the view, not in it.
+    trace_over: bool,
     note: Option<Arc<str>>,
+}
+
+/// A recording that goes on.
+struct RunningRecording {
+    recorder: Recorder,
+    tee: RecorderTee,
+    shown: RecordingStatus,
+}
+
+impl TraceObserver for LiveController {
+    fn on_input(&mut self, input: &TrackerInput) {
+        if let Some(running) = &mut self.recording {
+            running.tee.observe(input);
+        }
+    }
+
+    fn unrecorded(&self) -> u64 {
+        self.unrecorded + self.recording.as_ref().map_or(0, |running| running.tee.lost())
+    }
+
+    fn on_last_input(&mut self) {
+        self.stop();
+        self.trace_over = true;
+    }
+
+    fn on_fed(&mut self, tracker: &mut Tracker) -> ControlFlow<()> {
+        if self.publisher.over() {
+            return ControlFlow::Break(());
+        }
+        let mut asked = false;
+        while let Some(order) = self.publisher.order() {
+            asked = true;
+            match order {
+                ViewOrder::Details(wish) => self.schedule.wish = wish,
+                ViewOrder::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker),
+                ViewOrder::Record(false) => self.stop(),
+                // Of a replay.
+                _ => {}
+            }
+        }
+        if !self.trace_over {
+            self.collect_ended();
+        }
+        let quiet = tracker.read() == self.read && self.last.elapsed() < IDLE_CADENCE;
+        if asked || (self.schedule.is_due() && (!quiet || self.note.is_some())) {
+            self.read = tracker.read();
+            self.last = Instant::now();
+            let status = self.status();
+            self.schedule.publish(&self.publisher, tracker, status);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl LiveController {
@@ -91,59 +149,32 @@ impl LiveController {
             clock,
             recording: None,
             ending: None,
+            unrecorded: 0,
+            trace_over: false,
             note: None,
         }
     }
 
-    /// Called after every batch.
-    fn on_batch(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) -> ControlFlow<()> {
-        if self.publisher.over() {
-            return ControlFlow::Break(());
-        }
-        let mut asked = false;
-        while let Some(order) = self.publisher.order() {
-            asked = true;
-            match order {
-                ViewOrder::Details(wish) => self.schedule.wish = wish,
-                ViewOrder::Record(true) if self.recording.is_none() && self.ending.is_none() => {
-                    self.record(tracker, tee)
-                }
-                ViewOrder::Record(false) => self.stop(tracker, tee),
-                // Of a replay.
-                _ => {}
-            }
-        }
-        self.collect_ended(tracker, tee);
-        let quiet = tracker.read() == self.read && self.last.elapsed() < IDLE_CADENCE;
-        if asked || (self.schedule.is_due() && (!quiet || self.note.is_some())) {
-            self.read = tracker.read();
-            self.last = Instant::now();
-            let status = self.status();
-            self.schedule.publish(&self.publisher, tracker, status);
-        }
-        ControlFlow::Continue(())
-    }
-
     fn status(&mut self) -> Status {
-        let recording = self.recording.as_ref().map(|(recorder, recording)| RecordingStatus {
-            bytes: recorder.progress.bytes.load(Ordering::Relaxed),
-            ..recording.clone()
+        let recording = self.recording.as_ref().map(|running| RecordingStatus {
+            bytes: running.recorder.progress.bytes.load(Ordering::Relaxed),
+            ..running.shown.clone()
         });
         Status { recording, replay: None, note: self.note.take() }
     }
 
-    fn record(&mut self, tracker: &Tracker, tee: &mut Option<RecorderTee>) {
+    fn record(&mut self, tracker: &Tracker) {
         let time = self.clock.date_time(tracker.now(), &TimeZone::system()).replace(['-', ':'], "").replace(' ', "-");
         let name = format!("portchurn-{time}.arrow");
         match self.begin(Path::new(&name), tracker.now()) {
-            Ok((recorder, mut started)) => {
-                started.introduce(tracker.facts(), tracker.now());
+            Ok((recorder, mut tee)) => {
+                tee.introduce(tracker.facts(), tracker.now());
                 // What is open now; without it only what begins from here on would be known.
                 let _ = self.baseline_requests.send(BaselineRequest::WithOwners);
-                *tee = Some(started);
                 let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
                 self.note = Some(format!("recording into {path}").into());
-                self.recording = Some((recorder, RecordingStatus { path, since: tracker.now(), bytes: 0 }));
+                let shown = RecordingStatus { path, since: tracker.now(), bytes: 0 };
+                self.recording = Some(RunningRecording { recorder, tee, shown });
             }
             Err(error) => self.note = Some(format!("not recording: {error:#}").into()),
         }
@@ -155,19 +186,17 @@ impl LiveController {
         Recorder::start(&header, RecordingSink::one(path, file, &header)?)
     }
 
-    fn stop(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) {
-        if let Some(tee) = tee.take() {
-            tee.close(tracker);
-        }
-        if let Some((recorder, _)) = self.recording.take() {
-            self.ending = Some(recorder);
+    fn stop(&mut self) {
+        if let Some(running) = self.recording.take() {
+            self.unrecorded += running.tee.close();
+            self.ending = Some(running.recorder);
         }
     }
 
     /// A recorder that has ended, because it was asked to or because it had to, has something to tell.
-    fn collect_ended(&mut self, tracker: &mut Tracker, tee: &mut Option<RecorderTee>) {
-        if self.recording.as_ref().is_some_and(|(recorder, _)| recorder.has_ended()) {
-            self.stop(tracker, tee);
+    fn collect_ended(&mut self) {
+        if self.recording.as_ref().is_some_and(|running| running.recorder.has_ended()) {
+            self.stop();
         }
         if self.ending.as_ref().is_some_and(Recorder::has_ended)
             && let Some(recorder) = self.ending.take()
@@ -178,8 +207,8 @@ impl LiveController {
 
     /// The view is over: a recording that still runs is ended in order. What became of it.
     fn finish(mut self) -> Result<Option<String>> {
-        let running = self.recording.take().map(|(recorder, _)| recorder);
-        running.or_else(|| self.ending.take()).map(told).transpose()
+        self.stop();
+        self.ending.take().map(told).transpose()
     }
 }
 

@@ -16,12 +16,13 @@ use tokio::sync::oneshot;
 use super::checkpoints::Checkpoints;
 use super::{FrameSchedule, run, screen};
 use crate::cli::ReplayArgs;
-use crate::run::signals;
+use crate::run::{output, signals};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{self, Publisher, Status, ViewOrder};
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::host::HostFacts;
+use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed};
@@ -67,7 +68,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
         drop(done);
         signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
     })?;
-    playback::warn(&args.file, &player.replay);
+    output::warn(&playback::warnings(&args.file, &player.replay));
     Ok(())
 }
 
@@ -271,7 +272,7 @@ impl<'a> Player<'a> {
                 return Ok(false);
             }
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
-            playback::apply(&mut self.tracker, &step);
+            feed(&mut self.tracker, &step);
             self.checkpoints.read(&self.tracker, || self.replay.mark());
             let RecordedStep::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {

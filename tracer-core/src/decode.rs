@@ -1,0 +1,177 @@
+//! Records of the kernel into events: bytes in, [`Event`]s out.
+//!
+//! Pure: what only the host can answer (the path of a process's executable) was asked before and comes along as `processes`, so that
+//! the tracker and the recorder, which both decode the same bytes, see the same process.
+
+use std::sync::Arc;
+
+use tracer_common::{
+    CallRecord, DecodeError, Header, NetnsRecord, Record, SocketRecord, TimeWaitRecord, TransitionRecord, call, flags,
+};
+
+use crate::event::{
+    Addr, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, PortSearch,
+    ProcessFacts, SocketCookie, SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
+};
+use crate::names::{self, text};
+
+/// Decodes records into events, in order. `processes` are the facts of the process records among them, in the same order; a record
+/// beyond their end gets the facts that it holds itself.
+///
+/// Returns the number of records that were skipped because they could not be decoded. A record of an unknown kind or a wrong size
+/// makes the rest of the bytes one skip, because its length cannot be trusted.
+pub fn decode(mut bytes: &[u8], processes: impl IntoIterator<Item = ProcessFacts>, mut each: impl FnMut(Event)) -> u64 {
+    let mut processes = processes.into_iter();
+    let mut skipped = 0;
+    while !bytes.is_empty() {
+        let (record, rest) = match Record::split_first(bytes) {
+            Ok(split) => split,
+            Err(DecodeError::NoHeader { .. } | DecodeError::UnknownKind { .. } | DecodeError::WrongSize { .. }) => {
+                return skipped + 1;
+            }
+        };
+        bytes = rest;
+        let event = match record {
+            Record::Transition(record) => transition(&record).map(Event::Transition),
+            Record::TimeWaitStart(record) => Some(Event::TimeWaitStart(time_wait(&record))),
+            Record::TimeWaitEnd(record) => Some(Event::TimeWaitEnd(time_wait(&record))),
+            Record::CallFailed(record) => call_failed(&record).map(|call| Event::CallFailed(Box::new(call))),
+            Record::Accepted(record) => Some(Event::Accepted(socket_event(&record))),
+            Record::Bound(record) => Some(Event::Bound(socket_event(&record))),
+            Record::Released(record) => Some(Event::Released(socket_event(&record))),
+            Record::Task(own) => {
+                let facts = processes.next().or_else(|| Record::task(own).ok().map(|record| names::facts(&record)));
+                facts.map(|facts| Event::Process(Box::new(facts)))
+            }
+            Record::Netns(record) => Some(Event::Netns(Box::new(netns_facts(&record)))),
+            Record::PortSearch(record) => Some(Event::PortSearch(PortSearch {
+                ktime: Ktime(record.header.ktime),
+                id: socket_id(&record.header, record.cookie, record.sock),
+                nanos: record.nanos,
+            })),
+            Record::ReservedPorts { ktime, netns, bitmap } => {
+                Some(Event::ReservedPorts(Ktime(ktime), Netns::of_inode(netns), reserved(bitmap)))
+            }
+        };
+        match event {
+            Some(event) => each(event),
+            None => skipped += 1,
+        }
+    }
+    skipped
+}
+
+fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> FlowKey {
+    FlowKey {
+        netns: Netns::of_inode(netns),
+        device: 0,
+        local: Endpoint { addr: Addr(laddr), port: lport },
+        remote: Endpoint { addr: Addr(raddr), port: rport },
+    }
+}
+
+fn socket_cookie(header: &Header, cookie: u64) -> Option<SocketCookie> {
+    if header.flags & flags::COOKIE != 0 { SocketCookie::new(cookie) } else { None }
+}
+
+fn socket_id(header: &Header, cookie: u64, sock: u64) -> SocketId {
+    SocketId { cookie: socket_cookie(header, cookie), sock }
+}
+
+fn transition(record: &TransitionRecord) -> Option<Transition> {
+    let caller = record.header.flags & flags::CALLER != 0;
+    Some(Transition {
+        ktime: Ktime(record.header.ktime),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        last_port: record.sport,
+        own_range: None,
+        old: TcpState::from_raw(record.old_state)?,
+        new: TcpState::from_raw(record.new_state)?,
+        sk_err: record.sk_err,
+        shutdown: record.shutdown != 0,
+        caller: caller.then_some(Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) }),
+        current_tid: record.tid,
+        rescued: record.header.flags & flags::RESCUED != 0,
+        classic: record.header.flags & flags::CLASSIC != 0,
+    })
+}
+
+fn time_wait(record: &TimeWaitRecord) -> TimeWaitEvent {
+    TimeWaitEvent {
+        ktime: Ktime(record.header.ktime),
+        cookie: socket_cookie(&record.header, record.cookie),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        fin_wait2: record.substate == TcpState::FinWait2 as u8,
+        timestamps: None,
+        expired: record.header.flags & flags::EXPIRED != 0,
+    }
+}
+
+fn call_failed(record: &CallRecord) -> Option<CallFailed> {
+    Some(CallFailed {
+        ktime: Ktime(record.header.ktime),
+        entered: Ktime(record.entered),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        netns: Netns::of_inode(record.netns),
+        caller: Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) },
+        comm: text(&record.comm),
+        call: match record.call {
+            call::CONNECT => Call::Connect,
+            call::BIND => Call::Bind,
+            _ => return None,
+        },
+        errno: record.errno,
+        target: (record.has_addr != 0).then_some(Endpoint { addr: Addr(record.addr), port: record.port }),
+        local: Endpoint { addr: Addr(record.laddr), port: record.lport },
+        device: 0,
+        own_range: None,
+    })
+}
+
+fn socket_event(record: &SocketRecord) -> SocketEvent {
+    SocketEvent {
+        ktime: Ktime(record.header.ktime),
+        id: socket_id(&record.header, record.cookie, record.sock),
+        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        pid: record.tgid,
+        tid: record.tid,
+        named: None,
+        listener: None,
+    }
+}
+
+fn netns_facts(record: &NetnsRecord) -> NetnsFacts {
+    let hz = hz(record.jiffies, record.header.ktime);
+    let known = |value: u32| (value != u32::MAX).then_some(value);
+    let millis = |jiffies: u32| u32::try_from(u64::from(jiffies) * 1000 / hz).ok();
+    NetnsFacts {
+        ktime: Ktime(record.header.ktime),
+        netns: Netns::of_inode(record.netns),
+        name: None,
+        cookie: (record.net_cookie != 0).then_some(record.net_cookie),
+        port_range: (record.range_hi != 0).then_some((record.range_lo, record.range_hi)),
+        tw_reuse: (record.tw_reuse != u8::MAX).then_some(record.tw_reuse),
+        tw_reuse_delay_ms: known(record.tw_reuse_delay),
+        timestamps: (record.timestamps != u8::MAX).then_some(record.timestamps != 0),
+        max_tw_buckets: known(record.max_tw_buckets),
+        fin_timeout_ms: known(record.fin_timeout).and_then(millis),
+        time_wait: known(record.time_wait),
+        conntrack: None,
+    }
+}
+
+/// The kernel's `HZ`: `jiffies_64` starts 300 s before its low half wraps (include/linux/jiffies.h `INITIAL_JIFFIES`) and
+/// advances `HZ` a second; of the values that Linux can be built with, the one that explains both clocks best.
+fn hz(jiffies: u64, ktime: u64) -> u64 {
+    let seconds = i128::from(ktime / 1_000_000_000);
+    let expected = |hz: u64| (1_i128 << 32) + i128::from(hz) * (seconds - 300);
+    [100, 250, 300, 1000].into_iter().min_by_key(|&hz| (expected(hz) - i128::from(jiffies)).abs()).unwrap_or(250)
+}
+
+fn reserved(bitmap: &[u8]) -> Arc<[u16]> {
+    // The kernel's bitmap is an array of native longs; on little-endian that is byte order too (portchurn supports no other).
+    (0..=u16::MAX)
+        .filter(|&port| bitmap.get(usize::from(port / 8)).is_some_and(|byte| byte & (1 << (port % 8)) != 0))
+        .collect()
+}
