@@ -1,63 +1,70 @@
-//! Builds the BPF object that the binary carries, so that `cargo build` is all it takes and no object file is checked in.
+//! Builds the BPF object that the binary contains, so that `cargo build` is enough and no object file is checked in.
 //!
-//! The kernel side needs three things that a plain Rust installation lacks. They are looked for first: a missing one ends
-//! the build with one sentence that says what to do, in place of whatever a compiler or linker says when it is missing.
+//! The BPF programs need three things that a plain Rust installation lacks: a nightly toolchain, its rust-src, and
+//! bpf-linker. This script looks for them first, so that a missing one ends the build with one sentence that says what
+//! to do, and not with the errors of a compiler or linker.
+
+#[path = "../tracer-ebpf/toolchain.rs"]
+mod toolchain;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{self, Command};
+
+use anyhow::{Result, bail};
+
+/// Files outside tracer-ebpf, which aya-build watches itself, that the BPF object depends on.
+const ALSO_WATCHED: [&str; 4] = ["build.rs", "../tracer-common", "../Cargo.toml", "../Cargo.lock"];
 
 fn main() {
-    live::build();
+    for path in ALSO_WATCHED {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    if let Err(error) = build() {
+        println!("cargo::error={error:#}");
+        process::exit(1);
+    }
 }
 
-mod live {
-    use std::env;
-    use std::path::Path;
-    use std::process::{self, Command};
+fn build() -> Result<()> {
+    let package =
+        aya_build::Package { name: "tracer-ebpf", root_dir: "../tracer-ebpf", ..aya_build::Package::default() };
+    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(nightly()?))
+}
 
-    use anyhow::{Result, bail};
-
-    /// aya-build watches tracer-ebpf itself; these are compiled into it or decide how it is compiled.
-    const ALSO_WATCHED: [&str; 4] = ["build.rs", "../tracer-common", "../Cargo.toml", "../Cargo.lock"];
-
-    pub fn build() {
-        for path in ALSO_WATCHED {
-            println!("cargo::rerun-if-changed={path}");
-        }
-        if let Err(error) = tools_are_there().and_then(|()| compile()) {
-            println!("cargo::error={error:#}");
-            process::exit(1);
-        }
-    }
-
-    fn compile() -> Result<()> {
-        let package =
-            aya_build::Package { name: "tracer-ebpf", root_dir: "../tracer-ebpf", ..aya_build::Package::default() };
-        aya_build::build_ebpf([package], aya_build::Toolchain::default())
-    }
-
-    fn tools_are_there() -> Result<()> {
-        // Without rustup aya-build takes the current toolchain; whoever builds that way has chosen it.
-        let sysroot = if output_of("rustup", &["--version"]).is_some() {
-            let Some(sysroot) = output_of("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]) else {
-                bail!("the BPF programs need a nightly Rust toolchain: run `cargo xtask setup`, which installs it");
-            };
-            sysroot
-        } else {
-            let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-            output_of(&rustc, &["--print", "sysroot"]).unwrap_or_default()
+/// The toolchain to build with, after a check that everything is installed.
+fn nightly() -> Result<&'static str> {
+    let pinned = toolchain::pinned_nightly();
+    let (name, sysroot) = if output_of("rustup", &["--version"]).is_some() {
+        let Some(nightly) = toolchain::installed_nightly() else {
+            bail!("the BPF programs need the Rust toolchain {pinned}: run `cargo xtask setup`, which installs it");
         };
-        if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
-            bail!("the BPF programs need the nightly component rust-src: run `cargo xtask setup`, which installs it");
-        }
-        if output_of("bpf-linker", &["--version"]).is_none() {
-            bail!(
-                "the BPF programs need bpf-linker on the PATH (cargo's bin directory): run `cargo xtask setup`, which installs it"
+        if nightly.name != pinned {
+            println!(
+                "cargo::warning=the Rust toolchain {pinned} is not installed, so {} compiles the BPF programs; \
+                 `cargo xtask setup` installs it",
+                nightly.name
             );
         }
-        Ok(())
+        (nightly.name, nightly.sysroot)
+    } else {
+        // Without rustup aya-build uses the current toolchain.
+        let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+        (pinned, PathBuf::from(output_of(&rustc, &["--print", "sysroot"]).unwrap_or_default().trim()))
+    };
+    if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
+        bail!("the BPF programs need the component rust-src of {name}: run `cargo xtask setup`, which installs it");
     }
+    if output_of("bpf-linker", &["--version"]).is_none() {
+        bail!(
+            "the BPF programs need bpf-linker on the PATH (cargo's bin directory): run `cargo xtask setup`, which installs it"
+        );
+    }
+    Ok(name)
+}
 
-    /// What a command wrote to stdout, if it is there and succeeds.
-    fn output_of(program: &str, args: &[&str]) -> Option<String> {
-        let output = Command::new(program).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
+/// Standard output of a command; `None` if the command cannot start or fails.
+fn output_of(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::shell::{
     answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
 };
-use crate::{bench, e2e, layers, readme, vm};
+use crate::{bench, dependencies, e2e, layers, readme, vm};
 
 struct CiStep {
     name: &'static str,
@@ -26,9 +26,10 @@ struct CiStep {
 
 const BUILD: &str = "build";
 
-const STEPS: [CiStep; 13] = [
+const STEPS: [CiStep; 14] = [
     CiStep { name: "format", after: None, work: format },
     CiStep { name: "layers", after: None, work: layers::check_workspace },
+    CiStep { name: "dependencies", after: None, work: dependencies::check },
     CiStep { name: "clippy, host", after: None, work: clippy_host },
     CiStep { name: "clippy, BPF target", after: None, work: clippy_bpf },
     CiStep { name: "unit and property tests", after: None, work: unit_tests },

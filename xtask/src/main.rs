@@ -6,6 +6,7 @@
 
 mod bench;
 mod ci;
+mod dependencies;
 mod e2e;
 mod kernel_results;
 mod layers;
@@ -14,6 +15,8 @@ mod screenshots;
 mod setup;
 mod shell;
 mod suites;
+#[path = "../../tracer-ebpf/toolchain.rs"]
+mod toolchain;
 mod vm;
 
 use std::process::ExitCode;
@@ -32,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing to build and test: nightly with rust-src, bpf-linker, Debian packages.
+    /// Install what is missing to build and test: a nightly with rust-src, bpf-linker, Debian and Python packages.
     Setup,
     /// Build a release and let it make, watch and explain an incident in network namespaces of its own.
     Demo,

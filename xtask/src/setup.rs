@@ -1,40 +1,44 @@
-//! `cargo xtask setup`: what building and testing need beyond stable Rust, installed when it is missing.
+//! `cargo xtask setup`: installs what building and testing need beyond the toolchain of rust-toolchain.toml, which
+//! rustup installs.
 //!
-//! The pins and their reasons: `bpf-linker` 0.10.3 is the last one that links against rustc's own LLVM, so that it installs
-//! with cargo alone; `core` for the BPF target is built from the nightly toolchain's `rust-src`.
+//! `bpf-linker` 0.10.3 is the last version that links against rustc's own LLVM, so that cargo alone can install it.
 //!
-//! Each step first looks and only then acts, so a second call changes nothing and is fast.
+//! Each step first checks what is installed, so a second call changes nothing and is fast.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{self, answer, command, is_root, nightly, root, run, say, target_dir};
+use crate::shell::{self, answer, command, is_root, root, run, say, target_dir};
+use crate::toolchain::{Nightly, installed_nightly, pinned_nightly};
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
-/// `ip`, with which the demo makes its namespaces.
+/// `ip`, which the demo calls to create its namespaces.
 const DEMO_PACKAGE: &str = "iproute2";
 const CARGO_FUZZ: &str = "0.13.2";
 const PYTHON_PACKAGES: &str = "tests/python-requirements.txt";
-/// Below the target directory, where nothing of it can be committed.
+/// Directory below the target directory, so that git ignores it.
 const PYTHON: &str = "python";
+
+/// Path of a program in the Python environment.
+pub fn python_program(name: &str) -> PathBuf {
+    target_dir().join(PYTHON).join("bin").join(name)
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// To compile portchurn and to run its demo.
+    /// What compiling portchurn and running its demo need.
     Demo,
-    /// Also what the tests and lints call.
+    /// Also what the tests and checks need.
     Everything,
 }
 
 pub fn setup(needs: Needs) -> Result<()> {
-    rust_version()?;
-    nightly_toolchain()?;
-    nightly_sources()?;
+    nightly_toolchain(needs)?;
     bpf_linker()?;
     match needs {
         Needs::Demo if answer(command("ip").arg("-V")).is_none() => install(&[DEMO_PACKAGE])?,
@@ -42,7 +46,6 @@ pub fn setup(needs: Needs) -> Result<()> {
         Needs::Everything => debian_packages()?,
     }
     if needs == Needs::Everything {
-        lints()?;
         cargo_fuzz()?;
         python_packages()?;
     }
@@ -50,59 +53,43 @@ pub fn setup(needs: Needs) -> Result<()> {
     Ok(())
 }
 
-fn rust_version() -> Result<()> {
-    let needed = env!("CARGO_PKG_RUST_VERSION");
-    let found = answer(command("rustc").arg("--version"))
-        .context("rustc does not run: install Rust from https://rustup.rs, then repeat `cargo xtask setup`")?;
-    ensure!(
-        at_least(&found, needed),
-        "portchurn needs Rust {needed} or newer and this is {}: run `rustup update stable`",
-        found.trim()
-    );
+/// The pinned nightly with the components of tracer-ebpf/rust-toolchain.toml. Where it cannot be installed, any nightly
+/// must do.
+fn nightly_toolchain(needs: Needs) -> Result<()> {
+    let pinned = pinned_nightly();
+    let components: &[&str] = if needs == Needs::Demo { &["rust-src"] } else { &["rust-src", "clippy"] };
+    if answer(command("rustup").arg("--version")).is_none() {
+        bail!(
+            "the BPF programs need {pinned} and rustup is not installed: install it from https://rustup.rs, then repeat \
+             `cargo xtask setup`"
+        );
+    }
+    if let Some(nightly) = installed_nightly().filter(|nightly| nightly.name == pinned) {
+        let missing: Vec<&str> = components.iter().copied().filter(|name| !has(&nightly, name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        say(&format!("setup: installing {} of {pinned}", missing.join(", ")));
+        return run(command("rustup").args(["component", "add", "--toolchain", pinned]).args(missing));
+    }
+    say(&format!("setup: installing {pinned}, which compiles the BPF programs"));
+    let mut install = command("rustup");
+    install.args(["toolchain", "install", pinned, "--profile", "minimal", "--no-self-update"]);
+    install.args(components.iter().flat_map(|component| ["--component", component]));
+    let Err(error) = run(&mut install) else { return Ok(()) };
+    let Some(other) = installed_nightly() else {
+        return Err(error.context("without a nightly toolchain the BPF programs do not build"));
+    };
+    say(&format!("setup: {error:#}; the installed {} compiles the BPF programs in place of {pinned}", other.name));
+    let missing: Vec<&str> = components.iter().copied().filter(|name| !has(&other, name)).collect();
+    ensure!(missing.is_empty(), "{} lacks: {}", other.name, missing.join(", "));
     Ok(())
 }
 
-/// Whether the output of `rustc --version` names this version or a newer one.
-fn at_least(rustc: &str, needed: &str) -> bool {
-    let numbers = |version: &str| {
-        let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
-        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-    };
-    rustc.split_whitespace().nth(1).is_some_and(|version| numbers(version) >= numbers(needed))
-}
-
-fn nightly_toolchain() -> Result<()> {
-    let Some(toolchains) = answer(command("rustup").args(["toolchain", "list"])) else {
-        bail!(
-            "the BPF programs need a nightly toolchain and rustup is not there: install it from https://rustup.rs, then repeat `cargo xtask setup`"
-        );
-    };
-    if toolchains.lines().any(|line| line.starts_with("nightly")) {
-        return Ok(());
-    }
-    say("setup: installing the nightly toolchain (compiles the BPF programs)");
-    run(command("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))
-        .context("without a nightly toolchain the BPF programs do not build; can rustup reach its download server?")
-}
-
-fn nightly_sources() -> Result<()> {
-    if sysroot(&mut nightly("rustc"))?.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
-        return Ok(());
-    }
-    say("setup: installing rust-src of nightly (`core` is compiled for the BPF target)");
-    add_component("rust-src", "nightly")
-}
-
-fn add_component(component: &str, toolchain: &str) -> Result<()> {
-    run(command("rustup").args(["component", "add", component, "--toolchain", toolchain])).with_context(|| {
-        format!("adding {component}; if this nightly lacks it, `rustup update {toolchain}` gets a newer one")
-    })
-}
-
-fn sysroot(rustc: &mut std::process::Command) -> Result<PathBuf> {
-    let printed = answer(rustc.args(["--print", "sysroot"]))
-        .context("a toolchain is listed but its rustc does not run: `rustup update` repairs it")?;
-    Ok(PathBuf::from(printed.trim()))
+/// Whether a toolchain has `rust-src` or `clippy`.
+fn has(nightly: &Nightly, component: &str) -> bool {
+    let file = if component == "clippy" { "bin/cargo-clippy" } else { "lib/rustlib/src/rust/library/core/Cargo.toml" };
+    nightly.sysroot.join(file).is_file()
 }
 
 fn bpf_linker() -> Result<()> {
@@ -113,7 +100,7 @@ fn bpf_linker() -> Result<()> {
     }
     let why = if found.is_empty() { "not there yet".to_owned() } else { format!("in place of {found}") };
     say(&format!("setup: installing bpf-linker {BPF_LINKER} ({why}); this takes some minutes"));
-    // --force: another version that cargo did not install would otherwise be in the way.
+    // --force replaces a version that cargo has not installed.
     let force: &[&str] = if found.is_empty() { &[] } else { &["--force"] };
     run(shell::install("bpf-linker", BPF_LINKER).args(force))
         .context("bpf-linker links the BPF programs; it needs a C++ compiler (`apt-get install g++`) and crates.io")?;
@@ -123,25 +110,6 @@ fn bpf_linker() -> Result<()> {
         "cargo installed bpf-linker {BPF_LINKER} but the PATH finds {:?} first: remove that one",
         installed.trim()
     );
-    Ok(())
-}
-
-/// clippy and rustfmt of stable, clippy of nightly (for the BPF target).
-fn lints() -> Result<()> {
-    let has = |sysroot: &Path, tool: &str| sysroot.join("bin").join(tool).is_file();
-    let stable = sysroot(command("rustc").env_remove("RUSTC"))?;
-    let nightly = sysroot(&mut nightly("rustc"))?;
-    for (sysroot, tool, component) in
-        [(&stable, "cargo-clippy", "clippy"), (&stable, "rustfmt", "rustfmt"), (&nightly, "cargo-clippy", "clippy")]
-    {
-        if has(sysroot, tool) {
-            continue;
-        }
-        // The directory of a rustup toolchain bears its name.
-        let toolchain = sysroot.file_name().unwrap_or_default().to_string_lossy();
-        say(&format!("setup: installing {component} of {toolchain}"));
-        add_component(component, &toolchain)?;
-    }
     Ok(())
 }
 
@@ -157,7 +125,7 @@ fn debian_packages() -> Result<()> {
     }
     let mut query = command("dpkg-query");
     query.args(["-W", "-f=${Package} ${db:Status-Status}\n"]).args(&wanted);
-    // It exits with 1 when it does not know one of them, so its status says nothing.
+    // dpkg-query exits with 1 when it does not know one of the packages, so its status is ignored.
     let Ok(output) = query.output() else {
         say(&format!(
             "setup: no dpkg here, so nothing was installed; the end-to-end tests use what Debian has in: {}",
@@ -183,7 +151,7 @@ fn install(missing: &[&str]) -> Result<()> {
     .with_context(|| format!("installing Debian packages; by hand, as root: {line}"))
 }
 
-/// Drives the fuzz targets. 0.13 is the one that has been seen to work with them.
+/// Installs cargo-fuzz, which runs the fuzz targets; 0.13 is tested with them.
 fn cargo_fuzz() -> Result<()> {
     if answer(command("cargo-fuzz").arg("--version")).is_some_and(|found| found.trim().ends_with(CARGO_FUZZ)) {
         return Ok(());
@@ -193,12 +161,12 @@ fn cargo_fuzz() -> Result<()> {
         .context("cargo-fuzz runs the fuzz targets; it needs crates.io")
 }
 
-/// A Python of our own with what analysts open recordings with.
+/// Creates a Python environment with the packages of tests/python-requirements.txt.
 fn python_packages() -> Result<()> {
     let wanted =
         fs::read_to_string(root().join(PYTHON_PACKAGES)).with_context(|| format!("reading {PYTHON_PACKAGES}"))?;
     let dir = target_dir().join(PYTHON);
-    let python = dir.join("bin/python");
+    let python = python_program("python");
     let installed = answer(std::process::Command::new(&python).args(["-m", "pip", "freeze"])).unwrap_or_default();
     let missing = packages(&wanted).into_iter().any(|package| !installed.lines().any(|line| line == package));
     if !missing {
@@ -213,12 +181,12 @@ fn python_packages() -> Result<()> {
     .with_context(|| format!("installing the packages of {PYTHON_PACKAGES}; is PyPI reachable?"))
 }
 
-/// The names in a package list: one per line, `#` starts a comment.
+/// The packages in a list: one per line, `#` starts a comment.
 fn packages(list: &str) -> Vec<&str> {
     list.lines().filter_map(|line| line.split('#').next()?.split_whitespace().next()).collect()
 }
 
-/// Those of `wanted` that dpkg-query did not call installed.
+/// The packages of `wanted` that dpkg-query does not report as installed.
 fn missing<'a>(wanted: &[&'a str], dpkg_query: &str) -> Vec<&'a str> {
     let installed: BTreeSet<&str> = dpkg_query.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
     wanted.iter().copied().filter(|name| !installed.contains(name)).collect()
@@ -239,11 +207,12 @@ mod tests {
         assert_eq!(missing(&["iproute2", "php8.2-fpm", "ethtool"], dpkg), ["php8.2-fpm", "ethtool"]);
     }
 
+    /// CI compiles with the version that Cargo.toml promises to be enough.
     #[test]
-    fn rust_versions_compare_as_numbers() {
-        assert!(at_least("rustc 1.88.0 (6b00bc388 2025-06-23)", "1.88"));
-        assert!(at_least("rustc 1.100.0-nightly (0 2026-11-01)", "1.88"));
-        assert!(!at_least("rustc 1.87.9 (0 2025-06-23)", "1.88"));
-        assert!(!at_least("no rustc", "1.88"));
+    fn the_toolchain_is_the_oldest_that_is_supported() {
+        let text = fs::read_to_string(root().join("rust-toolchain.toml")).expect("rust-toolchain.toml");
+        let channel = text.lines().find_map(|line| line.strip_prefix("channel = \"")?.strip_suffix('"'));
+        assert_eq!(channel, Some(concat!(env!("CARGO_PKG_RUST_VERSION"), ".0")));
+        assert!(pinned_nightly().starts_with("nightly-"), "{}", pinned_nightly());
     }
 }

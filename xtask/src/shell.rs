@@ -1,5 +1,5 @@
-//! Starting other programs: cargo, the nightly cargo, something as root. Each is said before it runs, so that a failure can be
-//! repeated by hand.
+//! Starting other programs: cargo, the nightly cargo, something as root. Each is said before it runs, so that a failure
+//! can be repeated by hand.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::toolchain::{installed_nightly, pinned_nightly};
 
 /// The workspace root; every command runs there.
 pub fn root() -> PathBuf {
@@ -58,13 +60,15 @@ pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A tool of the nightly toolchain. What cargo tells its children about the stable toolchain must not reach it.
+/// A tool of the nightly toolchain that compiles the BPF programs. The variables in which cargo names its own toolchain
+/// to its children are removed.
 pub fn nightly(program: &str) -> Command {
+    let toolchain = installed_nightly().map_or_else(pinned_nightly, |nightly| nightly.name);
     let mut command = command("rustup");
     for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
     }
-    command.args(["run", "nightly", program]);
+    command.args(["run", toolchain, program]);
     command
 }
 
@@ -113,7 +117,8 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// `program` as root, with these variables: directly, or through sudo (which drops most of the environment, so they are named).
+/// `program` as root, with these variables: directly, or through sudo (which drops most of the environment, so they are
+/// named).
 pub fn as_root(program: &OsStr, variables: &[(&str, &OsStr)]) -> Result<Command> {
     if is_root() {
         let mut command = command(program);
@@ -152,8 +157,8 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC_FLAGS: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
 const BUILD_TARGET: &str = "CARGO_BUILD_TARGET";
 
-/// The cargo that runs us, linking everything in, so that a binary runs on any Linux of this architecture, a bare kernel included.
-/// `.ci/run` sets the same for all of its builds, so that nothing is built twice there.
+/// The cargo that runs us, linking everything in, so that a binary runs on any Linux of this architecture, a bare
+/// kernel included. `.ci/run` sets the same for all of its builds, so that nothing is built twice there.
 pub fn static_cargo() -> Command {
     let mut cargo = cargo();
     // Named, because otherwise the flags would reach proc macros, which cannot be static.
