@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::{Reader, Writer};
-use tracer_core::synthetic::{Churn, header};
+use tracer_core::synthetic::{RecordedChurn, header};
 use tracer_core::tracker::snapshot::NoticeKinds;
 
 /// CPU time of this thread where the system tells, so that a busy machine does not spoil the figures; else wall time.
@@ -38,13 +38,13 @@ fn main() -> anyhow::Result<()> {
     let connections: u64 = arguments.next().map_or(Ok(200_000), |count| count.parse())?;
     if let Some(path) = arguments.next() {
         let mut writer = Writer::new(File::create(path)?, &header())?;
-        for step in Churn::new(connections) {
+        for step in RecordedChurn::new(connections) {
             writer.step(&step)?;
         }
         println!("bytes {}", writer.finish()?.0.bytes);
         return Ok(());
     }
-    let steps: Vec<_> = Churn::new(connections).collect();
+    let steps: Vec<_> = RecordedChurn::new(connections).collect();
     let events = steps.len() as f64;
     println!("events {events}");
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tracer_core::event::{Event, Ktime, LossCounts};
 use tracer_core::recording::{RecordedStep, RecordingHeader, Writer};
-use tracer_core::synthetic::{Churn, header};
+use tracer_core::synthetic::{RecordedChurn, header};
 
 fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = RecordedStep>) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;
@@ -30,8 +30,8 @@ fn main() -> Result<()> {
     let samples = arguments.next().context("a directory for the samples")?;
     let corpus = arguments.next().context("a directory for the corpus")?;
     fs::create_dir_all(&samples)?;
-    let clean = write(&header(), Churn::new(50))?;
-    let lossy = Churn::new(50).enumerate().filter(|(number, _)| number % 7 != 3).map(|(_, step)| step);
+    let clean = write(&header(), RecordedChurn::new(50))?;
+    let lossy = RecordedChurn::new(50).enumerate().filter(|(number, _)| number % 7 != 3).map(|(_, step)| step);
     let loss = LossCounts { ktime: Ktime(100_001_000_000), ring_transitions: 90, recorder: 3, ..LossCounts::default() };
     let lossy = write(&header(), lossy.chain([RecordedStep::Event(Event::Loss(loss))]))?;
     let path = |name: &str| Path::new(&samples).join(name);
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         fs::create_dir_all(&dir)?;
         Ok(fs::write(dir.join(name), bytes)?)
     };
-    let small = write(&header(), Churn::new(2))?;
+    let small = write(&header(), RecordedChurn::new(2))?;
     seed("recording", "small", &small)?;
     seed("recording", "truncated", small.get(..small.len() - 500).unwrap_or_default())?;
     // The messages of the small one without their seals.

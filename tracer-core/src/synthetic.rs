@@ -1,28 +1,234 @@
-//! Traffic that never was: connection churn of any length, the same every time.
+//! Synthetic traffic: connection churn of any length, the same every time.
 //!
-//! For measuring what a recording costs and how large it gets, and for tests that need more events than a kernel makes in their
-//! time. Not for: correctness of the tracker, which real traffic decides.
+//! [`Connection`] knows the events of one connection, [`Churn`] begins and ends connections at a steady rate, and
+//! [`RecordedChurn`] is that as the steps of a recording. Measurements of the tracker and of recordings use them, and tests that
+//! need more events than a kernel makes in their time. Not for: correctness of the tracker, which real traffic decides.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use crate::event::{
-    Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, ProcessFacts, SocketCookie, SocketEvent, SocketId,
-    TcpState, TimeWaitEvent, Transition,
+    Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie,
+    SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
 };
-use crate::recording::RecordedStep;
+use crate::recording::header::{Anchor, RecordedConfig};
+use crate::recording::{RecordedStep, RecordingHeader};
+use crate::tracker::snapshot::NoticeKinds;
+use crate::tracker::{Config, Tracker};
 
-/// Events of one connection, both of its ends on this host.
-pub const EVENTS: usize = 12;
-/// The ephemeral range, walked with a stride that visits every even port.
-const FIRST_PORT: u16 = 32_768;
-const PORTS: u64 = 14_116;
-const STRIDE: u64 = 5_171;
-/// A connection begins this often on the mean.
-const PERIOD_NANOS: u64 = 60_000;
-/// `TCP_TIMEWAIT_LEN`.
-const TIME_WAIT_NANOS: u64 = 60_000_000_000;
-/// The clock moves this often.
+/// Nanoseconds of a second.
+pub const SECOND: u64 = 1_000_000_000;
+/// `TCP_TIMEWAIT_LEN` and a second of the timer wheel.
+const TIME_WAIT_NANOS: u64 = 61 * SECOND;
+const CGROUP: CgroupId = CgroupId(5_001);
+
+/// When a recording of churn begins.
+const RECORDED_BEGIN: u64 = 100 * SECOND;
+/// In a recording a connection begins this often on the mean ...
+const RECORDED_PERIOD: u64 = 60_000;
+/// ... so that this many end within 60 seconds.
+const RECORDED_TIME_WAITS: u64 = 1_000_000;
+/// In a recording the clock moves this often.
 const TICK_NANOS: u64 = 20_000_000;
 
-/// Pseudo-random numbers (splitmix64): jitter that does not depend on the day.
+/// Who connects to whom, and from which ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Topology {
+    netns: Netns,
+    /// Addresses begin above this one: the client's, then the servers'.
+    network: Ipv4Addr,
+    destinations: u64,
+    server_port: u16,
+    first_port: u16,
+    /// Local ports of the client, and the step from one to the next. The ports are walked with a stride that visits each.
+    ports: u64,
+    port_step: u64,
+    port_stride: u64,
+    /// Processes that connect, numbered upwards.
+    first_client: u32,
+    clients: u32,
+    /// The servers are on the traced host, too.
+    both_ends: bool,
+}
+
+/// The process of the servers.
+const SERVER_PID: u32 = 77;
+
+impl Topology {
+    /// Eight processes that connect to `destinations` servers elsewhere, from 40,000 ports: one socket a connection is seen.
+    pub const fn clients(destinations: u64) -> Self {
+        Self {
+            netns: Netns::of_inode(4_026_531_840),
+            network: Ipv4Addr::new(10, 0, 1, 0),
+            destinations,
+            server_port: 443,
+            first_port: 1_024,
+            ports: 40_000,
+            port_step: 1,
+            port_stride: 1,
+            first_client: 1_000,
+            clients: 8,
+            both_ends: false,
+        }
+    }
+
+    /// A client and a server on one host, and its default range of ephemeral ports: two sockets a connection are seen.
+    pub const fn both_ends() -> Self {
+        Self {
+            netns: Netns::of_inode(4_026_532_522),
+            network: Ipv4Addr::new(10, 66, 0, 0),
+            destinations: 1,
+            server_port: 8_443,
+            first_port: 32_768,
+            ports: 14_116,
+            port_step: 2,
+            port_stride: 5_171,
+            first_client: 4_242,
+            clients: 1,
+            both_ends: true,
+        }
+    }
+
+    /// Address number `host` of the network.
+    fn addr(&self, host: u64) -> Addr {
+        let number = u32::from(self.network).wrapping_add(u32::try_from(host).unwrap_or(0));
+        Addr::from(std::net::IpAddr::from(Ipv4Addr::from(number)))
+    }
+}
+
+/// A connection and its sockets. Numbers so far apart that the ports have been used up in between share a 4-tuple.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// From the client's side.
+    key: FlowKey,
+    client: SocketId,
+    server: SocketId,
+    client_pid: u32,
+}
+
+impl Connection {
+    /// Number `number` of this topology, with sockets at addresses that no other of the last half million has.
+    pub fn new(number: u64, topology: &Topology) -> Self {
+        let (server, turn) = (number % topology.destinations, number / topology.destinations);
+        let port = turn.wrapping_mul(topology.port_stride) % topology.ports * topology.port_step;
+        let local = Endpoint { addr: topology.addr(1), port: topology.first_port + u16::try_from(port).unwrap_or(0) };
+        let remote = Endpoint { addr: topology.addr(2 + server), port: topology.server_port };
+        let sockets = 1 + u64::from(topology.both_ends);
+        let socket = |end: u64| {
+            let socket = number * sockets + end;
+            SocketId { cookie: SocketCookie::new(socket + 1), sock: 0xffff_8880_0000_0000 + socket % 1_000_000 * 2_048 }
+        };
+        Self {
+            key: FlowKey { netns: topology.netns, device: 0, local, remote },
+            client: socket(0),
+            server: socket(1),
+            client_pid: topology.first_client + u32::try_from(number % u64::from(topology.clients)).unwrap_or(0),
+        }
+    }
+
+    /// The client's socket changes its state.
+    fn client_changes(&self, ktime: Ktime, old: TcpState, new: TcpState) -> Event {
+        let mut key = self.key;
+        if old == TcpState::Close || new == TcpState::Close {
+            key.local.port = 0;
+        }
+        let last_port = if old == TcpState::Close { 0 } else { self.key.local.port };
+        self.change(ktime, self.client, key, last_port, old, new)
+    }
+
+    /// The server's socket changes its state.
+    fn server_changes(&self, ktime: Ktime, old: TcpState, new: TcpState) -> Event {
+        let key = FlowKey { local: self.key.remote, remote: self.key.local, ..self.key };
+        self.change(ktime, self.server, key, key.local.port, old, new)
+    }
+
+    fn change(&self, ktime: Ktime, id: SocketId, key: FlowKey, last_port: u16, old: TcpState, new: TcpState) -> Event {
+        let caller = match (old, new) {
+            (TcpState::Close, _) | (_, TcpState::FinWait1) => Some(self.client_pid),
+            (_, TcpState::LastAck) => Some(SERVER_PID),
+            _ => None,
+        };
+        Event::Transition(Transition {
+            ktime,
+            id,
+            key,
+            last_port,
+            own_range: None,
+            old,
+            new,
+            sk_err: 0,
+            shutdown: matches!(new, TcpState::FinWait1 | TcpState::FinWait2 | TcpState::LastAck | TcpState::Close),
+            caller: caller.map(|pid| Caller { pid, tid: pid, cgroup: CGROUP }),
+            current_tid: self.client_pid,
+            rescued: false,
+            classic: false,
+        })
+    }
+
+    fn minisocket(&self, ktime: Ktime, expired: bool) -> TimeWaitEvent {
+        let Self { key, client: SocketId { cookie, .. }, .. } = *self;
+        TimeWaitEvent { ktime, cookie, key, fin_wait2: false, timestamps: None, expired }
+    }
+
+    /// connect() and its answer, as the client's socket shows them: the flow is live afterwards.
+    pub fn opens(&self, at: u64) -> [Event; 2] {
+        [
+            self.client_changes(Ktime(at), TcpState::Close, TcpState::SynSent),
+            self.client_changes(Ktime(at + 20_000), TcpState::SynSent, TcpState::Established),
+        ]
+    }
+
+    /// close() and what follows, as the client's socket shows them: the flow is a minisocket afterwards.
+    pub fn closes(&self, at: u64) -> [Event; 4] {
+        [
+            self.client_changes(Ktime(at), TcpState::Established, TcpState::FinWait1),
+            self.client_changes(Ktime(at + 10_000), TcpState::FinWait1, TcpState::FinWait2),
+            Event::TimeWaitStart(self.minisocket(Ktime(at + 10_500), false)),
+            self.client_changes(Ktime(at + 11_000), TcpState::FinWait2, TcpState::Close),
+        ]
+    }
+
+    /// connect() and a reset: nothing is left.
+    pub fn resets(&self, at: u64) -> [Event; 3] {
+        let [first, second] = self.opens(at);
+        [first, second, self.client_changes(Ktime(at + 50_000), TcpState::Established, TcpState::Close)]
+    }
+
+    /// The minisocket's time is up.
+    pub fn time_wait_ends(&self, at: u64) -> Event {
+        Event::TimeWaitEnd(self.minisocket(Ktime(at), true))
+    }
+
+    /// The whole connection as both sockets show it, closed at once by the client; `later` is the time of the next event.
+    fn at_both_ends(&self, mut later: impl FnMut() -> Ktime) -> [Event; 11] {
+        use TcpState::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
+        let key = FlowKey { local: self.key.remote, remote: self.key.local, ..self.key };
+        [
+            self.client_changes(later(), Close, SynSent),
+            self.server_changes(later(), SynRecv, Established),
+            self.client_changes(later(), SynSent, Established),
+            self.client_changes(later(), Established, FinWait1),
+            self.server_changes(later(), Established, CloseWait),
+            self.server_changes(later(), CloseWait, LastAck),
+            self.client_changes(later(), FinWait1, FinWait2),
+            Event::TimeWaitStart(self.minisocket(later(), false)),
+            self.client_changes(later(), FinWait2, Close),
+            self.server_changes(later(), LastAck, Close),
+            Event::Accepted(SocketEvent {
+                ktime: later(),
+                id: self.server,
+                key,
+                pid: SERVER_PID,
+                tid: SERVER_PID,
+                named: None,
+                listener: None,
+            }),
+        ]
+    }
+}
+
+/// Pseudo-random numbers (splitmix64): jitter that is the same in every run.
+#[derive(Debug)]
 struct Noise(u64);
 
 impl Noise {
@@ -35,155 +241,170 @@ impl Noise {
     }
 }
 
-/// Churn: `connections` connects to one server, each closed at once by the client.
+/// A steady state: `live` flows stay open while connections come, go, and leave a TIME_WAIT of a minute, at a rate at which
+/// `time_waits` minisockets exist at any moment. It keeps no list of them, so that it takes no memory that a measurement would count.
+#[derive(Debug)]
 pub struct Churn {
-    noise: Noise,
-    left: u64,
-    number: u64,
+    topology: Topology,
+    live: u64,
+    time_waits: u64,
+    /// Number of the next connection.
+    next: u64,
     now: u64,
-    tick: u64,
-    /// The events of the connection in the making, latest first.
-    pending: Vec<RecordedStep>,
-    /// Minisockets and when they end, oldest first.
-    waiting: std::collections::VecDeque<(u64, TimeWaitEvent)>,
+    noise: Noise,
 }
 
 impl Churn {
+    /// Events of one connection in the steady state of [`Topology::clients`].
+    pub const EVENTS: u64 = 7;
+
+    /// Fills `tracker` up to the steady state of [`Topology::clients`] with so many destinations.
+    pub fn start(tracker: &mut Tracker, destinations: u64, live: u64, time_waits: u64) -> Self {
+        let topology = Topology::clients(destinations);
+        let mut churn = Self { topology, live, time_waits, next: live, now: 2 * SECOND, noise: Noise(7) };
+        for number in 0..live {
+            for event in Connection::new(number, &topology).opens(churn.now) {
+                tracker.ingest(&event);
+            }
+        }
+        for _ in 0..time_waits {
+            churn.step(|event| tracker.ingest(event));
+        }
+        churn
+    }
+
+    /// Connections of [`Topology::both_ends`], each closed at once.
+    fn at_both_ends() -> Self {
+        Self {
+            topology: Topology::both_ends(),
+            live: 0,
+            time_waits: RECORDED_TIME_WAITS,
+            next: 0,
+            now: RECORDED_BEGIN,
+            noise: Noise(7),
+        }
+    }
+
+    /// `CLOCK_MONOTONIC` nanoseconds at which the next connection begins.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The oldest TIME_WAIT ends, one connection comes, the oldest live one goes.
+    pub fn step(&mut self, mut each: impl FnMut(&Event)) {
+        let topology = self.topology;
+        let connection = |number| Connection::new(number, &topology);
+        let oldest_live = self.next - self.live;
+        if let Some(oldest) = oldest_live.checked_sub(self.time_waits) {
+            each(&connection(oldest).time_wait_ends(self.now));
+        }
+        let (noise, mut at) = (&mut self.noise, self.now);
+        if topology.both_ends {
+            // The kernel's slabs hand out the addresses of the sockets that were freed last.
+            let mut address = || 0xffff_8881_0400_0000 + noise.next(24) * 2_304;
+            let mut connection = connection(self.next);
+            (connection.client.sock, connection.server.sock) = (address(), address());
+            let events = connection.at_both_ends(|| {
+                at += 1_000 + noise.next(4_000);
+                Ktime(at)
+            });
+            events.iter().for_each(each);
+            self.now += RECORDED_PERIOD / 2 + noise.next(RECORDED_PERIOD);
+        } else {
+            connection(self.next).opens(at).iter().for_each(&mut each);
+            connection(oldest_live).closes(at + 50_000).iter().for_each(&mut each);
+            // The clock moves so that a minute passes while all minisockets are replaced once.
+            self.now += TIME_WAIT_NANOS / self.time_waits.max(1);
+        }
+        self.next += 1;
+    }
+}
+
+/// A tracker as `portchurn report` has it, which knows the namespace and the processes of [`Topology::clients`].
+pub fn tracker(notices: NoticeKinds) -> Tracker {
+    let topology = Topology::clients(1);
+    let config = Config { time_wait_observed: true, calls_observed: true, notices, ..Config::default() };
+    let mut tracker = Tracker::new(config);
+    tracker.begin(Ktime(SECOND));
+    tracker.ingest(&Event::Netns(Box::new(NetnsFacts {
+        netns: topology.netns,
+        port_range: Some((1024, 65_535)),
+        tw_reuse: Some(0),
+        ..NetnsFacts::default()
+    })));
+    for client in 0..topology.clients {
+        tracker.ingest(&Event::Process(Box::new(ProcessFacts {
+            pid: topology.first_client + client,
+            start: 1,
+            comm: format!("client{client}").into(),
+            ..ProcessFacts::default()
+        })));
+    }
+    tracker
+}
+
+/// The steps of a recording: connections to one server, each closed at once by the client, as both of their sockets on this host
+/// show them. The header to go with it is [`header`].
+#[derive(Debug)]
+pub struct RecordedChurn {
+    churn: Churn,
+    left: u64,
+    /// When the clock moves next.
+    tick: u64,
+    pending: VecDeque<RecordedStep>,
+}
+
+impl RecordedChurn {
+    /// So many connections.
     pub fn new(connections: u64) -> Self {
-        let now = 100_000_000_000;
-        let mut pending = Vec::new();
-        for (pid, comm) in [(4_242, "client"), (77, "server")] {
-            pending.push(RecordedStep::Event(Event::Process(Box::new(ProcessFacts {
-                ktime: Ktime(now),
+        let churn = Churn::at_both_ends();
+        let process = |(pid, comm): (u32, &str)| {
+            RecordedStep::Event(Event::Process(Box::new(ProcessFacts {
+                ktime: Ktime(churn.now),
                 pid,
                 start: 1,
                 comm: comm.into(),
                 parent_comm: "sh".into(),
                 cmdline: Some(format!("/usr/bin/{comm} --port 8443").into()),
                 ..ProcessFacts::default()
-            }))));
-        }
-        Self {
-            noise: Noise(7),
-            left: connections,
-            number: 0,
-            now,
-            tick: now,
-            pending,
-            waiting: std::collections::VecDeque::new(),
-        }
-    }
-
-    fn connection(&mut self) {
-        let mut at = self.now;
-        let mut later = |noise: &mut Noise| {
-            at += 1_000 + noise.next(4_000);
-            Ktime(at)
+            })))
         };
-        let addr = |last| Addr::from(std::net::IpAddr::from([10, 66, 0, last]));
-        let port = FIRST_PORT + u16::try_from(self.number.wrapping_mul(STRIDE) % PORTS * 2).unwrap_or(0);
-        let client = Endpoint { addr: addr(1), port };
-        let server = Endpoint { addr: addr(2), port: 8_443 };
-        let netns = Netns::of_inode(4_026_532_522);
-        // Slabs hand out the addresses of the sockets that were freed last.
-        let id = |noise: &mut Noise, cookie: u64| SocketId {
-            cookie: SocketCookie::new(cookie),
-            sock: 0xffff_8881_0400_0000 + noise.next(24) * 2_304,
-        };
-        let (ours, theirs) = (id(&mut self.noise, 2 * self.number + 1), id(&mut self.noise, 2 * self.number + 2));
-        let caller = |pid| Some(Caller { pid, tid: pid, cgroup: CgroupId(5_001) });
-        let noise = &mut self.noise;
-        let mut steps = Vec::with_capacity(EVENTS);
-        let key = FlowKey { netns, device: 0, local: client, remote: server };
-        let unbound = FlowKey { local: Endpoint { port: 0, ..client }, ..key };
-        let back = FlowKey { netns, device: 0, local: server, remote: client };
-        let mut change = |ktime, id, key: FlowKey, old, new, caller: Option<Caller>, shutdown| {
-            steps.push(RecordedStep::Event(Event::Transition(Transition {
-                ktime,
-                id,
-                key,
-                last_port: if key.local.port == 0 && old != TcpState::Close { port } else { key.local.port },
-                own_range: None,
-                old,
-                new,
-                sk_err: 0,
-                shutdown,
-                caller,
-                current_tid: 4_242,
-                rescued: false,
-                classic: false,
-            })));
-        };
-        change(later(noise), ours, unbound, TcpState::Close, TcpState::SynSent, caller(4_242), false);
-        change(later(noise), theirs, back, TcpState::SynRecv, TcpState::Established, None, false);
-        change(later(noise), ours, key, TcpState::SynSent, TcpState::Established, None, false);
-        change(later(noise), ours, key, TcpState::Established, TcpState::FinWait1, caller(4_242), true);
-        change(later(noise), theirs, back, TcpState::Established, TcpState::CloseWait, None, false);
-        change(later(noise), theirs, back, TcpState::CloseWait, TcpState::LastAck, caller(77), true);
-        change(later(noise), ours, key, TcpState::FinWait1, TcpState::FinWait2, None, true);
-        let begins = later(noise);
-        change(later(noise), ours, unbound, TcpState::FinWait2, TcpState::Close, None, true);
-        change(later(noise), theirs, back, TcpState::LastAck, TcpState::Close, None, true);
-        let minisocket = TimeWaitEvent {
-            ktime: begins,
-            cookie: ours.cookie,
-            key,
-            fin_wait2: false,
-            timestamps: None,
-            expired: false,
-        };
-        steps.insert(7, RecordedStep::Event(Event::TimeWaitStart(minisocket)));
-        let accepted =
-            SocketEvent { ktime: later(noise), id: theirs, key: back, pid: 77, tid: 77, named: None, listener: None };
-        steps.push(RecordedStep::Event(Event::Accepted(accepted)));
-        self.waiting.push_back((begins.0 + TIME_WAIT_NANOS, minisocket));
-        steps.reverse();
-        self.pending.extend(steps);
-        self.number += 1;
-        self.now += PERIOD_NANOS / 2 + self.noise.next(PERIOD_NANOS);
+        let pending = [(SERVER_PID, "server"), (churn.topology.first_client, "client")].map(process).into();
+        Self { left: connections, tick: churn.now, pending, churn }
     }
 }
 
-impl Iterator for Churn {
+impl Iterator for RecordedChurn {
     type Item = RecordedStep;
 
     fn next(&mut self) -> Option<RecordedStep> {
-        if let Some(step) = self.pending.pop() {
+        if let Some(step) = self.pending.pop_front() {
             return Some(step);
         }
-        if self.now >= self.tick {
-            self.tick = self.now + TICK_NANOS;
-            return Some(RecordedStep::Advance(Ktime(self.now)));
-        }
-        if self.waiting.front().is_some_and(|(due, _)| *due <= self.now)
-            && let Some((_, minisocket)) = self.waiting.pop_front()
-        {
-            return Some(RecordedStep::Event(Event::TimeWaitEnd(TimeWaitEvent {
-                ktime: Ktime(self.now),
-                expired: true,
-                ..minisocket
-            })));
+        let now = self.churn.now;
+        if now >= self.tick {
+            self.tick = now + TICK_NANOS;
+            return Some(RecordedStep::Advance(Ktime(now)));
         }
         self.left = self.left.checked_sub(1)?;
-        self.connection();
-        self.pending.pop()
+        let pending = &mut self.pending;
+        self.churn.step(|event| pending.push_back(RecordedStep::Event(event.clone())));
+        self.pending.pop_front()
     }
 }
 
-/// A name for what the steps are recorded as.
-pub fn header() -> crate::recording::RecordingHeader {
-    let anchor = crate::recording::header::Anchor { ktime_ns: 100_000_000_000, unix_ns: 1_773_454_267_000_000_000 };
-    let watch = crate::recording::header::RecordedConfig {
-        by: "auto".into(),
-        time_wait_observed: true,
-        calls_observed: true,
-        ..Default::default()
-    };
-    crate::recording::RecordingHeader {
+/// The header of a recording of [`RecordedChurn`].
+pub fn header() -> RecordingHeader {
+    RecordingHeader {
         tool: "portchurn synthetic".into(),
-        anchor,
-        begin_ns: 100_000_000_000,
-        watch,
-        ..Default::default()
+        anchor: Anchor { ktime_ns: RECORDED_BEGIN, unix_ns: 1_773_454_267_000_000_000 },
+        begin_ns: RECORDED_BEGIN,
+        watch: RecordedConfig {
+            by: "auto".into(),
+            time_wait_observed: true,
+            calls_observed: true,
+            ..RecordedConfig::default()
+        },
+        ..RecordingHeader::default()
     }
 }

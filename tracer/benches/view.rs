@@ -3,8 +3,6 @@
 //! No terminal and no kernel: what the screen's thread and the tracker's do is the real thing, what they write and read is not.
 
 mod busy_host;
-#[allow(dead_code, reason = "a module of several benches")]
-mod common;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,11 +11,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use busy_host::HeadlessScreen;
-use common::{Churn, tracker_for};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use tracer::run::view::FrameSchedule;
 use tracer::tui::channel::{self, Frame, Publisher, Status, ViewOrder};
 use tracer_core::event::Ktime;
+use tracer_core::synthetic::{self, Churn};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
 use tracer_core::tracker::snapshot::{Destination, NoticeKinds};
@@ -75,9 +73,9 @@ fn draw(scale: u32, rounds: u32) {
 
 /// Keys pressed at a screen whose tracker is busy; then what of the tracker's time a frame takes.
 fn answer(scale: u64, rounds: u32, keys: u32) {
-    let mut tracker = tracker_for(NoticeKinds { history: true, ..NoticeKinds::default() });
+    let mut tracker = synthetic::tracker(NoticeKinds { history: true, ..NoticeKinds::default() });
     let destinations = u64::from(DESTINATIONS);
-    let mut churn = Churn::among(&mut tracker, destinations, u64::from(FLOWS) / scale, TIME_WAITS / scale);
+    let mut churn = Churn::start(&mut tracker, destinations, u64::from(FLOWS) / scale, TIME_WAITS / scale);
     let (publisher, viewer) = channel::channel();
     let (press, pressed) = mpsc::channel();
     let over = AtomicBool::new(false);

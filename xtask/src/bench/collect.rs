@@ -13,7 +13,7 @@ use super::Bench;
 use super::figures::Figures;
 use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, say, target_dir};
 
-/// Groups of criterion benches in tracer/benches/ingest.rs.
+/// Groups of criterion benches in tracer-core/benches/ingest.rs.
 const GROUPS: [&str; 2] = ["ingest", "decode"];
 /// Writes a recording of any size.
 const GENERATOR: &str = "recording_costs";
@@ -156,7 +156,8 @@ fn build_null_tracer() -> Result<PathBuf> {
 
 fn build_benches(check: bool) -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
-    command.args(["bench", "-p", "tracer", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["bench", "-p", "tracer", "-p", "tracer-core", "--features", "tracer-core/testing"]);
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
     command.args(["--profile", if check { "dev" } else { "bench" }]);
     command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile", "--bench", "view"]);
     let line = line_of(&command);

@@ -5,7 +5,7 @@
 //! xtask bench`, which runs this. Rounds of the contenders are interleaved, so that a slow minute of the machine hits
 //! all of them.
 //!
-//! Not for functions that can be measured without a kernel: those are in tracer/benches.
+//! Not for functions that can be measured without a kernel: those are in tracer-core/benches and tracer/benches.
 #![deny(unsafe_code)]
 
 mod contender;

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use super::*;
 use crate::cli::{Cli, Command};
 use tracer_core::recording::{Reader, Writer};
-use tracer_core::synthetic::{Churn, header};
+use tracer_core::synthetic::{RecordedChurn, header};
 
 const CONNECTIONS: u64 = 6_000;
 const BATCH: usize = 500;
@@ -20,7 +20,7 @@ impl Recorded {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("portchurn-{name}-{}.arrow", std::process::id()));
         let mut writer = Writer::new(File::create(&path).expect("a file"), &header()).expect("a recording");
-        for (number, step) in Churn::new(CONNECTIONS).enumerate() {
+        for (number, step) in RecordedChurn::new(CONNECTIONS).enumerate() {
             writer.step(&step).expect("written");
             // A live recording has a batch a second.
             if number % BATCH == 0 {

@@ -3,12 +3,14 @@
 //!
 //! A program of its own per figure (it starts itself again): freed memory that the allocator keeps would blur the next figure.
 
-mod common;
-
 use std::process::Command;
 
-use common::{Churn, Connection, SECOND, tracker};
 use tracer_core::event::Ktime;
+use tracer_core::synthetic::{Churn, Connection, SECOND, Topology, tracker};
+use tracer_core::tracker::snapshot::NoticeKinds;
+
+/// Servers that the connections go to.
+const DESTINATIONS: u64 = 32;
 
 const FIGURES: [&str; 4] = ["flow", "time_wait", "full", "hour"];
 
@@ -37,12 +39,13 @@ fn main() {
 fn measure(figure: &str, scale: u64) -> Vec<(&'static str, f64)> {
     let flows = 200_000 / scale;
     let minisockets = 1_000_000 / scale;
-    let mut tracker = tracker();
+    let mut tracker = tracker(NoticeKinds::default());
+    let connection = |number| Connection::new(number, &Topology::clients(DESTINATIONS));
     match figure {
         "flow" => {
             let before = resident();
             for number in 0..flows {
-                Connection::new(number).opens(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
+                connection(number).opens(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
             }
             tracker.advance(Ktime(3 * SECOND));
             let bytes = (resident() - before) / flows as f64;
@@ -52,20 +55,20 @@ fn measure(figure: &str, scale: u64) -> Vec<(&'static str, f64)> {
         "time_wait" => {
             // Closed flows are remembered for a while, whatever became of them; not what is measured here.
             for number in minisockets..minisockets + 300_000 / scale {
-                Connection::new(number).resets(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
+                connection(number).resets(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
             }
             let before = resident();
-            Churn::start(&mut tracker, 0, minisockets);
+            Churn::start(&mut tracker, DESTINATIONS, 0, minisockets);
             assert_eq!(tracker.snapshot().time_wait, minisockets);
             vec![("bytes_per_time_wait", (resident() - before) / minisockets as f64)]
         }
         "full" => {
-            Churn::start(&mut tracker, flows, minisockets);
+            Churn::start(&mut tracker, DESTINATIONS, flows, minisockets);
             vec![("full_mib", resident() / f64::from(1 << 20))]
         }
         _ => {
             // 2,000 connections a second for an hour; the first two minutes fill the tables.
-            let mut churn = Churn::start(&mut tracker, 10_000 / scale, 120_000 / scale);
+            let mut churn = Churn::start(&mut tracker, DESTINATIONS, 10_000 / scale, 120_000 / scale);
             let mut early = 0.0;
             for minute in 0..60 {
                 for step in 0..120_000 / scale {

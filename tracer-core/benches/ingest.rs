@@ -2,8 +2,6 @@
 //!
 //! "fresh": tables grow from nothing. "steady": flows come and go while as many stay open. The events are made before the clock starts.
 
-mod common;
-
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -11,10 +9,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tracer_common::{Header, RecordKind, TimeWaitRecord, TransitionRecord};
 use tracer_core::decode::decode;
 use tracer_core::event::{self, Event};
-
-use common::{Churn, Connection, SECOND, tracker};
+use tracer_core::synthetic::{Churn, Connection, SECOND, Topology, tracker};
+use tracer_core::tracker::snapshot::NoticeKinds;
 
 const SIZES: [(u64, &str); 3] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")];
+/// Servers that the connections go to.
+const DESTINATIONS: u64 = 32;
 /// Events made at a time, outside the clock.
 const BATCH: u64 = 2_000;
 
@@ -24,9 +24,9 @@ fn ingest(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(Churn::EVENTS));
     for (flows, name) in SIZES {
         group.bench_function(BenchmarkId::new("steady", name), |bencher| {
-            let mut tracker = tracker();
+            let mut tracker = tracker(NoticeKinds::default());
             // One entry in TIME_WAIT for each live flow, and a rate to match.
-            let mut churn = Churn::start(&mut tracker, flows, flows);
+            let mut churn = Churn::start(&mut tracker, DESTINATIONS, flows, flows);
             bencher.iter_custom(|connections| {
                 let mut took = Duration::ZERO;
                 let mut events = Vec::new();
@@ -54,13 +54,14 @@ fn ingest(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for (flows, name) in SIZES {
         group.bench_function(BenchmarkId::new("fresh", name), |bencher| {
+            let connection = |number| Connection::new(number, &Topology::clients(DESTINATIONS));
             let events: Vec<Event> =
-                (0..flows).flat_map(|number| Connection::new(number).opens(2 * SECOND + number * 100)).collect();
+                (0..flows).flat_map(|number| connection(number).opens(2 * SECOND + number * 100)).collect();
             bencher.iter_custom(|wanted| {
                 let mut took = Duration::ZERO;
                 let mut left = wanted;
                 while left > 0 {
-                    let mut tracker = tracker();
+                    let mut tracker = tracker(NoticeKinds::default());
                     let now = usize::try_from(left).unwrap_or(usize::MAX).min(events.len());
                     let began = Instant::now();
                     for event in events.iter().take(now) {
