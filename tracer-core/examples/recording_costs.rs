@@ -1,6 +1,6 @@
 //! What recording and replaying cost, on synthetic churn: bytes and CPU time per event, events per second of one core.
 //!
-//! `cargo run --release --example recording_costs --no-default-features [CONNECTIONS] [FILE]`
+//! `cargo run --release -p tracer-core --features testing --example recording_costs [CONNECTIONS] [FILE]`
 //! One line per figure: name and value. With FILE it writes the recording there, of any size, and measures nothing.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -33,7 +33,7 @@ impl Watch {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let connections: u64 = arguments.next().map_or(Ok(200_000), |count| count.parse())?;
     if let Some(path) = arguments.next() {

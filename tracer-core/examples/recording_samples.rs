@@ -1,6 +1,6 @@
 //! Writes the sample recordings that every later version must read, and the seeds of the fuzz targets.
 //!
-//! `cargo run --example recording_samples --no-default-features DIR CORPUS`. The samples of a released version are never written
+//! `cargo run -p tracer-core --features testing --example recording_samples DIR CORPUS`. The samples of a released version are never written
 //! again; a new version gets a directory of its own.
 
 use std::collections::HashSet;
@@ -8,10 +8,11 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use tracer_core::event::{Event, Ktime, LossCounts};
 use tracer_core::recording::{RecordedStep, RecordingHeader, Writer};
 use tracer_core::synthetic::{RecordedChurn, header};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = RecordedStep>) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;
@@ -27,8 +28,8 @@ fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = RecordedStep>
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let samples = arguments.next().context("a directory for the samples")?;
-    let corpus = arguments.next().context("a directory for the corpus")?;
+    let samples = arguments.next().ok_or("a directory for the samples is missing")?;
+    let corpus = arguments.next().ok_or("a directory for the corpus is missing")?;
     fs::create_dir_all(&samples)?;
     let clean = write(&header(), RecordedChurn::new(50))?;
     let lossy = RecordedChurn::new(50).enumerate().filter(|(number, _)| number % 7 != 3).map(|(_, step)| step);
@@ -55,13 +56,13 @@ fn main() -> Result<()> {
         let length = usize::try_from(i32::from_le_bytes(*length))?;
         let Some(head) = small.get(at + 8..at + 8 + length).filter(|_| length > 48 && seen.insert(at)) else { break };
         let (flatbuffer, trailer) = head.split_at(length - 48);
-        let body = trailer.get(24..32).and_then(|body| body.first_chunk()).context("a trailer")?;
+        let body = trailer.get(24..32).and_then(|body| body.first_chunk()).ok_or("a trailer is missing")?;
         let body = usize::try_from(u64::from_le_bytes(*body))?;
         let start = at + 8 + length;
         messages.extend_from_slice(&u16::try_from(flatbuffer.len())?.to_le_bytes());
         messages.extend_from_slice(&u16::try_from(body)?.to_le_bytes());
         messages.extend_from_slice(flatbuffer);
-        messages.extend_from_slice(small.get(start..start + body).context("a body")?);
+        messages.extend_from_slice(small.get(start..start + body).ok_or("a body is missing")?);
         at = start + body;
     }
     seed("frames", "small", &messages)?;

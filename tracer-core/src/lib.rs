@@ -5,6 +5,8 @@
 //!
 //! This crate knows no kernel, no terminal and no operating system: it builds and runs anywhere.
 
+#![deny(clippy::print_stderr)]
+
 pub mod clock;
 pub mod decode;
 pub mod errno;

@@ -208,12 +208,10 @@ fn what_is_no_recording_has_its_own_error() {
 #[cfg(unix)]
 #[test]
 fn a_file_that_was_deleted_is_not_written_in_vain_for_long() {
-    let dir = std::env::temp_dir().join(format!("portchurn-deleted-{}", std::process::id()));
-    fs::create_dir_all(&dir).expect("a directory");
-    let path = dir.join("gone.arrow");
-    let mut file = create(&path, false).expect("a file");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut file = create(&dir.path().join("gone.arrow"), false).expect("a file");
     file.sync().expect("it is there");
-    fs::remove_dir_all(&dir).expect("removed");
+    dir.close().expect("removed");
     let error = file.sync().expect_err("it has no name any more");
     assert!(error.to_string().contains("deleted"), "{error}");
 }
