@@ -14,12 +14,12 @@ use crate::event::{
 use crate::recording::header::{Anchor, RecordedConfig};
 use crate::recording::{RecordedStep, RecordingHeader};
 use crate::tracker::snapshot::NoticeKinds;
-use crate::tracker::{Config, Tracker};
+use crate::tracker::{Config, TIME_WAIT, Tracker};
 
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
-/// `TCP_TIMEWAIT_LEN` and a second of the timer wheel.
-const TIME_WAIT_NANOS: u64 = 61 * SECOND;
+/// `TIME_WAIT` and a second of the timer wheel.
+const TIME_WAIT_NANOS: u64 = (TIME_WAIT.as_secs() + 1) * SECOND;
 const CGROUP: CgroupId = CgroupId(5_001);
 
 /// When a recording of churn begins.

@@ -62,6 +62,33 @@ pub fn plural(count: u64, singular: &str) -> String {
     format!("{} {singular}{}", number(count), if count == 1 { "" } else { "s" })
 }
 
+/// `1 connect`, `1204 connects`: all digits and nothing between them, for sentences that scripts search too.
+pub fn plain_plural(count: u64, singular: &str) -> String {
+    format!("{count} {singular}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `4.2/s`, `463/s`, for the same sentences.
+pub fn per_second(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") }
+}
+
+/// Seconds at a precision that the reader of such a sentence can use: `50 us`, `4.0 ms`, `90 s`, `5 min`, `2.1 h`.
+pub fn rough_seconds(seconds: f64) -> String {
+    if seconds < 1e-3 {
+        format!("{:.0} us", seconds * 1e6)
+    } else if seconds < 0.01 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 7_200.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3_600.0)
+    }
+}
+
 /// Milliseconds in one unit, for columns: `50 us`, `2.1 ms`, `412 ms`, `61 s`, `10 min`, `2.1 h`, `5.2 d`.
 pub fn brief(value: f64) -> String {
     /// Unit, milliseconds in it, and from how many milliseconds on the next one reads better.
@@ -124,6 +151,22 @@ mod tests {
         assert_eq!(between(0, 1_234, number), "up to 1,234");
         assert_eq!(plural(1, "connect"), "1 connect");
         assert_eq!(plural(0, "connect"), "0 connects");
+    }
+
+    #[test]
+    fn sentences() {
+        assert_eq!((plain_plural(1, "bind"), plain_plural(1_204, "bind")), ("1 bind".into(), "1204 binds".into()));
+        assert_eq!((per_second(4.21), per_second(463.2)), ("4.2/s".into(), "463/s".into()));
+        for (value, text) in [
+            (5e-5, "50 us"),
+            (0.004, "4.0 ms"),
+            (0.412, "412 ms"),
+            (90.0, "90 s"),
+            (300.0, "5 min"),
+            (7_560.0, "2.1 h"),
+        ] {
+            assert_eq!(rough_seconds(value), text);
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
-    Finding, Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim,
-    Workload,
+    Finding, FindingId, FindingSubject, Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot,
+    StateSet, TimeWaitStats, Victim, Workload,
 };
 
 /// Nanoseconds.
@@ -278,7 +278,8 @@ pub fn exhaustion() -> Snapshot {
         findings: vec![
             exhaustion_finding(),
             Finding {
-                id: "listener-in-range",
+                id: FindingId::ListenerInEphemeralRange,
+                subject: FindingSubject::Namespace(NETNS),
                 severity: Severity::Info,
                 summary: "nginx.service listens on port 40080 inside the ephemeral port range 40000-41023".into(),
                 since: None,
@@ -294,7 +295,8 @@ pub fn exhaustion() -> Snapshot {
 
 fn exhaustion_finding() -> Finding {
     Finding {
-        id: "port-exhaustion",
+        id: FindingId::PortExhaustion,
+        subject: FindingSubject::Destination(destination(Ports::default()).key()),
         severity: Severity::Critical,
         summary: "bypass.service exhausts the ports towards 10.66.0.2:8443".into(),
         since: Some(START.plus(12 * SECOND + 204_000_000)),
@@ -418,7 +420,8 @@ pub fn close_wait_leak() -> Snapshot {
         },
     );
     snapshot.findings.push(Finding {
-        id: "close-wait-leak",
+        id: FindingId::CloseWaitLeak,
+        subject: FindingSubject::Workload(name("orders.service")),
         severity: Severity::Warning,
         summary: "orders.service (pid 990) holds 4,812 sockets in CLOSE_WAIT, the oldest for 2 h 3 min: \
                   its peers have closed and it never does"

@@ -32,6 +32,7 @@ mod time_wait;
 pub mod workload;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bound::BoundSockets;
 use failures::Pending;
@@ -54,6 +55,11 @@ use crate::event::{DestinationKey, Event, FlowKey, Ktime, LossCounts};
 const SETTLE_NANOS: u64 = 20_000_000;
 /// The same where the end of the search is an event of its own: only a search whose end was not seen waits that long.
 const SETTLE_UNSEEN_NANOS: u64 = 1_000_000_000;
+
+/// How long a minisocket stays in `TIME_WAIT` (`TCP_TIMEWAIT_LEN`, include/net/tcp.h). No setting changes it.
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
+/// What the kernel's timer wheel adds to a timer of that length on average, at 250 Hz (kernel/time/timer.c).
+const WHEEL_DELAY: Duration = Duration::from_secs(1);
 
 /// What the tracker needs to know beside events.
 #[derive(Clone, Debug, Default)]

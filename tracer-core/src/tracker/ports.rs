@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use super::cell::{Cell, Rate};
 use super::search::Search;
 use super::snapshot::Confidence;
+use super::{TIME_WAIT, WHEEL_DELAY};
 use crate::event::{DestinationKey, Ktime, Netns, NetnsFacts, TcpState};
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler talks to more: the idle ones
@@ -20,9 +21,8 @@ pub const MAX_DESTINATIONS: usize = 4_096;
 pub const MAX_NAMESPACES: usize = 4_096;
 /// Seconds of the release schedule: a minisocket lives 60 s, twice that after a late FIN.
 const SCHEDULE_SECONDS: usize = 128;
-/// `TCP_TIMEWAIT_LEN` (include/net/tcp.h) and the mean delay of the timer wheel for timers of that length at 250 Hz.
-pub const TIME_WAIT_SECONDS: f64 = 60.0;
-pub const WHEEL_SECONDS: f64 = 1.0;
+/// How long a port is held by `TIME_WAIT`, on average.
+const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64() + WHEEL_DELAY.as_secs_f64();
 /// How far ahead a forecast looks: beyond two `TIME_WAIT` lives the rate that it stands on is history.
 const FORECAST_SECONDS: u32 = 180;
 /// Reuse of a 4-tuple in `TIME_WAIT` is allowed after this long (`tcp_tw_reuse_delay`, and before it existed, 1 s).
@@ -354,7 +354,7 @@ impl Places {
         let mut forecast = Forecast { per_second, ..Forecast::default() };
         let Some(capacity) = self.capacity(dest) else { return forecast };
         let reuse = self.namespaces.get(&dest.key.netns).and_then(|namespace| namespace.reuse_after(&dest.key));
-        let time_wait = reuse.unwrap_or(TIME_WAIT_SECONDS + WHEEL_SECONDS);
+        let time_wait = reuse.unwrap_or(TIME_WAIT_SECONDS);
         let lifetime = dest.cell.lifetime.mean_seconds();
         let entered_share =
             if dest.cell.closed > 0 { (dest.cell.tw_entered as f64 / dest.cell.closed as f64).min(1.0) } else { 1.0 };

@@ -5,16 +5,16 @@
 
 use rustc_hash::FxHashSet;
 
-use super::Tracker;
 use super::bound::Bound;
 use super::flow::Flow;
 use super::slab::Ref;
 use super::snapshot::Opened;
 use super::time_wait::Entry;
+use super::{TIME_WAIT, Tracker};
 use crate::event::{Baseline, Endpoint, Ktime, SocketId, SocketRow, TcpState};
 
-/// `TCP_TIMEWAIT_LEN`, include/net/tcp.h.
-const TIME_WAIT_NANOS: u64 = 60_000_000_000;
+/// [`TIME_WAIT`] in nanoseconds.
+const TIME_WAIT_NANOS: u64 = TIME_WAIT.as_secs() * 1_000_000_000;
 
 /// A transition is told before it is made, and the socket of CLOSE->SYN_SENT is in no list until its port is found. A thread that
 /// is preempted in between, or searches long, leaves lists that contradict an event which is true. The next pass tells.

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 pub use completeness::{EventCounts, Lost};
 pub use failure::{Failure, FailureCounts};
-pub use finding::{Advice, Finding, Severity};
+pub use finding::{Advice, Finding, FindingId, FindingSubject, Severity, UnknownFinding};
 pub use state_set::StateSet;
 
 use crate::event::{Addr, DestinationKey, FlowKey, Ktime, Netns, TcpState};

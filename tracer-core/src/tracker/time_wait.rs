@@ -16,6 +16,7 @@ use super::pairs::{Pairs, ShortKey};
 use super::people::AttrId;
 use super::ports::DestId;
 use super::slab::{Ref, Slab};
+use super::{TIME_WAIT, WHEEL_DELAY};
 use crate::event::{FlowKey, Ktime, Netns, SocketCookie};
 
 /// Minisockets held, about 60 bytes each. The kernel's own default bound is a quarter of this on large hosts.
@@ -27,11 +28,11 @@ const END_NANOS: u64 = 5_000_000_000;
 /// mod_timer() cancels and starts in one breath, which on a virtual CPU may be held for a while: 1 ms was too short for an emulated
 /// one. A re-use of the 4-tuple is recognised by itself, so a long wait only delays the news of other early ends.
 pub const REARM_NANOS: u64 = 50_000_000;
-/// An inferred entry ends here: 60 s (include/net/tcp.h `TCP_TIMEWAIT_LEN`) and what the wheel adds on average at 250 Hz.
-const INFERRED_LIFE: u64 = 61_000_000_000;
-/// An observed entry ends by its event. 60 s in sub-state FIN_WAIT2 at the most, 60 s more, and the wheel's worst case twice:
-/// later than that the event was lost.
-const OBSERVED_LIFE: u64 = 131_000_000_000;
+/// An inferred entry ends after this many nanoseconds, on average.
+const INFERRED_LIFE: u64 = (TIME_WAIT.as_secs() + WHEEL_DELAY.as_secs()) * 1_000_000_000;
+/// An observed entry ends by its event. 60 s in sub-state FIN_WAIT2 at the most, 60 s more, and the wheel's worst case twice
+/// (11 s): later than that the event was lost. Nanoseconds.
+const OBSERVED_LIFE: u64 = (2 * TIME_WAIT.as_secs() + 11) * 1_000_000_000;
 /// A look for overdue entries costs about a nanosecond an entry; a thousand times that lies between two looks.
 const SWEEP_PAUSE_NANOS: u64 = 1_000;
 

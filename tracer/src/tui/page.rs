@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracer_core::event::DestinationKey;
 use tracer_core::event::{FlowKey, Ktime};
+use tracer_core::tracker::snapshot::{FindingId, FindingSubject};
 
 /// A page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub enum RowId {
     /// A process towards a destination.
     Towards(u32, DestinationKey),
     Process(u32),
-    Finding(&'static str, String),
+    Finding(FindingId, FindingSubject),
     Failure(Ktime, u32),
     Flow(u16),
     Step(usize),

@@ -10,7 +10,7 @@ use super::page::{Page, Pane, RowId, Sort};
 use super::row_filter::RowFilter;
 use super::row_input::RowInput;
 use tracer_core::event::{DestinationKey, FlowKey};
-use tracer_core::tracker::snapshot::{Destination, Finding};
+use tracer_core::tracker::snapshot::Finding;
 
 /// Rows of the tables of one page, as places in what the tables show.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl Rows {
             Pane::Destinations => RowId::Destination(snapshot.destinations.get(index)?.key()),
             Pane::Findings => {
                 let finding = snapshot.findings.get(index)?;
-                RowId::Finding(finding.id, subject_of(finding))
+                RowId::Finding(finding.id, finding.subject.clone())
             }
             Pane::Failures => {
                 let failed = &input.frame.details.failures.get(index)?.failed;
@@ -154,30 +154,15 @@ impl Rows {
     }
 }
 
-/// What of a finding does not change while its numbers do.
-fn subject_of(finding: &Finding) -> String {
-    ["netns", "local_addr", "remote_addr", "remote_port", "workload", "port"]
-        .iter()
-        .filter_map(|name| finding.evidence.get(name))
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
 /// The destination or the workload that a finding is about.
 fn behind(frame: &Frame, finding: &Finding) -> Option<Page> {
-    let text = |name| finding.evidence.get(name).and_then(serde_json::Value::as_str);
-    let port = finding.evidence.get("remote_port").and_then(serde_json::Value::as_u64);
-    let fits = |place: &DestinationKey| {
-        text("remote_addr").is_some_and(|addr| addr == place.remote_addr.to_string())
-            && text("local_addr").is_none_or(|addr| addr == place.local_addr.to_string())
-            && port == Some(u64::from(place.remote_port))
-    };
-    let place = frame.snapshot.destinations.iter().map(Destination::key).find(fits);
-    place.map(Page::Destination).or_else(|| {
-        let name = text("workload")?;
-        let known = frame.snapshot.workloads.iter().find(|workload| &*workload.name == name)?;
-        Some(Page::Workload(Arc::clone(&known.name)))
+    let snapshot = &frame.snapshot;
+    let known = |key: &DestinationKey| snapshot.destinations.iter().any(|destination| destination.key() == *key);
+    let destination = finding.subject.destination().filter(known);
+    destination.map(Page::Destination).or_else(|| {
+        let name = finding.subject.workload()?;
+        let known = snapshot.workloads.iter().any(|workload| workload.name == *name);
+        known.then(|| Page::Workload(Arc::clone(name)))
     })
 }
 

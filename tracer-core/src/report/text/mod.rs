@@ -16,7 +16,7 @@ use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Destination, FailureCounts, Finding, Snapshot};
+use crate::tracker::snapshot::{Destination, FailureCounts, Finding, FindingId, Snapshot};
 
 /// Destinations told in full; more than these nobody reads at night, and JSON has them all.
 const DESTINATIONS: usize = 4;
@@ -31,7 +31,7 @@ const NEAR_FULL: f64 = 0.8;
 /// A forecast further away than this can wait for the day.
 const SOON_SECONDS: f64 = 3_600.0;
 /// Findings that the headline and the destinations tell already, with more numbers.
-const TOLD_BY_DESTINATIONS: [&str; 2] = ["port-exhaustion", "port-exhaustion-soon"];
+const TOLD_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, FindingId::PortExhaustionSoon];
 
 /// How the text should look.
 #[derive(Clone, Debug)]

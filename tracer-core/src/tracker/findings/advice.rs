@@ -3,8 +3,9 @@
 //! Two settings that the web recommends are missing on purpose. `tcp_tw_recycle` is gone since Linux 4.12 and broke clients behind NAT
 //! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s whatever it says.
 
-use super::{Context, TIME_WAIT_SECONDS, endpoint, human_seconds, rate};
+use super::{Context, TIME_WAIT_SECONDS, endpoint};
 use crate::event::{Netns, TcpState};
+use crate::layout::human::{per_second, rough_seconds};
 use crate::tracker::snapshot::{Advice, Destination, Namespace};
 
 /// The widest range that leaves the well-known ports alone.
@@ -69,8 +70,8 @@ pub(super) fn keep_connections(destination: &Destination) -> Advice {
     let expected = if now > 0.0 {
         format!(
             "At {REQUESTS_PER_CONNECTION:.0} requests per connection: {} connects instead of {}, about {:.0} ports held instead of {}",
-            rate(kept),
-            rate(now),
+            per_second(kept),
+            per_second(now),
             (kept * hold_seconds(destination)).ceil().max(1.0),
             destination.ports.in_use,
         )
@@ -125,9 +126,9 @@ fn reuse_time_wait(context: Context<'_>, destination: &Destination) -> Option<Ad
         format!(
             "A 4-tuple can be used again after about {} instead of 60 s: up to {} connects instead of {}; only for outgoing connections, \
              only while both ends use TCP timestamps",
-            human_seconds(delay),
-            rate(after),
-            rate(capacity / hold_seconds(destination)),
+            rough_seconds(delay),
+            per_second(after),
+            per_second(capacity / hold_seconds(destination)),
         )
     };
     let timestamps_off = namespace.timestamps == Some(false);
@@ -206,8 +207,8 @@ fn widen(context: Context<'_>, destination: &Destination) -> Option<Advice> {
         why: format!("The range is {lo}-{hi}. {reserve}"),
         expected: format!(
             "About {ports:.0} ports towards each destination instead of {capacity:.0}: {} connects instead of {}",
-            rate(ports / hold_seconds(destination)),
-            rate(capacity / hold_seconds(destination)),
+            per_second(ports / hold_seconds(destination)),
+            per_second(capacity / hold_seconds(destination)),
         ),
     })
 }
@@ -246,7 +247,7 @@ fn more_addresses(destination: &Destination) -> Option<Advice> {
         why: "Ports run out per (source address, destination address, destination port).".into(),
         expected: format!(
             "Each further address brings {capacity} ports: {} more connects",
-            rate(f64::from(capacity) / hold_seconds(destination))
+            per_second(f64::from(capacity) / hold_seconds(destination))
         ),
     })
 }

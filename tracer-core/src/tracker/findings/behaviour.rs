@@ -1,10 +1,14 @@
 //! What programs do with their connections.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Context, TIME_WAIT_SECONDS, advice, endpoint, evidence, finding, human_seconds, plural, rate};
-use crate::event::{Addr, Endpoint, Netns, TcpState};
-use crate::tracker::snapshot::{Advice, Attribution, Destination, Durations, Finding, Severity};
+use super::{Context, TIME_WAIT_SECONDS, advice, endpoint, evidence, finding};
+use crate::event::{DestinationKey, Endpoint, TcpState};
+use crate::layout::human::{per_second, plain_plural, rough_seconds};
+use crate::tracker::snapshot::{
+    Advice, Attribution, Destination, Durations, Finding, FindingId, FindingSubject, Severity,
+};
 
 /// Capacity assumed where the range is unknown: the compiled default 32768-60999.
 const DEFAULT_CAPACITY: u32 = 28_232;
@@ -17,13 +21,21 @@ const SHORT_FIN_TIMEOUT_MS: u32 = 15_000;
 
 /// One workload towards one destination: all its processes together.
 struct Relation<'a> {
-    workload: &'a str,
-    remote: Endpoint,
+    workload: &'a Arc<str>,
+    key: DestinationKey,
     destination: Option<&'a Destination>,
     members: Vec<&'a Attribution>,
 }
 
 impl Relation<'_> {
+    fn subject(&self) -> FindingSubject {
+        FindingSubject::WorkloadTowards(Arc::clone(self.workload), self.key)
+    }
+
+    fn remote(&self) -> Endpoint {
+        endpoint(self.key.remote_addr, self.key.remote_port)
+    }
+
     fn sum(&self, of: impl Fn(&Attribution) -> u64) -> u64 {
         self.members.iter().map(|member| of(member)).sum()
     }
@@ -52,11 +64,11 @@ impl Relation<'_> {
 
     fn facts(&self) -> BTreeMap<&'static str, serde_json::Value> {
         evidence! {
-            "workload": self.workload,
-            "netns": self.members.first().map(|member| member.netns.inode),
-            "local_addr": self.members.first().map(|member| member.local_addr),
-            "remote_addr": self.remote.addr,
-            "remote_port": self.remote.port,
+            "workload": &**self.workload,
+            "netns": self.key.netns.inode,
+            "local_addr": self.key.local_addr,
+            "remote_addr": self.key.remote_addr,
+            "remote_port": self.key.remote_port,
             "connects": self.sum(|member| member.connects),
             "lifetime_ms_p50": self.lifetime_ms(),
             "processes": self.busiest(),
@@ -66,26 +78,14 @@ impl Relation<'_> {
 
 /// Outgoing relations, in a fixed order.
 fn relations<'a>(context: Context<'a>) -> Vec<Relation<'a>> {
-    type Key<'a> = (&'a str, Netns, Addr, Endpoint);
-    let mut groups: BTreeMap<Key<'a>, Vec<&'a Attribution>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&'a Arc<str>, DestinationKey), Vec<&'a Attribution>> = BTreeMap::new();
     for member in context.snapshot.attributions.iter().filter(|member| member.connects > 0) {
-        let remote = endpoint(member.remote_addr, member.remote_port);
-        groups.entry((&member.workload, member.netns, member.local_addr, remote)).or_default().push(member);
+        groups.entry((&member.workload, member.key())).or_default().push(member);
     }
-    let destination = |netns: Netns, local: Addr, remote: Endpoint| {
-        context.snapshot.destinations.iter().find(|destination| {
-            (destination.netns, destination.local_addr) == (netns, local)
-                && endpoint(destination.remote_addr, destination.remote_port) == remote
-        })
-    };
+    let destination = |key| context.snapshot.destinations.iter().find(|destination| destination.key() == key);
     groups
         .into_iter()
-        .map(|((workload, netns, local, remote), members)| Relation {
-            workload,
-            remote,
-            destination: destination(netns, local, remote),
-            members,
-        })
+        .map(|((workload, key), members)| Relation { workload, key, destination: destination(key), members })
         .collect()
 }
 
@@ -93,9 +93,9 @@ fn relations<'a>(context: Context<'a>) -> Vec<Relation<'a>> {
 pub(super) fn time_wait_churn(context: Context<'_>) -> Vec<Finding> {
     let mut found: Vec<(f64, Finding)> = Vec::new();
     for relation in relations(context) {
-        let per_second: f64 = relation.members.iter().map(|member| member.time_wait.per_second).sum();
+        let rate: f64 = relation.members.iter().map(|member| member.time_wait.per_second).sum();
         // Where this rate settles: entries begun during one TIME_WAIT.
-        let settles = per_second * TIME_WAIT_SECONDS;
+        let settles = rate * TIME_WAIT_SECONDS;
         let share = settles / f64::from(relation.capacity().max(1));
         let Some(lifetime) = relation.lifetime_ms() else { continue };
         if share < context.thresholds.churn_share || lifetime > context.thresholds.short_lifetime_ms {
@@ -106,16 +106,17 @@ pub(super) fn time_wait_churn(context: Context<'_>) -> Vec<Finding> {
         let summary = format!(
             "{} leaves {} connections in TIME_WAIT towards {} ({now} now, median lifetime {}): at 60 s each that is {:.0} ports, {:.0} % of {}.",
             relation.workload,
-            rate(per_second),
-            relation.remote,
-            human_seconds(lifetime / 1e3),
+            per_second(rate),
+            relation.remote(),
+            rough_seconds(lifetime / 1e3),
             settles,
             share * 100.0,
             relation.capacity(),
         );
-        let mut finding = finding("time-wait-churn", severity, summary);
+        let subject = relation.subject();
+        let mut finding = finding(FindingId::TimeWaitChurn, subject, severity, summary);
         finding.evidence = relation.facts();
-        finding.evidence.insert("time_wait_per_second", per_second.into());
+        finding.evidence.insert("time_wait_per_second", rate.into());
         finding.evidence.insert("time_wait_now", now.into());
         finding.evidence.insert("active_closes", relation.sum(|member| member.active_closes).into());
         finding.advice = relation.destination.map(advice::keep_connections).into_iter().collect();
@@ -131,11 +132,11 @@ pub(super) fn pool_bypass(context: Context<'_>) -> Vec<Finding> {
     for relation in relations(context) {
         let oldest = relation.members.iter().filter_map(|member| member.oldest_established_seconds).fold(0.0, f64::max);
         let Some(lifetime) = relation.lifetime_ms() else { continue };
-        let per_second = relation.sum(|member| member.connects) as f64 / context.window();
+        let rate = relation.sum(|member| member.connects) as f64 / context.window();
         let thresholds = context.thresholds;
         if oldest < thresholds.long_lived_seconds
             || lifetime > thresholds.short_lifetime_ms
-            || per_second < thresholds.bypass_per_second
+            || rate < thresholds.bypass_per_second
         {
             continue;
         }
@@ -146,26 +147,27 @@ pub(super) fn pool_bypass(context: Context<'_>) -> Vec<Finding> {
         let summary = format!(
             "{} keeps connections to {} open (the oldest for {}, in {pooling} {}) and still opens {} short ones (median {}): part of it goes past its pool.",
             relation.workload,
-            relation.remote,
-            human_seconds(oldest),
+            relation.remote(),
+            rough_seconds(oldest),
             if pooling == 1 { "process" } else { "processes" },
-            rate(per_second),
-            human_seconds(lifetime / 1e3),
+            per_second(rate),
+            rough_seconds(lifetime / 1e3),
         );
-        let mut finding = finding("pool-bypass", Severity::Warning, summary);
+        let subject = relation.subject();
+        let mut finding = finding(FindingId::PoolBypass, subject, Severity::Warning, summary);
         finding.evidence = relation.facts();
         finding.evidence.insert("oldest_established_seconds", oldest.into());
         finding.evidence.insert("processes_with_long_flows", pooling.into());
-        finding.evidence.insert("connects_per_second", per_second.into());
+        finding.evidence.insert("connects_per_second", rate.into());
         finding.advice = vec![Advice {
-            action: format!("Find the code of {} that does not use the pool for {}", relation.workload, relation.remote),
+            action: format!("Find the code of {} that does not use the pool for {}", relation.workload, relation.remote()),
             why: "Usual causes: a client object made per request, a pool whose idle limit is below the concurrency (Go's http.Transport keeps 2 \
                   per host unless MaxIdleConnsPerHost says more), a second library with a connection of its own."
                 .into(),
             expected: format!(
                 "Up to {} connects fewer, which frees about {:.0} ports",
-                rate(per_second),
-                per_second * TIME_WAIT_SECONDS
+                per_second(rate),
+                rate * TIME_WAIT_SECONDS
             ),
         }];
         found.push(finding);
@@ -196,10 +198,11 @@ pub(super) fn close_wait_leak(context: Context<'_>) -> Vec<Finding> {
         let summary = format!(
             "{} does not close {} that its peers closed, the oldest {} ago{most}: they hold ports and descriptors until it does.",
             workload.name,
-            plural(now, "connection"),
-            human_seconds(oldest),
+            plain_plural(now, "connection"),
+            rough_seconds(oldest),
         );
-        let mut finding = finding("close-wait-leak", Severity::Warning, summary);
+        let subject = FindingSubject::Workload(Arc::clone(&workload.name));
+        let mut finding = finding(FindingId::CloseWaitLeak, subject, Severity::Warning, summary);
         finding.since = Some(context.ago(oldest));
         finding.evidence = evidence! {
             "workload": &*workload.name,
@@ -216,7 +219,7 @@ pub(super) fn close_wait_leak(context: Context<'_>) -> Vec<Finding> {
         finding.advice = vec![Advice {
             action: format!("Make {} close a connection when reading from it returns 0 or an error", workload.name),
             why: "CLOSE_WAIT lasts until the program closes its socket: no setting of the kernel ends it.".into(),
-            expected: format!("{} freed; until then a restart frees them once", plural(now, "port")),
+            expected: format!("{} freed; until then a restart frees them once", plain_plural(now, "port")),
         }];
         found.push(finding);
     }
@@ -235,10 +238,11 @@ pub(super) fn fin_wait2_orphans(context: Context<'_>) -> Vec<Finding> {
         let remote = endpoint(destination.remote_addr, destination.remote_port);
         let summary = format!(
             "{remote} does not close its side of {}: {waiting} of the {} ports towards it wait in FIN_WAIT2.",
-            plural(u64::from(waiting), "connection"),
+            plain_plural(u64::from(waiting), "connection"),
             destination.ports.in_use,
         );
-        let mut finding = finding("fin-wait2-orphans", Severity::Warning, summary);
+        let subject = FindingSubject::Destination(destination.key());
+        let mut finding = finding(FindingId::FinWait2Orphans, subject, Severity::Warning, summary);
         finding.evidence = evidence! {
             "netns": destination.netns.inode,
             "local_addr": destination.local_addr,

@@ -1,7 +1,10 @@
 //! Out of ports, now or soon.
 
-use super::{Context, Thresholds, advice, endpoint, evidence, finding, human_seconds, plural, rate};
-use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, Severity};
+use std::sync::Arc;
+
+use super::{Context, Thresholds, advice, endpoint, evidence, finding};
+use crate::layout::human::{per_second, plain_plural, rough_seconds};
+use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, FindingId, FindingSubject, Severity};
 
 /// States named in a sentence.
 const STATES_NAMED: usize = 2;
@@ -17,16 +20,19 @@ pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
             let victims = match destination.victims.as_slice() {
                 [] => String::new(),
                 [only] => format!(" of {}", only.workload),
-                [first, rest @ ..] => format!(" of {} and {}", first.workload, plural(rest.len() as u64, "other")),
+                [first, rest @ ..] => {
+                    format!(" of {} and {}", first.workload, plain_plural(rest.len() as u64, "other"))
+                }
             };
             let summary = format!(
                 "{}{victims} to {} failed with EADDRNOTAVAIL: {}{}.",
-                plural(failed, "connect"),
+                plain_plural(failed, "connect"),
                 endpoint(destination.remote_addr, destination.remote_port),
                 occupancy(destination),
                 holders(destination),
             );
-            let mut finding = finding("port-exhaustion", Severity::Critical, summary);
+            let subject = FindingSubject::Destination(destination.key());
+            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Critical, summary);
             finding.since = destination.first_failure;
             finding.evidence = facts(destination);
             finding.evidence.insert("failed", failed.into());
@@ -46,10 +52,11 @@ pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
         .map(|(workload, failed)| {
             let summary = format!(
                 "{} of {} to port 0 failed with EADDRINUSE: no port of the range was free on its source address, whatever the destination.",
-                plural(failed, "bind"),
+                plain_plural(failed, "bind"),
                 workload.name
             );
-            let mut finding = finding("port-exhaustion", Severity::Critical, summary);
+            let subject = FindingSubject::Workload(Arc::clone(&workload.name));
+            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Critical, summary);
             finding.evidence = evidence! {
                 "workload": &*workload.name,
                 "bind_failed": failed,
@@ -76,22 +83,23 @@ pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
                 Some(_) if seconds <= context.thresholds.soon_critical_seconds => Severity::Critical,
                 Some(_) => Severity::Warning,
             };
-            let bears = destination
-                .sustainable_per_second
-                .map_or_else(String::new, |sustainable| format!(", where {} can be sustained", rate(sustainable)));
+            let bears = destination.sustainable_per_second.map_or_else(String::new, |sustainable| {
+                format!(", where {} can be sustained", per_second(sustainable))
+            });
             let when = if seconds > 0.0 {
-                format!("run out in about {}", human_seconds(seconds))
+                format!("run out in about {}", rough_seconds(seconds))
             } else {
                 "have run out (no connect has failed yet)".into()
             };
             let summary = format!(
                 "Local ports towards {} {when} at {} connects{bears}: {}{}.",
                 endpoint(destination.remote_addr, destination.remote_port),
-                rate(destination.connects_per_second),
+                per_second(destination.connects_per_second),
                 occupancy(destination),
                 holders(destination),
             );
-            let mut finding = finding("port-exhaustion-soon", severity, summary);
+            let subject = FindingSubject::Destination(destination.key());
+            let mut finding = finding(FindingId::PortExhaustionSoon, subject, severity, summary);
             finding.evidence = facts(destination);
             finding.evidence.insert("seconds_to_exhaustion", seconds.into());
             finding.evidence.insert("confidence", serde_json::json!(destination.forecast_confidence));
@@ -114,15 +122,16 @@ pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
     });
     slow.map(|(destination, recent, quickest)| {
         let before =
-            if recent > quickest { format!(", at best {}", human_seconds(quickest / 1e3)) } else { String::new() };
+            if recent > quickest { format!(", at best {}", rough_seconds(quickest / 1e3)) } else { String::new() };
         let summary = format!(
             "connect() to {} now takes {} to find a local port{before}: {}{}.",
             endpoint(destination.remote_addr, destination.remote_port),
-            human_seconds(recent / 1e3),
+            rough_seconds(recent / 1e3),
             occupancy(destination),
             holders(destination),
         );
-        let mut finding = finding("port-search-slow", Severity::Warning, summary);
+        let subject = FindingSubject::Destination(destination.key());
+        let mut finding = finding(FindingId::PortSearchSlow, subject, Severity::Warning, summary);
         finding.evidence = facts(destination);
         finding.evidence.insert("recent_ms", recent.into());
         finding.evidence.insert("quickest_ms", quickest.into());

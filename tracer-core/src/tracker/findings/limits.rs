@@ -1,10 +1,12 @@
 //! Limits of namespaces and listeners, and ports taken by `bind()`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{Context, advice, endpoint, evidence, finding, plural};
+use super::{Context, advice, endpoint, evidence, finding};
 use crate::event::Netns;
-use crate::tracker::snapshot::{Advice, Failure, Finding, Listener, Severity};
+use crate::layout::human::plain_plural;
+use crate::tracker::snapshot::{Advice, Failure, Finding, FindingId, FindingSubject, Listener, Severity};
 
 /// Ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
@@ -23,10 +25,11 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
         let summary = format!(
             "{} binds its sockets before it connects: {} found no port, {} found its exact 4-tuple in use.",
             workload.name,
-            plural(exhausted, "bind"),
-            plural(taken, "connect"),
+            plain_plural(exhausted, "bind"),
+            plain_plural(taken, "connect"),
         );
-        let mut finding = finding("bind-before-connect", Severity::Warning, summary);
+        let subject = FindingSubject::Workload(Arc::clone(&workload.name));
+        let mut finding = finding(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
         finding.evidence = evidence! {"workload": &*workload.name, "bind_exhausted": exhausted, "tuple_taken": taken};
         finding.advice = vec![bind_no_port(&workload.name)];
         found.push(finding);
@@ -42,7 +45,8 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
             "{} of the {range} ports {lo}-{hi} are held by bind() or listen(): connect() cannot use them towards any destination.",
             namespace.blocked,
         );
-        let mut finding = finding("bind-before-connect", Severity::Warning, summary);
+        let subject = FindingSubject::Namespace(namespace.netns);
+        let mut finding = finding(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
         finding.evidence = evidence! {
             "netns": namespace.netns.inode,
             "blocked": namespace.blocked,
@@ -80,7 +84,8 @@ pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
                 "{half_open} half-open connections wait at {address}{}: peers do not complete the handshake, or the accept queue is full.",
                 listener.workload.as_ref().map_or_else(String::new, |workload| format!(" ({workload})")),
             );
-            let mut finding = finding("syn-recv-pile-up", Severity::Warning, summary);
+            let subject = FindingSubject::Listener(listener.netns, address, listener.workload.clone());
+            let mut finding = finding(FindingId::SynRecvPileUp, subject, Severity::Warning, summary);
             finding.evidence = evidence! {
                 "netns": listener.netns.inode,
                 "addr": listener.addr,
@@ -136,7 +141,8 @@ pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> 
                 },
             );
             let severity = if crowded { Severity::Warning } else { Severity::Info };
-            let mut finding = finding("listener-in-ephemeral-range", severity, summary);
+            let subject = FindingSubject::Namespace(netns);
+            let mut finding = finding(FindingId::ListenerInEphemeralRange, subject, severity, summary);
             finding.evidence = evidence! {"netns": netns.inode, "ports": ports, "workloads": owners};
             finding.advice.push(Advice {
                 action: format!(
@@ -151,7 +157,7 @@ pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> 
                         .into(),
                 expected: format!(
                     "{} fewer for outgoing connections, and a restart always gets its own back",
-                    plural(ports.len() as u64, "port")
+                    plain_plural(ports.len() as u64, "port")
                 ),
             });
             finding
@@ -177,7 +183,8 @@ pub(super) fn conntrack_pressure(context: Context<'_>) -> Vec<Finding> {
             "Connection tracking holds {now} of {max} entries ({:.0} %): when it is full, packets of new connections are dropped.",
             share * 100.0
         );
-        let mut finding = finding("conntrack-pressure", severity, summary);
+        let subject = FindingSubject::Namespace(namespace.netns);
+        let mut finding = finding(FindingId::ConntrackPressure, subject, severity, summary);
         finding.evidence = evidence! {"netns": namespace.netns.inode, "conntrack_count": now, "conntrack_max": max};
         let doubled = u64::from(max) * 2;
         finding.advice = vec![

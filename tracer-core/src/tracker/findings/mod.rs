@@ -1,23 +1,10 @@
 //! What the numbers mean, and what would help: conclusions for somebody who was woken up.
 //!
 //! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the numbers in it, the
-//! facts behind it for machines, and advice that names only what this kernel has and what is not yet set.
+//! facts behind it for machines, and advice that names only what this kernel has and what is not yet set. [`FindingId`] lists
+//! what can be found.
 //!
 //! Not for: measuring. What a [`Snapshot`] does not know, no finding claims; a missing number makes a finding silent.
-//!
-//! | id | says |
-//! | --- | --- |
-//! | `port-exhaustion` | connects fail for lack of a local port |
-//! | `port-exhaustion-soon` | they will, at this rate |
-//! | `port-search-slow` | connect() takes long to find a port: most of the range is in use |
-//! | `time-wait-churn` | who makes the `TIME_WAIT` entries, towards whom |
-//! | `pool-bypass` | a workload keeps connections open and opens short ones to the same place |
-//! | `close-wait-leak` | a program does not close what its peers closed |
-//! | `fin-wait2-orphans` | peers do not close what we closed |
-//! | `syn-recv-pile-up` | half-open connections queue up at a listener |
-//! | `bind-before-connect` | bind() takes ports from everybody |
-//! | `listener-in-ephemeral-range` | a service's port can be taken while it restarts |
-//! | `conntrack-pressure` | the connection-tracking table is nearly full |
 
 mod advice;
 mod behaviour;
@@ -28,15 +15,16 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::snapshot::{Finding, Namespace, Severity, Snapshot};
+use super::TIME_WAIT;
+use super::snapshot::{Finding, FindingId, FindingSubject, Namespace, Severity, Snapshot};
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
 
 /// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand; the
 /// worst come first and the last one says how many there are besides.
 const MAX_PER_ID: usize = 5;
-/// `TCP_TIMEWAIT_LEN` of `include/net/tcp.h`. Not tunable.
-const TIME_WAIT_SECONDS: f64 = 60.0;
+/// How long an entry stays in `TIME_WAIT`.
+const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64();
 
 /// When numbers become findings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -163,8 +151,8 @@ fn bounded(mut found: Vec<Finding>) -> Vec<Finding> {
     found
 }
 
-fn finding(id: &'static str, severity: Severity, summary: String) -> Finding {
-    Finding { id, severity, summary, since: None, evidence: BTreeMap::new(), advice: Vec::new() }
+fn finding(id: FindingId, subject: FindingSubject, severity: Severity, summary: String) -> Finding {
+    Finding { id, subject, severity, summary, since: None, evidence: BTreeMap::new(), advice: Vec::new() }
 }
 
 /// Fills `evidence`, one line per fact.
@@ -177,31 +165,4 @@ use evidence;
 
 fn endpoint(addr: Addr, port: u16) -> Endpoint {
     Endpoint { addr, port }
-}
-
-/// `1 connect`, `3 connects`.
-fn plural(count: u64, noun: &str) -> String {
-    if count == 1 { format!("{count} {noun}") } else { format!("{count} {noun}s") }
-}
-
-/// A duration for a sentence, at a precision that a reader can use.
-fn human_seconds(seconds: f64) -> String {
-    if seconds < 1e-3 {
-        format!("{:.0} us", seconds * 1e6)
-    } else if seconds < 0.01 {
-        format!("{:.1} ms", seconds * 1e3)
-    } else if seconds < 1.0 {
-        format!("{:.0} ms", seconds * 1e3)
-    } else if seconds < 120.0 {
-        format!("{seconds:.0} s")
-    } else if seconds < 7_200.0 {
-        format!("{:.0} min", seconds / 60.0)
-    } else {
-        format!("{:.1} h", seconds / 3_600.0)
-    }
-}
-
-/// A rate for a sentence.
-fn rate(per_second: f64) -> String {
-    if per_second < 10.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }

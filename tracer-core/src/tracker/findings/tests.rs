@@ -120,13 +120,13 @@ fn of(snapshot: &Snapshot) -> Vec<Finding> {
     findings(snapshot, &all_knobs(), &Thresholds::default())
 }
 
-fn one(snapshot: &Snapshot, id: &str) -> Finding {
+fn one(snapshot: &Snapshot, id: FindingId) -> Finding {
     let mut found: Vec<_> = of(snapshot).into_iter().filter(|finding| finding.id == id).collect();
     assert_eq!(found.len(), 1, "{id}: {found:#?}");
     found.remove(0)
 }
 
-fn none(snapshot: &Snapshot, id: &str) {
+fn none(snapshot: &Snapshot, id: FindingId) {
     assert!(of(snapshot).iter().all(|finding| finding.id != id), "{id} without reason");
 }
 
@@ -150,7 +150,7 @@ fn a_quiet_snapshot_has_no_findings() {
 
 #[test]
 fn exhaustion_names_victim_destination_occupancy_and_holder() {
-    let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, "port-exhaustion");
+    let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, FindingId::PortExhaustion);
     assert_eq!((finding.severity, finding.since), (Severity::Critical, Some(Ktime(42))));
     says(
         &finding.summary,
@@ -169,7 +169,7 @@ fn exhaustion_names_victim_destination_occupancy_and_holder() {
 
 #[test]
 fn advice_comes_with_numbers_for_this_destination() {
-    let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, "port-exhaustion");
+    let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, FindingId::PortExhaustion);
     let advice = actions(&finding);
     // 600/s at 100 requests each, each held 28232/470 = 60 s.
     says(&advice, &["keep-alive", "6.0/s connects instead of 600/s", "about 361 ports"]);
@@ -213,9 +213,9 @@ fn on_loopback_the_value_2_is_enough() {
         destinations: vec![Destination { local_addr: local, remote_addr: local, ..exhausted() }],
         ..snapshot()
     };
-    assert!(!actions(&one(&snapshot, "port-exhaustion")).contains("tcp_tw_reuse"), "2 is set and applies");
+    assert!(!actions(&one(&snapshot, FindingId::PortExhaustion)).contains("tcp_tw_reuse"), "2 is set and applies");
     snapshot.namespaces[0].tw_reuse = Some(0);
-    says(&actions(&one(&snapshot, "port-exhaustion")), &["tcp_tw_reuse=2"]);
+    says(&actions(&one(&snapshot, FindingId::PortExhaustion)), &["tcp_tw_reuse=2"]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_range_that_is_wide_already_is_not_widened() {
     let mut destination = exhausted();
     destination.ports.range = Some((1_024, 65_535));
     destination.ports.capacity = Some(64_000);
-    let finding = one(&Snapshot { destinations: vec![destination], ..snapshot() }, "port-exhaustion");
+    let finding = one(&Snapshot { destinations: vec![destination], ..snapshot() }, FindingId::PortExhaustion);
     assert!(!actions(&finding).contains("ip_local_port_range=\""));
 }
 
@@ -234,7 +234,7 @@ fn widening_names_the_listeners_it_would_swallow() {
         listeners: vec![listener(8080), listener(3306), listener(443), listener(40_000)],
         ..snapshot()
     };
-    says(&actions(&one(&snapshot, "port-exhaustion")), &["(3306, 8080)"]);
+    says(&actions(&one(&snapshot, FindingId::PortExhaustion)), &["(3306, 8080)"]);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn advice_follows_the_state_that_holds_the_ports() {
     let with = |state| {
         let mut destination = exhausted();
         destination.ports.by_state = BTreeMap::from([(state, 28_000)]);
-        actions(&one(&Snapshot { destinations: vec![destination], ..snapshot() }, "port-exhaustion"))
+        actions(&one(&Snapshot { destinations: vec![destination], ..snapshot() }, FindingId::PortExhaustion))
     };
     let open = with(TcpState::Established);
     assert!(open.starts_with("Bound the number of connections") && !open.contains("tw_reuse"), "{open}");
@@ -256,7 +256,7 @@ fn commands_go_to_the_right_namespace() {
         let mut snapshot = Snapshot { destinations: vec![exhausted()], ..snapshot() };
         snapshot.namespaces[0].name = name.map(Arc::from);
         snapshot.namespaces.extend((0..others).map(|_| Namespace::default()));
-        actions(&one(&snapshot, "port-exhaustion"))
+        actions(&one(&snapshot, FindingId::PortExhaustion))
     };
     says(&command(Some("blue"), 0), &["ip netns exec blue sysctl -w net.ipv4.tcp_tw_reuse=1"]);
     says(&command(None, 1), &["(in network namespace 4026531840)"]);
@@ -273,15 +273,15 @@ fn soon_is_graded_by_time_and_confidence() {
         };
         Snapshot { destinations: vec![coming], ..snapshot() }
     };
-    let finding = one(&with(300.0, Confidence::High), "port-exhaustion-soon");
+    let finding = one(&with(300.0, Confidence::High), FindingId::PortExhaustionSoon);
     assert_eq!(finding.severity, Severity::Warning);
     says(&finding.summary, &["10.0.0.5:3306", "about 5 min", "600/s connects", "470/s can be sustained"]);
     assert!(!finding.advice.is_empty());
-    assert_eq!(one(&with(30.0, Confidence::Medium), "port-exhaustion-soon").severity, Severity::Critical);
-    assert_eq!(one(&with(30.0, Confidence::Low), "port-exhaustion-soon").severity, Severity::Info);
-    none(&with(901.0, Confidence::High), "port-exhaustion-soon");
+    assert_eq!(one(&with(30.0, Confidence::Medium), FindingId::PortExhaustionSoon).severity, Severity::Critical);
+    assert_eq!(one(&with(30.0, Confidence::Low), FindingId::PortExhaustionSoon).severity, Severity::Info);
+    none(&with(901.0, Confidence::High), FindingId::PortExhaustionSoon);
     let both = Destination { seconds_to_exhaustion: Some(0.0), ..exhausted() };
-    none(&Snapshot { destinations: vec![both], ..snapshot() }, "port-exhaustion-soon");
+    none(&Snapshot { destinations: vec![both], ..snapshot() }, FindingId::PortExhaustionSoon);
 }
 
 #[test]
@@ -295,15 +295,15 @@ fn a_slow_search_is_told_before_ports_run_out() {
         slow.ports.utilisation = Some(in_use);
         Snapshot { destinations: vec![slow], ..snapshot() }
     };
-    let finding = one(&with(0.7, 0.05, 0.52), "port-search-slow");
+    let finding = one(&with(0.7, 0.05, 0.52), FindingId::PortSearchSlow);
     says(&finding.summary, &["10.0.0.5:3306", "700 us", "at best 50 us"]);
     assert!(!finding.advice.is_empty());
-    one(&with(0.7, 0.7, 0.9), "port-search-slow");
-    none(&with(0.7, 0.7, 0.3), "port-search-slow");
-    none(&with(0.2, 0.01, 0.9), "port-search-slow");
+    one(&with(0.7, 0.7, 0.9), FindingId::PortSearchSlow);
+    none(&with(0.7, 0.7, 0.3), FindingId::PortSearchSlow);
+    none(&with(0.2, 0.01, 0.9), FindingId::PortSearchSlow);
     let mut failing = with(0.7, 0.05, 1.0);
     failing.destinations[0].failed = exhausted().failed;
-    none(&failing, "port-search-slow");
+    none(&failing, FindingId::PortSearchSlow);
 }
 
 #[test]
@@ -313,18 +313,18 @@ fn churn_adds_up_the_processes_of_a_workload() {
         attributions: vec![attribution(1), attribution(2)],
         ..snapshot()
     };
-    let finding = one(&two, "time-wait-churn");
+    let finding = one(&two, FindingId::TimeWaitChurn);
     // 300/s for 60 s = 18000 of 28232.
     assert_eq!(finding.severity, Severity::Warning);
     says(&finding.summary, &["batch.service", "300/s", "10.0.0.5:3306", "8000 now", "4.0 ms", "18000 ports", "64 %"]);
     let half = Snapshot { attributions: vec![attribution(1)], ..two.clone() };
-    assert_eq!(one(&half, "time-wait-churn").severity, Severity::Info, "32 %");
+    assert_eq!(one(&half, FindingId::TimeWaitChurn).severity, Severity::Info, "32 %");
     let mut long = attribution(1);
     long.lifetime_ms.p50 = Some(5_000.0);
-    none(&Snapshot { attributions: vec![long], ..two.clone() }, "time-wait-churn");
+    none(&Snapshot { attributions: vec![long], ..two.clone() }, FindingId::TimeWaitChurn);
     let mut slow = attribution(1);
     slow.time_wait.per_second = 100.0;
-    none(&Snapshot { attributions: vec![slow], ..two }, "time-wait-churn");
+    none(&Snapshot { attributions: vec![slow], ..two }, FindingId::TimeWaitChurn);
 }
 
 #[test]
@@ -337,20 +337,20 @@ fn a_pool_and_its_bypass_are_one_workload_to_one_place() {
         ..attribution(10)
     };
     let both = Snapshot { attributions: vec![pooled.clone(), attribution(11)], ..snapshot() };
-    let finding = one(&both, "pool-bypass");
+    let finding = one(&both, FindingId::PoolBypass);
     says(&finding.summary, &["batch.service", "10.0.0.5:3306", "14 min", "1 process)", "50/s", "4.0 ms"]);
     assert_eq!(finding.evidence.get("processes").and_then(|all| all[0]["pid"].as_u64()), Some(11), "the busiest first");
-    none(&Snapshot { attributions: vec![pooled.clone()], ..snapshot() }, "pool-bypass");
-    none(&Snapshot { attributions: vec![attribution(11)], ..snapshot() }, "pool-bypass");
+    none(&Snapshot { attributions: vec![pooled.clone()], ..snapshot() }, FindingId::PoolBypass);
+    none(&Snapshot { attributions: vec![attribution(11)], ..snapshot() }, FindingId::PoolBypass);
     let elsewhere = Attribution { remote_port: 6379, ..attribution(11) };
-    none(&Snapshot { attributions: vec![pooled.clone(), elsewhere], ..snapshot() }, "pool-bypass");
+    none(&Snapshot { attributions: vec![pooled.clone(), elsewhere], ..snapshot() }, FindingId::PoolBypass);
     let other = Attribution { workload: "other".into(), ..attribution(11) };
-    none(&Snapshot { attributions: vec![pooled.clone(), other], ..snapshot() }, "pool-bypass");
+    none(&Snapshot { attributions: vec![pooled.clone(), other], ..snapshot() }, FindingId::PoolBypass);
     // One process that does both.
     let mixed = Attribution { oldest_established_seconds: Some(60.0), ..attribution(11) };
-    one(&Snapshot { attributions: vec![mixed], ..snapshot() }, "pool-bypass");
+    one(&Snapshot { attributions: vec![mixed], ..snapshot() }, FindingId::PoolBypass);
     let young = Attribution { oldest_established_seconds: Some(5.0), ..pooled };
-    none(&Snapshot { attributions: vec![young, attribution(11)], ..snapshot() }, "pool-bypass");
+    none(&Snapshot { attributions: vec![young, attribution(11)], ..snapshot() }, FindingId::PoolBypass);
 }
 
 #[test]
@@ -364,11 +364,11 @@ fn a_close_wait_leak_needs_number_and_age() {
             ..snapshot()
         }
     };
-    let finding = one(&with(40, 90.0), "close-wait-leak");
+    let finding = one(&with(40, 90.0), FindingId::CloseWaitLeak);
     says(&finding.summary, &["batch.service", "40 connections", "90 s ago", "10.0.0.5:3306 (pid 7, 40)"]);
     assert_eq!(finding.since, Some(Ktime(10_000_000_000)));
-    none(&with(15, 90.0), "close-wait-leak");
-    none(&with(40, 59.0), "close-wait-leak");
+    none(&with(15, 90.0), FindingId::CloseWaitLeak);
+    none(&with(40, 59.0), FindingId::CloseWaitLeak);
 }
 
 #[test]
@@ -379,13 +379,13 @@ fn fin_wait2_is_the_one_place_for_tcp_fin_timeout() {
         destination.ports.by_state = BTreeMap::from([(TcpState::FinWait2, waiting)]);
         Snapshot { destinations: vec![destination], ..snapshot() }
     };
-    let finding = one(&with(200), "fin-wait2-orphans");
+    let finding = one(&with(200), FindingId::FinWait2Orphans);
     says(&finding.summary, &["10.0.0.5:3306", "200 connections", "400 ports"]);
     says(&actions(&finding), &["tcp_fin_timeout=15", "instead of 60 s", "TIME_WAIT stays"]);
-    none(&with(99), "fin-wait2-orphans");
+    none(&with(99), FindingId::FinWait2Orphans);
     let mut set = with(200);
     set.namespaces[0].fin_timeout_ms = Some(10_000);
-    assert!(!actions(&one(&set, "fin-wait2-orphans")).contains("tcp_fin_timeout"));
+    assert!(!actions(&one(&set, FindingId::FinWait2Orphans)).contains("tcp_fin_timeout"));
 }
 
 #[test]
@@ -393,10 +393,10 @@ fn failed_binds_are_exhaustion_and_a_habit_to_give_up() {
     let failed = FailureCounts::from([(Failure::BindExhausted, 3), (Failure::TupleTaken, 1)]);
     let workload = Workload { name: "proxy".into(), failed, ..Workload::default() };
     let snapshot = Snapshot { workloads: vec![workload], ..snapshot() };
-    let exhaustion = one(&snapshot, "port-exhaustion");
+    let exhaustion = one(&snapshot, FindingId::PortExhaustion);
     assert_eq!(exhaustion.severity, Severity::Critical);
     says(&exhaustion.summary, &["3 binds of proxy", "EADDRINUSE"]);
-    let habit = one(&snapshot, "bind-before-connect");
+    let habit = one(&snapshot, FindingId::BindBeforeConnect);
     says(&habit.summary, &["proxy", "3 binds found no port", "1 connect found"]);
     says(&actions(&habit), &["IP_BIND_ADDRESS_NO_PORT"]);
 }
@@ -408,47 +408,47 @@ fn many_blocked_ports_are_reported_per_namespace() {
         snapshot.namespaces[0].blocked = blocked;
         snapshot
     };
-    says(&one(&with(3_000), "bind-before-connect").summary, &["3000 of the 28232 ports", "32768-60999"]);
-    none(&with(2_000), "bind-before-connect");
+    says(&one(&with(3_000), FindingId::BindBeforeConnect).summary, &["3000 of the 28232 ports", "32768-60999"]);
+    none(&with(2_000), FindingId::BindBeforeConnect);
 }
 
 #[test]
 fn listeners_in_the_range_are_one_finding_per_namespace() {
     let inside = |port| Listener { in_ephemeral_range: true, ..listener(port) };
     let mut snapshot = Snapshot { listeners: vec![inside(50_051), inside(33_060), listener(80)], ..snapshot() };
-    let finding = one(&snapshot, "listener-in-ephemeral-range");
+    let finding = one(&snapshot, FindingId::ListenerInEphemeralRange);
     assert_eq!(finding.severity, Severity::Info);
     says(&finding.summary, &["33060, 50051", "web.service"]);
     says(&actions(&finding), &["Append 33060,50051 to net.ipv4.ip_local_reserved_ports"]);
     assert!(!actions(&finding).contains("step_width"), "nothing is reserved");
     snapshot.namespaces[0].reserved = 100;
-    says(&actions(&one(&snapshot, "listener-in-ephemeral-range")), &["ip_local_port_step_width=300"]);
+    says(&actions(&one(&snapshot, FindingId::ListenerInEphemeralRange)), &["ip_local_port_step_width=300"]);
     let old = findings(&snapshot, &Knobs::default(), &Thresholds::default());
     assert!(!old.iter().map(actions).collect::<String>().contains("step_width"));
     snapshot.destinations = vec![destination()];
-    assert_eq!(one(&snapshot, "listener-in-ephemeral-range").severity, Severity::Warning, "99 % in use");
+    assert_eq!(one(&snapshot, FindingId::ListenerInEphemeralRange).severity, Severity::Warning, "99 % in use");
 }
 
 #[test]
 fn half_open_connections_and_conntrack() {
     let with = |syn_recv| Snapshot { listeners: vec![Listener { syn_recv, ..listener(80) }], ..snapshot() };
     says(
-        &one(&with(Some(500)), "syn-recv-pile-up").summary,
+        &one(&with(Some(500)), FindingId::SynRecvPileUp).summary,
         &["500 half-open", "0.0.0.0:80".trim_start_matches("0.0.0.0"), "web.service"],
     );
-    none(&with(Some(127)), "syn-recv-pile-up");
-    none(&with(None), "syn-recv-pile-up");
+    none(&with(Some(127)), FindingId::SynRecvPileUp);
+    none(&with(None), FindingId::SynRecvPileUp);
     let tracked = |now| {
         let mut snapshot = snapshot();
         snapshot.namespaces[0].conntrack = Some((now, 1_000));
         snapshot
     };
-    let finding = one(&tracked(960), "conntrack-pressure");
+    let finding = one(&tracked(960), FindingId::ConntrackPressure);
     assert_eq!(finding.severity, Severity::Critical);
     says(&finding.summary, &["960 of 1000", "96 %"]);
     says(&actions(&finding), &["nf_conntrack_max=2000"]);
-    assert_eq!(one(&tracked(800), "conntrack-pressure").severity, Severity::Warning);
-    none(&tracked(799), "conntrack-pressure");
+    assert_eq!(one(&tracked(800), FindingId::ConntrackPressure).severity, Severity::Warning);
+    none(&tracked(799), FindingId::ConntrackPressure);
 }
 
 #[test]
@@ -465,8 +465,8 @@ fn findings_are_bounded_and_the_worst_come_first() {
     let inside = Listener { in_ephemeral_range: true, ..listener(50_051) };
     let all = of(&Snapshot { destinations, listeners: vec![inside], ..snapshot() });
     let ids: Vec<_> = all.iter().map(|finding| finding.id).collect();
-    assert_eq!(ids[..MAX_PER_ID], ["port-exhaustion"; MAX_PER_ID]);
-    assert_eq!(ids[MAX_PER_ID..], ["port-exhaustion-soon", "listener-in-ephemeral-range"]);
+    assert_eq!(ids[..MAX_PER_ID], [FindingId::PortExhaustion; MAX_PER_ID]);
+    assert_eq!(ids[MAX_PER_ID..], [FindingId::PortExhaustionSoon, FindingId::ListenerInEphemeralRange]);
     says(&all[MAX_PER_ID - 1].summary, &["7 more like this"]);
     // A doubtful forecast comes before a leak by rule, and after it by severity.
     let doubtful =
@@ -474,7 +474,10 @@ fn findings_are_bounded_and_the_worst_come_first() {
     let close_wait = CloseWaitStats { now: 40, peak: 40, oldest_seconds: Some(90.0) };
     let leaking = Workload { name: "a".into(), close_wait, ..Workload::default() };
     let all = of(&Snapshot { destinations: vec![doubtful], workloads: vec![leaking], ..snapshot() });
-    assert_eq!(all.iter().map(|finding| finding.id).collect::<Vec<_>>(), ["close-wait-leak", "port-exhaustion-soon"]);
+    assert_eq!(
+        all.iter().map(|finding| finding.id).collect::<Vec<_>>(),
+        [FindingId::CloseWaitLeak, FindingId::PortExhaustionSoon]
+    );
 }
 
 #[test]

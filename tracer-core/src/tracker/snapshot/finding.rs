@@ -1,16 +1,144 @@
-//! Conclusions as values: what is wrong, how bad it is, and what would help.
+//! Conclusions as values: what is wrong, whom it is about, how bad it is, and what would help.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use thiserror::Error;
 
-use crate::event::Ktime;
+use crate::event::{DestinationKey, Endpoint, Ktime, Netns};
 
+/// What a finding says, by its stable name in every output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingId {
+    /// Connects fail for lack of a local port.
+    PortExhaustion,
+    /// Connects will fail for lack of a local port, at this rate.
+    PortExhaustionSoon,
+    /// connect() takes long to find a port: most of the range is in use.
+    PortSearchSlow,
+    /// A workload fills the range with `TIME_WAIT` entries towards a destination.
+    TimeWaitChurn,
+    /// A workload keeps connections open and opens short ones to the same destination.
+    PoolBypass,
+    /// A program does not close what its peers closed.
+    CloseWaitLeak,
+    /// Peers do not close what this side closed.
+    FinWait2Orphans,
+    /// Half-open connections queue up at a listener.
+    SynRecvPileUp,
+    /// bind() takes ports from everybody.
+    BindBeforeConnect,
+    /// A service's port can be taken while the service restarts.
+    ListenerInEphemeralRange,
+    /// The connection-tracking table is nearly full.
+    ConntrackPressure,
+}
+
+impl FindingId {
+    /// Every id, what hurts before what might.
+    pub const ALL: [Self; 11] = [
+        Self::PortExhaustion,
+        Self::PortExhaustionSoon,
+        Self::PortSearchSlow,
+        Self::TimeWaitChurn,
+        Self::PoolBypass,
+        Self::CloseWaitLeak,
+        Self::FinWait2Orphans,
+        Self::SynRecvPileUp,
+        Self::BindBeforeConnect,
+        Self::ListenerInEphemeralRange,
+        Self::ConntrackPressure,
+    ];
+
+    /// The stable name, e.g. `port-exhaustion`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PortExhaustion => "port-exhaustion",
+            Self::PortExhaustionSoon => "port-exhaustion-soon",
+            Self::PortSearchSlow => "port-search-slow",
+            Self::TimeWaitChurn => "time-wait-churn",
+            Self::PoolBypass => "pool-bypass",
+            Self::CloseWaitLeak => "close-wait-leak",
+            Self::FinWait2Orphans => "fin-wait2-orphans",
+            Self::SynRecvPileUp => "syn-recv-pile-up",
+            Self::BindBeforeConnect => "bind-before-connect",
+            Self::ListenerInEphemeralRange => "listener-in-ephemeral-range",
+            Self::ConntrackPressure => "conntrack-pressure",
+        }
+    }
+}
+
+impl fmt::Display for FindingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for FindingId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A name that no finding has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no finding has this name")]
+pub struct UnknownFinding;
+
+impl FromStr for FindingId {
+    type Err = UnknownFinding;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFinding> {
+        Self::ALL.into_iter().find(|id| id.as_str() == name).ok_or(UnknownFinding)
+    }
+}
+
+/// Whom a finding is about: what of it stays the same while its numbers change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingSubject {
+    /// A destination, whoever connects to it.
+    Destination(DestinationKey),
+    /// A workload, wherever it connects to.
+    Workload(Arc<str>),
+    /// What one workload does towards one destination.
+    WorkloadTowards(Arc<str>, DestinationKey),
+    /// A listening socket and the workload that it belongs to, if that is known.
+    Listener(Netns, Endpoint, Option<Arc<str>>),
+    /// A network namespace.
+    Namespace(Netns),
+}
+
+impl FindingSubject {
+    /// The destination that the finding is about, if it is about one.
+    pub fn destination(&self) -> Option<DestinationKey> {
+        match self {
+            Self::Destination(key) | Self::WorkloadTowards(_, key) => Some(*key),
+            Self::Workload(_) | Self::Listener(..) | Self::Namespace(_) => None,
+        }
+    }
+
+    /// The workload that the finding is about, if it is about one.
+    pub fn workload(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Workload(name) | Self::WorkloadTowards(name, _) => Some(name),
+            Self::Listener(_, _, name) => name.as_ref(),
+            Self::Destination(_) | Self::Namespace(_) => None,
+        }
+    }
+}
+
+/// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
+    /// Connections fail, or will before anybody can look.
     Critical,
+    /// Worth a change before it fails.
     Warning,
+    /// Worth knowing.
     Info,
 }
 
@@ -20,6 +148,7 @@ pub struct Advice {
     /// The action, as a command or a change to make.
     #[serde(rename = "do")]
     pub action: String,
+    /// Why the action helps.
     pub why: String,
     /// What will be different, with numbers where they are known.
     pub expected: String,
@@ -28,14 +157,33 @@ pub struct Advice {
 /// A conclusion worth a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// Stable identifier, e.g. `port-exhaustion`.
-    pub id: &'static str,
+    /// What the finding says.
+    pub id: FindingId,
+    /// Whom it is about. JSON has that among the evidence.
+    #[serde(skip)]
+    pub subject: FindingSubject,
+    /// How much it matters.
     pub severity: Severity,
     /// One sentence with the numbers in it.
     pub summary: String,
+    /// When it began; `None` = unknown, or it has no beginning.
     #[serde(skip)]
     pub since: Option<Ktime>,
-    /// The facts behind it, machine-readable.
+    /// The facts behind it, for machines.
     pub evidence: BTreeMap<&'static str, serde_json::Value>,
+    /// What to do, best first.
     pub advice: Vec<Advice>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_back_to_its_id() {
+        for id in FindingId::ALL {
+            assert_eq!(id.as_str().parse(), Ok(id));
+        }
+        assert_eq!("exhaustion".parse::<FindingId>(), Err(UnknownFinding));
+    }
 }

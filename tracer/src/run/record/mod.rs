@@ -32,7 +32,7 @@ use crate::cli::{RecordArgs, Trigger};
 use tracer_core::input::TrackerInput;
 use tracer_core::layout::human::between;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds, Severity};
+use tracer_core::tracker::snapshot::{Finding, FindingId, Notice, NoticeKinds, Severity};
 
 /// A line of progress this often, on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -203,7 +203,8 @@ impl RecordWatcher<'_> {
         }
         self.looked = Instant::now();
         // It writes once: a guess from a second of traffic is not worth it.
-        let sure = |finding: &Finding| finding.id == "port-exhaustion-soon" && finding.severity != Severity::Info;
+        let sure =
+            |finding: &Finding| finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info;
         tracker.snapshot().findings.iter().any(sure)
     }
 

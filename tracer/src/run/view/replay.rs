@@ -27,7 +27,7 @@ use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed};
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Finding, Notice, NoticeKinds};
+use tracer_core::tracker::snapshot::{Finding, FindingId, FindingSubject, Notice, NoticeKinds};
 
 /// Longest sleep between two looks for orders.
 const NAP: Duration = Duration::from_millis(10);
@@ -80,7 +80,7 @@ enum SeekTarget {
 
 /// What was known when the search for the next mark began.
 struct Marks {
-    findings: BTreeSet<(&'static str, String)>,
+    findings: BTreeSet<(FindingId, FindingSubject)>,
     looked: Ktime,
 }
 
@@ -344,13 +344,8 @@ fn fresh(replay: &Replay, args: &ReplayArgs) -> Tracker {
 }
 
 /// Findings by what does not change while their numbers do.
-fn marks(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
-    let about = |finding: &Finding| {
-        let parts = ["netns", "local_addr", "remote_addr", "remote_port", "workload", "port"];
-        let values = parts.iter().filter_map(|part| finding.evidence.get(part)).map(ToString::to_string);
-        values.collect::<Vec<_>>().join(" ")
-    };
-    findings.iter().map(|finding| (finding.id, about(finding))).collect()
+fn marks(findings: &[Finding]) -> BTreeSet<(FindingId, FindingSubject)> {
+    findings.iter().map(|finding| (finding.id, finding.subject.clone())).collect()
 }
 
 #[cfg(test)]

@@ -273,12 +273,7 @@ fn the_mouse_selects_enters_and_scrolls() {
 
 #[test]
 fn a_finding_leads_to_whom_it_is_about() {
-    let mut snapshot = sample::exhaustion();
-    for finding in &mut snapshot.findings {
-        finding.evidence.insert("remote_addr", "10.66.0.2".into());
-        finding.evidence.insert("remote_port", 8443.into());
-    }
-    let mut stage = Stage::new(snapshot, sample::host());
+    let mut stage = Stage::exhaustion();
     stage.press(Char('2'));
     stage.press(Enter);
     assert_eq!(*stage.app.page(), Page::Destination(place()));
