@@ -11,11 +11,11 @@ use tracer_core::host::HostFacts;
 use tracer_core::tracker::snapshot::{Snapshot, Workload};
 
 fn main() {
-    let trace = TraceInfo { host: HostFacts::default(), clock: Clock::new(Ktime(0), 0) };
+    let trace = TraceInfo::new(HostFacts::default(), Clock::new(Ktime(0), 0));
     let options = RenderOptions::from_env(true, false);
-    let app = App::new(trace, options.zone.clone(), None, String::new());
+    let app = App::new(trace, None, String::new());
     let (publisher, viewer) = channel();
-    let screen = std::thread::spawn(move || terminal::run(&viewer, app, &options));
+    let screen = std::thread::spawn(move || terminal::run(&viewer, app, options));
     let tracker = std::thread::spawn(move || {
         let workload = Workload { name: "service-1.service".into(), ..Workload::default() };
         let snapshot = Snapshot { generation: 1, workloads: vec![workload], ..Snapshot::default() };

@@ -125,9 +125,9 @@ pub struct HeadlessScreen {
 
 impl HeadlessScreen {
     pub fn new(width: u16, height: u16) -> Self {
-        let trace = TraceInfo { host: HostFacts::default(), clock: sample::clock() };
-        let options = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
-        let app = App::new(trace, TimeZone::UTC, None, String::new());
+        let trace = TraceInfo { host: HostFacts::default(), clock: sample::clock(), zone: TimeZone::UTC };
+        let options = RenderOptions { colour: true, unicode: true };
+        let app = App::new(trace, None, String::new());
         Self { app, options, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
     }
 
@@ -135,7 +135,7 @@ impl HeadlessScreen {
     pub fn filter(&mut self, text: &str) -> Result<(), FilterError> {
         let trace = self.app.trace.clone();
         let filter = Filter::parse(text)?;
-        self.app = App::new(trace, TimeZone::UTC, Some(filter), text.to_owned());
+        self.app = App::new(trace, Some(filter), text.to_owned());
         Ok(())
     }
 
@@ -150,8 +150,8 @@ impl HeadlessScreen {
     pub fn show(&mut self, frame: Arc<Frame>) {
         self.app.accept(frame);
         self.buffer.reset();
-        let drawn = screen::draw(&self.app, &self.options, &mut self.buffer);
-        self.app.drawn(drawn.hits);
+        let drawn = screen::draw(&self.app, self.options, &mut self.buffer);
+        self.app.set_hit_map(drawn.hits);
     }
 
     /// A letter of the screen, so that no part of the work can be optimised away.
@@ -179,7 +179,7 @@ pub fn answer(
     let terminal = Terminal::with_options(CrosstermBackend::new(out), TerminalOptions { viewport })?;
     let (over, next) = (Cell::new(false), None);
     let keys = Keys { pressed: keys, next, taken: &taken, over: &over };
-    terminal::run_on(viewer, app, &options, terminal, keys, || !over.get())
+    terminal::run_on(viewer, app, options, terminal, keys, || !over.get())
 }
 
 struct Keys<'a> {

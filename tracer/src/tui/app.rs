@@ -1,12 +1,10 @@
-//! What the user is looking at. It never draws, and it reaches nothing: keys and frames come in, effects go out.
+//! What the user is looking at. Keys and frames come in, effects go out; nothing here draws or reaches outside of the process.
 
 mod input;
 mod navigation;
 mod time_input;
 
 use std::sync::Arc;
-
-use jiff::tz::TimeZone;
 
 use super::channel::{Frame, ViewOrder};
 use super::columns::CellContext;
@@ -21,33 +19,36 @@ use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::Severity;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, DetailRequest, FlowDetail, WorkloadDetail};
 
-/// What a key or a click leads to outside of the view.
+/// What [`super::terminal`] has to do after a key or a click.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
+    /// Send this to the publisher of the frames.
     Order(ViewOrder),
-    /// Write what is shown into a file.
+    /// Write the page into a file.
     Export,
-    /// Put this into the clipboard.
+    /// Put this text into the clipboard.
     Copy(String),
+    /// End the view.
     Quit,
 }
 
-/// What lies over the page.
+/// What covers a part of the page and takes the keys.
 #[derive(Clone, Debug)]
 pub enum Overlay {
-    /// Lines scrolled.
+    /// The help, scrolled by so many lines.
     Help(usize),
-    /// Quitting would end a recording: really?
+    /// The question whether to quit, which would end a recording.
     Quit,
+    /// A line that is being typed.
     Prompt(Prompt),
 }
 
-/// One page with its tables.
+/// A page that was visited, with the state of its tables.
 #[derive(Clone, Debug)]
-pub struct NavEntry {
-    pub page: Page,
-    /// The table that keys go to.
-    pub pane: usize,
+struct NavEntry {
+    page: Page,
+    /// Index in [`Page::panes`] of the table that keys go to.
+    pane: usize,
     cursors: Vec<(Pane, Cursor)>,
 }
 
@@ -57,133 +58,137 @@ impl NavEntry {
     }
 }
 
-/// The state.
+/// The state of a view.
 #[derive(Debug)]
 pub struct App {
+    /// Host, clock and time zone.
     pub trace: TraceInfo,
-    /// In which times are typed.
-    zone: TimeZone,
-    /// What is shown.
+    /// The frame that is shown.
     pub frame: Arc<Frame>,
-    /// What came while the view was paused.
-    later: Option<Arc<Frame>>,
-    /// A live view that stands still.
-    pub frozen: bool,
-    /// The page that a tab leads to.
-    base: NavEntry,
-    /// The way from there to where one is.
-    deeper: Vec<NavEntry>,
+    /// The newest frame, if it came while the view was paused.
+    pending: Option<Arc<Frame>>,
+    /// A live view that keeps its frame. A replay is paused by its publisher.
+    pub paused: bool,
+    /// The page of the tab.
+    root: NavEntry,
+    /// The pages entered from there, the shown one last.
+    stack: Vec<NavEntry>,
+    /// Orders that the user chose.
     sorts: Vec<(Pane, Sort)>,
     filter: Option<Filter>,
-    /// As typed; shown even while it is not understood yet.
+    /// The filter as the user wrote it.
     pub filter_text: String,
-    /// The filter before the prompt was opened.
-    before: (Option<Filter>, String),
+    /// The filter and its text before the prompt was opened, for Esc.
+    filter_before: (Option<Filter>, String),
+    /// What covers the page.
     pub overlay: Option<Overlay>,
-    /// Something to say until the next key.
+    /// Shown in place of the keys until the next key.
     pub message: Option<String>,
+    /// The rows of the tables of this page.
     pub rows: Rows,
-    /// Lines that the text of the page is scrolled by.
+    /// Lines by which the text of the page is scrolled.
     pub scroll: usize,
     hits: HitMap,
-    wish: DetailRequest,
+    /// The details that the publisher was asked for last.
+    requested: DetailRequest,
 }
 
 impl App {
-    pub fn new(trace: TraceInfo, zone: TimeZone, filter: Option<Filter>, filter_text: String) -> Self {
+    /// A view of the overview page, before the first frame. `filter_text` is `filter` as the user wrote it.
+    pub fn new(trace: TraceInfo, filter: Option<Filter>, filter_text: String) -> Self {
         Self {
             trace,
-            zone,
             frame: Arc::new(Frame::default()),
-            later: None,
-            frozen: false,
-            base: NavEntry::new(Page::Overview),
-            deeper: Vec::new(),
+            pending: None,
+            paused: false,
+            root: NavEntry::new(Page::Overview),
+            stack: Vec::new(),
             sorts: Vec::new(),
             filter,
             filter_text,
-            before: (None, String::new()),
+            filter_before: (None, String::new()),
             overlay: None,
             message: None,
             rows: Rows::default(),
             scroll: 0,
             hits: HitMap::default(),
-            wish: DetailRequest::default(),
+            requested: DetailRequest::default(),
         }
     }
 
-    /// A frame has come. True if the screen changes.
+    /// Takes the newest frame. True if the screen has to be drawn again.
     pub fn accept(&mut self, frame: Arc<Frame>) -> bool {
         if let Some(note) = &frame.status.note {
             self.message = Some(note.to_string());
         }
-        if self.frozen {
+        if self.paused {
             let changed = self.newest().status != frame.status;
-            self.later = Some(frame);
-            // What was drilled into since still comes, and so does how the recording goes.
-            if self.wish != DetailRequest::default() {
+            self.pending = Some(frame);
+            // A page that was entered since the pause still gets its details, and the header the state of a recording.
+            if self.requested != DetailRequest::default() {
                 self.refresh();
             }
-            return changed || self.wish != DetailRequest::default();
+            return changed || self.requested != DetailRequest::default();
         }
         self.frame = frame;
         self.refresh();
         true
     }
 
-    pub fn zone(&self) -> &TimeZone {
-        &self.zone
-    }
-
+    /// True if the frames come from a recording.
     pub fn replaying(&self) -> bool {
         self.newest().status.replay.is_some()
     }
 
-    /// The newest frame, shown or not: what goes on around the trace is always told as it is now.
+    /// The newest frame, shown or not: the header's counters and the recording's state are never those of a paused frame.
     pub fn newest(&self) -> &Frame {
-        self.later.as_deref().unwrap_or(&self.frame)
+        self.pending.as_deref().unwrap_or(&self.frame)
     }
 
-    fn here(&self) -> &NavEntry {
-        self.deeper.last().unwrap_or(&self.base)
+    fn current(&self) -> &NavEntry {
+        self.stack.last().unwrap_or(&self.root)
     }
 
-    fn here_mut(&mut self) -> &mut NavEntry {
-        self.deeper.last_mut().unwrap_or(&mut self.base)
+    fn current_mut(&mut self) -> &mut NavEntry {
+        self.stack.last_mut().unwrap_or(&mut self.root)
     }
 
+    /// The page that is shown.
     pub fn page(&self) -> &Page {
-        &self.here().page
+        &self.current().page
     }
 
-    /// Which tab the page was reached from.
+    /// Index of the tab from which the page was reached.
     pub fn tab(&self) -> usize {
-        Page::TABS.iter().position(|tab| *tab == self.base.page).unwrap_or(0)
+        Page::TABS.iter().position(|tab| *tab == self.root.page).unwrap_or(0)
     }
 
+    /// How many pages were entered from the tab's page.
     pub fn depth(&self) -> usize {
-        self.deeper.len()
+        self.stack.len()
     }
 
     /// The table that keys go to.
     pub fn pane(&self) -> Pane {
-        let here = self.here();
-        let panes = here.page.panes();
-        panes.get(here.pane).or(panes.first()).copied().unwrap_or(Pane::Workloads)
+        let current = self.current();
+        let panes = current.page.panes();
+        panes.get(current.pane).or(panes.first()).copied().unwrap_or(Pane::Workloads)
     }
 
+    /// The selected row of a table of this page.
     pub fn cursor(&self, pane: Pane) -> Cursor {
-        self.here().cursors.iter().find(|(of, _)| *of == pane).map(|(_, cursor)| cursor.clone()).unwrap_or_default()
+        self.current().cursors.iter().find(|(of, _)| *of == pane).map(|(_, cursor)| cursor.clone()).unwrap_or_default()
     }
 
     fn set_cursor(&mut self, pane: Pane, cursor: Cursor) {
-        let cursors = &mut self.here_mut().cursors;
+        let cursors = &mut self.current_mut().cursors;
         match cursors.iter_mut().find(|(of, _)| *of == pane) {
             Some((_, known)) => *known = cursor,
             None => cursors.push((pane, cursor)),
         }
     }
 
+    /// The order that the user chose for a table.
     pub fn sort(&self, pane: Pane) -> Sort {
         self.row_input().sort(pane)
     }
@@ -192,7 +197,7 @@ impl App {
         self.sorts.retain(|(of, _)| *of != pane);
         self.sorts.push((pane, sort));
         self.refresh();
-        // Of a column that this terminal is too narrow for, the heading cannot tell.
+        // The heading shows no order by a column that this terminal is too narrow for.
         let title = sort.column.and_then(|column| self.rows.title(&self.row_input(), pane, column));
         let by = title.map_or_else(|| "in its own order".to_owned(), |title| format!("sorted by {title}"));
         self.message = Some(if sort.reversed { format!("{by}, reversed") } else { by });
@@ -202,22 +207,25 @@ impl App {
         self.filter.as_ref()
     }
 
-    /// Port by port, if it has been told yet. While the view stands still: as it was when the page was opened.
+    /// Every port of a destination. `None` until the publisher has answered; in a paused view, as it was when the page was
+    /// entered.
     pub fn destination_detail(&self, place: &DestinationKey) -> Option<&DestinationDetail> {
         self.detail(|frame| frame.details.destination.as_ref().filter(|detail| detail.key == *place))
     }
 
+    /// The distributions of a workload. `None` until the publisher has answered.
     pub fn workload_detail(&self, name: &str) -> Option<&WorkloadDetail> {
         self.detail(|frame| frame.details.workload.as_ref().filter(|detail| &*detail.name == name))
     }
 
+    /// The steps of the flow of this page. `None` on other pages, and until the publisher has answered.
     pub fn flow_detail(&self) -> Option<&FlowDetail> {
         let Page::Flow(key) = self.page() else { return None };
         self.detail(|frame| frame.details.flow.as_ref().filter(|detail| detail.key == *key))
     }
 
     fn detail<'a, T>(&'a self, of: impl Fn(&'a Frame) -> Option<&'a T>) -> Option<&'a T> {
-        of(&self.frame).or_else(|| of(self.later.as_deref()?))
+        of(&self.frame).or_else(|| of(self.pending.as_deref()?))
     }
 
     /// What the rows of this page are made from.
@@ -237,17 +245,17 @@ impl App {
     }
 
     /// What the cells of this page are made from, beside their rows.
-    pub fn cell_context<'a>(&'a self, options: &'a RenderOptions) -> CellContext<'a> {
+    pub fn cell_context(&self, options: RenderOptions) -> CellContext<'_> {
         let owners = self.row_input().destination.map_or(&[][..], |detail| &detail.owners);
         CellContext { snapshot: &self.frame.snapshot, owners, trace: &self.trace, options }
     }
 
-    /// Rows by the present frame, filter and order; selected rows are found again.
-    pub fn refresh(&mut self) {
+    /// Makes the rows from the shown frame, filter and orders, and finds the selected rows again.
+    fn refresh(&mut self) {
         self.rows = Rows::new(&self.row_input());
         for &pane in self.page().panes() {
             let mut cursor = self.cursor(pane);
-            let len = self.rows.of(pane).len();
+            let len = self.rows.shown(pane).len();
             if let Some(id) = &cursor.id
                 && let Some(index) = self.rows.position(&self.row_input(), pane, id)
             {
@@ -258,8 +266,8 @@ impl App {
         }
     }
 
-    /// The screen has been drawn like this.
-    pub fn drawn(&mut self, hits: HitMap) {
+    /// Takes where the parts of the screen have been drawn.
+    pub fn set_hit_map(&mut self, hits: HitMap) {
         for table in &hits.tables {
             let mut cursor = self.cursor(table.pane);
             cursor.offset = table.offset;
@@ -268,8 +276,8 @@ impl App {
         self.hits = hits;
     }
 
-    /// How many findings are worse than information.
-    pub fn alarms(&self) -> usize {
+    /// How many findings are warnings or worse.
+    pub fn warnings(&self) -> usize {
         self.frame.snapshot.findings.iter().filter(|finding| finding.severity != Severity::Info).count()
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::charts::bar;
 use super::options::{RenderOptions, TraceInfo};
-use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
 use tracer_core::layout::human::{brief, number, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, safe};
@@ -26,13 +25,12 @@ pub struct CellContext<'a> {
     /// Of the destination that is drilled into.
     pub owners: &'a [Owner],
     pub trace: &'a TraceInfo,
-    pub options: &'a RenderOptions,
+    pub options: RenderOptions,
 }
 
 impl CellContext<'_> {
     pub fn time(&self, at: Ktime) -> String {
-        let clock: &Clock = &self.trace.clock;
-        clock.time_of_day(at, &self.options.zone)
+        self.trace.time_of_day(at)
     }
 
     pub fn safe(&self, text: &str) -> String {
@@ -116,7 +114,8 @@ fn most_known(a: Option<f64>, b: Option<f64>) -> Ordering {
 /// `, 12 ECONNREFUSED`: failures other than the lack of a port.
 pub fn other_failures(failed: &FailureCounts) -> String {
     let others = failed.iter().filter(|(failure, _)| !failure.is_without_port());
-    others.map(|(failure, count)| format!(", {} {failure}", short(count))).collect()
+    let words: Vec<String> = others.map(|(failure, count)| format!(", {} {failure}", short(count))).collect();
+    words.concat()
 }
 
 pub fn endpoint(addr: Addr, port: u16) -> String {

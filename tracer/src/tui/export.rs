@@ -20,9 +20,9 @@ const MAX_ROWS: usize = 2_000;
 const MAX_TRIES: u32 = 100;
 
 /// The file that was written, in the working directory.
-pub fn write(app: &App, options: &RenderOptions) -> io::Result<PathBuf> {
+pub fn write(app: &App, options: RenderOptions) -> io::Result<PathBuf> {
     let text = text(app, options);
-    let time = app.trace.clock.date_time(app.frame.snapshot.now, app.zone()).replace(['-', ':'], "").replace(' ', "-");
+    let time = app.trace.date_time(app.frame.snapshot.now).replace(['-', ':'], "").replace(' ', "-");
     let name = format!("portchurn-{}-{time}", app.page().name());
     for number in 1..MAX_TRIES {
         let name = if number == 1 { format!("{name}.txt") } else { format!("{name}-{number}.txt") };
@@ -44,13 +44,13 @@ pub fn write(app: &App, options: &RenderOptions) -> io::Result<PathBuf> {
 }
 
 /// The screen and the tables of the page.
-pub fn text(app: &App, options: &RenderOptions) -> String {
-    let options = RenderOptions { colour: false, ..options.clone() };
+pub fn text(app: &App, options: RenderOptions) -> String {
+    let options = RenderOptions { colour: false, ..options };
     let mut buffer = Buffer::empty(Rect::new(0, 0, SCREEN.0, SCREEN.1));
-    screen::draw(app, &options, &mut buffer);
+    screen::draw(app, options, &mut buffer);
     let mut out = screen(&buffer);
     for &pane in app.page().panes() {
-        let rows = app.rows.of(pane);
+        let rows = app.rows.shown(pane);
         if rows.is_empty() {
             continue;
         }
@@ -58,7 +58,7 @@ pub fn text(app: &App, options: &RenderOptions) -> String {
         out += &app.rows.visit(
             &app.row_input(),
             pane,
-            TextTable { rows, context: app.cell_context(&options), limit: MAX_ROWS },
+            TextTable { rows, context: app.cell_context(options), limit: MAX_ROWS },
         );
     }
     out

@@ -30,7 +30,7 @@ impl Rows {
         let filter = input.filter.map(|filter| RowFilter::new(input.frame, filter));
         for &pane in input.page.panes() {
             let mut shown: Vec<usize> =
-                (0..rows.visit(input, pane, Len)).filter(|&index| belongs(input, pane, index)).collect();
+                (0..rows.visit(input, pane, Len)).filter(|&index| is_of_page(input, pane, index)).collect();
             let all = shown.len();
             shown.retain(|&index| filter.as_ref().is_none_or(|filter| filter.keeps(input, &rows.holders, pane, index)));
             let sort = input.sort(pane);
@@ -43,12 +43,12 @@ impl Rows {
     }
 
     /// The rows of a table, as indices into what it shows.
-    pub fn of(&self, pane: Pane) -> &[usize] {
+    pub fn shown(&self, pane: Pane) -> &[usize] {
         self.tables.iter().find(|(of, ..)| *of == pane).map_or(&[], |(_, rows, _)| rows)
     }
 
     /// How many rows a table would have without the filter.
-    pub fn all(&self, pane: Pane) -> usize {
+    pub fn unfiltered(&self, pane: Pane) -> usize {
         self.tables.iter().find(|(of, ..)| *of == pane).map_or(0, |(.., all)| *all)
     }
 
@@ -74,10 +74,10 @@ impl Rows {
 
     /// What the row is, whatever its place.
     pub fn id(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<RowId> {
-        self.name(input, pane, *self.of(pane).get(row)?)
+        self.id_at(input, pane, *self.shown(pane).get(row)?)
     }
 
-    fn name(&self, input: &RowInput<'_>, pane: Pane, index: usize) -> Option<RowId> {
+    fn id_at(&self, input: &RowInput<'_>, pane: Pane, index: usize) -> Option<RowId> {
         let snapshot = &input.frame.snapshot;
         Some(match pane {
             Pane::Workloads => RowId::Workload(Arc::clone(&snapshot.workloads.get(index)?.name)),
@@ -103,15 +103,15 @@ impl Rows {
 
     /// Where a row has gone.
     pub fn position(&self, input: &RowInput<'_>, pane: Pane, id: &RowId) -> Option<usize> {
-        self.of(pane).iter().position(|&index| self.name(input, pane, index).as_ref() == Some(id))
+        self.shown(pane).iter().position(|&index| self.id_at(input, pane, index).as_ref() == Some(id))
     }
 
     /// The page behind a row.
-    pub fn leads_to(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<Page> {
-        let index = *self.of(pane).get(row)?;
+    pub fn page_behind(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<Page> {
+        let index = *self.shown(pane).get(row)?;
         let frame = input.frame;
         match pane {
-            Pane::Workloads | Pane::Holders => match self.name(input, pane, index)? {
+            Pane::Workloads | Pane::Holders => match self.id_at(input, pane, index)? {
                 RowId::Workload(name) => Some(Page::Workload(name)),
                 _ => None,
             },
@@ -122,7 +122,7 @@ impl Rows {
                 // bind(port 0) has no destination.
                 (key.remote.port != 0).then(|| Page::Destination(DestinationKey::from(key)))
             }
-            Pane::Findings => behind(frame, frame.snapshot.findings.get(index)?),
+            Pane::Findings => page_of_finding(frame, frame.snapshot.findings.get(index)?),
             Pane::Flows => {
                 let Page::Destination(place) = input.page else { return None };
                 let port = input.destination?.used.get(index)?.port;
@@ -149,13 +149,13 @@ impl Rows {
 
     /// A row as one line of text, its cells separated by tabs.
     pub fn text_of(&self, input: &RowInput<'_>, context: CellContext<'_>, pane: Pane, row: usize) -> Option<String> {
-        let index = *self.of(pane).get(row)?;
+        let index = *self.shown(pane).get(row)?;
         Some(self.visit(input, pane, Line { index, context }))
     }
 }
 
 /// The destination or the workload that a finding is about.
-fn behind(frame: &Frame, finding: &Finding) -> Option<Page> {
+fn page_of_finding(frame: &Frame, finding: &Finding) -> Option<Page> {
     let snapshot = &frame.snapshot;
     let known = |key: &DestinationKey| snapshot.destinations.iter().any(|destination| destination.key() == *key);
     let destination = finding.subject.destination().filter(known);
@@ -188,7 +188,7 @@ fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
 }
 
 /// Tables of a page that show only part of what they could.
-fn belongs(input: &RowInput<'_>, pane: Pane, index: usize) -> bool {
+fn is_of_page(input: &RowInput<'_>, pane: Pane, index: usize) -> bool {
     match (pane, input.page) {
         (Pane::Towards, Page::Workload(name)) => input
             .frame

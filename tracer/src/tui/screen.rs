@@ -26,7 +26,7 @@ pub struct ScreenLayout {
 }
 
 /// Draws everything.
-pub fn draw(app: &App, options: &RenderOptions, buffer: &mut Buffer) -> ScreenLayout {
+pub fn draw(app: &App, options: RenderOptions, buffer: &mut Buffer) -> ScreenLayout {
     let area = buffer.area;
     let mut canvas = Canvas { buffer, options, hits: HitMap::default(), cursor: None };
     if area.width < MIN_WIDTH || area.height < MIN_HEIGHT {

@@ -103,7 +103,7 @@ impl KeySource for Keyboard {
 ///
 /// # Errors
 /// The terminal cannot be read or written.
-pub fn run(viewer: &Viewer, app: App, options: &RenderOptions) -> io::Result<()> {
+pub fn run(viewer: &Viewer, app: App, options: RenderOptions) -> io::Result<()> {
     let _guard = Guard::take()?;
     let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
     run_on(viewer, app, options, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
@@ -116,7 +116,7 @@ pub fn run(viewer: &Viewer, app: App, options: &RenderOptions) -> io::Result<()>
 pub fn run_on<W: Write>(
     viewer: &Viewer,
     mut app: App,
-    options: &RenderOptions,
+    options: RenderOptions,
     mut terminal: Terminal<CrosstermBackend<W>>,
     mut keys: impl KeySource,
     ours: impl Fn() -> bool,
@@ -189,7 +189,7 @@ impl Pending {
 fn draw<W: Write>(
     terminal: &mut Terminal<CrosstermBackend<W>>,
     app: &mut App,
-    options: &RenderOptions,
+    options: RenderOptions,
 ) -> io::Result<()> {
     let mut drawn = screen::ScreenLayout::default();
     terminal.draw(|frame| {
@@ -198,7 +198,7 @@ fn draw<W: Write>(
             frame.set_cursor_position(cursor);
         }
     })?;
-    app.drawn(drawn.hits);
+    app.set_hit_map(drawn.hits);
     Ok(())
 }
 
@@ -211,7 +211,7 @@ fn input(app: &mut App, event: &Event) -> Vec<Effect> {
 }
 
 /// True if it was to quit.
-fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: &RenderOptions) -> io::Result<bool> {
+fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOptions) -> io::Result<bool> {
     match effect {
         Effect::Quit => return Ok(true),
         Effect::Order(order) => {

@@ -24,8 +24,8 @@ use tracer_core::tracker::snapshot::detail::{
 };
 use tracer_core::tracker::snapshot::{Durations, FailedConnect, Failure, Lost, Opened, Owner, Snapshot};
 
-const UNICODE: RenderOptions = RenderOptions { colour: true, unicode: true, zone: TimeZone::UTC };
-const ASCII: RenderOptions = RenderOptions { colour: false, unicode: false, zone: TimeZone::UTC };
+const UNICODE: RenderOptions = RenderOptions { colour: true, unicode: true };
+const ASCII: RenderOptions = RenderOptions { colour: false, unicode: false };
 
 fn place() -> DestinationKey {
     DestinationKey { netns: NETNS, local_addr: addr("10.66.0.1"), remote_addr: addr("10.66.0.2"), remote_port: 8443 }
@@ -152,8 +152,8 @@ struct Stage {
 
 impl Stage {
     fn new(snapshot: Snapshot, host: HostFacts) -> Self {
-        let trace = TraceInfo { host, clock: sample::clock() };
-        let mut app = App::new(trace, TimeZone::UTC, None, String::new());
+        let trace = TraceInfo { host, clock: sample::clock(), zone: TimeZone::UTC };
+        let mut app = App::new(trace, None, String::new());
         let details = if snapshot.generation == 0 { Details::default() } else { details(&snapshot) };
         app.accept(Arc::new(Frame { snapshot, details, status: Status::default() }));
         Self { app, options: UNICODE, size: (80, 24) }
@@ -197,8 +197,8 @@ impl Stage {
     fn buffer(&mut self) -> Buffer {
         let mut terminal = Terminal::new(TestBackend::new(self.size.0, self.size.1)).expect("a fake terminal");
         let mut drawn = screen::ScreenLayout::default();
-        terminal.draw(|frame| drawn = screen::draw(&self.app, &self.options, frame.buffer_mut())).expect("drawn");
-        self.app.drawn(drawn.hits);
+        terminal.draw(|frame| drawn = screen::draw(&self.app, self.options, frame.buffer_mut())).expect("drawn");
+        self.app.set_hit_map(drawn.hits);
         terminal.backend().buffer().clone()
     }
 

@@ -43,12 +43,12 @@ pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
         return stream(&stream_args, filter.as_ref());
     }
     let live = LiveTrace::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
-    let trace = TraceInfo { host: live.host().clone(), clock: live.clock };
+    let trace = TraceInfo::new(live.host().clone(), live.clock);
     let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
     let header = live.header();
     let (baseline_requests, clock) = (live.baseline_requests(), live.clock);
     let mut told = None;
-    run(app, &options, |publisher| {
+    run(app, options, |publisher| {
         let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
         live.run(None, None, &mut controller)?;
         told = controller.finish()?;

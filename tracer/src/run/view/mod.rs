@@ -11,7 +11,6 @@ mod replay;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use jiff::tz::TimeZone;
 
 pub use live::live;
 pub use replay::replay;
@@ -34,11 +33,11 @@ const COST_FACTOR: u32 = 10;
 
 fn screen(trace: TraceInfo, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, RenderOptions) {
     let options = RenderOptions::from_env(output::colour(), args.ascii);
-    (App::new(trace, TimeZone::system(), filter, text), options)
+    (App::new(trace, filter, text), options)
 }
 
 /// Runs `publish` on this thread and the screen on another, until either ends.
-fn run(app: App, options: &RenderOptions, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
+fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
     let (publisher, viewer) = channel::channel();
     let _held = stderr_log::HeldLines::begin();
     std::thread::scope(|scope| {

@@ -51,7 +51,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
         return crate::run::replay::run(args, filter.as_ref());
     }
     let mut player = Player::open(args)?;
-    let trace = TraceInfo { host: HostFacts::from(&player.replay.header().host), clock: player.replay.clock() };
+    let trace = TraceInfo::new(HostFacts::from(&player.replay.header().host), player.replay.clock());
     let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
     let asked = AtomicBool::new(false);
     let (done, over) = oneshot::channel();
@@ -64,7 +64,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
             waited
         });
         let signals = signals.context("starting the thread that waits for signals")?;
-        run(app, &options, |publisher| player.play(&publisher, &asked))?;
+        run(app, options, |publisher| player.play(&publisher, &asked))?;
         drop(done);
         signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
     })?;

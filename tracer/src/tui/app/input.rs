@@ -1,4 +1,4 @@
-//! Keys and clicks: what they change here, and which effects they have elsewhere.
+//! Keys and clicks: what they change in the app, and which effects they ask for.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use tracer_core::tracker::snapshot::detail::DetailRequest;
 const WHEEL_ROWS: isize = 3;
 
 impl App {
-    /// A key was pressed.
+    /// Handles a key press.
     pub fn key(&mut self, key: &KeyEvent) -> Vec<Effect> {
         self.message = None;
         let effects = match self.overlay.take() {
@@ -36,10 +36,10 @@ impl App {
             },
             Some(Overlay::Prompt(prompt)) => self.prompt_key(prompt, key),
         };
-        self.with_wish(effects)
+        self.with_detail_request(effects)
     }
 
-    /// The mouse did something.
+    /// Handles a click or a turn of the wheel.
     pub fn mouse(&mut self, event: &MouseEvent) -> Vec<Effect> {
         let at = Position::new(event.column, event.row);
         let wheel = match event.kind {
@@ -59,17 +59,17 @@ impl App {
         let tab = self.hits.tabs.iter().find(|(area, _)| area.contains(at)).map(|(_, tab)| *tab);
         if let Some(tab) = tab.filter(|_| wheel == 0) {
             let effects = self.act(Action::Tab(tab));
-            return self.with_wish(effects);
+            return self.with_detail_request(effects);
         }
         let Some(hit) = self.hits.tables.iter().find(|hit| hit.area.contains(at)).copied() else { return Vec::new() };
         if let Some(index) = self.page().panes().iter().position(|pane| *pane == hit.pane) {
-            self.here_mut().pane = index;
+            self.current_mut().pane = index;
         }
         if wheel != 0 {
             self.step(wheel);
         } else if hit.rows.contains(at) {
             let index = hit.offset + usize::from(at.y - hit.rows.y);
-            if index < self.rows.of(hit.pane).len() {
+            if index < self.rows.shown(hit.pane).len() {
                 let again = self.cursor(hit.pane).index == index && self.cursor(hit.pane).id.is_some();
                 self.select(hit.pane, index);
                 if again {
@@ -77,21 +77,21 @@ impl App {
                 }
             }
         }
-        self.with_wish(Vec::new())
+        self.with_detail_request(Vec::new())
     }
 
-    /// Asks for the details of what is looked at now, if that has changed.
-    fn with_wish(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
-        let mut wish = DetailRequest::default();
+    /// Adds the order for the details of the present page, if the page has changed.
+    fn with_detail_request(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let mut request = DetailRequest::default();
         match self.page() {
-            Page::Workload(name) => wish.workload = Some(Arc::clone(name)),
-            Page::Destination(place) => wish.destination = Some(*place),
-            Page::Flow(key) => wish.flow = Some(*key),
+            Page::Workload(name) => request.workload = Some(Arc::clone(name)),
+            Page::Destination(place) => request.destination = Some(*place),
+            Page::Flow(key) => request.flow = Some(*key),
             Page::Overview | Page::Findings | Page::Failures => {}
         }
-        if wish != self.wish {
-            self.wish = wish.clone();
-            effects.push(Effect::Order(ViewOrder::Details(wish)));
+        if request != self.requested {
+            self.requested = request.clone();
+            effects.push(Effect::Order(ViewOrder::Details(request)));
         }
         effects
     }
@@ -115,7 +115,7 @@ impl App {
                 self.set_sort(pane, Sort { reversed: !sort.reversed, ..sort });
             }
             Action::Filter => {
-                self.before = (self.filter.clone(), self.filter_text.clone());
+                self.filter_before = (self.filter.clone(), self.filter_text.clone());
                 self.overlay = Some(Overlay::Prompt(Prompt::new(PromptPurpose::Filter, &self.filter_text)));
             }
             Action::Seek => self.overlay = Some(Overlay::Prompt(Prompt::new(PromptPurpose::Seek, ""))),
@@ -141,9 +141,9 @@ impl App {
         if let Some(replay) = &self.frame.status.replay {
             return order(ViewOrder::Pause(!replay.paused));
         }
-        self.frozen = !self.frozen;
-        if let Some(later) = self.later.take().filter(|_| !self.frozen) {
-            self.frame = later;
+        self.paused = !self.paused;
+        if let Some(newest) = self.pending.take().filter(|_| !self.paused) {
+            self.frame = newest;
         }
         self.refresh();
         Vec::new()
@@ -159,8 +159,8 @@ impl App {
 
     fn copy(&mut self) -> Vec<Effect> {
         let pane = self.pane();
-        let options = RenderOptions { colour: false, unicode: true, zone: self.zone.clone() };
-        let context = self.cell_context(&options);
+        let options = RenderOptions { colour: false, unicode: true };
+        let context = self.cell_context(options);
         match self.rows.text_of(&self.row_input(), context, pane, self.cursor(pane).index) {
             Some(text) => {
                 self.message = Some(format!("copied: {}", text.replace('\t', "  ")));
@@ -192,10 +192,10 @@ impl App {
                 self.overlay = Some(Overlay::Prompt(prompt));
             }
             (PromptPurpose::Filter, PromptResult::Submitted) if prompt.error.is_none() => {
-                self.filter_text = prompt.text()
+                self.filter_text = prompt.text();
             }
             (PromptPurpose::Filter, PromptResult::Cancelled) => {
-                (self.filter, self.filter_text) = std::mem::take(&mut self.before);
+                (self.filter, self.filter_text) = std::mem::take(&mut self.filter_before);
                 self.refresh();
             }
             (PromptPurpose::Seek, PromptResult::Submitted) => match time_input::instant(&prompt.text(), self) {
@@ -216,7 +216,7 @@ impl App {
         Vec::new()
     }
 
-    /// What can be understood is applied at once; what cannot leaves the last one that could.
+    /// Applies the filter if it can be parsed, so that it works while it is typed; else the last one stays.
     fn filter_as_typed(&mut self, prompt: &mut Prompt) {
         let text = prompt.text();
         if text.trim().is_empty() {

@@ -34,7 +34,7 @@ impl App {
 
     pub(super) fn select(&mut self, pane: Pane, index: usize) {
         self.scroll = 0;
-        let index = index.min(self.rows.of(pane).len().saturating_sub(1));
+        let index = index.min(self.rows.shown(pane).len().saturating_sub(1));
         let id = self.rows.id(&self.row_input(), pane, index);
         let offset = self.cursor(pane).offset;
         self.set_cursor(pane, Cursor { index, id, offset });
@@ -42,7 +42,7 @@ impl App {
 
     pub(super) fn turn(&mut self, by: isize) {
         let panes = self.page().panes().len();
-        let here = self.here_mut();
+        let here = self.current_mut();
         let pane = here.pane.saturating_add(panes).saturating_add_signed(by);
         here.pane = pane % panes.max(1);
     }
@@ -50,26 +50,26 @@ impl App {
     pub(super) fn go(&mut self, tab: usize) {
         self.scroll = 0;
         if let Some(page) = Page::TABS.get(tab) {
-            self.base = NavEntry::new(page.clone());
-            self.deeper.clear();
+            self.root = NavEntry::new(page.clone());
+            self.stack.clear();
             self.refresh();
         }
     }
 
     pub(super) fn leave(&mut self) {
-        if self.deeper.pop().is_none() && *self.page() != Page::Overview {
-            self.base = NavEntry::new(Page::Overview);
+        if self.stack.pop().is_none() && *self.page() != Page::Overview {
+            self.root = NavEntry::new(Page::Overview);
         }
         self.refresh();
     }
 
     pub(super) fn enter(&mut self) {
         let pane = self.pane();
-        let Some(page) = self.rows.leads_to(&self.row_input(), pane, self.cursor(pane).index) else { return };
-        if self.deeper.len() < MAX_DEPTH && page != *self.page() {
+        let Some(page) = self.rows.page_behind(&self.row_input(), pane, self.cursor(pane).index) else { return };
+        if self.stack.len() < MAX_DEPTH && page != *self.page() {
             // What was come from stays selected there.
             self.select(pane, self.cursor(pane).index);
-            self.deeper.push(NavEntry::new(page));
+            self.stack.push(NavEntry::new(page));
             self.refresh();
         }
     }

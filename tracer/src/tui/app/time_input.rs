@@ -33,7 +33,7 @@ pub fn instant(text: &str, app: &App) -> Result<Ktime, String> {
         return Ok(within(clock.to_ktime(timestamp)));
     }
     let time: Time = text.parse().map_err(|_| EXPECTED)?;
-    let zone = &app.zone;
+    let zone = &app.trace.zone;
     let day = zone.to_datetime(clock.to_timestamp(now)).date();
     let zoned = day.to_datetime(time).to_zoned(zone.clone()).map_err(|_| EXPECTED)?;
     Ok(within(clock.to_ktime(zoned.timestamp())))

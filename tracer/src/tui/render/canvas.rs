@@ -12,7 +12,7 @@ use tracer_core::layout::text::{Paint, StyledLine, cut, safe};
 /// Where things are drawn, and how.
 pub struct Canvas<'a> {
     pub buffer: &'a mut Buffer,
-    pub options: &'a RenderOptions,
+    pub options: RenderOptions,
     pub hits: HitMap,
     /// Where the terminal's cursor belongs, if something is being typed.
     pub cursor: Option<Position>,
@@ -45,7 +45,7 @@ impl Canvas<'_> {
     }
 
     /// Pieces one behind the other from `x`, cut at the end of `area`; how wide they came out.
-    pub fn pieces(&mut self, area: Rect, y: u16, pieces: &StyledLine) -> u16 {
+    pub fn line(&mut self, area: Rect, y: u16, pieces: &StyledLine) -> u16 {
         let mut room = usize::from(area.width);
         let mut x = area.x;
         if y >= area.bottom() {
@@ -73,7 +73,7 @@ impl Canvas<'_> {
         }
         let lines = textwrap::wrap(text, wrapping(room));
         let shown = lines.len().min(usize::from(area.height));
-        self.pieces(area, area.y, label);
+        self.line(area, area.y, label);
         let x = area.x + u16::try_from(label_width).unwrap_or(0);
         for (index, line) in lines.iter().take(shown).enumerate() {
             let y = area.y + u16::try_from(index).unwrap_or(0);

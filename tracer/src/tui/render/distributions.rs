@@ -14,7 +14,7 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, tall: bool, shapes: &[(&str, &D
     if !tall {
         for (index, (label, shape)) in shapes.iter().enumerate() {
             let y = area.y + u16::try_from(index).unwrap_or(0);
-            canvas.pieces(area, y, &histogram::line(label, shape, unicode));
+            canvas.line(area, y, &histogram::line(label, shape, unicode));
         }
         return u16::try_from(shapes.len()).unwrap_or(0);
     }
@@ -26,7 +26,7 @@ pub fn draw(canvas: &mut Canvas<'_>, area: Rect, tall: bool, shapes: &[(&str, &D
         let column = Rect { x, width: width.saturating_sub(2), ..area };
         let lines = histogram::lines(label, shape, usize::from(column.width), usize::from(HEIGHT), unicode);
         for (line, cell) in lines.iter().enumerate() {
-            canvas.pieces(column, area.y + u16::try_from(line).unwrap_or(0), cell);
+            canvas.line(column, area.y + u16::try_from(line).unwrap_or(0), cell);
         }
         most = most.max(u16::try_from(lines.len()).unwrap_or(0));
     }

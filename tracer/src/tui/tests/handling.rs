@@ -75,7 +75,7 @@ fn a_selected_row_is_followed_when_the_order_changes() {
 #[test]
 fn sorting_goes_through_the_columns_and_back() {
     let mut stage = Stage::exhaustion().sized(200, 50);
-    let first = |stage: &Stage| stage.app.rows.of(Pane::Workloads).to_vec();
+    let first = |stage: &Stage| stage.app.rows.shown(Pane::Workloads).to_vec();
     let unsorted = first(&stage);
     stage.press(Char('s'));
     assert!(stage.screen().contains("WORKLOADv"));
@@ -100,17 +100,17 @@ fn a_filter_works_while_it_is_typed_and_a_wrong_one_leaves_the_last() {
     let mut stage = Stage::exhaustion();
     stage.press(Char('/'));
     stage.type_text("workload=pool*");
-    assert_eq!(stage.app.rows.of(Pane::Workloads), [1]);
-    assert_eq!(stage.app.rows.of(Pane::Destinations), [0], "what pool.service talks to");
+    assert_eq!(stage.app.rows.shown(Pane::Workloads), [1]);
+    assert_eq!(stage.app.rows.shown(Pane::Destinations), [0], "what pool.service talks to");
     stage.type_text(" and");
-    assert_eq!(stage.app.rows.of(Pane::Workloads), [1]);
+    assert_eq!(stage.app.rows.shown(Pane::Workloads), [1]);
     assert!(stage.press(Enter).is_empty() && stage.app.overlay.is_some(), "a wrong filter is not taken");
     stage.press(Esc);
-    assert_eq!(stage.app.rows.of(Pane::Workloads).len(), 2, "as it was before");
+    assert_eq!(stage.app.rows.shown(Pane::Workloads).len(), 2, "as it was before");
     stage.press(Char('/'));
     stage.type_text("pid=4211");
     stage.press(Enter);
-    assert_eq!((stage.app.rows.of(Pane::Workloads), stage.app.filter_text.as_str()), (&[0][..], "pid=4211"));
+    assert_eq!((stage.app.rows.shown(Pane::Workloads), stage.app.filter_text.as_str()), (&[0][..], "pid=4211"));
     // Keys typed into the line are no commands, and an empty line is no filter.
     stage.press(Char('/'));
     for _ in 0..8 {
@@ -130,7 +130,7 @@ fn a_state_keeps_who_has_flows_in_it_and_the_destinations_of_these() {
         }
         stage.type_text(filter);
         stage.press(Enter);
-        (stage.app.rows.of(Pane::Workloads).to_vec(), stage.app.rows.of(Pane::Destinations).to_vec())
+        (stage.app.rows.shown(Pane::Workloads).to_vec(), stage.app.rows.shown(Pane::Destinations).to_vec())
     };
     assert_eq!(shown(&mut stage, "state=time_wait"), (vec![0], vec![0]), "bypass.service");
     assert_eq!(shown(&mut stage, "state=established"), (vec![1], vec![0]), "pool.service");
@@ -139,8 +139,8 @@ fn a_state_keeps_who_has_flows_in_it_and_the_destinations_of_these() {
     // The rows on the way down, too.
     shown(&mut stage, "state=time_wait");
     stage.press(Enter);
-    assert_eq!(stage.app.rows.of(Pane::Processes).len(), 2);
-    assert_eq!(stage.app.rows.of(Pane::Towards).len(), 2);
+    assert_eq!(stage.app.rows.shown(Pane::Processes).len(), 2);
+    assert_eq!(stage.app.rows.shown(Pane::Towards).len(), 2);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn the_flows_of_a_destination_are_filtered_by_state_and_owner() {
     let detail = stage.app.destination_detail(&place()).expect("told");
     let established = detail.used.iter().filter(|port| port.state == TcpState::Established).count();
     assert!(established > 0);
-    assert_eq!(stage.app.rows.of(Pane::Flows).len(), established);
+    assert_eq!(stage.app.rows.shown(Pane::Flows).len(), established);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn an_export_has_the_screen_and_every_row() {
     let mut stage = Stage::exhaustion();
     assert_eq!(stage.press(Char('e')), [Effect::Export]);
     stage.press(Char('3'));
-    let text = crate::tui::export::text(&stage.app, &ASCII);
+    let text = crate::tui::export::text(&stage.app, ASCII);
     assert!(text.contains("HELD AT THAT INSTANT"));
     assert!(text.matches("4211").count() + text.matches("4001").count() >= 40, "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()));

@@ -32,7 +32,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
     };
     let mut y = area.y;
     for line in facts(canvas, app, destination, usize::from(area.width)) {
-        canvas.pieces(area, y, &line);
+        canvas.line(area, y, &line);
         y += 1;
     }
     let rest = |y: u16| Rect { y, height: area.bottom().saturating_sub(y), ..area };
@@ -55,12 +55,12 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
             }
         }
         None => {
-            canvas.pieces(rest(y), y, &vec![(Paint::Dim, "port by port: being looked up ...".into())]);
+            canvas.line(rest(y), y, &vec![(Paint::Dim, "port by port: being looked up ...".into())]);
             y += 1;
         }
     }
     let left = rest(y);
-    let (holders, flows) = (app.rows.of(Pane::Holders).len(), app.rows.of(Pane::Flows).len());
+    let (holders, flows) = (app.rows.shown(Pane::Holders).len(), app.rows.shown(Pane::Flows).len());
     if area.width >= WIDE {
         let half = area.width / 2;
         table::draw(canvas, app, Pane::Holders, Rect { width: half - 1, ..left });
@@ -117,7 +117,7 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
         None => pace.push((Paint::Good, "not at this rate".into())),
     }
     let failed = destination.failed.without_port();
-    let time = |at| app.trace.clock.time_or_date(at, snapshot.now, app.zone());
+    let time = |at| app.trace.time_or_date(at, snapshot.now);
     let mut failures: StyledLine = vec![
         (if failed > 0 { Paint::Bad } else { Paint::Good }, format!("{} without a port", short(failed))),
         (Paint::Plain, format!("{} of {} connects", other_failures(&destination.failed), number(destination.connects))),
@@ -133,7 +133,7 @@ fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
     let unicode = canvas.options.unicode;
     let Some(map) = port_map::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)
     else {
-        canvas.pieces(area, area.y, &vec![(Paint::Dim, "no map: the range of local ports is unknown".into())]);
+        canvas.line(area, area.y, &vec![(Paint::Dim, "no map: the range of local ports is unknown".into())]);
         return 1;
     };
     let [established, time_wait, other, free] = port_map::legend(unicode);
@@ -152,9 +152,9 @@ fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
             },
         ),
     ];
-    canvas.pieces(area, area.y, &legend);
+    canvas.line(area, area.y, &legend);
     for (index, line) in map.lines.iter().enumerate() {
-        canvas.pieces(area, area.y + 1 + u16::try_from(index).unwrap_or(0), line);
+        canvas.line(area, area.y + 1 + u16::try_from(index).unwrap_or(0), line);
     }
     1 + u16::try_from(map.lines.len()).unwrap_or(0)
 }

@@ -23,7 +23,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let lower = DETAIL.max(area.height / 3);
     let upper = area.height.saturating_sub(lower + 1);
     table::draw(canvas, app, Pane::Failures, Rect { height: upper, ..area });
-    let selected = app.rows.of(Pane::Failures).get(app.cursor(Pane::Failures).index);
+    let selected = app.rows.shown(Pane::Failures).get(app.cursor(Pane::Failures).index);
     if let Some(record) = selected.and_then(|index| failures.get(*index)) {
         detail(canvas, app, record, Rect { y: area.y + upper + 1, height: lower, ..area });
     }
@@ -37,16 +37,12 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect
     );
     let confirmed = if failed.confirmed { "the system call returned so" } else { "concluded from its transitions" };
     let after = failed.after_ms.map_or_else(String::new, |ms| format!(" after {}", brief(ms)));
-    let text = format!(
-        "{}: {who} got {}{after}; {confirmed}.",
-        app.trace.clock.time_of_day(failed.ktime, app.zone()),
-        failed.failure
-    );
+    let text = format!("{}: {who} got {}{after}; {confirmed}.", app.trace.time_of_day(failed.ktime), failed.failure);
     let used = canvas.paragraph(Rect { height: 2, ..area }, &Vec::new(), Paint::Plain, &canvas.safe(&text));
     let mut y = area.y + used;
     let capacity = record.capacity.map_or_else(|| "unknown".into(), |capacity| number(u64::from(capacity)));
     let title = format!("HELD AT THAT INSTANT: {} of {capacity} ports", number(u64::from(record.in_use)));
-    canvas.pieces(area, y, &vec![(Paint::Strong, title)]);
+    canvas.line(area, y, &vec![(Paint::Strong, title)]);
     y += 1;
     let most = record.holders.iter().map(|holder| holder.ports).max().unwrap_or(1).max(1);
     let letter = if canvas.options.unicode { '\u{2588}' } else { '#' };
@@ -60,7 +56,7 @@ fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect
             (Paint::Warn, format!(" {:>7} TIME_WAIT ", number(u64::from(holder.time_wait)))),
             (Paint::Plain, std::iter::repeat_n(letter, cells).collect()),
         ];
-        canvas.pieces(area, y, &cell);
+        canvas.line(area, y, &cell);
         y += 1;
     }
 }

@@ -25,7 +25,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let height = u16::try_from(findings.len() + 1).unwrap_or(u16::MAX).min(area.height / 3).max(LEAST_TABLE);
         table::draw(canvas, app, Pane::Findings, Rect { height, ..area });
         y += height + 1;
-        let selected = app.rows.of(Pane::Findings).get(app.cursor(Pane::Findings).index);
+        let selected = app.rows.shown(Pane::Findings).get(app.cursor(Pane::Findings).index);
         if let Some(finding) = selected.and_then(|index| findings.get(*index)) {
             lines.extend(detail(canvas, app, finding, area.width));
         }
@@ -45,7 +45,7 @@ fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[StyledLine], area: Rect
     canvas.hits.scroll = most;
     let first = app.scroll.min(most);
     for (y, line) in (area.y..area.bottom()).zip(lines.iter().skip(first)) {
-        canvas.pieces(area, y, line);
+        canvas.line(area, y, line);
     }
     if first < most {
         let text = format!(" {} more lines: PgDn ", most - first);
@@ -62,9 +62,9 @@ fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<
     };
     let (paint, word) = severity(finding.severity);
     say(paint, word, Paint::Plain, &finding.summary);
-    let since = finding.since.map_or_else(String::new, |since| {
-        format!("  since {}", app.trace.clock.time_or_date(since, app.frame.snapshot.now, app.zone()))
-    });
+    let since = finding
+        .since
+        .map_or_else(String::new, |since| format!("  since {}", app.trace.time_or_date(since, app.frame.snapshot.now)));
     say(Paint::Dim, "id", Paint::Dim, &format!("{}{since}", finding.id));
     for (index, advice) in finding.advice.iter().enumerate() {
         say(Paint::Good, &format!("DO {}", index + 1), Paint::Strong, &advice.action);

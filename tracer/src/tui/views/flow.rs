@@ -17,7 +17,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
         (Paint::Dim, format!("  netns {}", canvas.safe(&netns(&app.frame.snapshot, key.netns)))),
     ];
     let Some(flow) = app.flow_detail() else {
-        canvas.pieces(area, area.y, &title);
+        canvas.line(area, area.y, &title);
         let text = "Nothing is known of this flow: it is being looked up, or it ended too long ago.";
         canvas.paragraph(Rect { y: area.y + 1, height: 2, ..area }, &Vec::new(), Paint::Plain, text);
         return;
@@ -30,7 +30,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
             Opened::Unknown => String::new(),
         },
     ));
-    canvas.pieces(area, area.y, &title);
+    canvas.line(area, area.y, &title);
     let mut owner: StyledLine = Vec::new();
     match &flow.owner {
         Some(found) => {
@@ -47,6 +47,6 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
     if flow.repaired {
         owner.push((Paint::Warn, "  set right after a loss".into()));
     }
-    canvas.pieces(area, area.y + 1, &owner);
+    canvas.line(area, area.y + 1, &owner);
     table::draw(canvas, app, Pane::Steps, Rect { y: area.y + 3, height: area.height.saturating_sub(3), ..area });
 }

@@ -53,8 +53,8 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let right = right(app);
     let taken: usize = right.iter().map(|(_, text)| text.width()).sum();
     let start = area.width.saturating_sub(u16::try_from(taken).unwrap_or(area.width));
-    canvas.pieces(Rect { width: start.saturating_sub(1), ..area }, area.y, &left);
-    canvas.pieces(Rect { x: area.x + start, width: area.width - start, ..area }, area.y, &right);
+    canvas.line(Rect { width: start.saturating_sub(1), ..area }, area.y, &left);
+    canvas.line(Rect { x: area.x + start, width: area.width - start, ..area }, area.y, &right);
 }
 
 fn right(app: &App) -> StyledLine {
@@ -65,18 +65,18 @@ fn right(app: &App) -> StyledLine {
         right.push((Paint::Bad, format!("REC {lasted} {}", bytes(recording.bytes))));
         right.push((Paint::Plain, "  ".into()));
     }
-    if app.frozen {
+    if app.paused {
         right.push((Paint::Warn, "PAUSED".into()));
         right.push((Paint::Plain, "  ".into()));
     }
-    let (clock, now) = (&app.trace.clock, app.frame.snapshot.now);
+    let (trace, now) = (&app.trace, app.frame.snapshot.now);
     if newest.snapshot.generation == 0 {
         right.push((Paint::Dim, "waiting for the first events".into()));
     } else {
-        let time = clock.date_time(now, app.zone());
+        let time = trace.date_time(now);
         // In a replay the day matters, live it is today.
         let time = if app.replaying() { time } else { time.split(' ').next_back().unwrap_or_default().to_owned() };
-        right.push((Paint::Strong, format!("{time} {}", clock.zone_name(now, app.zone()))));
+        right.push((Paint::Strong, format!("{time} {}", trace.clock.zone_name(now, &trace.zone))));
     }
     right
 }
@@ -96,7 +96,7 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         app.frame.snapshot.workloads.iter().map(|w| w.failed.without_port()).fold(0, u64::saturating_add);
     let names = [
         ("1 Overview".to_owned(), Paint::Plain),
-        (format!("2 Findings {findings}"), if app.alarms() > 0 { Paint::Warn } else { Paint::Plain }),
+        (format!("2 Findings {findings}"), if app.warnings() > 0 { Paint::Warn } else { Paint::Plain }),
         (format!("3 Failures {}", short(failures)), if failures > 0 { Paint::Bad } else { Paint::Plain }),
     ];
     let mut x = area.x;
@@ -122,7 +122,7 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let gap = if pieces.is_empty() { "" } else { "   " };
         pieces.push((Paint::Warn, format!("{gap}filter: {}", canvas.safe(&app.filter_text))));
     }
-    canvas.pieces(rest, area.y, &pieces);
+    canvas.line(rest, area.y, &pieces);
 }
 
 /// Where a replay is: a line from begin to end with its gaps, and how fast it runs.
@@ -145,7 +145,7 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &ReplayStatus, area: Rec
     let paint = if replay.paused { Paint::Warn } else { Paint::Strong };
     canvas.text(area.x, area.y, taken, paint, &label);
     let line = Rect { x: area.x + taken, width: area.width - taken, ..area };
-    canvas.pieces(line, area.y, &track(replay, now, usize::from(line.width), canvas.options.unicode));
+    canvas.line(line, area.y, &track(replay, now, usize::from(line.width), canvas.options.unicode));
 }
 
 /// `[====|..xx..]`: passed, here, to come, gaps.
@@ -179,7 +179,7 @@ fn track(replay: &ReplayStatus, now: tracer_core::event::Ktime, width: usize, un
 pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     if let Some(message) = &app.message {
         let text = canvas.safe(message);
-        canvas.pieces(area, area.y, &vec![(Paint::Strong, text)]);
+        canvas.line(area, area.y, &vec![(Paint::Strong, text)]);
         return;
     }
     let into = match app.pane() {
@@ -195,11 +195,11 @@ pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let text = format!(
             "? help  q quit  Space pause  [ ] speed  , . step  t time  n next  {into}{out}{table}/ filter  s sort"
         );
-        canvas.pieces(area, area.y, &vec![(Paint::Dim, text)]);
+        canvas.line(area, area.y, &vec![(Paint::Dim, text)]);
         return;
     }
-    let pause = if app.frozen { "Space resume  r record  " } else { "Space pause  r record  " };
+    let pause = if app.paused { "Space resume  r record  " } else { "Space pause  r record  " };
     let text = format!("? help  q quit  {into}{out}{table}/ filter  s sort  {pause}e export  y copy");
     let pieces = vec![(Paint::Dim, text)];
-    canvas.pieces(area, area.y, &pieces);
+    canvas.line(area, area.y, &pieces);
 }

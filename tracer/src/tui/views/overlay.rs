@@ -93,7 +93,7 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
     let inner = window(canvas, area, 78, height);
     let first = line.min(lines.len().saturating_sub(usize::from(inner.height)));
     for (index, (paint, text)) in lines.iter().skip(first).take(usize::from(inner.height)).enumerate() {
-        canvas.pieces(inner, inner.y + u16::try_from(index).unwrap_or(0), &vec![(*paint, text.clone())]);
+        canvas.line(inner, inner.y + u16::try_from(index).unwrap_or(0), &vec![(*paint, text.clone())]);
     }
     let rest = lines.len() - first;
     if rest > usize::from(inner.height) {
@@ -133,5 +133,5 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
         }
         (None, PromptPurpose::Seek) => (Paint::Dim, "14:02:30  3m ago  +90s  -5m  40%  2026-03-14T14:02:30Z".into()),
     };
-    canvas.pieces(lines, lines.bottom() - 1, &vec![(paint, under)]);
+    canvas.line(lines, lines.bottom() - 1, &vec![(paint, under)]);
 }

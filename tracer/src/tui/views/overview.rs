@@ -41,7 +41,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     }
     let left = Rect { y, height: area.bottom().saturating_sub(y), ..area };
     let (first, second) =
-        divide(left.height, app.rows.of(Pane::Workloads).len(), app.rows.of(Pane::Destinations).len());
+        divide(left.height, app.rows.shown(Pane::Workloads).len(), app.rows.shown(Pane::Destinations).len());
     table::draw(canvas, app, Pane::Workloads, Rect { height: first, ..left });
     table::draw(canvas, app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
 }
@@ -105,7 +105,7 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         (paint, format!("{}/s now", rate(f64::from(now.exhausted)))),
         (Paint::Plain, format!(", {last}{}  ", plural(total, "failure"))),
     ];
-    let used = canvas.pieces(area, area.y, &cell);
+    let used = canvas.line(area, area.y, &cell);
     let tail = format!("  connects {}/s ", rate(f64::from(now.connects)));
     let room = usize::from(area.width.saturating_sub(used)).saturating_sub(tail.len());
     let each = (room / 2).min(pulse.len());
@@ -116,7 +116,7 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         (Paint::Plain, tail),
         (Paint::Plain, sparkline::line(&last_seconds(pulse, each, |second| second.connects), unicode)),
     ];
-    canvas.pieces(rest, area.y, &cell);
+    canvas.line(rest, area.y, &cell);
 }
 
 fn last_seconds(pulse: &[SecondCounts], seconds: usize, value: Value) -> Vec<u64> {
@@ -139,13 +139,13 @@ fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let values = last_seconds(pulse, usize::from(part.width), value);
         let most = values.iter().max().copied().unwrap_or(0);
         let title = format!("{title}, last {} s, most {}", values.len(), short(most));
-        canvas.pieces(part, part.y, &vec![(Paint::Dim, title)]);
+        canvas.line(part, part.y, &vec![(Paint::Dim, title)]);
         let chart = sparkline::chart(&values, usize::from(area.height - 1), canvas.options.unicode);
         for (line, text) in (0_u16..).zip(chart) {
             // The newest second stands at the right edge.
             let width = u16::try_from(values.len()).unwrap_or(part.width);
             let at = Rect { x: part.x + part.width.saturating_sub(width), width, ..part };
-            canvas.pieces(at, part.y + 1 + line, &vec![(paint, text)]);
+            canvas.line(at, part.y + 1 + line, &vec![(paint, text)]);
         }
     }
 }

@@ -15,8 +15,8 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, pane: Pane, area: Rect) {
     let active = app.pane() == pane;
     let state = TableState {
         pane,
-        rows: app.rows.of(pane),
-        unfiltered: app.rows.all(pane),
+        rows: app.rows.shown(pane),
+        unfiltered: app.rows.unfiltered(pane),
         cursor: app.cursor(pane),
         sort: app.sort(pane),
         active,

@@ -24,7 +24,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, name: &str) {
     };
     let mut y = area.y;
     for line in facts(canvas, workload) {
-        canvas.pieces(area, y, &line);
+        canvas.line(area, y, &line);
         y += 1;
     }
     if let Some(detail) = app.workload_detail(name) {
@@ -36,7 +36,8 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, name: &str) {
         );
     }
     let left = Rect { y, height: area.bottom().saturating_sub(y), ..area };
-    let (first, second) = divide(left.height, app.rows.of(Pane::Processes).len(), app.rows.of(Pane::Towards).len());
+    let (first, second) =
+        divide(left.height, app.rows.shown(Pane::Processes).len(), app.rows.shown(Pane::Towards).len());
     table::draw(canvas, app, Pane::Processes, Rect { height: first, ..left });
     table::draw(canvas, app, Pane::Towards, Rect { y: y + first, height: second, ..left });
 }
