@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::shell::{
     answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
 };
-use crate::{bench, dependencies, e2e, layers, readme, vm};
+use crate::{bench, dependencies, e2e, readme, vm};
 
 struct CiStep {
     name: &'static str,
@@ -26,9 +26,8 @@ struct CiStep {
 
 const BUILD: &str = "build";
 
-const STEPS: [CiStep; 14] = [
+const STEPS: [CiStep; 13] = [
     CiStep { name: "format", after: None, work: format },
-    CiStep { name: "layers", after: None, work: layers::check_workspace },
     CiStep { name: "dependencies", after: None, work: dependencies::check },
     CiStep { name: "clippy, host", after: None, work: clippy_host },
     CiStep { name: "clippy, BPF target", after: None, work: clippy_bpf },
@@ -37,7 +36,7 @@ const STEPS: [CiStep; 14] = [
     CiStep { name: BUILD, after: None, work: || build_release().map(drop) },
     CiStep { name: "fuzz", after: None, work: fuzz },
     CiStep { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
-    CiStep { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::Options::strict()) },
+    CiStep { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::E2eOptions::strict()) },
     CiStep { name: "end to end on kernel 6.1 and on that of the day", after: Some(BUILD), work: vm::kernels_of_ci },
     CiStep { name: "every bench, once", after: Some(BUILD), work: bench::check },
     // Last: it sees what the others left behind.

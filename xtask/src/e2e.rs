@@ -10,7 +10,7 @@ use crate::suites::{Tally, build_suites, run_suite, verdict};
 use crate::vm;
 
 #[derive(Args, Default)]
-pub struct Options {
+pub struct E2eOptions {
     /// Where the kernel under test is.
     #[arg(value_enum, default_value_t)]
     place: KernelUnderTest,
@@ -26,7 +26,7 @@ pub struct Options {
     machines: vm::MachineOptions,
 }
 
-impl Options {
+impl E2eOptions {
     /// All tests, none of them skipped.
     pub fn strict() -> Self {
         Self { no_skip: true, ..Self::default() }
@@ -47,7 +47,7 @@ enum KernelUnderTest {
     Vm,
 }
 
-pub fn e2e(options: &Options) -> Result<()> {
+pub fn e2e(options: &E2eOptions) -> Result<()> {
     let strict = options.no_skip || env::var("CI").is_ok_and(|ci| ci == "true");
     let filter = options.filter.as_deref();
     match options.place {

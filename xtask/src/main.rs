@@ -6,14 +6,16 @@
 
 mod bench;
 mod ci;
+mod cli;
 mod dependencies;
 mod e2e;
 mod kernel_results;
-mod layers;
 mod readme;
 mod screenshots;
 mod setup;
 mod shell;
+mod sources;
+mod structure;
 mod suites;
 #[path = "../../tracer-ebpf/toolchain.rs"]
 mod toolchain;
@@ -22,41 +24,13 @@ mod vm;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 
+use crate::cli::{CommandLine, Task};
 use crate::setup::Needs;
 
-#[derive(Parser)]
-#[command(name = "cargo xtask", about = "portchurn's development tasks")]
-struct Cli {
-    #[command(subcommand)]
-    task: Task,
-}
-
-#[derive(Subcommand)]
-enum Task {
-    /// Install what is missing to build and test: a nightly with rust-src, bpf-linker, Debian and Python packages.
-    Setup,
-    /// Build a release and let it make, watch and explain an incident in network namespaces of its own.
-    Demo,
-    /// Unit and property tests, then the end-to-end tests.
-    Test,
-    /// Everything that must hold before a merge, with a summary.
-    Ci,
-    /// Each fuzz target of the recording reader and the record decoder, for a minute
-    Fuzz,
-    /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
-    E2e(e2e::Options),
-    /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
-    Bench(bench::BenchOptions),
-    /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
-    Screenshots,
-    /// Check that modules only use the modules that the design lets them use.
-    Layers,
-}
-
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    match run(&CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -65,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &CommandLine) -> Result<()> {
     match &cli.task {
         Task::Setup => setup::setup(Needs::Everything),
         Task::Demo => demo(),
@@ -84,7 +58,7 @@ fn run(cli: &Cli) -> Result<()> {
             setup::setup(Needs::Everything)?;
             screenshots::screenshots()
         }
-        Task::Layers => layers::check_workspace(),
+        Task::Structure => structure::check_workspace(),
     }
 }
 
@@ -100,7 +74,7 @@ fn demo() -> Result<()> {
 fn test() -> Result<()> {
     setup::setup(Needs::Everything)?;
     unit_tests()?;
-    e2e::e2e(&e2e::Options::default())
+    e2e::e2e(&e2e::E2eOptions::default())
 }
 
 /// Unit and property tests.

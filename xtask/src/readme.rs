@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use crate::Cli;
+use crate::cli::CommandLine;
 use crate::shell::{answer, as_root, command, root, say, target_dir};
 
 const README: &str = "README.md";
@@ -95,7 +95,7 @@ fn exists(line: &str, portchurn: &Path) -> Result<()> {
     let words = shlex::split(line).context("quotes that do not match")?;
     let words: Vec<&str> = own_arguments(&words);
     match words.as_slice() {
-        ["cargo", "xtask", rest @ ..] => match Cli::try_parse_from(["cargo xtask"].iter().chain(rest)) {
+        ["cargo", "xtask", rest @ ..] => match CommandLine::try_parse_from(["cargo xtask"].iter().chain(rest)) {
             Err(error) if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 bail!("{}", error.to_string().lines().next().unwrap_or_default())
             }

@@ -1,7 +1,7 @@
 //! `cargo xtask screenshots`: pictures of the full-screen view for the README, from what the end-to-end tests saw.
 //!
-//! The tests keep the screens of a real incident with their escape sequences; here they become SVG, letter by letter. Nothing is
-//! drawn by hand, and nothing is kept that no test has looked at.
+//! The tests keep the screens of a real incident with their escape sequences; here they become SVG, letter by letter.
+//! Nothing is drawn by hand, and nothing is kept that no test has looked at.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -27,7 +27,7 @@ const PALETTE: [&str; 8] = ["#16181d", "#ef6b73", "#8cc570", "#e5c07b", "#6cb0f2
 
 /// Runs the test and draws what it kept.
 pub fn screenshots() -> Result<()> {
-    e2e::e2e(&e2e::Options::only(TEST))?;
+    e2e::e2e(&e2e::E2eOptions::only(TEST))?;
     let (from, to) = (target_dir().join("tmp/screens"), root().join("docs"));
     fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
     for name in SHOWN {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::Bench;
+use super::benches::Bench;
 use super::figures::Figures;
 use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, say, target_dir};
 

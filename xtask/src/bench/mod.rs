@@ -5,6 +5,7 @@
 //! bench/RESULTS.md and the picture; a single bench prints its rows. `--check` runs everything once and briefly, in CI:
 //! it judges no time, but every row must have a figure.
 
+mod benches;
 mod collect;
 mod figures;
 mod machine;
@@ -15,10 +16,11 @@ mod table;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::setup::{self, Needs};
 use crate::shell::{root, say};
+use benches::Bench;
 use collect::Collector;
 use figures::Figures;
 use rows::{BenchRow, ROWS};
@@ -33,55 +35,6 @@ pub struct BenchOptions {
     /// Number of whole runs; the table shows each.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Bench {
-    Kernel,
-    /// What programs without connections pay: timers and system calls.
-    Host,
-    Ingest,
-    /// Recording, and reading it again.
-    Record,
-    /// The same as `record`.
-    Replay,
-    Memory,
-    Startup,
-    Reconcile,
-    /// Drawing and answering keys.
-    View,
-    Scale,
-    All,
-}
-
-impl Bench {
-    /// In the order of the table.
-    const EACH: [Self; 9] = [
-        Self::Ingest,
-        Self::Memory,
-        Self::Kernel,
-        Self::Host,
-        Self::Record,
-        Self::Startup,
-        Self::Reconcile,
-        Self::View,
-        Self::Scale,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Host => "host",
-            Self::Ingest => "ingest",
-            Self::Record | Self::Replay => "record",
-            Self::Memory => "memory",
-            Self::Startup => "startup",
-            Self::Reconcile => "reconcile",
-            Self::View => "view",
-            Self::Scale => "scale",
-            Self::All => "all",
-        }
-    }
 }
 
 pub fn bench(options: &BenchOptions) -> Result<()> {

@@ -1,5 +1,5 @@
-//! What the hooks cost those who make no TCP connections: every timer of the host runs the timer programs, and one traced system call
-//! puts every system call of every task on the kernel's slow path.
+//! What the hooks cost those who make no TCP connections: every timer of the host runs the timer programs, and one
+//! traced system call puts every system call of every task on the kernel's slow path.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use aya::sys::{Stats, enable_stats};
 use portchurn_tests::load::programs;
 use socket2::SockRef;
 
-use crate::Samples;
 use crate::contender::Contender;
+use crate::figures::Samples;
 
 const ROUNDS: usize = 7;
 const PAIRS: u32 = 1_000_000;
@@ -30,7 +30,7 @@ pub fn run(check: bool) -> Result<()> {
             round(&contender, &socket, pairs, calls, dir.path(), &mut samples)?;
         }
     }
-    samples.tell()
+    samples.print()
 }
 
 fn round(
@@ -65,7 +65,8 @@ fn round(
     attached.finish(0.0).map(drop)
 }
 
-/// Arms and cancels a `timer_list` timer: keepalive of an established connection (net/ipv4/tcp_timer.c `tcp_set_keepalive`).
+/// Arms and cancels a `timer_list` timer: keepalive of an established connection (net/ipv4/tcp_timer.c
+/// `tcp_set_keepalive`).
 fn timer_pair(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_keepalive(true)?;

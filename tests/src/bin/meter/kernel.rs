@@ -12,8 +12,8 @@ use portchurn_tests::blind::Watch;
 use portchurn_tests::load::{Load, TRANSITIONS, namespace};
 use portchurn_tests::tracer::{Attribution, Report};
 
-use crate::Samples;
 use crate::contender::Contender;
+use crate::figures::Samples;
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 60_000;
@@ -42,7 +42,7 @@ pub fn run(null_tracer: &Path, check: bool) -> Result<()> {
         }
     }
     zero_loss(long, dir.path(), &mut samples)?;
-    samples.tell()
+    samples.print()
 }
 
 fn one(contender: &Contender, connections: u64, timed: u64, dir: &Path, samples: &mut Samples) -> Result<()> {

@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod contender;
+mod figures;
 mod host;
 mod kernel;
 mod null_tracer;
@@ -21,7 +22,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use serde::Serialize;
 
 #[derive(Parser)]
 struct Cli {
@@ -67,13 +67,6 @@ enum Bench {
     },
 }
 
-/// One line of the output.
-#[derive(Serialize)]
-struct Figure<'a> {
-    key: &'a str,
-    samples: &'a [f64],
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
@@ -94,28 +87,5 @@ fn run(cli: &Cli) -> Result<()> {
         Bench::Scale => scale::run(cli.check),
         Bench::NullTracer { object, program } => null_tracer::run(object, program),
         Bench::Peak { stdout, command } => recording::tell_peak(stdout, command),
-    }
-}
-
-/// Hands a figure on.
-#[expect(clippy::print_stdout, reason = "the program's answer")]
-pub fn tell(key: &str, samples: &[f64]) -> Result<()> {
-    println!("{}", serde_json::to_string(&Figure { key, samples })?);
-    Ok(())
-}
-
-/// Samples of several quantities, round after round.
-#[derive(Default)]
-pub struct Samples(std::collections::BTreeMap<String, Vec<f64>>);
-
-impl Samples {
-    pub fn add(&mut self, key: impl Into<String>, value: f64) {
-        let key = key.into();
-        eprintln!("meter: {key} = {value:.3}");
-        self.0.entry(key).or_default().push(value);
-    }
-
-    pub fn tell(&self) -> Result<()> {
-        self.0.iter().try_for_each(|(key, samples)| tell(key, samples))
     }
 }

@@ -1,4 +1,5 @@
-//! What recording costs on top of tracing, how large a recording gets, how fast it is read again, and in how much memory.
+//! What recording costs on top of tracing, how large a recording gets, how fast it is read again, and in how much
+//! memory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -15,8 +16,8 @@ use portchurn_tests::load::{Load, namespace, user_nanos};
 use portchurn_tests::tracer::{Report, binary};
 use serde::{Deserialize, Serialize};
 
-use crate::Samples;
 use crate::contender::Contender;
+use crate::figures::Samples;
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 150_000;
@@ -52,7 +53,7 @@ pub fn run(generator: &Path, large: bool, check: bool) -> Result<()> {
     if large {
         read_large(generator, synthetic, dir.path(), &mut samples)?;
     }
-    samples.tell()
+    samples.print()
 }
 
 /// Every command on a file that is larger than what any of them may use.
@@ -111,7 +112,8 @@ struct Peak {
     mebibytes: f64,
 }
 
-/// Runs `portchurn` as the only child of a process of its own: the kernel tells the most memory of all children together.
+/// Runs `portchurn` as the only child of a process of its own: the kernel tells the most memory of all children
+/// together.
 fn used_by(arguments: &[impl AsRef<OsStr>], stdout: &Path) -> Result<Peak> {
     let mut command = Command::new(std::env::current_exe().context("our own path")?);
     command.arg("peak").arg(stdout).arg("--").arg(binary()?).args(arguments);

@@ -1,11 +1,12 @@
-//! How cost grows: load from slow to as fast as it gets, on one CPU and on all, and what portchurn spends and loses at each step.
+//! How cost grows: load from slow to as fast as it gets, on one CPU and on all, and what portchurn spends and loses at
+//! each step.
 
 use anyhow::{Context, Result};
 use aya::sys::{Stats, enable_stats};
 use portchurn_tests::load::{Load, namespace};
 
 use crate::contender::Contender;
-use crate::tell;
+use crate::figures::print_figure;
 
 const RATES: [Option<u64>; 7] = [Some(100), Some(300), Some(1_000), Some(3_000), Some(6_000), Some(10_000), None];
 /// How long each step lasts at its rate; the last one is a number of connections.
@@ -39,8 +40,9 @@ pub fn run(check: bool) -> Result<()> {
                 flood.connect_us[2] as f64,
             ];
             eprintln!("meter: scale: {rate:?} connections/s on {cpu:?}: {point:.1?}");
-            // Transitions/s; CPU of the process and of the programs, percent of one; lost; connect() microseconds, median and p99.
-            tell(if cpu.is_some() { "scale.one_cpu" } else { "scale.all_cpus" }, &point)?;
+            // Transitions/s; CPU of the process and of the programs, percent of one; lost; connect() microseconds,
+            // median and p99.
+            print_figure(if cpu.is_some() { "scale.one_cpu" } else { "scale.all_cpus" }, &point)?;
         }
     }
     Ok(())

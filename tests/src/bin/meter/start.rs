@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use portchurn_tests::load::{Load, cpu_nanos, namespace, wake_ups};
 use portchurn_tests::tracer::binary;
 
-use crate::Samples;
 use crate::contender::Contender;
+use crate::figures::Samples;
 
 const ROUNDS: usize = 10;
 /// As many as one destination can have with the default range.
@@ -39,7 +39,7 @@ pub fn run(check: bool) -> Result<()> {
         }
     }
     idle_host(idle, dir.path(), &mut samples)?;
-    samples.tell()
+    samples.print()
 }
 
 /// Milliseconds from the start of the process to its ready line.

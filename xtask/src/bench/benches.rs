@@ -1,0 +1,52 @@
+//! The benches that exist.
+
+use clap::ValueEnum;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    Kernel,
+    /// What programs without connections pay: timers and system calls.
+    Host,
+    Ingest,
+    /// Recording, and reading it again.
+    Record,
+    /// The same as `record`.
+    Replay,
+    Memory,
+    Startup,
+    Reconcile,
+    /// Drawing and answering keys.
+    View,
+    Scale,
+    All,
+}
+
+impl Bench {
+    /// In the order of the table.
+    pub const EACH: [Self; 9] = [
+        Self::Ingest,
+        Self::Memory,
+        Self::Kernel,
+        Self::Host,
+        Self::Record,
+        Self::Startup,
+        Self::Reconcile,
+        Self::View,
+        Self::Scale,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Host => "host",
+            Self::Ingest => "ingest",
+            Self::Record | Self::Replay => "record",
+            Self::Memory => "memory",
+            Self::Startup => "startup",
+            Self::Reconcile => "reconcile",
+            Self::View => "view",
+            Self::Scale => "scale",
+            Self::All => "all",
+        }
+    }
+}
