@@ -137,7 +137,7 @@ fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &
         }
         tracker.advance(Ktime(churn.now()));
         let mut asked = false;
-        while let Some(order) = publisher.order() {
+        while let Some(order) = publisher.next_order() {
             asked = true;
             if let ViewOrder::Details(wish) = order {
                 schedule.wish = wish;

@@ -1,135 +1,112 @@
-//! The tables' columns: title, width, what stands in a cell, by what it is sorted. One table for screen, export and copy.
+//! The columns of every table: title, width, what stands in a cell, how rows are ordered by it. Screen, export and copy use the
+//! same columns.
 //!
-//! Widths are in terminal columns; a column with `from` shows only in tables that are at least so wide.
+//! Widths are in terminal columns. A column `from` a width shows only in tables that are at least so wide.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use super::cells::{
+    bad, count, endpoint, full_in, millis, netns, pace, percent, pid, plain, severity, sign, state_paint, stay, unknown,
+};
 use super::charts::bar;
 use super::options::{RenderOptions, TraceInfo};
-use tracer_core::event::{Addr, Endpoint, Ktime, TcpState};
-use tracer_core::layout::human::{brief, number, rate, seconds, short};
+use tracer_core::event::{Ktime, TcpState};
+use tracer_core::layout::human::{brief, number, rate};
 use tracer_core::layout::text::{Paint, StyledLine, safe};
 use tracer_core::tracker::snapshot::detail::{FailureRecord, FlowStep, PortUse};
-use tracer_core::tracker::snapshot::{
-    Attribution, Destination, FailureCounts, Finding, Owner, Process, Severity, Snapshot, Workload,
-};
+use tracer_core::tracker::snapshot::{Attribution, Destination, Finding, Owner, Process, Snapshot, Workload};
 
-/// A failure so recent still hurts.
-pub const RECENT_SECONDS: f64 = 10.0;
-
-/// What a cell may look at beside its row.
+/// What a cell is made from, beside its row.
 #[derive(Clone, Copy)]
 pub struct CellContext<'a> {
+    /// The snapshot that is shown.
     pub snapshot: &'a Snapshot,
-    /// Of the destination that is drilled into.
+    /// Owners of the ports of the page's destination, by their index.
     pub owners: &'a [Owner],
+    /// Clock and time zone.
     pub trace: &'a TraceInfo,
+    /// What the terminal can show.
     pub options: RenderOptions,
 }
 
 impl CellContext<'_> {
+    /// The time of day of an instant.
     pub fn time(&self, at: Ktime) -> String {
         self.trace.time_of_day(at)
     }
 
+    /// Text from the traced host as this terminal may show it.
     pub fn safe(&self, text: &str) -> String {
         safe(text, self.options.unicode)
     }
 }
 
-/// How a column is placed.
+/// Where a cell's text stands in its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alignment {
+    /// At the left: names.
     Left,
+    /// At the right: numbers.
     Right,
-    /// Left, and of no use as text alone.
+    /// At the left, and left out of exports and copies: a picture of what other columns say in numbers.
     Picture,
 }
 
 /// One column of a table whose rows are `T`.
 pub struct Column<T> {
+    /// The heading.
     pub title: &'static str,
+    /// Its least width, in terminal columns.
     pub width: u16,
-    /// Takes a share of what is left.
+    /// Its share of the width that the table has left, in parts of the sum of all columns' shares.
     pub grows: u16,
+    /// Where the text stands.
     pub align: Alignment,
-    /// Width of the table from which it shows.
+    /// Width of the table from which on the column shows.
     pub shown_from: u16,
+    /// The cell of a row, for a column of the given width.
     pub cell: fn(&T, &CellContext<'_>, usize) -> StyledLine,
-    /// The order of the first press: largest first for numbers, alphabetic for names.
+    /// The order of rows by this column: largest first for numbers, alphabetic for names. `None` = it cannot be sorted by.
     pub order: Option<fn(&T, &T) -> Ordering>,
 }
 
-/// Something that is done with a table whatever its rows are: drawing, sorting, printing.
+/// Something that can be done with any table, whatever its rows are: drawing, sorting, printing.
 pub trait TableVisitor {
-    /// The result.
+    /// What the visit yields.
     type Out;
 
-    /// Does it with a table of these rows (unfiltered, in the snapshot's order) and columns.
+    /// Visits a table with these rows (unfiltered, in the snapshot's order) and these columns.
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> Self::Out;
 }
 
-/// Somebody who holds ports of a destination, or fails for lack of one, or both.
+/// A workload that holds ports of a destination, or fails for lack of one, or both.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HolderRow {
+    /// Name of the workload.
     pub workload: Arc<str>,
+    /// Ports that it holds now.
     pub ports: u32,
+    /// Of these in `TIME_WAIT`.
     pub time_wait: u64,
+    /// Its connects that failed for lack of a port, since the start.
     pub failed: u64,
+    /// Its connects since the start.
     pub connects: u64,
+    /// Its processes that connect there.
     pub processes: usize,
+    /// No process was seen connecting; all were inferred.
     pub inferred: bool,
 }
 
-fn plain(text: String) -> StyledLine {
-    vec![(Paint::Plain, text)]
-}
-
-fn count(value: u64) -> StyledLine {
-    vec![(if value == 0 { Paint::Dim } else { Paint::Plain }, short(value))]
-}
-
-fn bad(value: u64) -> StyledLine {
-    vec![(if value == 0 { Paint::Dim } else { Paint::Bad }, short(value))]
-}
-
-fn millis(value: Option<f64>) -> StyledLine {
-    value.map_or_else(unknown, |value| plain(brief(value)))
-}
-
-fn unknown() -> StyledLine {
-    vec![(Paint::Dim, "-".into())]
-}
-
+/// The larger value first.
 fn most<N: PartialOrd + Copy>(a: N, b: N) -> Ordering {
     b.partial_cmp(&a).unwrap_or(Ordering::Equal)
 }
 
-/// Unknown last.
+/// The larger value first, unknown ones last.
 fn most_known(a: Option<f64>, b: Option<f64>) -> Ordering {
     most(a.unwrap_or(f64::NEG_INFINITY), b.unwrap_or(f64::NEG_INFINITY))
-}
-
-/// `, 12 ECONNREFUSED`: failures other than the lack of a port.
-pub fn other_failures(failed: &FailureCounts) -> String {
-    let others = failed.iter().filter(|(failure, _)| !failure.is_without_port());
-    let words: Vec<String> = others.map(|(failure, count)| format!(", {} {failure}", short(count))).collect();
-    words.concat()
-}
-
-pub fn endpoint(addr: Addr, port: u16) -> String {
-    Endpoint { addr, port }.to_string()
-}
-
-/// `web`, else the inode number.
-pub fn netns(snapshot: &Snapshot, netns: tracer_core::event::Netns) -> String {
-    let named = snapshot.namespaces.iter().find(|found| found.netns == netns).and_then(|found| found.name.as_deref());
-    match named {
-        Some(name) => name.to_owned(),
-        None if netns.inode == 0 => "-".into(),
-        None => netns.inode.to_string(),
-    }
 }
 
 macro_rules! column {
@@ -148,44 +125,7 @@ macro_rules! column {
     (@order $order:expr) => { Some($order) };
 }
 
-/// `!` fails now, `^` fills up.
-pub fn sign(destination: &Destination, snapshot: &Snapshot) -> (Paint, &'static str) {
-    let failing = destination.last_failure.is_some_and(|at| snapshot.now.seconds_since(at) < RECENT_SECONDS);
-    if failing || destination.seconds_to_exhaustion == Some(0.0) {
-        (Paint::Bad, "!")
-    } else if destination.seconds_to_exhaustion.is_some() || destination.ports.utilisation.is_some_and(|u| u > 0.8) {
-        (Paint::Warn, "^")
-    } else {
-        (Paint::Plain, " ")
-    }
-}
-
-/// When it is full: `now`, `39 s`.
-pub fn full_in(destination: &Destination) -> StyledLine {
-    match destination.seconds_to_exhaustion {
-        Some(left) if left <= 0.0 => vec![(Paint::Bad, "now".into())],
-        Some(left) => vec![(Paint::Warn, brief(left * 1e3))],
-        None if destination.ports.capacity.is_none() => vec![(Paint::Dim, "?".into())],
-        None => vec![(Paint::Dim, "-".into())],
-    }
-}
-
-/// `100%`; 100 is kept for full.
-pub fn percent(share: Option<f64>) -> StyledLine {
-    match share.filter(|share| share.is_finite()) {
-        None => vec![(Paint::Dim, "?".into())],
-        Some(share) => {
-            let paint = match share {
-                s if s >= 1.0 => Paint::Bad,
-                s if s >= 0.8 => Paint::Warn,
-                _ => Paint::Plain,
-            };
-            let percent = (share * 100.0).floor().min(999.0);
-            vec![(paint, if share > 0.0 && percent < 1.0 { "<1%".into() } else { format!("{percent}%") })]
-        }
-    }
-}
-
+/// The workloads of the host.
 pub const WORKLOADS: &[Column<Workload>] = &[
     column!("WORKLOAD", 12 + 2, Left, from 0, |w, c, _| vec![(Paint::Strong, c.safe(&w.name))], by |a, b| a.name.cmp(&b.name)),
     column!("CONN/S", 6, Right, from 0, |w, _, _| plain(rate(w.connects_per_second)), by |a, b| most(a.connects_per_second, b.connects_per_second)),
@@ -203,6 +143,7 @@ pub const WORKLOADS: &[Column<Workload>] = &[
     column!("UNIT OR CONTAINER", 17 + 1, Left, from 160, |w, c, _| plain(c.safe(w.container.as_deref().or(w.unit.as_deref()).unwrap_or("-")))),
 ];
 
+/// The destinations of the host.
 pub const DESTINATIONS: &[Column<Destination>] = &[
     column!("DESTINATION", 15 + 2, Left, from 0, |d, c, _| {
         let (paint, sign) = sign(d, c.snapshot);
@@ -224,11 +165,7 @@ pub const DESTINATIONS: &[Column<Destination>] = &[
     column!("MOST BY", 12 + 1, Left, from 150, |d, c, _| plain(c.safe(d.holders.first().map_or("-", |h| &h.workload)))),
 ];
 
-fn pace(destination: &Destination) -> StyledLine {
-    let over = destination.sustainable_per_second.is_some_and(|bears| destination.connects_per_second > bears);
-    vec![(if over { Paint::Warn } else { Paint::Plain }, rate(destination.connects_per_second))]
-}
-
+/// The processes of a workload.
 pub const PROCESSES: &[Column<Process>] = &[
     column!("PID", 8, Right, from 0, |p, _, _| if p.pid == 0 { vec![(Paint::Dim, "ended".into())] } else { plain(p.pid.to_string()) }, by |a, b| a.pid.cmp(&b.pid)),
     column!("CONNECTS", 9, Right, from 0, |p, _, _| count(p.connects), by |a, b| most(a.connects, b.connects)),
@@ -236,6 +173,7 @@ pub const PROCESSES: &[Column<Process>] = &[
     column!("COMMAND LINE", 20 + 1, Left, from 0, |p, c, _| plain(c.safe(p.cmdline.as_deref().unwrap_or("-")))),
 ];
 
+/// What a workload does, process by process and destination by destination.
 pub const TOWARDS: &[Column<Attribution>] = &[
     column!("DESTINATION", 15 + 1, Left, from 0, |a, _, _| vec![(Paint::Strong, endpoint(a.remote_addr, a.remote_port))], by |a, b| (a.remote_addr, a.remote_port).cmp(&(b.remote_addr, b.remote_port))),
     column!("FROM", 15, Left, from 110, |a, _, _| plain(a.local_addr.to_string())),
@@ -249,11 +187,7 @@ pub const TOWARDS: &[Column<Attribution>] = &[
     column!("OLDEST", 8, Right, from 100, |a, _, _| millis(a.oldest_established_seconds.map(|s| s * 1e3)), by |a, b| most_known(a.oldest_established_seconds, b.oldest_established_seconds)),
 ];
 
-fn pid(pid: u32, inferred: bool) -> StyledLine {
-    let mark = if inferred { "~" } else { "" };
-    if pid == 0 { unknown() } else { plain(format!("{mark}{pid}")) }
-}
-
+/// The workloads that hold ports of a destination or lack one.
 pub const HOLDERS: &[Column<HolderRow>] = &[
     column!("HOLDERS AND VICTIMS", 19 + 1, Left, from 0, |h, c, _| {
         let mark = if h.inferred { "~" } else { "" };
@@ -266,6 +200,7 @@ pub const HOLDERS: &[Column<HolderRow>] = &[
     column!("PIDS", 5, Right, from 60, |h, _, _| count(h.processes as u64), by |a, b| most(a.processes, b.processes)),
 ];
 
+/// The ports in use towards a destination.
 pub const FLOWS: &[Column<PortUse>] = &[
     column!("PORT", 6, Right, from 0, |p, _, _| plain(p.port.to_string()), by |a, b| a.port.cmp(&b.port)),
     column!("STATE", 11, Left, from 0, |p, _, _| vec![(state_paint(p.state), p.state.name().into())], by |a, b| a.state.name().cmp(b.state.name())),
@@ -278,15 +213,7 @@ fn owner<'a>(port: &PortUse, context: &CellContext<'a>) -> Option<&'a Owner> {
     context.owners.get(usize::from(port.owner))
 }
 
-pub fn state_paint(state: TcpState) -> Paint {
-    match state {
-        TcpState::Established => Paint::Good,
-        TcpState::TimeWait => Paint::Warn,
-        TcpState::Close => Paint::Dim,
-        _ => Paint::Strong,
-    }
-}
-
+/// Connects that found no port.
 pub const FAILURES: &[Column<Arc<FailureRecord>>] = &[
     column!("TIME", 12, Left, from 0, |f, c, _| plain(c.time(f.failed.ktime)), by |a, b| b.failed.ktime.cmp(&a.failed.ktime)),
     column!("WORKLOAD", 12 + 2, Left, from 0, |f, c, _| {
@@ -307,6 +234,7 @@ pub const FAILURES: &[Column<Arc<FailureRecord>>] = &[
     column!("MOST BY", 14 + 2, Left, from 100, |f, c, _| f.holders.first().map_or_else(unknown, |holder| plain(c.safe(&holder.workload)))),
 ];
 
+/// The findings of the host.
 pub const FINDINGS: &[Column<Finding>] = &[
     column!("SEVERITY", 8, Left, from 0, |f, _, _| {
         let (paint, word) = severity(f.severity);
@@ -316,14 +244,7 @@ pub const FINDINGS: &[Column<Finding>] = &[
     column!("FINDING", 30 + 1, Left, from 0, |f, c, _| plain(c.safe(&f.summary))),
 ];
 
-pub fn severity(severity: Severity) -> (Paint, &'static str) {
-    match severity {
-        Severity::Critical => (Paint::Bad, "CRITICAL"),
-        Severity::Warning => (Paint::Warn, "WARNING"),
-        Severity::Info => (Paint::Strong, "INFO"),
-    }
-}
-
+/// The states of a flow, one after the other.
 pub const STEPS: &[Column<FlowStep>] = &[
     column!("ENTERED", 12, Left, from 0, |s, c, _| s.entered.map_or_else(|| vec![(Paint::Dim, "before start".into())], |at| plain(c.time(at)))),
     column!("STATE", 12, Left, from 0, |s, _, _| vec![(state_paint(s.state), s.state.name().into())]),
@@ -331,13 +252,7 @@ pub const STEPS: &[Column<FlowStep>] = &[
     column!("", 10 + 1, Picture, from 0, |s, c, width| dwell_bar(s, c, width)),
 ];
 
-/// Short stays in one unit, long ones in two.
-fn stay(nanos: u64) -> String {
-    let millis = nanos as f64 / 1e6;
-    if millis < 10_000.0 { brief(millis) } else { seconds(millis / 1e3) }
-}
-
-/// On a logarithmic scale from 1 us to an hour: a state of a millisecond and one of a minute are both to be seen.
+/// A time in a state as a bar on a logarithmic scale from 1 us to an hour, so that a millisecond and a minute both show.
 fn dwell_bar(step: &FlowStep, context: &CellContext<'_>, width: usize) -> StyledLine {
     const DECADES: f64 = 9.5;
     let Some(dwell) = step.dwell else { return plain(String::new()) };

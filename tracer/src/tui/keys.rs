@@ -1,10 +1,10 @@
-//! Keys and what they ask for: one table, from which help is printed too.
+//! The keys: one table, which decides what a key press means and from which the help is printed.
 //!
-//! Not for: what an action does in which place (`app`).
+//! Not for: what an action changes (`app`).
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// What a key asks for.
+/// What a key press asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Up,
@@ -13,13 +13,13 @@ pub enum Action {
     PageDown,
     First,
     Last,
-    /// Into the selected row.
-    In,
-    /// Back out.
-    Out,
+    /// Open the page of the selected row.
+    Enter,
+    /// Go back to the page before.
+    Back,
     NextPane,
     PreviousPane,
-    /// Overview, findings, failures.
+    /// Go to the tab with this index in [`super::page::Page::TABS`].
     Tab(usize),
     Sort,
     Reverse,
@@ -38,7 +38,7 @@ pub enum Action {
     Quit,
 }
 
-/// Where a key works.
+/// In which views a key works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindingScope {
     Both,
@@ -48,11 +48,14 @@ pub enum BindingScope {
 
 /// One line of help.
 pub struct Binding {
-    /// As written in help.
+    /// The keys as the help names them. Empty: the help has them in the line before.
     pub label: &'static str,
     keys: &'static [KeyCode],
+    /// What the keys do.
     pub action: Action,
+    /// Where they do it.
     pub scope: BindingScope,
+    /// What the help says about them.
     pub help: &'static str,
 }
 
@@ -72,8 +75,8 @@ pub const BINDINGS: &[Binding] = bindings! {
     "" [PageDown] Action::PageDown, Both, "";
     "Home g" [Home, Char('g')] Action::First, Both, "first row";
     "End G" [End, Char('G')] Action::Last, Both, "last row";
-    "Enter Right l" [Enter, Right, Char('l')] Action::In, Both, "into the row: workload, destination, flow";
-    "Esc Left h" [Esc, Left, Char('h'), KeyCode::Backspace] Action::Out, Both, "back out";
+    "Enter Right l" [Enter, Right, Char('l')] Action::Enter, Both, "into the row: workload, destination, flow";
+    "Esc Left h" [Esc, Left, Char('h'), KeyCode::Backspace] Action::Back, Both, "back out";
     "Tab" [Tab] Action::NextPane, Both, "next table of the page (Shift-Tab: previous)";
     "" [BackTab] Action::PreviousPane, Both, "";
     "1" [Char('1')] Action::Tab(0), Both, "overview";
@@ -96,7 +99,7 @@ pub const BINDINGS: &[Binding] = bindings! {
     "q Ctrl-C" [Char('q')] Action::Quit, Both, "quit (asks while recording)";
 };
 
-/// The action of a key where no text is being typed.
+/// The action of a key press while no text is being typed. `replay`: the view is one of a recording.
 pub fn action(key: &KeyEvent, replay: bool) -> Option<Action> {
     if is_interrupt(key) {
         return Some(Action::Quit);
@@ -112,7 +115,7 @@ pub fn action(key: &KeyEvent, replay: bool) -> Option<Action> {
     BINDINGS.iter().find(|binding| here(binding.scope) && binding.keys.contains(&key.code)).map(|found| found.action)
 }
 
-/// Ctrl-C, which reaches us as a key in raw mode.
+/// Ctrl-C, which is a key press like others while the terminal is in raw mode.
 pub fn is_interrupt(key: &KeyEvent) -> bool {
     key.code == Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)
 }

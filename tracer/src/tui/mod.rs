@@ -9,6 +9,7 @@
 //! Not for: conclusions (the tracker's), pacing and privileges (`run`'s).
 
 pub mod app;
+mod cells;
 pub mod channel;
 mod charts;
 mod columns;

@@ -1,4 +1,4 @@
-//! Where one can be: pages, the tables on them, the rows that are selected there.
+//! The pages, the tables on them, and what is selected in a table.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tracer_core::event::DestinationKey;
 use tracer_core::event::{FlowKey, Ktime};
 use tracer_core::tracker::snapshot::{FindingId, FindingSubject};
 
-/// A page.
+/// A page, with what it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     Overview,
@@ -21,6 +21,7 @@ impl Page {
     /// The pages that a tab leads to.
     pub const TABS: [Self; 3] = [Self::Overview, Self::Findings, Self::Failures];
 
+    /// The tables of the page, in the order of the Tab key.
     pub fn panes(&self) -> &'static [Pane] {
         match self {
             Self::Overview => &[Pane::Workloads, Pane::Destinations],
@@ -32,7 +33,7 @@ impl Page {
         }
     }
 
-    /// For the name of an export.
+    /// The page's part of the name of an exported file.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Overview => "overview",
@@ -45,7 +46,7 @@ impl Page {
     }
 }
 
-/// A table.
+/// A table of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pane {
     Workloads,
@@ -54,17 +55,17 @@ pub enum Pane {
     Failures,
     /// Processes of a workload.
     Processes,
-    /// What a workload does towards whom.
+    /// What each process of a workload does towards each destination.
     Towards,
-    /// Holders and victims of a destination.
+    /// Workloads that hold ports of a destination, or lack one.
     Holders,
     /// Ports in use towards a destination, which are its flows.
     Flows,
-    /// A flow's steps.
+    /// States of a flow, one after the other.
     Steps,
 }
 
-/// A row that is followed while tables change their order under it.
+/// The identity of a row, by which it is found again when the next frame has the rows in another order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowId {
     Workload(Arc<str>),
@@ -78,18 +79,22 @@ pub enum RowId {
     Step(usize),
 }
 
-/// The selected row of a table. The first one, whichever that is, until somebody moves.
+/// The selected row of a table. Before the user moves, that is the first row, whichever it is.
 #[derive(Clone, Debug, Default)]
 pub struct Cursor {
+    /// Its position among the rows shown.
     pub index: usize,
+    /// Its identity. `None` before the user moves.
     pub id: Option<RowId>,
-    /// First row on the screen.
+    /// Position of the first row on the screen.
     pub offset: usize,
 }
 
-/// How a table is ordered: by this column, and the other way round or not. `None` = as the snapshot has it: the worst first.
+/// The order of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sort {
+    /// Index of the column to sort by. `None` = the snapshot's order, which is the worst first.
     pub column: Option<usize>,
+    /// The last row comes first.
     pub reversed: bool,
 }

@@ -1,43 +1,50 @@
-//! A line that is being typed.
+//! The line in which a filter or a time is typed.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// What the line is for.
+/// What is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptPurpose {
     Filter,
-    /// A time to go to.
+    /// A position of the replay.
     Seek,
 }
 
-/// What a key did.
+/// What a key press did to the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptResult {
+    /// The text is as before; the cursor may have moved.
     Unchanged,
+    /// The text is another.
     Changed,
+    /// Enter.
     Submitted,
+    /// Esc or Ctrl-C.
     Cancelled,
 }
 
-/// Characters of a line: as long as a filter may be.
+/// Characters that a line may have: as many as a filter may have.
 const MAX_CHARS: usize = tracer_core::filter::MAX_FILTER_CHARS;
 
-/// The line, its cursor, and what is wrong with it.
+/// The line with its cursor.
 #[derive(Clone, Debug)]
 pub struct Prompt {
+    /// What is typed.
     pub purpose: PromptPurpose,
     text: Vec<char>,
     cursor: usize,
-    /// What is wrong, and at which character (from 0) if that is known.
+    /// What is wrong with the text, and at which character (from 0) if that is known.
     pub error: Option<(String, Option<usize>)>,
 }
 
 impl Prompt {
+    /// A line with this text and the cursor at its end.
     pub fn new(purpose: PromptPurpose, text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
         Self { purpose, cursor: text.len(), text, error: None }
     }
 
+    /// The text so far.
     pub fn text(&self) -> String {
         self.text.iter().collect()
     }
@@ -47,6 +54,7 @@ impl Prompt {
         self.cursor
     }
 
+    /// Edits the line as a shell does.
     pub fn key(&mut self, key: &KeyEvent) -> PromptResult {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {

@@ -1,4 +1,4 @@
-//! Which rows the tables of a page have, in which order, and what they stand for.
+//! Which rows the tables of a page have, in which order, and which page is behind a row.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,11 +12,12 @@ use super::row_input::RowInput;
 use tracer_core::event::{DestinationKey, FlowKey};
 use tracer_core::tracker::snapshot::Finding;
 
-/// Rows of the tables of one page, as places in what the tables show.
+/// The rows of the tables of one page.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// Rows shown, and how many there would be without the filter.
+    /// Per table: indices of the rows shown into what the table shows, and how many there would be without the filter.
     tables: Vec<(Pane, Vec<usize>, usize)>,
+    /// Made here, because the snapshot has them process by process.
     holders: Vec<HolderRow>,
 }
 
@@ -30,19 +31,19 @@ impl Rows {
         let filter = input.filter.map(|filter| RowFilter::new(input.frame, filter));
         for &pane in input.page.panes() {
             let mut shown: Vec<usize> =
-                (0..rows.visit(input, pane, Len)).filter(|&index| is_of_page(input, pane, index)).collect();
+                (0..rows.visit(input, pane, RowCount)).filter(|&index| is_of_page(input, pane, index)).collect();
             let all = shown.len();
             shown.retain(|&index| filter.as_ref().is_none_or(|filter| filter.keeps(input, &rows.holders, pane, index)));
             let sort = input.sort(pane);
             if sort != Sort::default() {
-                rows.visit(input, pane, Sorting { rows: &mut shown, sort });
+                rows.visit(input, pane, SortRows { rows: &mut shown, sort });
             }
             rows.tables.push((pane, shown, all));
         }
         rows
     }
 
-    /// The rows of a table, as indices into what it shows.
+    /// The rows of a table, as indices into what [`Self::visit`] gives.
     pub fn shown(&self, pane: Pane) -> &[usize] {
         self.tables.iter().find(|(of, ..)| *of == pane).map_or(&[], |(_, rows, _)| rows)
     }
@@ -52,7 +53,7 @@ impl Rows {
         self.tables.iter().find(|(of, ..)| *of == pane).map_or(0, |(.., all)| *all)
     }
 
-    /// All that a table shows, unfiltered, with its columns.
+    /// Visits a table with all that it could show, unfiltered and unsorted.
     pub fn visit<V: TableVisitor>(&self, input: &RowInput<'_>, pane: Pane, visitor: V) -> V::Out {
         let snapshot = &input.frame.snapshot;
         match pane {
@@ -72,9 +73,9 @@ impl Rows {
         }
     }
 
-    /// What the row is, whatever its place.
-    pub fn id(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<RowId> {
-        self.id_at(input, pane, *self.shown(pane).get(row)?)
+    /// The identity of the row at this position.
+    pub fn id(&self, input: &RowInput<'_>, pane: Pane, position: usize) -> Option<RowId> {
+        self.id_at(input, pane, *self.shown(pane).get(position)?)
     }
 
     fn id_at(&self, input: &RowInput<'_>, pane: Pane, index: usize) -> Option<RowId> {
@@ -101,14 +102,14 @@ impl Rows {
         })
     }
 
-    /// Where a row has gone.
+    /// The present position of a row.
     pub fn position(&self, input: &RowInput<'_>, pane: Pane, id: &RowId) -> Option<usize> {
         self.shown(pane).iter().position(|&index| self.id_at(input, pane, index).as_ref() == Some(id))
     }
 
-    /// The page behind a row.
-    pub fn page_behind(&self, input: &RowInput<'_>, pane: Pane, row: usize) -> Option<Page> {
-        let index = *self.shown(pane).get(row)?;
+    /// The page that Enter opens on the row at this position.
+    pub fn page_behind(&self, input: &RowInput<'_>, pane: Pane, position: usize) -> Option<Page> {
+        let index = *self.shown(pane).get(position)?;
         let frame = input.frame;
         match pane {
             Pane::Workloads | Pane::Holders => match self.id_at(input, pane, index)? {
@@ -119,7 +120,7 @@ impl Rows {
             Pane::Towards => Some(Page::Destination(frame.snapshot.attributions.get(index)?.key())),
             Pane::Failures => {
                 let key = &frame.details.failures.get(index)?.failed.key;
-                // bind(port 0) has no destination.
+                // A bind() without a port fails before there is a destination.
                 (key.remote.port != 0).then(|| Page::Destination(DestinationKey::from(key)))
             }
             Pane::Findings => page_of_finding(frame, frame.snapshot.findings.get(index)?),
@@ -137,20 +138,26 @@ impl Rows {
         }
     }
 
-    /// Columns that can be sorted by.
+    /// Indices of the columns that a table can be sorted by.
     pub fn sortable(&self, input: &RowInput<'_>, pane: Pane) -> Vec<usize> {
-        self.visit(input, pane, Sortable)
+        self.visit(input, pane, SortableColumns)
     }
 
-    /// What a column is called.
+    /// The heading of a column.
     pub fn title(&self, input: &RowInput<'_>, pane: Pane, column: usize) -> Option<&'static str> {
-        self.visit(input, pane, Title(column))
+        self.visit(input, pane, ColumnTitle(column))
     }
 
-    /// A row as one line of text, its cells separated by tabs.
-    pub fn text_of(&self, input: &RowInput<'_>, context: CellContext<'_>, pane: Pane, row: usize) -> Option<String> {
-        let index = *self.shown(pane).get(row)?;
-        Some(self.visit(input, pane, Line { index, context }))
+    /// The row at this position as one line of text, its cells separated by tabs.
+    pub fn text_of(
+        &self,
+        input: &RowInput<'_>,
+        context: CellContext<'_>,
+        pane: Pane,
+        position: usize,
+    ) -> Option<String> {
+        let index = *self.shown(pane).get(position)?;
+        Some(self.visit(input, pane, RowText { index, context }))
     }
 }
 
@@ -166,7 +173,7 @@ fn page_of_finding(frame: &Frame, finding: &Finding) -> Option<Page> {
     })
 }
 
-/// Who holds ports of `place`, or fails for lack of one.
+/// The workloads that hold ports of `place`, or fail for lack of one: most ports first.
 fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
     let mut by_name: BTreeMap<&str, HolderRow> = BTreeMap::new();
     for attribution in frame.snapshot.attributions.iter().filter(|attribution| attribution.key() == *place) {
@@ -187,7 +194,7 @@ fn holders(frame: &Frame, place: &DestinationKey) -> Vec<HolderRow> {
     rows
 }
 
-/// Tables of a page that show only part of what they could.
+/// True unless the page is about only a part of what the table could show.
 fn is_of_page(input: &RowInput<'_>, pane: Pane, index: usize) -> bool {
     match (pane, input.page) {
         (Pane::Towards, Page::Workload(name)) => input
@@ -195,45 +202,45 @@ fn is_of_page(input: &RowInput<'_>, pane: Pane, index: usize) -> bool {
             .snapshot
             .attributions
             .get(index)
-            // Accepted flows have no destination of ours.
+            // What a workload does with accepted flows is one entry without a destination.
             .is_some_and(|attribution| attribution.workload == *name && attribution.remote_port != 0),
         _ => true,
     }
 }
 
-struct Len;
+struct RowCount;
 
-impl TableVisitor for Len {
+impl TableVisitor for RowCount {
     type Out = usize;
     fn table<T>(self, items: &[T], _: &'static [Column<T>]) -> usize {
         items.len()
     }
 }
 
-struct Sortable;
+struct SortableColumns;
 
-impl TableVisitor for Sortable {
+impl TableVisitor for SortableColumns {
     type Out = Vec<usize>;
     fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Vec<usize> {
         columns.iter().enumerate().filter(|(_, column)| column.order.is_some()).map(|(index, _)| index).collect()
     }
 }
 
-struct Title(usize);
+struct ColumnTitle(usize);
 
-impl TableVisitor for Title {
+impl TableVisitor for ColumnTitle {
     type Out = Option<&'static str>;
     fn table<T>(self, _: &[T], columns: &'static [Column<T>]) -> Option<&'static str> {
         columns.get(self.0).map(|column| column.title)
     }
 }
 
-struct Sorting<'a> {
+struct SortRows<'a> {
     rows: &'a mut Vec<usize>,
     sort: Sort,
 }
 
-impl TableVisitor for Sorting<'_> {
+impl TableVisitor for SortRows<'_> {
     type Out = ();
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) {
         let order = self.sort.column.and_then(|column| columns.get(column)).and_then(|column| column.order);
@@ -249,12 +256,12 @@ impl TableVisitor for Sorting<'_> {
     }
 }
 
-struct Line<'a> {
+struct RowText<'a> {
     index: usize,
     context: CellContext<'a>,
 }
 
-impl TableVisitor for Line<'_> {
+impl TableVisitor for RowText<'_> {
     type Out = String;
     fn table<T>(self, items: &[T], columns: &'static [Column<T>]) -> String {
         let Some(item) = items.get(self.index) else { return String::new() };

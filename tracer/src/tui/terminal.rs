@@ -144,7 +144,7 @@ pub fn run_on<W: Write>(
         if let Some(frame) = viewer.latest() {
             pending.frame |= app.accept(frame);
         }
-        if viewer.over() || !ours() {
+        if viewer.is_closed() || !ours() {
             return Ok(());
         }
         if pending.due(drawn, Instant::now()).is_some_and(|due| due <= Instant::now()) {
@@ -215,7 +215,7 @@ fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOpti
     match effect {
         Effect::Quit => return Ok(true),
         Effect::Order(order) => {
-            if !viewer.order(order) {
+            if !viewer.give_order(order) {
                 app.message = Some("busy: press the key again".into());
             }
         }

@@ -104,11 +104,11 @@ impl TraceObserver for LiveController {
     }
 
     fn on_fed(&mut self, tracker: &mut Tracker) -> ControlFlow<()> {
-        if self.publisher.over() {
+        if self.publisher.is_closed() {
             return ControlFlow::Break(());
         }
         let mut asked = false;
-        while let Some(order) = self.publisher.order() {
+        while let Some(order) = self.publisher.next_order() {
             asked = true;
             match order {
                 ViewOrder::Details(wish) => self.schedule.wish = wish,

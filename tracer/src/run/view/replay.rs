@@ -149,9 +149,9 @@ impl<'a> Player<'a> {
     }
 
     fn play(&mut self, publisher: &Publisher, asked_to_end: &AtomicBool) -> Result<()> {
-        while !publisher.over() && !asked_to_end.load(Ordering::Relaxed) {
+        while !publisher.is_closed() && !asked_to_end.load(Ordering::Relaxed) {
             let mut asked = false;
-            while let Some(order) = publisher.order() {
+            while let Some(order) = publisher.next_order() {
                 asked = true;
                 self.handle_order(order)?;
             }

@@ -1,11 +1,11 @@
-//! Moving about: rows, tables, pages.
+//! Going from row to row, from table to table, from page to page.
 
 use super::{App, NavEntry};
 use crate::tui::page::{Cursor, Page, Pane, Sort};
 
-/// Lines that a page key scrolls text by.
+/// Lines by which PgUp and PgDn scroll a text.
 const SCROLL_LINES: isize = 8;
-/// Pages deep: overview, workload, destination, workload ... nobody goes further on purpose.
+/// Pages that can be entered one from another: a workload leads to a destination, that to a workload, without an end.
 const MAX_DEPTH: usize = 32;
 
 impl App {
@@ -15,7 +15,7 @@ impl App {
         isize::try_from(rows).unwrap_or(1)
     }
 
-    /// The text under the findings is what is long there; elsewhere it is the table.
+    /// Scrolls the text of the findings page; on other pages goes a screen of rows up or down.
     pub(super) fn turn_page(&mut self, down: bool) {
         if *self.page() == Page::Findings {
             let lines = if down { SCROLL_LINES } else { -SCROLL_LINES };
@@ -26,12 +26,14 @@ impl App {
         }
     }
 
+    /// Moves the selection by so many rows.
     pub(super) fn step(&mut self, rows: isize) {
         let pane = self.pane();
         let index = self.cursor(pane).index.saturating_add_signed(rows);
         self.select(pane, index);
     }
 
+    /// Selects a row by its position, the last one if there are fewer rows.
     pub(super) fn select(&mut self, pane: Pane, index: usize) {
         self.scroll = 0;
         let index = index.min(self.rows.shown(pane).len().saturating_sub(1));
@@ -40,6 +42,7 @@ impl App {
         self.set_cursor(pane, Cursor { index, id, offset });
     }
 
+    /// Gives the keys to another table of the page: 1 for the next, -1 for the one before.
     pub(super) fn turn(&mut self, by: isize) {
         let panes = self.page().panes().len();
         let here = self.current_mut();
@@ -47,6 +50,7 @@ impl App {
         here.pane = pane % panes.max(1);
     }
 
+    /// Goes to the page of a tab.
     pub(super) fn go(&mut self, tab: usize) {
         self.scroll = 0;
         if let Some(page) = Page::TABS.get(tab) {
@@ -56,6 +60,7 @@ impl App {
         }
     }
 
+    /// Goes back to the page before; from a tab's page to the overview.
     pub(super) fn leave(&mut self) {
         if self.stack.pop().is_none() && *self.page() != Page::Overview {
             self.root = NavEntry::new(Page::Overview);
@@ -63,17 +68,19 @@ impl App {
         self.refresh();
     }
 
+    /// Opens the page behind the selected row, if it has one.
     pub(super) fn enter(&mut self) {
         let pane = self.pane();
         let Some(page) = self.rows.page_behind(&self.row_input(), pane, self.cursor(pane).index) else { return };
         if self.stack.len() < MAX_DEPTH && page != *self.page() {
-            // What was come from stays selected there.
+            // Selects the row by its identity, so that it is still selected on the way back.
             self.select(pane, self.cursor(pane).index);
             self.stack.push(NavEntry::new(page));
             self.refresh();
         }
     }
 
+    /// Sorts by the next column; after the last one by none.
     pub(super) fn sort_next(&mut self) {
         let pane = self.pane();
         let sort = self.sort(pane);

@@ -4,8 +4,8 @@ use ratatui::layout::Rect;
 
 use super::table;
 use crate::tui::app::App;
+use crate::tui::cells::{endpoint, full_in, netns, other_failures, percent};
 use crate::tui::charts::{bar, port_map};
-use crate::tui::columns::{endpoint, full_in, netns, other_failures, percent};
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::distributions;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::table;
 use crate::tui::app::App;
-use crate::tui::columns::severity;
+use crate::tui::cells::severity;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::{Canvas, wrapped};
 use tracer_core::layout::text::{Paint, StyledLine};

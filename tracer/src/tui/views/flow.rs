@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::table;
 use crate::tui::app::App;
-use crate::tui::columns::netns;
+use crate::tui::cells::netns;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use tracer_core::event::FlowKey;

@@ -4,8 +4,8 @@ use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::tui::app::App;
+use crate::tui::cells::endpoint;
 use crate::tui::channel::ReplayStatus;
-use crate::tui::columns::endpoint;
 use crate::tui::page::{Page, Pane};
 use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::human::{between, rate, seconds, short};

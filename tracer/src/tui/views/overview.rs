@@ -4,8 +4,8 @@ use ratatui::layout::Rect;
 
 use super::table;
 use crate::tui::app::App;
+use crate::tui::cells::{endpoint, severity};
 use crate::tui::charts::sparkline;
-use crate::tui::columns::{endpoint, severity};
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::split::divide;

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::table;
 use crate::tui::app::App;
-use crate::tui::columns::other_failures;
+use crate::tui::cells::other_failures;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::distributions;
