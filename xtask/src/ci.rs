@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::shell::{
     answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
 };
-use crate::{bench, dependencies, e2e, readme, vm};
+use crate::{bench, commits, dependencies, documents, e2e, readme, vm};
 
 struct CiStep {
     name: &'static str,
@@ -26,8 +26,10 @@ struct CiStep {
 
 const BUILD: &str = "build";
 
-const STEPS: [CiStep; 13] = [
+const STEPS: [CiStep; 15] = [
     CiStep { name: "format", after: None, work: format },
+    CiStep { name: "commits", after: None, work: commits::check },
+    CiStep { name: "documents", after: None, work: documents::check },
     CiStep { name: "dependencies", after: None, work: dependencies::check },
     CiStep { name: "clippy, host", after: None, work: clippy_host },
     CiStep { name: "clippy, BPF target", after: None, work: clippy_bpf },
@@ -49,9 +51,17 @@ enum StepOutcome {
     NotRun(&'static str),
 }
 
-pub fn ci() -> Result<()> {
+/// Runs all steps, or those whose name contains one of `words`.
+///
+/// # Errors
+/// A step has failed, or no step has such a name.
+pub fn ci(words: &[String]) -> Result<()> {
+    let named = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let needed = |name: &str| STEPS.iter().any(|step| step.after == Some(name) && named(step.name));
+    let wanted: Vec<&CiStep> = STEPS.iter().filter(|step| named(step.name) || needed(step.name)).collect();
+    ensure!(!wanted.is_empty(), "no step has a name with {}", words.join(" or "));
     let mut outcomes: Vec<(&str, StepOutcome)> = Vec::new();
-    for step in &STEPS {
+    for step in wanted {
         say(&format!("---- {} ----", step.name));
         let outcome = match step.after.filter(|after| !passed(&outcomes, after)) {
             Some(after) => StepOutcome::NotRun(after),

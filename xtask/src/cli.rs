@@ -21,7 +21,10 @@ pub enum Task {
     /// Unit and property tests, then the end-to-end tests.
     Test,
     /// Everything that must hold before a merge, with a summary.
-    Ci,
+    Ci {
+        /// Only the steps whose name contains one of these, and the steps that they need.
+        steps: Vec<String>,
+    },
     /// Each fuzz target of the recording reader and the record decoder, for a minute
     Fuzz,
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.

@@ -7,7 +7,9 @@
 mod bench;
 mod ci;
 mod cli;
+mod commits;
 mod dependencies;
+mod documents;
 mod e2e;
 mod kernel_results;
 mod readme;
@@ -44,7 +46,7 @@ fn run(cli: &CommandLine) -> Result<()> {
         Task::Setup => setup::setup(Needs::Everything),
         Task::Demo => demo(),
         Task::Test => test(),
-        Task::Ci => ci::ci(),
+        Task::Ci { steps } => ci::ci(steps),
         Task::Fuzz => {
             setup::setup(Needs::Everything)?;
             ci::fuzz()
