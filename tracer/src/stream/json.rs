@@ -1,6 +1,6 @@
-//! JSON lines for other programs. `schema/stream.schema.json` is the contract; the tests hold every line against it.
+//! JSON lines for other programs. `schema/stream.schema.json` is the contract; the tests check every line against it.
 //!
-//! What is not known is null: a port that was not chosen yet, an owner that nobody saw.
+//! Unknown values are null, e.g. the port of a connect that got none, or the owner of a flow that began before the trace.
 
 use serde::Serialize;
 
@@ -129,7 +129,7 @@ fn known(id: u32) -> Option<u32> {
     (id != 0).then_some(id)
 }
 
-/// Unspecified is an address where there is a port with it (a listener on `0.0.0.0:80`), and unknown where there is none.
+/// `0.0.0.0` with a port is an address (a listener on `0.0.0.0:80`); without a port it means that the address is not known.
 fn addr(endpoint: Endpoint) -> Option<Addr> {
     (endpoint.port != 0 || !endpoint.addr.is_unspecified()).then_some(endpoint.addr)
 }

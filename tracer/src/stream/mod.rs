@@ -1,7 +1,7 @@
-//! What happens, line by line, while it happens: for a terminal ([`text`]) or for a pipe ([`json`]).
+//! Failures, flows and transitions as they happen, one line each: for a terminal ([`text`]) or for a pipe ([`json`]).
 //!
-//! A stream ends where its reader does: a closed pipe is an outcome, not an error. Loss is told in the stream itself, when
-//! it changes, so that a gap in the lines is never silent. Not for: totals and conclusions (`report`).
+//! A reader that closes its end of the pipe ends the stream and is no error. The stream has a line for each change of the loss
+//! counters, so that a gap in the lines is never silent. Not for: totals and conclusions (`report`).
 
 pub mod json;
 pub mod text;
@@ -19,18 +19,22 @@ use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::tracker::snapshot::{Lost, Notice, NoticeKinds};
 
-/// A pipe's reader should wait no longer than this: whoever drives a [`Stream`] calls [`Stream::flush`] at least as often.
+/// The longest that a line may wait in the buffer: the caller of a [`Stream`] calls [`Stream::flush`] at least this often.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes collected before they are written without being asked for: one default pipe buffer.
+/// Bytes that are collected before they are written without a flush: the size of a pipe's buffer (pipe(7)).
 const BUFFER: usize = 64 * 1024;
 
-/// What can be asked for.
+/// A kind of lines, as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
+    /// Every state transition.
     Transitions,
+    /// Flows that ended.
     Flows,
+    /// Connects that failed.
     Failures,
+    /// All of these.
     All,
 }
 
@@ -48,12 +52,12 @@ impl FromStr for StreamKind {
     }
 }
 
-/// Not something that a stream can show.
+/// The text names no kind of lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot stream {0:?}; choose transitions, flows, failures or all")]
 pub struct UnknownStreamKind(String);
 
-/// What was asked for. Loss is always told.
+/// The kinds of lines that a stream has. Lines about loss are always among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSelection {
     transitions: bool,
@@ -80,11 +84,12 @@ impl FromIterator<StreamKind> for StreamSelection {
 }
 
 impl StreamSelection {
-    /// The notices that have to be made for this.
+    /// The notices that the tracker has to make for these lines.
     pub fn wanted(self) -> NoticeKinds {
         NoticeKinds { transitions: self.transitions, flows: self.flows, failures: self.failures, history: false }
     }
 
+    /// True if the stream has a line for this notice.
     pub fn wants(self, notice: &Notice) -> bool {
         match notice {
             Notice::StateChange(_) => self.transitions,
@@ -97,41 +102,49 @@ impl StreamSelection {
 /// How lines are written.
 #[derive(Clone, Debug)]
 pub enum StreamFormat {
+    /// JSON lines.
     Json,
+    /// Aligned lines for a terminal of `width` columns, with times in `zone`.
     Text { colour: bool, width: usize, zone: TimeZone },
 }
 
-/// Whether anybody still reads.
+/// Whether the reader is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a stream whose reader has gone should end"]
+#[must_use = "a stream without a reader should end"]
 pub enum StreamState {
+    /// It is, as far as the writes so far can tell.
     Open,
-    /// The reader closed its end. Nothing more is written.
+    /// It closed its end of the pipe. Nothing more is written.
     Closed,
 }
 
-/// Writes notices as lines.
+/// Writes notices as lines to `W`.
 #[derive(Debug)]
 pub struct Stream<W> {
     out: W,
     format: StreamFormat,
     selection: StreamSelection,
     clock: Clock,
-    /// Each line is written at once (a terminal), instead of in batches.
+    /// Each line is written at once, instead of in batches.
     by_line: bool,
     buffer: Vec<u8>,
+    /// As of the last line about loss.
     lost: Lost,
     closed: bool,
 }
 
 impl<W: Write> Stream<W> {
-    /// `by_line` is for terminals; otherwise call [`Self::flush`] every [`FLUSH_EVERY`].
+    /// A stream that has written nothing yet. `by_line` writes each line at once, for a terminal; without it, call
+    /// [`Self::flush`] every [`FLUSH_EVERY`].
     pub fn new(out: W, format: StreamFormat, selection: StreamSelection, clock: Clock, by_line: bool) -> Self {
         let buffer = Vec::with_capacity(BUFFER);
         Self { out, format, selection, clock, by_line, buffer, lost: Lost::default(), closed: false }
     }
 
-    /// The names of the columns; JSON lines have none.
+    /// Writes the names of the columns; JSON lines have none.
+    ///
+    /// # Errors
+    /// Writing failed for another reason than a closed pipe.
     pub fn header(&mut self) -> io::Result<StreamState> {
         if let StreamFormat::Text { colour, width, .. } = self.format {
             self.put(&text::header(colour, width))
@@ -140,7 +153,10 @@ impl<W: Write> Stream<W> {
         }
     }
 
-    /// Writes `notice` if it was asked for.
+    /// Writes `notice` if the stream has a line for it.
+    ///
+    /// # Errors
+    /// Writing failed for another reason than a closed pipe.
     pub fn notice(&mut self, notice: &Notice) -> io::Result<StreamState> {
         if self.closed || !self.selection.wants(notice) {
             return Ok(self.outcome());
@@ -153,6 +169,9 @@ impl<W: Write> Stream<W> {
     }
 
     /// Writes what was lost so far, if that has changed.
+    ///
+    /// # Errors
+    /// Writing failed for another reason than a closed pipe.
     pub fn loss(&mut self, ktime: Ktime, lost: Lost) -> io::Result<StreamState> {
         if self.closed || lost == self.lost {
             return Ok(self.outcome());
@@ -165,7 +184,10 @@ impl<W: Write> Stream<W> {
         self.put(&line)
     }
 
-    /// Hands everything to the reader.
+    /// Writes all lines that wait in the buffer.
+    ///
+    /// # Errors
+    /// Writing failed for another reason than a closed pipe.
     pub fn flush(&mut self) -> io::Result<StreamState> {
         if self.closed {
             return Ok(StreamState::Closed);

@@ -1,7 +1,8 @@
-//! One aligned line per notice, for eyes that follow a terminal.
+//! One aligned line per notice, for a terminal.
 //!
-//! Names give way where a line is too long, numbers never do: a cut port is a wrong port. A narrow terminal shows no local
-//! end at all, and a line of long IPv6 addresses may be wider than any terminal. `~` marks an owner that was inferred, `-` what is not known.
+//! Of a line that is too long, names are cut and numbers never, because a cut port is a wrong port. Below 110 columns the local
+//! end is left out. A line with long IPv6 addresses may still be wider than the terminal. `~` marks what was inferred, `-` what
+//! is not known.
 
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
@@ -12,14 +13,14 @@ use tracer_core::layout::human::{brief, number};
 use tracer_core::layout::text::{Paint, left, safe};
 use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
-/// From this width on there is room for the local end of a flow; below, words are shorter too.
+/// Terminal width from which on a line has the local end of a flow and the longer words.
 const WIDE: usize = 110;
-/// Columns of `FROM` and `TO`: an IPv4 address with its port.
+/// Columns of `FROM` and `TO`: the longest IPv4 address with the longest port.
 const ENDPOINT: usize = 21;
-/// A name is never cut shorter than this; then the line is longer.
+/// The least columns of a name, even if the line gets too long.
 const LEAST_NAME: usize = 6;
 
-/// What a terminal's width has room for.
+/// What a line has, as the terminal's width allows.
 #[derive(Clone, Copy)]
 struct LineLayout {
     width: usize,
@@ -33,13 +34,13 @@ impl LineLayout {
         Self { width, wide, name: if wide { 18 } else { 12 } }
     }
 
-    /// The column of the local end with the blank behind it; nothing where there is no room.
+    /// The column of the local end with a blank behind it; empty on a narrow terminal.
     fn local(self, text: &str) -> String {
         if self.wide { format!("{text:<ENDPOINT$} ") } else { String::new() }
     }
 }
 
-/// An address with its port, the address alone before connect() chose a port, `-` where nothing is known.
+/// An address with its port; the address alone if connect() chose no port; `-` if nothing is known.
 fn endpoint(endpoint: Endpoint) -> String {
     match (endpoint.port, endpoint.addr.is_unspecified()) {
         (0, true) => "-".into(),
@@ -81,7 +82,7 @@ pub fn notice(notice: &Notice, clock: Clock, zone: &TimeZone, width: usize, colo
     format!("{head}{kind}{tail}")
 }
 
-/// Everything behind the kind.
+/// The line behind its kind.
 fn tail(layout: LineLayout, key: &FlowKey, owner: Option<&Owner>, detail: &str) -> String {
     let pid = match owner {
         Some(owner) if owner.pid == 0 => "-".into(),
@@ -97,14 +98,14 @@ fn tail(layout: LineLayout, key: &FlowKey, owner: Option<&Owner>, detail: &str) 
     // TIME and KIND take 18 columns; four blanks stand between and behind the other columns.
     let used = 18 + 4 + pid.len().max(7) + local.width() + detail.width();
     let room = layout.width.saturating_sub(used);
-    // First the padding behind the destination gives way, then the name.
+    // The padding behind the destination shrinks first, then the name.
     let pad = ENDPOINT.min(room.saturating_sub(layout.name)).max(remote.width());
     let name_width = room.saturating_sub(pad).clamp(LEAST_NAME, layout.name);
     format!(" {pid:>7} {} {local}{remote:<pad$} {detail}", left(&name, name_width))
 }
 
 fn failure(failed: &FailedConnect) -> String {
-    // A reason that no system call confirmed was concluded from transitions.
+    // A reason that no system call's return value confirmed was concluded from transitions.
     let mark = if failed.confirmed { "" } else { "~" };
     let after = failed.after_ms.map_or_else(String::new, |after| format!(" {}", brief(after)));
     format!("{mark}{}{after}", failed.failure)

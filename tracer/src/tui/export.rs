@@ -1,4 +1,4 @@
-//! What is shown, as a text file for a ticket: the screen, then its tables with all their rows.
+//! A page as a text file for a ticket: the screen, then its tables with all their rows.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -12,14 +12,17 @@ use super::options::RenderOptions;
 use super::render::table::TextTable;
 use super::screen;
 
-/// Columns and lines of the screen in the file.
+/// Columns and lines that the screen has in the file.
 const SCREEN: (u16, u16) = (120, 40);
-/// Rows of a table; a port range has more, and nobody reads them in a ticket.
+/// Rows of a table in the file. A full port range has 64,512, which nobody reads in a ticket.
 const MAX_ROWS: usize = 2_000;
-/// Files of one second before giving up.
+/// Files with the time of one second that are written before giving up.
 const MAX_TRIES: u32 = 100;
 
-/// The file that was written, in the working directory.
+/// Writes the page into a new file of the working directory and returns its path.
+///
+/// # Errors
+/// The file cannot be created or written, or [`MAX_TRIES`] files of this second exist.
 pub fn write(app: &App, options: RenderOptions) -> io::Result<PathBuf> {
     let text = text(app, options);
     let time = app.trace.date_time(app.frame.snapshot.now).replace(['-', ':'], "").replace(' ', "-");
@@ -27,7 +30,7 @@ pub fn write(app: &App, options: RenderOptions) -> io::Result<PathBuf> {
     for number in 1..MAX_TRIES {
         let name = if number == 1 { format!("{name}.txt") } else { format!("{name}-{number}.txt") };
         let mut options = OpenOptions::new();
-        // Never over something that is there, be it a link.
+        // `create_new` overwrites no file and follows no link.
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -43,12 +46,12 @@ pub fn write(app: &App, options: RenderOptions) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{name}.txt and its followers exist")))
 }
 
-/// The screen and the tables of the page.
+/// The text of the file: the screen without colours, and the tables of the page.
 pub fn text(app: &App, options: RenderOptions) -> String {
     let options = RenderOptions { colour: false, ..options };
     let mut buffer = Buffer::empty(Rect::new(0, 0, SCREEN.0, SCREEN.1));
     screen::draw(app, options, &mut buffer);
-    let mut out = screen(&buffer);
+    let mut out = letters(&buffer);
     for &pane in app.page().panes() {
         let rows = app.rows.shown(pane);
         if rows.is_empty() {
@@ -64,8 +67,8 @@ pub fn text(app: &App, options: RenderOptions) -> String {
     out
 }
 
-/// The letters of a screen, without the keys' line at its bottom.
-fn screen(buffer: &Buffer) -> String {
+/// The letters of a screen, without the line of the keys at its bottom.
+fn letters(buffer: &Buffer) -> String {
     let area = buffer.area;
     let lines = (area.y..area.bottom().saturating_sub(1)).map(|y| {
         let line: String =

@@ -18,14 +18,16 @@ const MIN_WIDTH: u16 = 60;
 /// Lines that a terminal must have.
 const MIN_HEIGHT: u16 = 15;
 
-/// What drawing a screen found out.
+/// What the app and the terminal need to know of a screen that was drawn.
 #[derive(Debug, Default)]
 pub struct ScreenLayout {
+    /// Where its parts are.
     pub hits: HitMap,
+    /// Where the terminal's cursor stands, while something is being typed.
     pub cursor: Option<Position>,
 }
 
-/// Draws everything.
+/// Draws the whole screen into `buffer`.
 pub fn draw(app: &App, options: RenderOptions, buffer: &mut Buffer) -> ScreenLayout {
     let area = buffer.area;
     let mut canvas = Canvas { buffer, options, hits: HitMap::default(), cursor: None };

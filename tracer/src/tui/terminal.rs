@@ -1,7 +1,8 @@
-//! The terminal: taken over, given back however this ends, read and drawn in between.
+//! The terminal: takes it over, draws frames, reads keys, and gives it back however the view ends.
 //!
-//! Given back means: on return, on an error, on a panic of any thread (the hook runs before the message is printed, so that it
-//! can be read), and when whoever publishes goes away, which is what a signal leads to. Only kill -9 is beyond us.
+//! It is given back on return, on an error, on a panic of any thread (the panic hook runs before the message is printed, so that
+//! the message can be read), and when the publisher of the frames goes away, which is what a signal leads to. After SIGKILL it is
+//! not given back.
 
 use std::io::{self, Write};
 use std::sync::Once;
@@ -21,25 +22,26 @@ use super::channel::Viewer;
 use super::options::RenderOptions;
 use super::{export, screen};
 
-/// New frames are drawn at most this often: nobody reads faster, and ssh lines are narrow.
+/// New frames are drawn at most this often: nobody reads faster, and an ssh connection may be slow.
 const FRAME_EVERY: Duration = Duration::from_millis(100);
-/// Keys are answered sooner, yet a key held down does not make us draw for every repetition.
+/// Keys are answered sooner; a key that is held down is not drawn for every repetition.
 const KEY_EVERY: Duration = Duration::from_millis(20);
-/// Longest wait for a key before looking for a frame.
+/// The longest wait for a key before looking for a frame.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// The same while what a key asked the other side for is on its way; so long is it waited for.
+/// The same while the answer to an order is expected.
 const LOOK_FOR_ANSWER_EVERY: Duration = Duration::from_millis(5);
+/// An answer is expected for this long after the order.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// Keys taken at once before drawing: pasted text must not keep the screen waiting.
+/// Keys that are handled before the screen is drawn: pasted text must not keep it waiting for ever.
 const MAX_BURST: usize = 256;
 
-/// The terminal is ours.
+/// The terminal is in raw mode and shows the view.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Gives the terminal back when dropped.
-struct Guard;
+struct TerminalGuard;
 
-impl Guard {
+impl TerminalGuard {
     fn take() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -57,30 +59,30 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         give_back();
     }
 }
 
-/// Once, whoever comes first.
+/// Gives the terminal back, unless that has been done: the guard, the panic hook and a caller that cannot wait may all call this.
 pub fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // A terminal that is gone cannot be given back.
+        // Errors mean that the terminal is gone.
         let _ = execute!(io::stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }
 
-/// Where keys come from.
+/// A source of key presses and clicks.
 pub trait KeySource {
-    /// Waits for one, at most so long.
+    /// Waits for an event, at most `wait`. True if there is one.
     ///
     /// # Errors
     /// The terminal cannot be read.
     fn poll(&mut self, wait: Duration) -> io::Result<bool>;
 
-    /// Takes it.
+    /// Takes the next event, waiting for it if there is none.
     ///
     /// # Errors
     /// The terminal cannot be read.
@@ -99,12 +101,12 @@ impl KeySource for Keyboard {
     }
 }
 
-/// Shows frames and takes keys until the user quits or nobody publishes any more.
+/// Shows frames and takes keys until the user quits or the publisher goes away.
 ///
 /// # Errors
 /// The terminal cannot be read or written.
 pub fn run(viewer: &Viewer, app: App, options: RenderOptions) -> io::Result<()> {
-    let _guard = Guard::take()?;
+    let _guard = TerminalGuard::take()?;
     let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
     run_on(viewer, app, options, terminal, Keyboard, || TAKEN.load(Ordering::SeqCst))
 }
@@ -121,18 +123,18 @@ pub fn run_on<W: Write>(
     mut keys: impl KeySource,
     ours: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let mut pending = Pending { frame: false, key: true, answered_by: None };
+    let mut changes = Changes { frame: false, key: true, answered_by: None };
     let mut drawn = Instant::now();
     loop {
-        if keys.poll(pending.wait(drawn, Instant::now()))? {
+        if keys.poll(changes.wait(drawn, Instant::now()))? {
             for _ in 0..MAX_BURST {
                 let effects = input(&mut app, &keys.read()?);
-                pending.key = true;
+                changes.key = true;
                 for effect in effects {
                     if matches!(effect, Effect::Order(_)) {
-                        pending.answered_by = Some(Instant::now() + ANSWER_WITHIN);
+                        changes.answered_by = Some(Instant::now() + ANSWER_WITHIN);
                     }
-                    if carry_out(effect, &mut app, viewer, options)? {
+                    if apply(effect, &mut app, viewer, options)? {
                         return Ok(());
                     }
                 }
@@ -142,30 +144,31 @@ pub fn run_on<W: Write>(
             }
         }
         if let Some(frame) = viewer.latest() {
-            pending.frame |= app.accept(frame);
+            changes.frame |= app.accept(frame);
         }
         if viewer.is_closed() || !ours() {
             return Ok(());
         }
-        if pending.due(drawn, Instant::now()).is_some_and(|due| due <= Instant::now()) {
+        if changes.due(drawn, Instant::now()).is_some_and(|due| due <= Instant::now()) {
             draw(&mut terminal, &mut app, options)?;
             drawn = Instant::now();
-            pending = Pending { frame: false, key: false, ..pending };
+            changes = Changes { frame: false, key: false, ..changes };
         }
     }
 }
 
-/// What has not been drawn yet.
-struct Pending {
+/// What has happened since the screen was drawn.
+struct Changes {
     /// A frame came.
     frame: bool,
     /// A key was pressed, or the size changed.
     key: bool,
-    /// Until then one of the next frames may be the answer to a key, which nobody likes to wait for.
+    /// Until then the next frame may be the answer to an order and is drawn as soon as a key is.
     answered_by: Option<Instant>,
 }
 
-impl Pending {
+impl Changes {
+    /// When the screen has to be drawn again.
     fn due(&self, drawn: Instant, now: Instant) -> Option<Instant> {
         match (self.key, self.frame) {
             (true, _) => Some(drawn + KEY_EVERY),
@@ -175,7 +178,7 @@ impl Pending {
         }
     }
 
-    /// How long to wait for keys before looking for a frame.
+    /// How long to wait for a key before looking for a frame.
     fn wait(&self, drawn: Instant, now: Instant) -> Duration {
         let look = if self.awaits_answer(now) { LOOK_FOR_ANSWER_EVERY } else { LOOK_EVERY };
         self.due(drawn, now).map_or(look, |due| due.saturating_duration_since(now)).min(look)
@@ -210,8 +213,8 @@ fn input(app: &mut App, event: &Event) -> Vec<Effect> {
     }
 }
 
-/// True if it was to quit.
-fn carry_out(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOptions) -> io::Result<bool> {
+/// Carries out an effect. True if it ends the view.
+fn apply(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOptions) -> io::Result<bool> {
     match effect {
         Effect::Quit => return Ok(true),
         Effect::Order(order) => {
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn frames_wait_their_turn_but_keys_and_their_answers_do_not() {
         let now = Instant::now();
-        let due = |frame, key, answered_by| Pending { frame, key, answered_by }.due(now, now).map(|due| due - now);
+        let due = |frame, key, answered_by| Changes { frame, key, answered_by }.due(now, now).map(|due| due - now);
         assert_eq!(due(false, false, None), None, "nothing to draw");
         assert_eq!(due(true, false, None), Some(FRAME_EVERY));
         assert_eq!(due(true, true, None), Some(KEY_EVERY));

@@ -1,4 +1,4 @@
-//! A distribution as a picture: one line where there is no room, else a line per bucket.
+//! A distribution of durations as a picture: in one line, or with a line per bucket.
 
 use super::sparkline;
 use tracer_core::layout::human::{brief, short};
@@ -18,7 +18,7 @@ pub fn summary(shape: &DurationHistogram) -> String {
     parts.into_iter().flatten().collect()
 }
 
-/// `label  0.2 ms ..:#: 20 ms  p50 ...`.
+/// One line: `label  0.2 ms ..:#: 20 ms  p50 ...`.
 pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> StyledLine {
     let mut cell = vec![(Paint::Dim, left(label, 14))];
     let (Some(first), Some(last)) = (shape.buckets.first(), shape.buckets.last()) else {
@@ -33,7 +33,8 @@ pub fn line(label: &str, shape: &DurationHistogram, unicode: bool) -> StyledLine
     cell
 }
 
-/// A heading and a line per bucket, `height` lines at the most; buckets beyond are left out at the upper end, which is said.
+/// A heading and a line per bucket, at most `height` lines of `width` columns. The longest durations share the last line if
+/// there are more buckets than lines.
 pub fn lines(label: &str, shape: &DurationHistogram, width: usize, height: usize, unicode: bool) -> Vec<StyledLine> {
     let mut lines = vec![vec![(Paint::Strong, format!("{label}  ")), (Paint::Dim, summary(shape))]];
     let room = height.saturating_sub(1);

@@ -1,9 +1,9 @@
 //! The whole ephemeral range towards one destination as one picture.
 //!
-//! connect() goes through the ports of the range's first parity and takes the other half only when none of those is left
-//! (net/ipv4/inet_hashtables.c `__inet_hash_connect`), so the two halves are drawn apart: one sees the first fill, then the
-//! second, and the offset wander around the range. Each cell stands for the same number of neighbouring ports of one half.
-//! What they are is told by the letters, what they mean by colour too: full blocks are ESTABLISHED, dots `TIME_WAIT`.
+//! connect() tries the ports of one parity first and takes the other half only when none of those is left
+//! (net/ipv4/inet_hashtables.c, `__inet_hash_connect`). The two halves are therefore drawn apart: the first fills, then the
+//! second, and the search's offset wanders around the range. Each cell stands for the same number of neighbouring ports of one
+//! half. Its letter says what most of them are used for and how many are: blocks are `ESTABLISHED`, dots `TIME_WAIT`.
 
 use tracer_core::event::TcpState;
 use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
@@ -11,7 +11,7 @@ use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
 /// What a port is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+enum PortUsage {
     Free,
     Established,
     TimeWait,
@@ -19,21 +19,24 @@ enum Use {
     Blocked,
 }
 
-/// Columns at the left: which half, and its port number.
+/// Columns at the left of each line: which half it is of, and its first port.
 const LABEL: usize = 10;
 /// connect() tries the first half first.
 const HALVES: [&str; 2] = ["1st", "2nd"];
 
-/// The picture: lines, and how many ports a cell stands for.
-pub struct Map {
+/// The picture with what its legend needs.
+pub struct PortMap {
+    /// The lines of the first half, then those of the second.
     pub lines: Vec<StyledLine>,
+    /// How many ports a cell stands for.
     pub ports_per_cell: usize,
-    /// Free, established, `TIME_WAIT`, other, blocked.
+    /// Ports that are free, established, in `TIME_WAIT`, in another state, blocked.
     pub counts: [usize; 5],
 }
 
-/// As many lines as `height` allows, fewer if one port per cell needs no more. `None` if the range is unknown.
-pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: bool) -> Option<Map> {
+/// A map of at most `height` lines of `width` columns; fewer lines if one port per cell needs no more. `None` if the range is
+/// unknown or there is no room.
+pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: bool) -> Option<PortMap> {
     let (low, high) = detail.range?;
     let uses = uses(detail, low, high);
     let columns = width.saturating_sub(LABEL + 1);
@@ -45,7 +48,7 @@ pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: boo
     let per_cell = ports_of_half.div_ceil(columns * rows).max(1);
     let mut lines = Vec::new();
     for (parity, half) in HALVES.into_iter().enumerate() {
-        let ports: Vec<Use> = uses.iter().skip(parity).step_by(2).copied().collect();
+        let ports: Vec<PortUsage> = uses.iter().skip(parity).step_by(2).copied().collect();
         for (row, ports) in ports.chunks(per_cell * columns).enumerate() {
             let first = usize::from(low) + parity + row * per_cell * columns * 2;
             let cells = ports.chunks(per_cell).map(|ports| cell(ports, unicode));
@@ -55,42 +58,43 @@ pub fn map(detail: &DestinationDetail, width: usize, height: usize, unicode: boo
             lines.push(line);
         }
     }
-    let count = |of: Use| uses.iter().filter(|&&used| used == of).count();
-    let counts = [Use::Free, Use::Established, Use::TimeWait, Use::Other, Use::Blocked].map(count);
-    Some(Map { lines, ports_per_cell: per_cell, counts })
+    let count = |of: PortUsage| uses.iter().filter(|&&used| used == of).count();
+    let counts =
+        [PortUsage::Free, PortUsage::Established, PortUsage::TimeWait, PortUsage::Other, PortUsage::Blocked].map(count);
+    Some(PortMap { lines, ports_per_cell: per_cell, counts })
 }
 
-/// Port by port, the even part of the range.
-fn uses(detail: &DestinationDetail, low: u16, high: u16) -> Vec<Use> {
+/// The use of each port of the range; the last port of an odd range is left out, as connect() leaves it out.
+fn uses(detail: &DestinationDetail, low: u16, high: u16) -> Vec<PortUsage> {
     let size = (usize::from(high) + 1).saturating_sub(usize::from(low)) & !1;
-    let mut uses = vec![Use::Free; size];
-    let mut mark = |port: u16, to: Use| {
+    let mut uses = vec![PortUsage::Free; size];
+    let mut mark = |port: u16, to: PortUsage| {
         if let Some(slot) = usize::from(port).checked_sub(usize::from(low)).and_then(|index| uses.get_mut(index)) {
             *slot = to;
         }
     };
     for &port in detail.blocked.iter().chain(&detail.reserved) {
-        mark(port, Use::Blocked);
+        mark(port, PortUsage::Blocked);
     }
     for port in &detail.used {
         let to = match port.state {
-            TcpState::Established => Use::Established,
-            TcpState::TimeWait => Use::TimeWait,
-            _ => Use::Other,
+            TcpState::Established => PortUsage::Established,
+            TcpState::TimeWait => PortUsage::TimeWait,
+            _ => PortUsage::Other,
         };
         mark(port.port, to);
     }
     uses
 }
 
-/// The letter of a few ports: by what most of the used ones are, as full as they are used.
-fn cell(ports: &[Use], unicode: bool) -> (Paint, char) {
-    let count = |of: Use| ports.iter().filter(|&&used| used == of).count();
-    let blocked = count(Use::Blocked);
+/// The letter of neighbouring ports: for what most of them are used, and as full as they are used.
+fn cell(ports: &[PortUsage], unicode: bool) -> (Paint, char) {
+    let count = |of: PortUsage| ports.iter().filter(|&&used| used == of).count();
+    let blocked = count(PortUsage::Blocked);
     let parts = [
-        (count(Use::Established), Paint::Good, Use::Established),
-        (count(Use::TimeWait), Paint::Warn, Use::TimeWait),
-        (count(Use::Other), Paint::Strong, Use::Other),
+        (count(PortUsage::Established), Paint::Good, PortUsage::Established),
+        (count(PortUsage::TimeWait), Paint::Warn, PortUsage::TimeWait),
+        (count(PortUsage::Other), Paint::Strong, PortUsage::Other),
     ];
     let used: usize = parts.iter().map(|part| part.0).sum();
     if used == 0 {
@@ -101,33 +105,34 @@ fn cell(ports: &[Use], unicode: bool) -> (Paint, char) {
     (paint, letter(most, eighths, unicode))
 }
 
-pub fn free(unicode: bool) -> char {
+/// The letter of free ports.
+fn free(unicode: bool) -> char {
     if unicode { '\u{b7}' } else { '.' }
 }
 
-/// `eighths` from 1 to 8.
-fn letter(used: Use, eighths: usize, unicode: bool) -> char {
+/// The letter for ports of which so many eighths (1 to 8) are used.
+fn letter(used: PortUsage, eighths: usize, unicode: bool) -> char {
     const BLOCKS: [char; 8] =
         ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
     const BRAILLE: [char; 8] =
         ['\u{2840}', '\u{28c0}', '\u{28c4}', '\u{28e4}', '\u{28e6}', '\u{28f6}', '\u{28f7}', '\u{28ff}'];
     let at = |letters: &[char; 8]| letters.get(eighths - 1).copied().unwrap_or('?');
     match (used, unicode, eighths > 4) {
-        (Use::Established, true, _) => at(&BLOCKS),
-        (Use::TimeWait, true, _) => at(&BRAILLE),
+        (PortUsage::Established, true, _) => at(&BLOCKS),
+        (PortUsage::TimeWait, true, _) => at(&BRAILLE),
         (_, true, false) => '\u{2591}',
         (_, true, true) => '\u{2592}',
-        (Use::Established, false, false) => 'o',
-        (Use::Established, false, true) => '#',
-        (Use::TimeWait, false, false) => '-',
-        (Use::TimeWait, false, true) => '=',
+        (PortUsage::Established, false, false) => 'o',
+        (PortUsage::Established, false, true) => '#',
+        (PortUsage::TimeWait, false, false) => '-',
+        (PortUsage::TimeWait, false, true) => '=',
         (_, false, _) => '+',
     }
 }
 
 /// Letters of the legend: established, `TIME_WAIT`, other, free.
 pub fn legend(unicode: bool) -> [char; 4] {
-    [Use::Established, Use::TimeWait, Use::Other]
+    [PortUsage::Established, PortUsage::TimeWait, PortUsage::Other]
         .map(|used| letter(used, 8, unicode))
         .into_iter()
         .chain([free(unicode)])

@@ -1,6 +1,6 @@
-//! A row of numbers as a row of heights.
+//! Numbers over time as heights.
 
-/// Heights, lowest first; the first one is "nothing".
+/// Letters of growing height; the first one stands for zero.
 fn steps(unicode: bool) -> &'static [char] {
     if unicode {
         &[' ', '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}']
@@ -9,7 +9,7 @@ fn steps(unicode: bool) -> &'static [char] {
     }
 }
 
-/// One letter per value, the highest one full. Anything above zero shows.
+/// One letter per value, relative to the largest one. Anything above zero shows.
 pub fn line(values: &[u64], unicode: bool) -> String {
     let steps = steps(unicode);
     let top = values.iter().copied().max().unwrap_or(0);
@@ -22,7 +22,7 @@ pub fn line(values: &[u64], unicode: bool) -> String {
         .collect()
 }
 
-/// The same over several lines, the topmost first.
+/// The same with `height` lines, the topmost first.
 pub fn chart(values: &[u64], height: usize, unicode: bool) -> Vec<String> {
     let steps = steps(unicode);
     let top = u128::from(values.iter().copied().max().unwrap_or(0).max(1));

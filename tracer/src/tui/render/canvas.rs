@@ -1,4 +1,4 @@
-//! The surface that everything is drawn on: styled text into cells, cut at the edges.
+//! The surface of one screen: styled text becomes cells of a buffer, cut at the edges.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -9,19 +9,22 @@ use crate::tui::hit_map::HitMap;
 use crate::tui::options::RenderOptions;
 use tracer_core::layout::text::{Paint, StyledLine, cut, safe};
 
-/// Where things are drawn, and how.
+/// A buffer that is drawn on, and what drawing finds out.
 pub struct Canvas<'a> {
+    /// The cells.
     pub buffer: &'a mut Buffer,
+    /// What the terminal can show.
     pub options: RenderOptions,
+    /// Where the parts of the screen have been drawn.
     pub hits: HitMap,
-    /// Where the terminal's cursor belongs, if something is being typed.
+    /// Where the terminal's cursor stands, while something is being typed.
     pub cursor: Option<Position>,
 }
 
 impl Canvas<'_> {
-    pub fn style(&self, paint: Paint) -> Style {
+    fn style(&self, paint: Paint) -> Style {
         let style = Style::new();
-        // The terminal's own sixteen colours, never a background: they are readable on light and on dark.
+        // The terminal's own sixteen colours and no background can be read on light and on dark terminals.
         let colour = |colour: Color| if self.options.colour { style.fg(colour) } else { style };
         match paint {
             Paint::Plain => style,
@@ -33,7 +36,7 @@ impl Canvas<'_> {
         }
     }
 
-    /// Text, cut to `width` columns.
+    /// Draws text, cut to `width` columns.
     pub fn text(&mut self, x: u16, y: u16, width: u16, paint: Paint, text: &str) {
         let area = self.buffer.area;
         if y >= area.bottom() || x >= area.right() {
@@ -44,7 +47,7 @@ impl Canvas<'_> {
         self.buffer.set_stringn(x, y, text, room, style);
     }
 
-    /// Pieces one behind the other from `x`, cut at the end of `area`; how wide they came out.
+    /// Draws a line at the left edge of `area` and in line `y`, cut at the right edge. Returns the columns used.
     pub fn line(&mut self, area: Rect, y: u16, pieces: &StyledLine) -> u16 {
         let mut room = usize::from(area.width);
         let mut x = area.x;
@@ -64,7 +67,7 @@ impl Canvas<'_> {
         x - area.x
     }
 
-    /// A sentence over as many lines as it needs and `area` has, behind a label; the lines used.
+    /// Draws a sentence behind a label, over as many lines as it needs and `area` has. Returns the lines used.
     pub fn paragraph(&mut self, area: Rect, label: &StyledLine, paint: Paint, text: &str) -> u16 {
         let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
         let room = usize::from(area.width).saturating_sub(label_width);
@@ -77,7 +80,7 @@ impl Canvas<'_> {
         let x = area.x + u16::try_from(label_width).unwrap_or(0);
         for (index, line) in lines.iter().take(shown).enumerate() {
             let y = area.y + u16::try_from(index).unwrap_or(0);
-            // Said that more follows than there is room for.
+            // `..` ends the last line that there is room for, if the sentence goes on.
             let last = index + 1 == shown && shown < lines.len();
             let line = if last { cut(&format!("{line} ..."), room) } else { line.to_string() };
             let line = if last && !line.ends_with("..") { format!("{}..", cut(&line, room - 2)) } else { line };
@@ -99,7 +102,7 @@ fn wrapping(room: usize) -> textwrap::Options<'static> {
         .word_splitter(textwrap::WordSplitter::NoHyphenation)
 }
 
-/// A sentence behind a label, over as many lines as it needs.
+/// A sentence behind a label as lines of `width` columns, as many as it needs.
 pub fn wrapped(width: u16, label: &StyledLine, paint: Paint, text: &str) -> Vec<StyledLine> {
     let label_width: usize = label.iter().map(|(_, text)| text.width()).sum();
     let room = usize::from(width).saturating_sub(label_width).max(1);

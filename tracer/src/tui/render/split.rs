@@ -1,6 +1,7 @@
 //! Height shared between the tables of a page.
 
-/// Divides `height` lines between two tables: each gets what it needs if there is enough, else the needier one gives.
+/// Divides `height` lines between two tables with so many rows. A table that needs less than half gets what it needs and the
+/// other one the rest; else each gets half.
 pub fn divide(height: u16, first: usize, second: usize) -> (u16, u16) {
     let half = height / 2;
     let need = |rows: usize| u16::try_from(rows.saturating_add(1)).unwrap_or(u16::MAX).max(2);

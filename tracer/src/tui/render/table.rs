@@ -1,4 +1,4 @@
-//! A table: only the rows that are on the screen are made.
+//! Tables: on the screen, where only the rows that show are made, and as text for an export.
 
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
@@ -30,13 +30,17 @@ pub struct TableState<'a> {
 
 /// Draws a table with its heading into `area`; yields where it was drawn.
 pub struct TableWidget<'a, 'b> {
+    /// Where it is drawn.
     pub canvas: &'a mut Canvas<'b>,
+    /// The heading and the rows.
     pub area: Rect,
+    /// The rows to show.
     pub state: TableState<'a>,
+    /// What cells are made from, beside their rows.
     pub context: CellContext<'a>,
 }
 
-/// Columns left of the rows, where `>` marks the selected one.
+/// Columns at the left of the rows, where `>` marks the selected one.
 const MARK: u16 = 2;
 
 impl TableVisitor for TableWidget<'_, '_> {
@@ -72,7 +76,7 @@ impl TableVisitor for TableWidget<'_, '_> {
     }
 }
 
-/// `7 of 40`, where not everything is on the screen.
+/// `7 of 40` if the filter hides rows, `40` if there is no room for all of them.
 fn count(shown: usize, all: usize, height: u16) -> String {
     match (shown < all, shown > usize::from(height)) {
         (true, _) => format!("{shown} of {all}"),
@@ -81,17 +85,17 @@ fn count(shown: usize, all: usize, height: u16) -> String {
     }
 }
 
-/// The first row to show so that the selected one is on the screen, as close to the last time as can be.
+/// The first row to show: the one of the last screen, or the nearest one that has the selected row on the screen.
 fn scroll(offset: usize, index: usize, height: usize, len: usize) -> usize {
     let lowest = (index + 1).saturating_sub(height.max(1));
     offset.clamp(lowest, index.max(lowest)).min(len.saturating_sub(height))
 }
 
-/// Width of each column; 0 = not shown.
+/// The width of each column in a table of `width`; 0 = not shown.
 pub fn widths<T>(columns: &[Column<T>], width: u16) -> Vec<u16> {
     let mut widths: Vec<u16> = columns.iter().map(|c| if width >= c.shown_from { c.width } else { 0 }).collect();
     let used = |widths: &[u16]| widths.iter().filter(|w| **w > 0).map(|w| w + 1).sum::<u16>().saturating_sub(1);
-    // Too narrow even for the least: what stands last goes first.
+    // The last columns are left out until the rest fits; the first one is kept and cut.
     while used(&widths) > width {
         match widths.iter().rposition(|w| *w > 0) {
             Some(last) if last > 0 => widths[last] = 0,
@@ -144,11 +148,11 @@ fn heading<T>(
             (true, true) => "^",
             (false, _) => "",
         };
-        // The arrow says more than the last letter of a name that leaves no room for it.
+        // The arrow replaces the last letter of a title that leaves no room for it.
         let room = usize::from(width).saturating_sub(arrow.len());
         let mut title: String = column.title.chars().take(if arrow.is_empty() { usize::MAX } else { room }).collect();
         title.push_str(arrow);
-        // How many rows there are stands behind the first name that has room for it.
+        // The number of rows stands behind the first title at the left, if there is room.
         if first && column.align == Alignment::Left && !count.is_empty() {
             let with = format!("{title} ({count})");
             if with.width() <= usize::from(width) {
@@ -183,11 +187,13 @@ fn draw_cell(canvas: &mut Canvas<'_>, x: u16, y: u16, width: u16, align: Alignme
     }
 }
 
-/// The whole table as aligned text, for an export.
+/// Prints a table as aligned text, for an export.
 pub struct TextTable<'a, 'c> {
+    /// Indices of the rows to print, in their order.
     pub rows: &'a [usize],
+    /// What cells are made from, beside their rows.
     pub context: CellContext<'c>,
-    /// Rows beyond are left out, which is said.
+    /// Rows beyond this many are left out; a last line says how many.
     pub limit: usize,
 }
 
@@ -240,7 +246,7 @@ mod tests {
                 assert!(used <= width + 1, "{width}: {widths:?}");
             }
         }
-        // What an incident is told by fits into 80 columns.
+        // The columns without which an incident cannot be understood fit into 80 columns.
         let at_80 = widths(columns::DESTINATIONS, 78);
         let narrow = columns::DESTINATIONS.iter().zip(&at_80).filter(|(column, _)| column.shown_from == 0);
         assert!(narrow.into_iter().all(|(column, width)| *width >= column.width), "{at_80:?}");

@@ -1,4 +1,4 @@
-//! One destination: how full, whose, since when, and every port of it.
+//! One destination: how full it is, who holds its ports, since when connects fail, and every port on a map.
 
 use ratatui::layout::Rect;
 
@@ -16,13 +16,14 @@ use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Destination;
 use tracer_core::tracker::snapshot::detail::DestinationDetail;
 
-/// From this height on, distributions are told bucket by bucket.
+/// From this height on, distributions have a line per bucket.
 const TALL: u16 = 40;
-/// Below this height holders are more important than distributions.
+/// Below this height distributions are left out, so that the holders have room.
 const LOW: u16 = 16;
 /// From this width on, the tables stand side by side.
 const WIDE: u16 = 140;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationKey) {
     let found = app.frame.snapshot.destinations.iter().find(|destination| destination.key() == *place);
     let Some(destination) = found else {
@@ -38,7 +39,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
     let rest = |y: u16| Rect { y, height: area.bottom().saturating_sub(y), ..area };
     match app.destination_detail(place) {
         Some(detail) => {
-            // A third of the page, one line more for its legend.
+            // A third of the page, with one line for the legend.
             let height = (area.height / 3).max(4);
             y += map(canvas, detail, Rect { height: height.min(rest(y).height), ..rest(y) });
             if area.height >= LOW {
@@ -72,6 +73,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, place: &DestinationK
     }
 }
 
+/// The lines at the top: what, occupancy, pace, failures.
 fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize) -> Vec<StyledLine> {
     let snapshot = &app.frame.snapshot;
     let ports = &destination.ports;
@@ -128,7 +130,7 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
     vec![title, occupancy, pace, failures]
 }
 
-/// The port map with its legend; the lines used.
+/// Draws the port map with its legend. Returns the lines used.
 fn map(canvas: &mut Canvas<'_>, detail: &DestinationDetail, area: Rect) -> u16 {
     let unicode = canvas.options.unicode;
     let Some(map) = port_map::map(detail, usize::from(area.width), usize::from(area.height.saturating_sub(1)), unicode)

@@ -1,4 +1,4 @@
-//! The last connects that found no port, each with who held the ports at that instant.
+//! The last connects that found no port, each with the workloads that held the ports at that instant.
 
 use ratatui::layout::Rect;
 
@@ -10,9 +10,10 @@ use tracer_core::layout::human::{brief, number};
 use tracer_core::layout::text::{Paint, StyledLine, left};
 use tracer_core::tracker::snapshot::detail::FailureRecord;
 
-/// Lines of the lower part: two sentences and a few holders.
+/// Least lines of the lower part: two sentences and a few holders.
 const DETAIL: u16 = 8;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let failures = &app.frame.details.failures;
     if failures.is_empty() {
@@ -29,6 +30,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     }
 }
 
+/// Draws what is known of one failure.
 fn detail(canvas: &mut Canvas<'_>, app: &App, record: &FailureRecord, area: Rect) {
     let failed = &record.failed;
     let who = failed.owner.as_ref().map_or_else(

@@ -1,4 +1,4 @@
-//! Findings with their evidence and advice, and what this host does not let us see.
+//! Findings with their evidence and advice, and what cannot be watched on this host.
 
 use ratatui::layout::Rect;
 use serde_json::Value;
@@ -11,9 +11,10 @@ use crate::tui::render::canvas::{Canvas, wrapped};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Finding;
 
-/// Lines of the table at the least: its heading and the selected row.
+/// Least lines of the table: its heading and the selected row.
 const LEAST_TABLE: u16 = 2;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = &app.frame.snapshot.findings;
     let mut y = area.y;
@@ -38,7 +39,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     scrolled(canvas, app, &lines, Rect { y, height: area.bottom().saturating_sub(y), ..area });
 }
 
-/// Draws what there is room for from the line scrolled to; says how much more there is.
+/// Draws lines from the one that the user scrolled to, and how many more there are.
 fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[StyledLine], area: Rect) {
     let height = usize::from(area.height);
     let most = lines.len().saturating_sub(height);
@@ -54,6 +55,7 @@ fn scrolled(canvas: &mut Canvas<'_>, app: &App, lines: &[StyledLine], area: Rect
     }
 }
 
+/// One finding as lines: what, since when, what to do, evidence.
 fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<StyledLine> {
     let mut lines = Vec::new();
     let mut say = |paint_label: Paint, label: &str, paint: Paint, text: &str| {
@@ -83,6 +85,7 @@ fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<
     lines
 }
 
+/// A value of the evidence as text.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -94,7 +97,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// What this host does not let us see, and what was lost.
+/// What cannot be watched on this host, and what was lost.
 fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
     let mut lines = Vec::new();
     for gap in &app.trace.host.degraded {

@@ -1,4 +1,4 @@
-//! One flow, step by step.
+//! One flow, state by state.
 
 use ratatui::layout::Rect;
 
@@ -11,6 +11,7 @@ use tracer_core::event::FlowKey;
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Opened;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, key: &FlowKey) {
     let mut title: StyledLine = vec![
         (Paint::Strong, format!("{} > {}", key.local, key.remote)),

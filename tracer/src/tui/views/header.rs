@@ -1,4 +1,4 @@
-//! The lines that every page has: who and when, tabs and filter, and the keys at the bottom.
+//! The lines that every page has: host, counters and time; tabs and filter; position of a replay; the keys at the bottom.
 
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr as _;
@@ -11,7 +11,7 @@ use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::human::{between, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
-/// Draws them; the lines used.
+/// Draws the lines above the page. Returns the lines used.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
     top(canvas, app, area);
     tabs(canvas, app, Rect { y: area.y + 1, height: 1, ..area });
@@ -24,14 +24,14 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
     }
 }
 
-/// Host, tier, events, loss at the left; recording, pause and time at the right.
+/// Draws host, tier, events and loss at the left, recording, pause and time at the right.
 fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let (newest, host) = (app.newest(), &app.trace.host);
     let events = &newest.snapshot.events;
     let (lost, at_most) = (events.lost.certain(), events.lost.upper_bound());
     let mut left: StyledLine = vec![(Paint::Strong, "portchurn ".into())];
     if at_most > 0 {
-        // First, so that no terminal is too narrow for it.
+        // Loss comes first, so that no terminal is too narrow for it.
         left.push((Paint::Bad, format!("LOST {}  ", between(lost, at_most, short))));
     }
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
@@ -74,7 +74,7 @@ fn right(app: &App) -> StyledLine {
         right.push((Paint::Dim, "waiting for the first events".into()));
     } else {
         let time = trace.date_time(now);
-        // In a replay the day matters, live it is today.
+        // A live view is of today.
         let time = if app.replaying() { time } else { time.split(' ').next_back().unwrap_or_default().to_owned() };
         right.push((Paint::Strong, format!("{time} {}", trace.clock.zone_name(now, &trace.zone))));
     }
@@ -90,6 +90,7 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
+/// Draws the tabs, the page behind them and the filter.
 fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let findings = app.frame.snapshot.findings.len();
     let failures: u64 =
@@ -125,7 +126,7 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     canvas.line(rest, area.y, &pieces);
 }
 
-/// Where a replay is: a line from begin to end with its gaps, and how fast it runs.
+/// Draws how fast a replay runs and where it is, as a line from begin to end.
 fn position(canvas: &mut Canvas<'_>, app: &App, replay: &ReplayStatus, area: Rect) {
     let now = app.newest().snapshot.now;
     let at = seconds(now.seconds_since(replay.start).floor());
@@ -148,7 +149,7 @@ fn position(canvas: &mut Canvas<'_>, app: &App, replay: &ReplayStatus, area: Rec
     canvas.line(line, area.y, &track(replay, now, usize::from(line.width), canvas.options.unicode));
 }
 
-/// `[====|..xx..]`: passed, here, to come, gaps.
+/// `[====|--xx--]`: passed, present position, to come, gaps.
 fn track(replay: &ReplayStatus, now: tracer_core::event::Ktime, width: usize, unicode: bool) -> StyledLine {
     let cells = width.saturating_sub(2);
     let length = replay.end.since(replay.start).max(1);
@@ -175,7 +176,7 @@ fn track(replay: &ReplayStatus, now: tracer_core::event::Ktime, width: usize, un
     styled_letters(row)
 }
 
-/// What was just done, or the keys that matter here.
+/// Draws the line at the bottom: the message if there is one, else the keys that do something here.
 pub fn footer(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     if let Some(message) = &app.message {
         let text = canvas.safe(message);

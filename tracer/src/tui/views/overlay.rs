@@ -1,4 +1,4 @@
-//! What lies over a page: help, the line that is typed, the question before quitting.
+//! What covers a part of a page: the help, the line that is typed, the question before quitting.
 
 use ratatui::buffer::Cell as Letter;
 use ratatui::layout::{Position, Rect};
@@ -10,6 +10,7 @@ use crate::tui::prompt::{Prompt, PromptPurpose};
 use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::text::{Paint, left};
 
+/// Draws the overlay, if there is one.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     match &app.overlay {
         None => {}
@@ -25,7 +26,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     }
 }
 
-/// Clears a place in the middle and frames it; what lies inside.
+/// Clears and frames a window of this size in the middle. Returns the area inside.
 fn window(canvas: &mut Canvas<'_>, area: Rect, width: u16, height: u16) -> Rect {
     let (width, height) = ((width + 4).min(area.width), (height + 2).min(area.height));
     let frame = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
@@ -57,13 +58,14 @@ fn clear(canvas: &mut Canvas<'_>, area: Rect) {
     }
 }
 
-/// Keys with the same label belong to the line before.
-fn shown() -> impl Iterator<Item = &'static Binding> {
+/// The bindings that have a line of their own.
+fn help_lines() -> impl Iterator<Item = &'static Binding> {
     BINDINGS.iter().filter(|binding| !binding.label.is_empty())
 }
 
+/// Draws the keys from the given line on.
 fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
-    let mut lines: Vec<(Paint, String)> = shown()
+    let mut lines: Vec<(Paint, String)> = help_lines()
         .map(|binding| {
             let here = match binding.scope {
                 BindingScope::Both => true,
@@ -102,7 +104,7 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
     }
 }
 
-/// The line at the bottom, what is wrong with it under it.
+/// Draws the line that is typed at the bottom, and under it what is wrong with it or what it may contain.
 fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     let height = if matches!(prompt.error, Some((_, Some(_)))) { 3 } else { 2 };
     let lines = Rect { y: area.bottom() - height, height, ..area };
@@ -114,7 +116,7 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     let text = canvas.safe(&prompt.text());
     let before: String = prompt.text().chars().take(prompt.cursor()).collect();
     let before = label.width() + canvas.safe(&before).width();
-    // A line longer than the screen shows the part around the cursor.
+    // Of a line that is longer than the screen, the part before the cursor is shown.
     let skip = (before + 2).saturating_sub(usize::from(area.width));
     let whole = format!("{label}{text}");
     let visible: String = whole.chars().skip(skip).collect();
@@ -122,7 +124,7 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     let x = lines.x + u16::try_from(before - skip).unwrap_or(0);
     canvas.cursor = Some(Position::new(x.min(area.right() - 1), lines.y));
     if let Some((_, Some(at))) = &prompt.error {
-        // The mark stands under the place.
+        // The mark stands under the character that is wrong.
         let at = u16::try_from((label.width() + at).saturating_sub(skip)).unwrap_or(u16::MAX).min(area.width - 1);
         canvas.text(lines.x + at, lines.y + 1, 1, Paint::Bad, "^");
     }

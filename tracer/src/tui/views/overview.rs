@@ -1,4 +1,4 @@
-//! At a glance: is it happening, who, to where, what to do.
+//! The first page: whether connects fail or soon will, who burns the ports, towards which destination, what to do.
 
 use ratatui::layout::Rect;
 
@@ -14,13 +14,14 @@ use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::detail::SecondCounts;
 use tracer_core::tracker::snapshot::{Destination, Snapshot};
 
-/// From this height of the page on, sentences may take a line more.
+/// From this height on, sentences may take a line more.
 const ROOMY: u16 = 20;
 /// From this height on, failures and connects are charts.
 const TALL: u16 = 40;
-/// Lines of a chart.
+/// Lines of a chart with its title.
 const CHART: u16 = 6;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let mut y = area.y;
     let lines = if area.height >= ROOMY { [3, 2] } else { [2, 1] };
@@ -33,7 +34,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         let text = canvas.safe(&format!("{}. {}", advice.action, advice.expected));
         y += canvas.paragraph(Rect { y, height: lines[1], ..area }, &label, Paint::Plain, &text);
     }
-    pulse(canvas, app, Rect { y, height: 1, ..area });
+    seconds_line(canvas, app, Rect { y, height: 1, ..area });
     y += 1;
     if area.height >= TALL {
         charts(canvas, app, Rect { y, height: CHART, ..area });
@@ -46,7 +47,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     table::draw(canvas, app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
 }
 
-/// The worst thing in one sentence.
+/// The worst finding in one sentence, or the fullest destination if there is no finding.
 fn verdict(app: &App) -> (StyledLine, String) {
     let snapshot = &app.frame.snapshot;
     let label = |paint, word: &str| vec![(paint, format!("{word:<10}"))];
@@ -65,6 +66,7 @@ fn verdict(app: &App) -> (StyledLine, String) {
     }
 }
 
+/// The destination that runs out of ports first, else the one that has used most of them.
 fn fullest(snapshot: &Snapshot) -> String {
     let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
     let soon = |destination: &Destination| destination.seconds_to_exhaustion.map_or(f64::NEG_INFINITY, |left| -left);
@@ -85,11 +87,12 @@ fn fullest(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Failures per second now, the last one and all; then both pictures of the last minutes, where they are not charts.
-fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let pulse = &app.frame.details.seconds;
+/// Draws one line: failures per second, the last one, all of them, and sparklines of the failures and connects of the last
+/// seconds.
+fn seconds_line(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    let history = &app.frame.details.seconds;
     let snapshot = &app.frame.snapshot;
-    let now = pulse.last().copied().unwrap_or_default();
+    let now = history.last().copied().unwrap_or_default();
     let total = snapshot.workloads.iter().map(|w| w.failed.without_port()).fold(0, u64::saturating_add);
     let paint = match (now.exhausted, total) {
         (0, 0) => Paint::Good,
@@ -108,35 +111,36 @@ fn pulse(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let used = canvas.line(area, area.y, &cell);
     let tail = format!("  connects {}/s ", rate(f64::from(now.connects)));
     let room = usize::from(area.width.saturating_sub(used)).saturating_sub(tail.len());
-    let each = (room / 2).min(pulse.len());
+    let each = (room / 2).min(history.len());
     let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
     let unicode = canvas.options.unicode;
     let cell: StyledLine = vec![
-        (Paint::Bad, sparkline::line(&last_seconds(pulse, each, |second| second.exhausted), unicode)),
+        (Paint::Bad, sparkline::line(&last_seconds(history, each, |second| second.exhausted), unicode)),
         (Paint::Plain, tail),
-        (Paint::Plain, sparkline::line(&last_seconds(pulse, each, |second| second.connects), unicode)),
+        (Paint::Plain, sparkline::line(&last_seconds(history, each, |second| second.connects), unicode)),
     ];
     canvas.line(rest, area.y, &cell);
 }
 
-fn last_seconds(pulse: &[SecondCounts], seconds: usize, value: Value) -> Vec<u64> {
-    pulse.iter().skip(pulse.len().saturating_sub(seconds)).map(|second| u64::from(value(second))).collect()
+/// One count of each of the last seconds.
+fn last_seconds(history: &[SecondCounts], seconds: usize, value: CountOf) -> Vec<u64> {
+    history.iter().skip(history.len().saturating_sub(seconds)).map(|second| u64::from(value(second))).collect()
 }
 
-/// A number of a second.
-type Value = fn(&SecondCounts) -> u32;
+/// One of the counts of a second.
+type CountOf = fn(&SecondCounts) -> u32;
 
-/// Failures and connects of the last minutes, second by second, side by side.
+/// Draws charts of the failures and the connects of the last minutes, side by side, a column per second.
 fn charts(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
-    let pulse = &app.frame.details.seconds;
+    let history = &app.frame.details.seconds;
     let half = area.width / 2;
-    let charts: [(&str, Paint, Value); 2] = [
+    let charts: [(&str, Paint, CountOf); 2] = [
         ("no port, per second", Paint::Bad, |second| second.exhausted),
         ("connects, per second", Paint::Plain, |second| second.connects),
     ];
     for (index, (title, paint, value)) in (0_u16..).zip(charts) {
         let part = Rect { x: area.x + half * index, width: half - 2, ..area };
-        let values = last_seconds(pulse, usize::from(part.width), value);
+        let values = last_seconds(history, usize::from(part.width), value);
         let most = values.iter().max().copied().unwrap_or(0);
         let title = format!("{title}, last {} s, most {}", values.len(), short(most));
         canvas.line(part, part.y, &vec![(Paint::Dim, title)]);

@@ -1,4 +1,4 @@
-//! One workload: what it is, how long its connections live, its processes, whom it talks to.
+//! One workload: what it is, how long its connections live, its processes and its destinations.
 
 use ratatui::layout::Rect;
 
@@ -13,9 +13,10 @@ use tracer_core::layout::human::{brief, plural, rate, short};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Workload;
 
-/// From this height on, distributions are told bucket by bucket.
+/// From this height on, distributions have a line per bucket.
 const TALL: u16 = 34;
 
+/// Draws the page into `area`.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, name: &str) {
     let Some(workload) = app.row_input().workload() else {
         let text = format!("{} does nothing any more, and what it did has been forgotten.", canvas.safe(name));
@@ -42,6 +43,7 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect, name: &str) {
     table::draw(canvas, app, Pane::Towards, Rect { y: y + first, height: second, ..left });
 }
 
+/// The lines at the top: who it is, what it does, what it holds, how its connections end.
 fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<StyledLine> {
     let mut who: StyledLine = vec![(Paint::Strong, canvas.safe(&workload.name))];
     let parts = [
