@@ -5,19 +5,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::script::{Life, Log, What, canonical};
-use crate::tracer::{Attribution, Failed, Line, Report};
+use crate::reported::{FailedCounts, ParsedReport, ReportedAttribution, StreamLine};
+use crate::script::{ConnectionTimes, Log, LoggedCall, canonical};
 
 /// What one process did towards one destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ConnectCounts {
     pub connects: u64,
     pub established: u64,
-    pub failed: Failed,
+    pub failed: FailedCounts,
 }
 
 /// Process id and destination.
-pub type Who = (Option<u32>, SocketAddr);
+pub type PidAndDestination = (Option<u32>, SocketAddr);
 
 /// The names that reports give to errnos; EADDRNOTAVAIL is exhaustion unless the scenario says otherwise.
 pub fn errno_name(errno: i32) -> String {
@@ -30,7 +30,7 @@ pub fn errno_name(errno: i32) -> String {
         110 => "ETIMEDOUT",
         111 => "ECONNREFUSED",
         113 => "EHOSTUNREACH",
-        // A non-blocking connect that the script never saw through: `Step::Abandon`.
+        // A non-blocking connect that the script never saw through: `ScriptStep::Abandon`.
         115 => "ABORTED",
         other => return format!("E{other}"),
     }
@@ -38,9 +38,9 @@ pub fn errno_name(errno: i32) -> String {
 }
 
 /// What the clients say.
-pub fn logged(log: &Log) -> BTreeMap<Who, Counts> {
-    let mut by_who: BTreeMap<Who, Counts> = BTreeMap::new();
-    for entry in log.of(What::Connect) {
+pub fn logged(log: &Log) -> BTreeMap<PidAndDestination, ConnectCounts> {
+    let mut by_who: BTreeMap<PidAndDestination, ConnectCounts> = BTreeMap::new();
+    for entry in log.of(LoggedCall::Connect) {
         let Some(remote) = entry.remote else { continue };
         let counts = by_who.entry((Some(entry.pid), canonical(remote))).or_default();
         counts.connects += 1;
@@ -54,8 +54,8 @@ pub fn logged(log: &Log) -> BTreeMap<Who, Counts> {
 }
 
 /// What the report says about the active side in one namespace.
-pub fn reported(report: &Report, netns: u32) -> BTreeMap<Who, Counts> {
-    let mut by_who: BTreeMap<Who, Counts> = BTreeMap::new();
+pub fn reported(report: &ParsedReport, netns: u32) -> BTreeMap<PidAndDestination, ConnectCounts> {
+    let mut by_who: BTreeMap<PidAndDestination, ConnectCounts> = BTreeMap::new();
     for entry in report.attributions(netns).filter(|entry| entry.connects > 0 || !entry.failed.is_empty()) {
         let counts = by_who.entry((entry.pid, SocketAddr::new(entry.remote_addr, entry.remote_port))).or_default();
         counts.connects += entry.connects;
@@ -69,7 +69,7 @@ pub fn reported(report: &Report, netns: u32) -> BTreeMap<Who, Counts> {
 
 /// Every process and destination, nobody else, and every number equal.
 #[track_caller]
-pub fn assert_counts(report: &Report, netns: u32, log: &Log) {
+pub fn assert_counts(report: &ParsedReport, netns: u32, log: &Log) {
     report.assert_complete();
     let (told, seen) = (logged(log), reported(report, netns));
     assert!(!told.is_empty(), "the clients logged nothing");
@@ -92,19 +92,20 @@ pub fn assert_counts(report: &Report, netns: u32, log: &Log) {
 
 /// The lifetimes of a (pid, destination) all of whose connects succeeded: number, shortest, mean and longest.
 #[track_caller]
-pub fn assert_lifetimes(report: &Report, netns: u32, log: &Log, peers: &Log) {
-    let mut by_who: BTreeMap<Who, Vec<Life>> = BTreeMap::new();
+pub fn assert_lifetimes(report: &ParsedReport, netns: u32, log: &Log, peers: &Log) {
+    let mut by_who: BTreeMap<PidAndDestination, Vec<ConnectionTimes>> = BTreeMap::new();
     for life in log.lives(peers) {
         by_who.entry((Some(life.pid), canonical(life.remote))).or_default().push(life);
     }
     assert!(!by_who.is_empty(), "no connection was closed");
     for (who, lives) in by_who {
-        let of = |entry: &&Attribution| (entry.pid, SocketAddr::new(entry.remote_addr, entry.remote_port)) == who;
-        let all: Vec<&Attribution> = report.attributions(netns).filter(of).collect();
+        let of =
+            |entry: &&ReportedAttribution| (entry.pid, SocketAddr::new(entry.remote_addr, entry.remote_port)) == who;
+        let all: Vec<&ReportedAttribution> = report.attributions(netns).filter(of).collect();
         let [entry] = all.as_slice() else { panic!("{who:?}: one attribution expected: {all:?}") };
         let durations = &entry.lifetime_ms;
         assert_eq!(durations.count, u64::try_from(lives.len()).expect("fits"), "{who:?}: number of lifetimes");
-        let (lows, highs): (Vec<f64>, Vec<f64>) = lives.iter().map(Life::bounds_ms).unzip();
+        let (lows, highs): (Vec<f64>, Vec<f64>) = lives.iter().map(ConnectionTimes::bounds_ms).unzip();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let (least, most) = (
             |values: &[f64]| values.iter().copied().fold(f64::MAX, f64::min),
@@ -129,8 +130,8 @@ fn assert_within(value: f64, (low, high): (f64, f64), what: &str) {
 
 /// Each connection of the log as one finished flow of the stream, in order, opened actively, with its lifetime.
 #[track_caller]
-pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, peers: &Log, ended: &str) {
-    let mut flows: BTreeMap<(u32, SocketAddr, SocketAddr), Vec<&Line>> = BTreeMap::new();
+pub fn assert_flows(lines: &[StreamLine], netns: u32, log: &Log, peers: &Log, ended: &str) {
+    let mut flows: BTreeMap<(u32, SocketAddr, SocketAddr), Vec<&StreamLine>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.kind == "flow" && line.netns == Some(netns)) {
         if let (Some("active"), Some(pid), Some(local), Some(remote)) =
             (line.opened.as_deref(), line.pid, line.local(), line.remote())
@@ -146,8 +147,8 @@ pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, peers: &Log, ended: &
         let found = flows.get_mut(&key).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
         let line = found.unwrap_or_else(|| {
             let ends = [Some(key.1), Some(key.2)];
-            let of_it = |line: &&Line| ends.contains(&line.local()) && ends.contains(&line.remote());
-            let about: Vec<&Line> = lines.iter().filter(|line| of_it(line) || line.kind == "loss").collect();
+            let of_it = |line: &&StreamLine| ends.contains(&line.local()) && ends.contains(&line.remote());
+            let about: Vec<&StreamLine> = lines.iter().filter(|line| of_it(line) || line.kind == "loss").collect();
             panic!("no flow for {life:?}; what is said of its two ends, and of losses: {about:#?}")
         });
         assert_eq!(line.ended.as_deref(), Some(ended), "{line:?}");
@@ -155,7 +156,7 @@ pub fn assert_flows(lines: &[Line], netns: u32, log: &Log, peers: &Log, ended: &
         let lifetime = line.lifetime_ms.unwrap_or_else(|| panic!("no lifetime: {line:?}"));
         assert_within(lifetime, life.bounds_ms(), &format!("{key:?}"));
     }
-    let left: Vec<&Line> =
+    let left: Vec<&StreamLine> =
         flows.into_values().flatten().filter(|line| line.ended.as_deref() != Some("connect-failed")).collect();
     assert!(left.is_empty(), "flows that no client made: {left:?}");
 }
@@ -167,12 +168,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::script::Entry;
+    use crate::script::LogEntry;
 
     const NETNS: u32 = 5;
 
     fn log() -> Log {
-        let entry = |what, start_ns, end_ns, socket, errno| Entry {
+        let entry = |what, start_ns, end_ns, socket, errno| LogEntry {
             what,
             start_ns,
             end_ns,
@@ -184,14 +185,14 @@ mod tests {
             errno,
         };
         Log(vec![
-            entry(What::Connect, 0, 1_000_000, 1, 0),
-            entry(What::Close, 9_000_000, 10_000_000, 1, 0),
-            entry(What::Connect, 20_000_000, 20_100_000, 2, 99),
+            entry(LoggedCall::Connect, 0, 1_000_000, 1, 0),
+            entry(LoggedCall::Close, 9_000_000, 10_000_000, 1, 0),
+            entry(LoggedCall::Connect, 20_000_000, 20_100_000, 2, 99),
         ])
     }
 
     /// A report that agrees with the log but for what is changed.
-    fn report(change: impl Fn(&mut serde_json::Value)) -> Report {
+    fn report(change: impl Fn(&mut serde_json::Value)) -> ParsedReport {
         let mut value = json!({
             "schema": "portchurn.report/1",
             "events": {"read": 9, "lost": {"ring_full": 0, "missed_runs": 0, "other_runs": 0, "recorder": 0}, "skipped": 0, "evicted": 0, "repaired": 0},
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn flows_are_matched_one_to_one() {
-        let line = |lifetime: f64, port: u16| -> Line {
+        let line = |lifetime: f64, port: u16| -> StreamLine {
             serde_json::from_value(json!({
                 "type": "flow", "netns": NETNS, "pid": 7, "local_addr": "127.0.0.1", "local_port": port,
                 "remote_addr": "127.0.0.1", "remote_port": 80, "opened": "active", "ended": "active-close",

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// How a program hangs on the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttachType {
     /// A tracepoint, seen through BTF.
     Btf,
     /// A tracepoint, seen through its record.
@@ -23,9 +23,9 @@ pub enum Kind {
 
 /// A BPF program as its source declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct DeclaredProgram {
     pub name: String,
-    pub kind: Kind,
+    pub kind: AttachType,
     pub hook: String,
     /// Of a classic tracepoint.
     pub category: Option<String>,
@@ -36,29 +36,29 @@ pub struct Program {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prototype {
     /// First and last version; `None` = from the beginning, still so.
-    pub from: Option<Version>,
-    pub to: Option<Version>,
+    pub from: Option<KernelVersion>,
+    pub to: Option<KernelVersion>,
     pub name: String,
     pub returns: String,
     pub parameters: Vec<String>,
 }
 
 /// Major and minor number of a kernel.
-pub type Version = (u32, u32);
+pub type KernelVersion = (u32, u32);
 
 impl Prototype {
-    pub fn holds_for(&self, version: Version) -> bool {
+    pub fn holds_for(&self, version: KernelVersion) -> bool {
         self.from.is_none_or(|from| version >= from) && self.to.is_none_or(|to| version <= to)
     }
 }
 
 /// Of the kernel that this runs on.
-pub fn running_version() -> Result<Version> {
+pub fn running_version() -> Result<KernelVersion> {
     version(&fs::read_to_string("/proc/sys/kernel/osrelease")?)
 }
 
 /// `6.12.107+deb13-amd64`.
-pub fn version(release: &str) -> Result<Version> {
+pub fn version(release: &str) -> Result<KernelVersion> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let mut part =
         || parts.next().and_then(|digits| digits.parse().ok()).with_context(|| format!("a version: {release}"));
@@ -66,7 +66,7 @@ pub fn version(release: &str) -> Result<Version> {
 }
 
 /// The programs of every file in this directory.
-pub fn programs(directory: &Path) -> Result<Vec<Program>> {
+pub fn programs(directory: &Path) -> Result<Vec<DeclaredProgram>> {
     let mut files: Vec<_> = fs::read_dir(directory)
         .with_context(|| format!("reading {}", directory.display()))?
         .map(|entry| Ok(entry?.path()))
@@ -81,14 +81,14 @@ pub fn programs(directory: &Path) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-const ATTRIBUTES: [(&str, Kind); 4] = [
-    ("#[btf_tracepoint(", Kind::Btf),
-    ("#[tracepoint(", Kind::Classic),
-    ("#[fentry(", Kind::Fentry),
-    ("#[fexit(", Kind::Fexit),
+const ATTRIBUTES: [(&str, AttachType); 4] = [
+    ("#[btf_tracepoint(", AttachType::Btf),
+    ("#[tracepoint(", AttachType::Classic),
+    ("#[fentry(", AttachType::Fentry),
+    ("#[fexit(", AttachType::Fexit),
 ];
 
-fn parse(text: &str) -> Result<Vec<Program>> {
+fn parse(text: &str) -> Result<Vec<DeclaredProgram>> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let mut programs = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -101,7 +101,7 @@ fn parse(text: &str) -> Result<Vec<Program>> {
             let value = arguments.split_once(&format!("{name} = \""))?.1;
             value.split_once('"').map(|(value, _)| value.to_owned())
         };
-        let hook = argument(if kind == Kind::Classic { "name" } else { "function" });
+        let hook = argument(if kind == AttachType::Classic { "name" } else { "function" });
         let name = lines[at..].iter().find_map(|line| line.strip_prefix("pub fn ")?.split('(').next());
         let above = lines[..at].iter().rev().take_while(|line| line.starts_with("//") || line.starts_with("#["));
         let prototypes: Vec<Prototype> = above
@@ -112,7 +112,7 @@ fn parse(text: &str) -> Result<Vec<Program>> {
         let name = name.with_context(|| format!("a function below {line}"))?;
         ensure!(!prototypes.is_empty(), "{name}: no kernel prototype in a comment above {line}");
         let hook = hook.with_context(|| format!("the hook in {line}"))?;
-        programs.push(Program { name: name.into(), kind, hook, category: argument("category"), prototypes });
+        programs.push(DeclaredProgram { name: name.into(), kind, hook, category: argument("category"), prototypes });
     }
     Ok(programs)
 }
@@ -197,14 +197,14 @@ pub fn accept_exit(ctx: TracePointContext) -> u32 {
         let [start, accept] = programs.as_slice() else { panic!("{programs:?}") };
         assert_eq!(
             (start.name.as_str(), start.kind, start.hook.as_str()),
-            ("time_wait_start", Kind::Btf, "timer_start")
+            ("time_wait_start", AttachType::Btf, "timer_start")
         );
         let of = |version| start.prototypes.iter().filter(|one| one.holds_for(version)).collect::<Vec<_>>();
         for (version, parameters) in [((5, 10), 3), ((6, 7), 3), ((6, 8), 2), ((7, 0), 2)] {
             assert_eq!(of(version).iter().map(|one| one.parameters.len()).collect::<Vec<_>>(), [parameters]);
         }
         assert_eq!(of((6, 12))[0].parameters, ["struct timer_list*", "unsigned long"]);
-        assert_eq!((accept.kind, accept.category.as_deref()), (Kind::Classic, Some("syscalls")));
+        assert_eq!((accept.kind, accept.category.as_deref()), (AttachType::Classic, Some("syscalls")));
         assert_eq!(accept.prototypes[0].parameters, ["int", "struct sockaddr*", "int*"]);
         assert_eq!(accept.prototypes[0].returns, "long");
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::netns::Namespace;
+use crate::netns::TestNamespace;
 use crate::process::{Running, until};
-use crate::script::{Entry, Log, Manner, Script, Step, What};
-use crate::ss::Listing;
+use crate::script::{Log, LogEntry, LoggedCall, Script, ScriptStep, ServerBehaviour};
+use crate::ss::SocketListing;
 
 /// Long enough for the slowest script on an emulated machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -19,7 +19,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 /// The scratch directory is dropped last, after everything that writes into it.
 #[derive(Debug)]
 pub struct Lab {
-    pub ns: Namespace,
+    pub ns: TestNamespace,
     dir: TempDir,
 }
 
@@ -28,7 +28,7 @@ impl Lab {
     /// peer's socket has gone, and the RST that comes back ends the minisocket (RFC 1337): a scenario that counts
     /// ports would be off by one every now and then.
     pub fn new() -> Result<Self> {
-        let ns = Namespace::new()?;
+        let ns = TestNamespace::new()?;
         ns.sysctl(&[("ipv4/tcp_rfc1337", "1")])?;
         Ok(Self { ns, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
     }
@@ -57,16 +57,16 @@ impl Lab {
         File::create(self.file(name)).map(drop).context("the signal file")
     }
 
-    pub fn wait_for(&self, name: &str) -> Step {
-        Step::WaitFor { file: self.file(name) }
+    pub fn wait_for(&self, name: &str) -> ScriptStep {
+        ScriptStep::WaitFor { file: self.file(name) }
     }
 
     /// Starts `churn` in this lab's namespace.
-    pub fn start(&self, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+    pub fn start(&self, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
         self.start_in(&self.ns, name, steps)
     }
 
-    pub fn start_in(&self, ns: &Namespace, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+    pub fn start_in(&self, ns: &TestNamespace, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
         self.start_script(ns, name, &Script { log: self.log_path(name), buffered: false, comm: None, steps })
     }
 
@@ -74,7 +74,7 @@ impl Lab {
         self.file(&format!("{name}.log"))
     }
 
-    pub fn start_script(&self, ns: &Namespace, name: &str, script: &Script) -> Result<Traffic> {
+    pub fn start_script(&self, ns: &TestNamespace, name: &str, script: &Script) -> Result<Traffic> {
         let log = script.log.clone();
         let mut command = ns.command(churn()?);
         command.arg(serde_json::to_string(script)?);
@@ -82,27 +82,27 @@ impl Lab {
     }
 
     /// A server that is listening when this returns.
-    pub fn serve(&self, name: &str, addr: &str, manner: Manner) -> Result<Traffic> {
+    pub fn serve(&self, name: &str, addr: &str, manner: ServerBehaviour) -> Result<Traffic> {
         self.serve_in(&self.ns, name, addr, manner)
     }
 
-    pub fn serve_in(&self, ns: &Namespace, name: &str, addr: &str, manner: Manner) -> Result<Traffic> {
+    pub fn serve_in(&self, ns: &TestNamespace, name: &str, addr: &str, manner: ServerBehaviour) -> Result<Traffic> {
         let addr: SocketAddr = addr.parse().context("an address")?;
-        let mut server = self.start_in(ns, name, vec![Step::Serve { addr, manner }])?;
-        server.entry(What::Listening)?;
+        let mut server = self.start_in(ns, name, vec![ScriptStep::Serve { addr, manner }])?;
+        server.entry(LoggedCall::Listening)?;
         Ok(server)
     }
 
     /// Runs steps to their end.
-    pub fn run(&self, name: &str, steps: Vec<Step>) -> Result<Log> {
+    pub fn run(&self, name: &str, steps: Vec<ScriptStep>) -> Result<Log> {
         self.start(name, steps)?.finish()
     }
 
     /// Waits until no full socket is left but those that are meant to stay: a connection ends when its server comes to closing it, which
     /// may be long after the client's close().
-    pub fn quiet(&self, staying: usize) -> Result<Listing> {
+    pub fn quiet(&self, staying: usize) -> Result<SocketListing> {
         until("the last full sockets to go", LIMIT, || {
-            let listing = Listing::take(&self.ns)?;
+            let listing = SocketListing::take(&self.ns)?;
             let full = listing.rows.iter().filter(|row| !row.minisocket).count();
             Ok((full <= staying).then_some(listing))
         })
@@ -133,15 +133,15 @@ impl Traffic {
     }
 
     /// Waits for the first entry of a kind.
-    pub fn entry(&mut self, what: What) -> Result<Entry> {
+    pub fn entry(&mut self, what: LoggedCall) -> Result<LogEntry> {
         self.entries(what, 1).map(|mut entries| entries.remove(0))
     }
 
     /// Waits for `count` entries of a kind.
-    pub fn entries(&mut self, what: What, count: usize) -> Result<Vec<Entry>> {
+    pub fn entries(&mut self, what: LoggedCall, count: usize) -> Result<Vec<LogEntry>> {
         let (log, running) = (&self.log, &mut self.running);
         until(&format!("{count} x {what:?} in {}", log.display()), LIMIT, || {
-            let found: Vec<Entry> = Log::read(log)?.of(what).cloned().collect();
+            let found: Vec<LogEntry> = Log::read(log)?.of(what).cloned().collect();
             if found.len() >= count {
                 return Ok(Some(found));
             }

@@ -9,7 +9,7 @@
 //! * [`load`] makes the load of the benches and reads what everybody spent meanwhile;
 //! * [`recording`] has what the scenarios of recordings share;
 //! * [`screen`] is a terminal with the full-screen view in it;
-//! * [`blind`] proves what no tracer could have seen;
+//! * [`hidden`] proves what no tracer could have seen;
 //! * [`compare`] holds one against the other.
 //!
 //! Guards clean up when they are dropped, in reverse order of creation, also when a test panics. A test that lacks
@@ -21,14 +21,15 @@
 
 pub use e2e_protocol::SKIPPED;
 
-pub mod blind;
 pub mod compare;
+pub mod hidden;
 pub mod hooks;
 pub mod lab;
 pub mod load;
 pub mod netns;
 pub mod process;
 pub mod recording;
+pub mod reported;
 pub mod require;
 pub mod screen;
 pub mod script;

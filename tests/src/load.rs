@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::programs::loaded_programs;
 use serde::{Deserialize, Serialize};
 
-use crate::netns::Namespace;
+use crate::netns::TestNamespace;
 use crate::process::Running;
 
 /// State transitions of one connection of the load, both ends together.
@@ -19,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What `flood` says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Flood {
+pub struct FloodResult {
     pub connections: u64,
     pub seconds: f64,
     /// connect(), microseconds: 50, 90, 99, 99.9 per cent, and the slowest.
     pub connect_us: [u64; 5],
 }
 
-impl Flood {
+impl FloodResult {
     pub fn per_second(&self) -> f64 {
         self.connections as f64 / self.seconds
     }
@@ -46,8 +46,8 @@ pub struct Load {
 }
 
 /// A namespace for one load: with its end all its TIME_WAITs are gone, so that the next starts like this one.
-pub fn namespace() -> Result<Namespace> {
-    let ns = Namespace::new()?;
+pub fn namespace() -> Result<TestNamespace> {
+    let ns = TestNamespace::new()?;
     // Every connection leaves a TIME_WAIT, as on a host without a bound; none is refused, none is used again.
     ns.sysctl(&[
         ("ipv4/tcp_max_tw_buckets", "4000000"),
@@ -64,7 +64,7 @@ impl Load {
     }
 
     /// Runs to its end.
-    pub fn run(&self, ns: &Namespace, dir: &Path) -> Result<Flood> {
+    pub fn run(&self, ns: &TestNamespace, dir: &Path) -> Result<FloodResult> {
         let mut command = match self.cpu {
             Some(cpu) => {
                 let mut command = ns.command("taskset");
@@ -94,7 +94,7 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
 
 /// A BPF program's own statistics.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Runs {
+pub struct ProgramRuns {
     /// Only while statistics are switched on.
     pub runs: u64,
     pub nanos: u64,
@@ -103,8 +103,8 @@ pub struct Runs {
 }
 
 /// The programs that a process holds, by name.
-pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
-    let mut held: BTreeMap<u32, Runs> = BTreeMap::new();
+pub fn programs(pid: u32) -> Result<BTreeMap<String, ProgramRuns>> {
+    let mut held: BTreeMap<u32, ProgramRuns> = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         // A file that was closed meanwhile is none of ours.
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
@@ -113,8 +113,11 @@ pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
         };
         if let Some(id) = field("prog_id") {
             let number = |name| field(name).unwrap_or_default();
-            let runs =
-                Runs { runs: number("run_cnt"), nanos: number("run_time_ns"), missed: number("recursion_misses") };
+            let runs = ProgramRuns {
+                runs: number("run_cnt"),
+                nanos: number("run_time_ns"),
+                missed: number("recursion_misses"),
+            };
             // Links of the program name it too, without its counters.
             let known = held.entry(u32::try_from(id)?).or_default();
             if runs.runs >= known.runs && text.contains("run_cnt") {

@@ -1,6 +1,6 @@
 //! Network namespaces with links and sysctls, removed with their guard.
 //!
-//! The tracer sees the whole host, so a test's namespace is also its filter: [`Namespace::inode`] is what the reports
+//! The tracer sees the whole host, so a test's namespace is also its filter: [`TestNamespace::inode`] is what the reports
 //! name it by. Names carry the id of the test process; `sweep` removes those whose process is gone, so that a killed
 //! test run leaves nothing for good.
 
@@ -23,12 +23,12 @@ static SWEEP: Once = Once::new();
 
 /// A network namespace with `lo` up.
 #[derive(Debug)]
-pub struct Namespace {
+pub struct TestNamespace {
     name: String,
     inode: u32,
 }
 
-impl Namespace {
+impl TestNamespace {
     pub fn new() -> Result<Self> {
         SWEEP.call_once(sweep);
         let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -113,7 +113,7 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for TestNamespace {
     fn drop(&mut self) {
         if let Err(error) = output(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("removing namespace {}: {error:#}", self.name);
@@ -135,7 +135,7 @@ fn sweep() {
 }
 
 /// A veth pair: `10.77.0.1/24` on `v0` in the first namespace, `10.77.0.2/24` on `v1` in the second.
-pub fn link(left: &Namespace, right: &Namespace) -> Result<()> {
+pub fn link(left: &TestNamespace, right: &TestNamespace) -> Result<()> {
     pair(left, "v0", right, "v1")?;
     address(left, "v0", LEFT)?;
     address(right, "v1", RIGHT)
@@ -145,7 +145,7 @@ pub fn link(left: &Namespace, right: &Namespace) -> Result<()> {
 pub const LEFT: &str = "10.77.0.1";
 pub const RIGHT: &str = "10.77.0.2";
 
-fn pair(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) -> Result<()> {
+fn pair(left: &TestNamespace, left_name: &str, right: &TestNamespace, right_name: &str) -> Result<()> {
     let peer = ["type", "veth", "peer", "name", right_name, "netns", right.name()];
     left.ip(&[&["link", "add", left_name], &peer[..]].concat())?;
     left.ip(&["link", "set", left_name, "up"])?;
@@ -153,34 +153,34 @@ fn pair(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) 
     Ok(())
 }
 
-fn address(namespace: &Namespace, device: &str, address: &str) -> Result<()> {
+fn address(namespace: &TestNamespace, device: &str, address: &str) -> Result<()> {
     namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", device])?;
     Ok(())
 }
 
 /// What delays the packets of a [`delayed_link`].
 #[derive(Debug)]
-pub enum Delay {
+pub enum LinkDelay {
     /// The kernel's own network emulator: timers deliver, in whatever task they interrupt.
     Netem,
     /// This namespace stands between the two; a process in it has to carry the frames from `r0` to `r1` and back, and
     /// is the task in which they are delivered.
-    Relay(Namespace),
+    Relay(TestNamespace),
 }
 
 /// Like [`link`], for packets that arrive late and in a foreign task's context - which loopback and a bare veth never show.
-pub fn delayed_link(left: &Namespace, right: &Namespace, delay_ms: u64) -> Result<Delay> {
+pub fn delayed_link(left: &TestNamespace, right: &TestNamespace, delay_ms: u64) -> Result<LinkDelay> {
     link(left, right)?;
     let delay = format!("{delay_ms}ms");
-    let netem = |namespace: &Namespace, device: &str| {
+    let netem = |namespace: &TestNamespace, device: &str| {
         let arguments = ["-n", namespace.name(), "qdisc", "add", "dev", device, "root", "netem", "delay", &delay];
         output(Command::new("tc").args(arguments))
     };
     if netem(left, "v0").and_then(|_| netem(right, "v1")).is_ok() {
-        return Ok(Delay::Netem);
+        return Ok(LinkDelay::Netem);
     }
     left.ip(&["link", "del", "v0"])?;
-    let middle = Namespace::new()?;
+    let middle = TestNamespace::new()?;
     pair(left, "v0", &middle, "r0")?;
     pair(right, "v1", &middle, "r1")?;
     address(left, "v0", LEFT)?;
@@ -197,5 +197,5 @@ pub fn delayed_link(left: &Namespace, right: &Namespace, delay_ms: u64) -> Resul
             mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("an Ethernet address")?;
         namespace.ip(&["neigh", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent"])?;
     }
-    Ok(Delay::Relay(middle))
+    Ok(LinkDelay::Relay(middle))
 }

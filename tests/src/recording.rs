@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::{Lab, Traffic, addr};
 use crate::process::output;
-use crate::script::{Manner, Script, Step, Then, Via, What};
+use crate::script::{AfterConnect, ConnectMethod, LoggedCall, Script, ScriptStep, ServerBehaviour};
 use crate::tracer::{Tracer, binary};
 
 /// Runs `portchurn` to its end.
@@ -41,13 +41,13 @@ pub fn record(lab: &Lab, file: &Path, more: &[&str]) -> Result<Tracer> {
 }
 
 /// Traffic that keeps its log to itself, for speed.
-pub fn burst(lab: &Lab, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+pub fn burst(lab: &Lab, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
     lab.start_script(&lab.ns, name, &Script { log: lab.log_path(name), buffered: true, comm: None, steps })
 }
 
 /// The server of an incident.
 pub fn incident(lab: &Lab) -> Result<Traffic> {
-    lab.serve("server", "127.0.0.1:8443", Manner::WaitForPeer)
+    lab.serve("server", "127.0.0.1:8443", ServerBehaviour::WaitForPeer)
 }
 
 /// Closed ones, held ones, and more than there are ports for.
@@ -56,9 +56,9 @@ pub fn exhaust(lab: &Lab) -> Result<()> {
     lab.run(
         "client",
         vec![
-            Step::connect([to], 40, Via::Blocking, Then::Close),
-            Step::connect([to], 60, Via::Blocking, Then::Hold),
-            Step::connect([to], 80, Via::Blocking, Then::Hold),
+            ScriptStep::connect([to], 40, ConnectMethod::Blocking, AfterConnect::Close),
+            ScriptStep::connect([to], 60, ConnectMethod::Blocking, AfterConnect::Hold),
+            ScriptStep::connect([to], 80, ConnectMethod::Blocking, AfterConnect::Hold),
         ],
     )
     .map(drop)
@@ -66,19 +66,20 @@ pub fn exhaust(lab: &Lab) -> Result<()> {
 
 /// A server that takes as many connections as it gets.
 pub fn busy_server(lab: &Lab, at: &str) -> Result<Traffic> {
-    let mut server = burst(lab, "server", vec![Step::Serve { addr: addr(at), manner: Manner::WaitForPeer }])?;
-    server.entry(What::Listening)?;
+    let mut server =
+        burst(lab, "server", vec![ScriptStep::Serve { addr: addr(at), manner: ServerBehaviour::WaitForPeer }])?;
+    server.entry(LoggedCall::Listening)?;
     Ok(server)
 }
 
 /// A file system of its own, unmounted with its guard.
 #[derive(Debug)]
-pub struct Disk {
+pub struct TestDisk {
     at: PathBuf,
     frozen: bool,
 }
 
-impl Disk {
+impl TestDisk {
     /// 256 KiB of memory.
     pub fn small(at: PathBuf) -> Result<Self> {
         fs::create_dir(&at)?;
@@ -114,7 +115,7 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for TestDisk {
     fn drop(&mut self) {
         if self.frozen {
             // Whatever failed before matters more; those who wait must not wait for ever.

@@ -19,12 +19,12 @@ const MODES: &str = "stty -a | tr ' ;' '\\n' | grep -x -e echo -e -echo -e icano
 
 /// One window of one server; both end with it.
 #[derive(Debug)]
-pub struct Screen {
+pub struct TestTerminal {
     socket: PathBuf,
     dir: PathBuf,
 }
 
-impl Screen {
+impl TestTerminal {
     /// Starts `command` (for a POSIX shell) in a terminal of `size` columns and lines, in the directory `dir`.
     pub fn start(dir: &Path, name: &str, size: (u16, u16), command: &str) -> Result<Self> {
         let screen = Self { socket: dir.join(format!("{name}.tmux")), dir: dir.to_path_buf() };
@@ -144,7 +144,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for TestTerminal {
     fn drop(&mut self) {
         // A server that has ended already is what is wanted.
         let _ = self.tmux().arg("kill-server").output();

@@ -1,6 +1,6 @@
 //! What `churn` is told to do and what it says it did: the one vocabulary of the traffic program and the scenarios.
 //!
-//! A script is a list of [`Step`]s, given to `churn` as one JSON argument. Each attempt at something leaves an [`Entry`] in the
+//! A script is a list of [`ScriptStep`]s, given to `churn` as one JSON argument. Each attempt at something leaves an [`LogEntry`] in the
 //! log file, one JSON object per line, with the kernel's own clock around the call. The log is the truth that a report is
 //! measured against, so it holds what the system calls returned and nothing concluded from it.
 
@@ -21,12 +21,12 @@ pub struct Script {
     pub buffered: bool,
     /// Thread name to take; `None` keeps `churn`.
     pub comm: Option<String>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<ScriptStep>,
 }
 
 /// How a connect is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Via {
+pub enum ConnectMethod {
     Blocking,
     /// `O_NONBLOCK`, `poll()`, `SO_ERROR`.
     Poll,
@@ -40,7 +40,7 @@ pub enum Via {
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Then {
+pub enum AfterConnect {
     /// `close()` at once: the active closer.
     Close,
     /// Read to the peer's FIN, then `close()`: the passive closer.
@@ -51,13 +51,13 @@ pub enum Then {
     Linger0,
     /// shutdown(WR), read to the peer's FIN, `close()`.
     HalfClose,
-    /// Keep it open until [`Step::CloseHeld`] or the end of the process.
+    /// Keep it open until [`ScriptStep::CloseHeld`] or the end of the process.
     Hold,
 }
 
 /// What a server does with what it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Manner {
+pub enum ServerBehaviour {
     /// Reads to the client's FIN, then closes.
     WaitForPeer,
     /// Answers the first bytes with a small HTTP response, then waits for the client's FIN.
@@ -73,19 +73,19 @@ pub enum Manner {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Step {
+pub enum ScriptStep {
     /// `times` connects, round robin over `to`.
     Connect {
         to: Vec<SocketAddr>,
         times: u32,
-        via: Via,
+        via: ConnectMethod,
         bind: Option<SocketAddr>,
         reuse_addr: bool,
-        then: Then,
+        then: AfterConnect,
         pause_us: u64,
     },
     /// Close every held connection.
-    CloseHeld { then: Then },
+    CloseHeld { then: AfterConnect },
     /// `times` connects on one and the same socket, going on after each failure; it is held at the end.
     RetryOneSocket { to: SocketAddr, times: u32, pause_us: u64 },
     /// Non-blocking connect, then `close()` after `after_ms` while still in `SYN_SENT`.
@@ -94,37 +94,37 @@ pub enum Step {
     Bind { addr: SocketAddr, times: u32, reuse_addr: bool },
     /// Listen, never accept, hold.
     Listen { addr: SocketAddr, backlog: i32 },
-    /// Close what [`Step::Listen`] opened.
+    /// Close what [`ScriptStep::Listen`] opened.
     CloseListeners,
     /// Listen and serve until killed.
-    Serve { addr: SocketAddr, manner: Manner },
+    Serve { addr: SocketAddr, manner: ServerBehaviour },
     /// Listen, fork `workers` that all accept from the same socket, and wait until killed.
-    Prefork { addr: SocketAddr, workers: u32, manner: Manner },
+    Prefork { addr: SocketAddr, workers: u32, manner: ServerBehaviour },
     /// Run `steps` in `count` threads at once.
-    Threads { count: u32, steps: Vec<Step> },
+    Threads { count: u32, steps: Vec<ScriptStep> },
     /// Run `steps` in `count` forked children (no exec), one after the other or at once.
-    Fork { count: u32, at_once: bool, steps: Vec<Step> },
+    Fork { count: u32, at_once: bool, steps: Vec<ScriptStep> },
     /// Say so in the log, then wait until the file exists.
     WaitFor { file: PathBuf },
     /// Move frames between two interfaces of this namespace, each `delay_ms` late.
     Relay { left: String, right: String, delay_ms: u64 },
 }
 
-impl Step {
+impl ScriptStep {
     /// Blocking connects that are closed at once: the commonest churn.
     pub fn churn(to: impl Into<Vec<SocketAddr>>, times: u32) -> Self {
-        Self::connect(to, times, Via::Blocking, Then::Close)
+        Self::connect(to, times, ConnectMethod::Blocking, AfterConnect::Close)
     }
 
     /// Plain connects from an unbound socket.
-    pub fn connect(to: impl Into<Vec<SocketAddr>>, times: u32, via: Via, then: Then) -> Self {
+    pub fn connect(to: impl Into<Vec<SocketAddr>>, times: u32, via: ConnectMethod, then: AfterConnect) -> Self {
         Self::Connect { to: to.into(), times, via, bind: None, reuse_addr: false, then, pause_us: 0 }
     }
 }
 
-/// What an [`Entry`] speaks of.
+/// What an [`LogEntry`] speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum What {
+pub enum LoggedCall {
     Connect,
     Close,
     Bind,
@@ -137,8 +137,8 @@ pub enum What {
 
 /// One thing that `churn` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    pub what: What,
+pub struct LogEntry {
+    pub what: LoggedCall,
     /// `CLOCK_MONOTONIC` around the system call, nanoseconds.
     pub start_ns: u64,
     pub end_ns: u64,
@@ -154,11 +154,11 @@ pub struct Entry {
 
 /// The log of one or more `churn` processes.
 #[derive(Clone, Debug, Default)]
-pub struct Log(pub Vec<Entry>);
+pub struct Log(pub Vec<LogEntry>);
 
 /// A connection from its `connect()` to its `close()`, as the client saw it.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
+pub struct ConnectionTimes {
     pub pid: u32,
     pub local: SocketAddr,
     pub remote: SocketAddr,
@@ -173,7 +173,7 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-impl Life {
+impl ConnectionTimes {
     /// Bounds of what a lifetime measured in the kernel can be, milliseconds: `SYN_SENT` lies inside `connect()`, and the end inside `close()`.
     pub fn bounds_ms(&self) -> (f64, f64) {
         let ms = |ns: u64| ns as f64 / 1e6;
@@ -193,7 +193,7 @@ impl Log {
         whole.lines().map(parse).collect::<Result<_>>().map(Self)
     }
 
-    pub fn of(&self, what: What) -> impl Iterator<Item = &Entry> {
+    pub fn of(&self, what: LoggedCall) -> impl Iterator<Item = &LogEntry> {
         self.0.iter().filter(move |entry| entry.what == what)
     }
 
@@ -209,26 +209,26 @@ impl Log {
     }
 
     /// Connections that were established and closed by their process. `peers` is what the other side says, if it logs.
-    pub fn lives(&self, peers: &Self) -> Vec<Life> {
-        let mut peer_closes: HashMap<(SocketAddr, SocketAddr), Vec<&Entry>> = HashMap::new();
-        for entry in peers.of(What::Close) {
+    pub fn lives(&self, peers: &Self) -> Vec<ConnectionTimes> {
+        let mut peer_closes: HashMap<(SocketAddr, SocketAddr), Vec<&LogEntry>> = HashMap::new();
+        for entry in peers.of(LoggedCall::Close) {
             if let (Some(local), Some(remote)) = (entry.local, entry.remote) {
                 peer_closes.entry((canonical(remote), canonical(local))).or_default().push(entry);
             }
         }
-        let mut open: HashMap<(u32, u64), &Entry> = HashMap::new();
+        let mut open: HashMap<(u32, u64), &LogEntry> = HashMap::new();
         let mut lives = Vec::new();
         for entry in &self.0 {
             match entry.what {
-                What::Connect if entry.errno == 0 => {
+                LoggedCall::Connect if entry.errno == 0 => {
                     open.insert((entry.pid, entry.socket), entry);
                 }
-                What::Close => {
+                LoggedCall::Close => {
                     let Some(connect) = open.remove(&(entry.pid, entry.socket)) else { continue };
                     if let (Some(local), Some(remote)) = (connect.local, connect.remote) {
                         let peers = peer_closes.get(&(canonical(local), canonical(remote))).into_iter().flatten();
                         let peer = peers.map(|peer| peer.end_ns).find(|end| *end >= connect.start_ns);
-                        lives.push(Life {
+                        lives.push(ConnectionTimes {
                             pid: entry.pid,
                             local,
                             remote,
@@ -248,18 +248,18 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn entry(what: What, socket: u64, start_ns: u64, end_ns: u64, errno: i32) -> Entry {
+    fn entry(what: LoggedCall, socket: u64, start_ns: u64, end_ns: u64, errno: i32) -> LogEntry {
         let addr = "127.0.0.1:80".parse().expect("an address");
-        Entry { what, start_ns, end_ns, pid: 7, tid: 7, socket, local: Some(addr), remote: Some(addr), errno }
+        LogEntry { what, start_ns, end_ns, pid: 7, tid: 7, socket, local: Some(addr), remote: Some(addr), errno }
     }
 
     #[test]
     fn a_life_needs_an_established_connect_and_a_close_of_the_same_socket() {
         let log = Log(vec![
-            entry(What::Connect, 1, 1_000_000, 2_000_000, 0),
-            entry(What::Connect, 2, 1_000_000, 2_000_000, 99),
-            entry(What::Close, 2, 3_000_000, 4_000_000, 0),
-            entry(What::Close, 1, 5_000_000, 6_000_000, 0),
+            entry(LoggedCall::Connect, 1, 1_000_000, 2_000_000, 0),
+            entry(LoggedCall::Connect, 2, 1_000_000, 2_000_000, 99),
+            entry(LoggedCall::Close, 2, 3_000_000, 4_000_000, 0),
+            entry(LoggedCall::Close, 1, 5_000_000, 6_000_000, 0),
         ]);
         let lives = log.lives(&Log::default());
         assert_eq!(lives.len(), 1);
@@ -271,7 +271,7 @@ mod tests {
     fn a_half_written_last_line_is_left_out() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("log");
-        let line = serde_json::to_string(&entry(What::Done, 0, 1, 2, 0)).expect("JSON");
+        let line = serde_json::to_string(&entry(LoggedCall::Done, 0, 1, 2, 0)).expect("JSON");
         fs::write(&path, format!("{line}\n{{\"what\":\"Con")).expect("written");
         assert_eq!(Log::read(&path).expect("a log").0.len(), 1);
     }

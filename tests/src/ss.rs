@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 
-use crate::netns::Namespace;
+use crate::netns::TestNamespace;
 use crate::process::{ktime_ns, output};
 
 /// One line of `ss`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Row {
+pub struct SocketRow {
     /// As in the reports: `TIME_WAIT`, not `TIME-WAIT`.
     pub state: String,
     pub local: SocketAddr,
@@ -21,14 +21,14 @@ pub struct Row {
 
 /// All TCP sockets of a namespace but listeners, and when they were looked at.
 #[derive(Clone, Debug)]
-pub struct Listing {
+pub struct SocketListing {
     pub began_ns: u64,
     pub ended_ns: u64,
-    pub rows: Vec<Row>,
+    pub rows: Vec<SocketRow>,
 }
 
-impl Listing {
-    pub fn take(namespace: &Namespace) -> Result<Self> {
+impl SocketListing {
+    pub fn take(namespace: &TestNamespace) -> Result<Self> {
         let began_ns = ktime_ns();
         let text = output(namespace.command("ss").args(["-Htano"]))?;
         let ended_ns = ktime_ns();
@@ -52,7 +52,7 @@ impl Listing {
     }
 }
 
-fn parse(line: &str) -> Result<Row> {
+fn parse(line: &str) -> Result<SocketRow> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [state, _, _, local, remote, ..] = fields.as_slice() else { anyhow::bail!("a line of ss: {line:?}") };
     let state = match *state {
@@ -67,7 +67,7 @@ fn parse(line: &str) -> Result<Row> {
         other => other.to_owned(),
     };
     let minisocket = line.contains("timer:(timewait") || state == "TIME_WAIT";
-    Ok(Row { state, local: endpoint(local)?, remote: endpoint(remote)?, minisocket })
+    Ok(SocketRow { state, local: endpoint(local)?, remote: endpoint(remote)?, minisocket })
 }
 
 /// `127.0.0.1:80`, `127.0.0.1%lo:80`, `[::1]:80`, `[::ffff:127.0.0.1]:80`.

@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use portchurn_tests::compare::{assert_counts, assert_flows, logged};
 use portchurn_tests::lab::{LIMIT, Lab, addr};
-use portchurn_tests::netns::{Delay, Namespace, RIGHT, delayed_link};
+use portchurn_tests::netns::{LinkDelay, RIGHT, TestNamespace, delayed_link};
 use portchurn_tests::process::{Running, until};
+use portchurn_tests::reported::StreamLine;
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
-use portchurn_tests::script::{Log, Manner, Script, Step, Then, Via, What};
-use portchurn_tests::ss::Listing;
-use portchurn_tests::tracer::{Line, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, Log, LoggedCall, Script, ScriptStep, ServerBehaviour};
+use portchurn_tests::ss::SocketListing;
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
@@ -22,32 +23,35 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     require!(Need::Program("ethtool", "ethtool"), Need::Program("tc", "iproute2"));
     let lab = Lab::with_ports(40000, 40015)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let far = Namespace::new()?;
+    let far = TestNamespace::new()?;
     let delay = delayed_link(&lab.ns, &far, 40)?;
     let mut bystanders = Vec::new();
-    if let Delay::Relay(middle) = &delay {
-        let steps = vec![Step::Relay { left: "r0".into(), right: "r1".into(), delay_ms: 40 }];
+    if let LinkDelay::Relay(middle) = &delay {
+        let steps = vec![ScriptStep::Relay { left: "r0".into(), right: "r1".into(), delay_ms: 40 }];
         let script = Script { log: lab.log_path("bystander"), buffered: false, comm: Some("bystander".into()), steps };
         let mut relay = lab.start_script(middle, "bystander", &script)?;
-        relay.entry(What::Listening)?;
+        relay.entry(LoggedCall::Listening)?;
         bystanders.push(relay);
     }
-    let _server = lab.serve_in(&far, "server", "0.0.0.0:9001", Manner::WaitForPeer)?;
-    let _hasty = lab.serve_in(&far, "hasty", "0.0.0.0:9002", Manner::CloseFirst)?;
+    let _server = lab.serve_in(&far, "server", "0.0.0.0:9001", ServerBehaviour::WaitForPeer)?;
+    let _hasty = lab.serve_in(&far, "hasty", "0.0.0.0:9002", ServerBehaviour::CloseFirst)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let to = |port: u16| addr(&format!("{RIGHT}:{port}"));
-    let attempt = |port, times, via, then| Step::connect([to(port)], times, via, then);
+    let attempt = |port, times, via, then| ScriptStep::connect([to(port)], times, via, then);
     let active = lab.run(
         "active",
-        vec![Step::Threads { count: 4, steps: vec![attempt(9001, 3, Via::Blocking, Then::HalfClose)] }],
+        vec![ScriptStep::Threads {
+            count: 4,
+            steps: vec![attempt(9001, 3, ConnectMethod::Blocking, AfterConnect::HalfClose)],
+        }],
     )?;
-    let passive = lab.run("passive", vec![attempt(9002, 4, Via::Poll, Then::PeerCloses)])?;
-    let refused = lab.run("refused", vec![attempt(9009, 3, Via::Poll, Then::Hold)])?;
+    let passive = lab.run("passive", vec![attempt(9002, 4, ConnectMethod::Poll, AfterConnect::PeerCloses)])?;
+    let refused = lab.run("refused", vec![attempt(9009, 3, ConnectMethod::Poll, AfterConnect::Hold)])?;
     // 12 ports towards 9001 are in TIME_WAIT, 4 are left.
-    let full = lab.run("full", vec![attempt(9001, 10, Via::Blocking, Then::Hold)])?;
+    let full = lab.run("full", vec![attempt(9001, 10, ConnectMethod::Blocking, AfterConnect::Hold)])?;
     until("the last passive close, which comes 40 ms after close()", LIMIT, || {
-        Ok(Listing::take(&lab.ns)?.towards(to(9002)).is_empty().then_some(()))
+        Ok(SocketListing::take(&lab.ns)?.towards(to(9002)).is_empty().then_some(()))
     })?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
@@ -58,14 +62,14 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     );
     let all = Log([&active.0[..], &passive.0, &refused.0, &full.0].concat());
     assert_counts(&report, lab.netns(), &all);
-    let servers: Vec<&Line> = lines.iter().filter(|line| line.netns == Some(far.inode())).collect();
+    let servers: Vec<&StreamLine> = lines.iter().filter(|line| line.netns == Some(far.inode())).collect();
     for line in servers {
         let clients =
             [active.pids(), passive.pids(), bystanders.iter().map(portchurn_tests::lab::Traffic::pid).collect()]
                 .concat();
         assert!(!clients.contains(&line.pid.unwrap_or_default()), "the server's side belongs to the server: {line:?}");
     }
-    let own: Vec<&Line> = lines
+    let own: Vec<&StreamLine> = lines
         .iter()
         .filter(|line| line.netns == Some(lab.netns()) && line.ended.as_deref() == Some("active-close"))
         .collect();
@@ -81,24 +85,26 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
 fn killed_with_sockets_open() -> Result {
     require!();
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let to = addr("127.0.0.1:9001");
-    let mut victim =
-        lab.start("victim", vec![Step::connect([to], 25, Via::Blocking, Then::Hold), lab.wait_for("never")])?;
-    victim.entry(What::Waiting)?;
+    let mut victim = lab.start(
+        "victim",
+        vec![ScriptStep::connect([to], 25, ConnectMethod::Blocking, AfterConnect::Hold), lab.wait_for("never")],
+    )?;
+    victim.entry(LoggedCall::Waiting)?;
     victim.running.signal(Signal::SIGKILL)?;
     victim.running.wait(LIMIT)?;
     let listing = until("its last full socket to go", LIMIT, || {
-        let listing = Listing::take(&lab.ns)?;
+        let listing = SocketListing::take(&lab.ns)?;
         Ok((listing.towards(to).keys().all(|state| state == "TIME_WAIT")).then_some(listing))
     })?;
     let log = victim.log()?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
-    let own: Vec<&Line> =
+    let own: Vec<&StreamLine> =
         lines.iter().filter(|line| line.netns == Some(lab.netns()) && line.pid == Some(victim.pid())).collect();
     assert_eq!(own.len(), 25, "{own:?}");
     assert!(
@@ -115,16 +121,16 @@ fn killed_with_sockets_open() -> Result {
 fn threads_count_for_their_process() -> Result {
     require!();
     let lab = Lab::new()?;
-    let server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "all")?;
     let log = lab.run(
         "client",
-        vec![Step::Threads {
+        vec![ScriptStep::Threads {
             count: 6,
             steps: vec![
-                Step::churn([addr("127.0.0.1:9001")], 50),
-                Step::connect([addr("127.0.0.1:9009")], 2, Via::Blocking, Then::Hold),
+                ScriptStep::churn([addr("127.0.0.1:9001")], 50),
+                ScriptStep::connect([addr("127.0.0.1:9009")], 2, ConnectMethod::Blocking, AfterConnect::Hold),
             ],
         }],
     )?;
@@ -138,7 +144,7 @@ fn threads_count_for_their_process() -> Result {
         tids.sort_unstable();
         tids
     };
-    let told = sorted(log.of(What::Connect).filter(|entry| entry.errno != 0).map(|entry| entry.tid).collect());
+    let told = sorted(log.of(LoggedCall::Connect).filter(|entry| entry.errno != 0).map(|entry| entry.tid).collect());
     let seen = sorted(
         lines
             .iter()
@@ -156,11 +162,15 @@ fn forked_children_are_processes_of_their_own() -> Result {
     require!();
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let log = lab.run(
         "parent",
-        vec![Step::Fork { count: 20, at_once: false, steps: vec![Step::churn([addr("127.0.0.1:9001")], 4)] }],
+        vec![ScriptStep::Fork {
+            count: 20,
+            at_once: false,
+            steps: vec![ScriptStep::churn([addr("127.0.0.1:9001")], 4)],
+        }],
     )?;
     let report = report.finish_report()?;
     assert_eq!(logged(&log).len(), 20, "the scenario itself");
@@ -175,7 +185,7 @@ fn forked_children_are_processes_of_their_own() -> Result {
 fn short_lived_commands_have_names() -> Result {
     require!(Need::Program("curl", "curl"));
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::CloseFirst)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::CloseFirst)?;
     let report = Tracer::report(lab.dir())?;
     let mut pids = Vec::new();
     for number in 0..15 {
@@ -220,25 +230,25 @@ fn fork_servers_own_what_they_accept() -> Result {
     let lab = Lab::new()?;
     let mut prefork = lab.start(
         "prefork",
-        vec![Step::Prefork { addr: addr("127.0.0.1:9001"), workers: 3, manner: Manner::WaitForPeer }],
+        vec![ScriptStep::Prefork { addr: addr("127.0.0.1:9001"), workers: 3, manner: ServerBehaviour::WaitForPeer }],
     )?;
-    prefork.entry(What::Listening)?;
-    let mut forking = lab.serve("forking", "127.0.0.1:9002", Manner::ForkEach)?;
+    prefork.entry(LoggedCall::Listening)?;
+    let mut forking = lab.serve("forking", "127.0.0.1:9002", ServerBehaviour::ForkEach)?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let report = Tracer::report_by_pid(lab.dir())?;
     let clients = lab.run(
         "clients",
         vec![
-            Step::Fork { count: 4, at_once: true, steps: vec![Step::churn([addr("127.0.0.1:9001")], 25)] },
-            Step::connect([addr("127.0.0.1:9002")], 12, Via::Blocking, Then::HalfClose),
+            ScriptStep::Fork { count: 4, at_once: true, steps: vec![ScriptStep::churn([addr("127.0.0.1:9001")], 25)] },
+            ScriptStep::connect([addr("127.0.0.1:9002")], 12, ConnectMethod::Blocking, AfterConnect::HalfClose),
         ],
     )?;
-    let accepted = [prefork.entries(What::Accept, 100)?, forking.entries(What::Accept, 12)?].concat();
+    let accepted = [prefork.entries(LoggedCall::Accept, 100)?, forking.entries(LoggedCall::Accept, 12)?].concat();
     lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &clients);
-    let passive: Vec<&Line> = lines
+    let passive: Vec<&StreamLine> = lines
         .iter()
         .filter(|line| line.netns == Some(lab.netns()) && line.opened.as_deref() == Some("passive"))
         .collect();
@@ -263,17 +273,17 @@ fn fork_servers_own_what_they_accept() -> Result {
 fn leaked_sockets_stay_in_close_wait() -> Result {
     require!();
     let lab = Lab::new()?;
-    let leak = lab.serve("leak", "127.0.0.1:9001", Manner::Leak)?;
+    let leak = lab.serve("leak", "127.0.0.1:9001", ServerBehaviour::Leak)?;
     let report = Tracer::report_by_pid(lab.dir())?;
-    let log = lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], 18)])?;
-    until("18 sockets accepted", LIMIT, || Ok((leak.log()?.of(What::Accept).count() == 18).then_some(())))?;
+    let log = lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 18)])?;
+    until("18 sockets accepted", LIMIT, || Ok((leak.log()?.of(LoggedCall::Accept).count() == 18).then_some(())))?;
     let to = addr("127.0.0.1:9001");
     // A server that does not close may delay its ACK of the FIN.
     let listing = until("18 minisockets", LIMIT, || {
-        let listing = Listing::take(&lab.ns)?;
+        let listing = SocketListing::take(&lab.ns)?;
         Ok((listing.towards(to).get("TIME_WAIT") == Some(&18)).then_some(listing))
     })
-    .with_context(|| format!("{:#?}", Listing::take(&lab.ns)))?;
+    .with_context(|| format!("{:#?}", SocketListing::take(&lab.ns)))?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     let server = report.workloads.iter().find(|workload| workload.pids.iter().any(|own| own.pid == Some(leak.pid())));

@@ -14,7 +14,7 @@ use portchurn_tests::lab::{LIMIT, Lab, addr};
 use portchurn_tests::process::{output, until};
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
-use portchurn_tests::script::{Manner, Step, Then, Via};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, ScriptStep, ServerBehaviour};
 use portchurn_tests::tracer::{Tracer, binary};
 
 const CAPABILITIES: [&str; 6] = ["bpf", "perfmon", "net_admin", "sys_ptrace", "syslog", "dac_read_search"];
@@ -105,9 +105,9 @@ fn capabilities_are_enough() -> Result<()> {
         command = with(&[CAPABILITIES.as_slice(), &["sys_resource"]].concat());
     }
     command.args(["report", "--json", "--for", "600s"]);
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::start_command(command, lab.dir(), "report")?;
-    let log = lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], 40)])?;
+    let log = lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 40)])?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     Ok(())
@@ -118,7 +118,7 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
     require!();
     let lab = Lab::with_ports(40000, 40031)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/schema/report.schema.json");
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut report = Tracer::report(lab.dir())?;
@@ -126,8 +126,8 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
         lab.run(
             "client",
             vec![
-                Step::connect([addr("127.0.0.1:9001")], 40, Via::Blocking, Then::Hold),
-                Step::connect([addr("127.0.0.1:9009")], 3, Via::Blocking, Then::Hold),
+                ScriptStep::connect([addr("127.0.0.1:9001")], 40, ConnectMethod::Blocking, AfterConnect::Hold),
+                ScriptStep::connect([addr("127.0.0.1:9009")], 3, ConnectMethod::Blocking, AfterConnect::Hold),
             ],
         )?;
         report.running().signal(signal)?;
@@ -161,7 +161,7 @@ fn for_ends_by_itself() -> Result<()> {
 fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
     require!();
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let stderr = lab.file("stream.err");
     let mut stream = Command::new(binary()?)
         .args(["stream", "--json", "--for", "600s"])
@@ -172,7 +172,7 @@ fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
     let mut head = Command::new("head").arg("-1").stdin(pipe).stdout(Stdio::piped()).spawn()?;
     // Traffic goes on, so that there is a line after the last one that was wanted.
     let outcome = until("the end of the stream", LIMIT, || {
-        lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], 20)])?;
+        lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 20)])?;
         Ok(stream.try_wait()?)
     });
     if outcome.is_err() {
@@ -228,11 +228,11 @@ fn nothing_is_left_in_the_kernel() -> Result<()> {
 fn by_chooses_what_a_workload_is() -> Result<()> {
     require!();
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let start = |by| Tracer::start(lab.dir(), by, &["report", "--json", "--for", "600s", "--by", by]);
     let (by_comm, by_pid) = (start("comm")?, start("pid")?);
     for name in ["one", "two"] {
-        lab.run(name, vec![Step::churn([addr("127.0.0.1:9001")], 5)])?;
+        lab.run(name, vec![ScriptStep::churn([addr("127.0.0.1:9001")], 5)])?;
     }
     for (tracer, expected) in [(by_comm, vec![10]), (by_pid, vec![5, 5])] {
         let report = tracer.finish_report()?;
@@ -261,8 +261,8 @@ fn a_filter_leaves_out_everybody_else() -> Result<()> {
     let stream = Tracer::start(lab.dir(), "stream", &stream)?;
     let report = Tracer::start(lab.dir(), "report", &["report", "--json", "--for", "600s", &filter])?;
     for lab in [&lab, &other] {
-        let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
-        lab.run("client", vec![Step::churn([addr("127.0.0.1:9001"), addr("127.0.0.1:9009")], 8)])?;
+        let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+        lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001"), addr("127.0.0.1:9009")], 8)])?;
     }
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;

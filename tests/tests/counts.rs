@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use portchurn_tests::compare::{assert_counts, assert_flows, assert_lifetimes, logged};
 use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::reported::{ParsedReport, ReportedPorts};
 use portchurn_tests::require;
-use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
-use portchurn_tests::tracer::{Ports, Report, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, Log, LoggedCall, ScriptStep, ServerBehaviour};
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
@@ -15,7 +16,7 @@ fn total(log: &Log, name: &str) -> u64 {
     logged(log).values().filter_map(|counts| counts.failed.get(name)).sum()
 }
 
-fn report_of(lab: &Lab, run: impl FnOnce() -> anyhow::Result<Log>) -> anyhow::Result<(Log, Report)> {
+fn report_of(lab: &Lab, run: impl FnOnce() -> anyhow::Result<Log>) -> anyhow::Result<(Log, ParsedReport)> {
     let tracer = Tracer::report(lab.dir())?;
     let log = run()?;
     Ok((log, tracer.finish_report()?))
@@ -25,28 +26,30 @@ fn report_of(lab: &Lab, run: impl FnOnce() -> anyhow::Result<Log>) -> anyhow::Re
 fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
     require!();
     let lab = Lab::new()?;
-    let patient = lab.serve("patient", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let hasty = lab.serve("hasty", "127.0.0.1:9002", Manner::CloseFirst)?;
+    let patient = lab.serve("patient", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+    let hasty = lab.serve("hasty", "127.0.0.1:9002", ServerBehaviour::CloseFirst)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
-    let mut slow = Step::churn([addr("127.0.0.1:9001")], 20);
-    if let Step::Connect { pause_us, .. } = &mut slow {
+    let mut slow = ScriptStep::churn([addr("127.0.0.1:9001")], 20);
+    if let ScriptStep::Connect { pause_us, .. } = &mut slow {
         *pause_us = 3_000;
     }
-    let active = lab.run("active", vec![Step::churn([addr("127.0.0.1:9001")], 300), slow])?;
-    let passive =
-        lab.run("passive", vec![Step::connect([addr("127.0.0.1:9002")], 300, Via::Blocking, Then::PeerCloses)])?;
+    let active = lab.run("active", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 300), slow])?;
+    let passive = lab.run(
+        "passive",
+        vec![ScriptStep::connect([addr("127.0.0.1:9002")], 300, ConnectMethod::Blocking, AfterConnect::PeerCloses)],
+    )?;
     // Held for a while, so that a lifetime is not just the noise of a handshake.
     let mut held = lab.start(
         "held",
         vec![
-            Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+            ScriptStep::connect([addr("127.0.0.1:9001")], 10, ConnectMethod::Blocking, AfterConnect::Hold),
             lab.wait_for("go"),
-            Step::CloseHeld { then: Then::Close },
+            ScriptStep::CloseHeld { then: AfterConnect::Close },
         ],
     )?;
-    held.entry(What::Waiting)?;
-    let more = lab.run("more", vec![Step::churn([addr("127.0.0.1:9001")], 50)])?;
+    held.entry(LoggedCall::Waiting)?;
+    let more = lab.run("more", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 50)])?;
     lab.go("go")?;
     let held = held.finish()?;
     lab.quiet(0)?;
@@ -80,13 +83,13 @@ fn two_destinations_run_out_of_one_range_each_on_its_own() -> Result {
     require!();
     let lab = Lab::with_ports(32768, 32831)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _one = lab.serve("one", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let _two = lab.serve("two", "127.0.0.1:9002", Manner::WaitForPeer)?;
+    let _one = lab.serve("one", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+    let _two = lab.serve("two", "127.0.0.1:9002", ServerBehaviour::WaitForPeer)?;
     let to = [addr("127.0.0.1:9001"), addr("127.0.0.1:9002")];
     // 64 ports, used once for each destination; then 36 and 86 more that fail.
     let (log, report) = report_of(&lab, || {
-        let mut log = lab.run("both", vec![Step::churn(to, 200)])?;
-        log.0.extend(lab.run("second", vec![Step::churn([to[1]], 50)])?.0);
+        let mut log = lab.run("both", vec![ScriptStep::churn(to, 200)])?;
+        log.0.extend(lab.run("second", vec![ScriptStep::churn([to[1]], 50)])?.0);
         Ok(log)
     })?;
     assert_eq!(total(&log, "EADDRNOTAVAIL"), 36 + 36 + 50, "the scenario itself: {:?}", logged(&log));
@@ -104,11 +107,12 @@ fn two_destinations_run_out_of_one_range_each_on_its_own() -> Result {
 }
 
 /// Exhaustion as each kind of connect meets it: 64 ports, 80 attempts, so 16 fail.
-fn exhaustion(via: Via, range: (u16, u16), listen: &str, to: &str) -> Result {
+fn exhaustion(via: ConnectMethod, range: (u16, u16), listen: &str, to: &str) -> Result {
     let lab = Lab::with_ports(range.0, range.1)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", listen, Manner::WaitForPeer)?;
-    let (log, report) = report_of(&lab, || lab.run("client", vec![Step::connect([addr(to)], 80, via, Then::Hold)]))?;
+    let _server = lab.serve("server", listen, ServerBehaviour::WaitForPeer)?;
+    let (log, report) =
+        report_of(&lab, || lab.run("client", vec![ScriptStep::connect([addr(to)], 80, via, AfterConnect::Hold)]))?;
     assert_eq!(total(&log, "EADDRNOTAVAIL"), 16, "the scenario itself: {:?}", logged(&log));
     assert_counts(&report, lab.netns(), &log);
     Ok(())
@@ -117,31 +121,31 @@ fn exhaustion(via: Via, range: (u16, u16), listen: &str, to: &str) -> Result {
 #[test]
 fn non_blocking() -> Result {
     require!();
-    exhaustion(Via::Poll, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
+    exhaustion(ConnectMethod::Poll, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
 }
 
 #[test]
 fn fast_open_has_no_connect_call() -> Result {
     require!();
-    exhaustion(Via::FastOpen, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
+    exhaustion(ConnectMethod::FastOpen, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
 }
 
 #[test]
 fn io_uring_has_no_connect_call() -> Result {
     require!();
-    exhaustion(Via::Uring, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
+    exhaustion(ConnectMethod::Uring, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
 }
 
 #[test]
 fn io_uring_worker_threads_belong_to_their_process() -> Result {
     require!();
-    exhaustion(Via::UringAsync, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
+    exhaustion(ConnectMethod::UringAsync, (40000, 40063), "127.0.0.1:9001", "127.0.0.1:9001")
 }
 
 #[test]
 fn ipv6() -> Result {
     require!();
-    exhaustion(Via::Blocking, (40000, 40063), "[::1]:9001", "[::1]:9001")
+    exhaustion(ConnectMethod::Blocking, (40000, 40063), "[::1]:9001", "[::1]:9001")
 }
 
 #[test]
@@ -149,11 +153,11 @@ fn mapped_addresses_are_the_v4_destination() -> Result {
     require!();
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", "[::]:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "[::]:9001", ServerBehaviour::WaitForPeer)?;
     let mapped: SocketAddr = addr("[::ffff:127.0.0.1]:9001");
     // 32 ports each way fill the range for both; then both fail.
     let (log, report) = report_of(&lab, || {
-        let hold = |to, times| Step::connect([to], times, Via::Blocking, Then::Hold);
+        let hold = |to, times| ScriptStep::connect([to], times, ConnectMethod::Blocking, AfterConnect::Hold);
         lab.run(
             "client",
             vec![hold(mapped, 32), hold(addr("127.0.0.1:9001"), 32), hold(mapped, 5), hold(addr("127.0.0.1:9001"), 6)],
@@ -169,29 +173,29 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
     require!();
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let (full, refused) = (addr("127.0.0.1:9001"), addr("127.0.0.1:9009"));
     let (log, report) = report_of(&lab, || {
         let mut holder = lab.start(
             "holder",
             vec![
-                Step::connect([full], 64, Via::Blocking, Then::Hold),
+                ScriptStep::connect([full], 64, ConnectMethod::Blocking, AfterConnect::Hold),
                 lab.wait_for("free"),
-                Step::CloseHeld { then: Then::Linger0 },
+                ScriptStep::CloseHeld { then: AfterConnect::Linger0 },
             ],
         )?;
-        holder.entry(What::Waiting)?;
+        holder.entry(LoggedCall::Waiting)?;
         // Refused first, so that the socket carries the stale port of its last attempt into the exhausted ones.
         let mut retries = lab.run(
             "retries",
             vec![
-                Step::RetryOneSocket { to: refused, times: 7, pause_us: 500 },
-                Step::RetryOneSocket { to: full, times: 9, pause_us: 500 },
+                ScriptStep::RetryOneSocket { to: refused, times: 7, pause_us: 500 },
+                ScriptStep::RetryOneSocket { to: full, times: 9, pause_us: 500 },
             ],
         )?;
         // Succeeds in the end, on the same socket.
-        let mut late = lab.start("late", vec![Step::RetryOneSocket { to: full, times: 5000, pause_us: 2000 }])?;
-        late.entries(What::Connect, 3)?;
+        let mut late = lab.start("late", vec![ScriptStep::RetryOneSocket { to: full, times: 5000, pause_us: 2000 }])?;
+        late.entries(LoggedCall::Connect, 3)?;
         lab.go("free")?;
         retries.0.extend(holder.finish()?.0);
         retries.0.extend(late.finish()?.0);
@@ -208,26 +212,26 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
 fn one_4_tuple_has_many_lives() -> Result {
     require!();
     let lab = Lab::new()?;
-    let server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let report = Tracer::report(lab.dir())?;
-    let life = |then| Step::Connect {
+    let life = |then| ScriptStep::Connect {
         to: vec![addr("127.0.0.1:9001")],
         times: 30,
-        via: Via::Blocking,
+        via: ConnectMethod::Blocking,
         bind: Some(addr("127.0.0.1:45000")),
         reuse_addr: true,
         then,
         // Timestamps have to advance before a 4-tuple in TIME_WAIT may be taken over.
         pause_us: 2_000,
     };
-    let reset = lab.run("reset", vec![life(Then::Linger0)])?;
-    let closed = lab.run("closed", vec![life(Then::HalfClose)])?;
+    let reset = lab.run("reset", vec![life(AfterConnect::Linger0)])?;
+    let closed = lab.run("closed", vec![life(AfterConnect::HalfClose)])?;
     lab.quiet(0)?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     let all = Log([&reset.0[..], &closed.0].concat());
-    assert_eq!(all.of(What::Close).count(), 60, "the scenario itself: {:?}", logged(&all));
+    assert_eq!(all.of(LoggedCall::Close).count(), 60, "the scenario itself: {:?}", logged(&all));
     assert_counts(&report, lab.netns(), &all);
     let peers = server.log()?;
     assert_lifetimes(&report, lab.netns(), &all, &peers);
@@ -242,14 +246,14 @@ fn one_4_tuple_has_many_lives() -> Result {
 }
 
 /// Holds what can be had of a range, and tries ten times more.
-fn fill(range: (u16, u16), reserved: &str, attempts: u32) -> anyhow::Result<(Log, Ports)> {
+fn fill(range: (u16, u16), reserved: &str, attempts: u32) -> anyhow::Result<(Log, ReportedPorts)> {
     let lab = Lab::with_ports(range.0, range.1)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0"), ("ipv4/ip_local_reserved_ports", reserved)])?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let hold = Step::connect([addr("127.0.0.1:9001")], attempts, Via::Blocking, Then::Hold);
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+    let hold = ScriptStep::connect([addr("127.0.0.1:9001")], attempts, ConnectMethod::Blocking, AfterConnect::Hold);
     let tracer = Tracer::report(lab.dir())?;
     let mut client = lab.start("client", vec![hold, lab.wait_for("end")])?;
-    client.entry(What::Waiting)?;
+    client.entry(LoggedCall::Waiting)?;
     let log = client.log()?;
     let report = tracer.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
@@ -273,7 +277,7 @@ fn reserved_ports_are_no_capacity() -> Result {
 fn the_last_port_of_an_odd_range_does_not_count() -> Result {
     require!();
     let (log, ports) = fill((40000, 40008), "", 18)?;
-    let held = u32::try_from(log.of(What::Connect).filter(|entry| entry.errno == 0).count())?;
+    let held = u32::try_from(log.of(LoggedCall::Connect).filter(|entry| entry.errno == 0).count())?;
     assert!((8..=9).contains(&held), "the scenario itself: {:?}", logged(&log));
     assert_eq!((ports.capacity, ports.in_use), (Some(8), held), "{ports:?}");
     Ok(())

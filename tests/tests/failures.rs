@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use portchurn_tests::compare::{assert_counts, reported};
 use portchurn_tests::lab::{Lab, addr};
-use portchurn_tests::netns::{Namespace, RIGHT, link};
+use portchurn_tests::netns::{RIGHT, TestNamespace, link};
+use portchurn_tests::reported::{FailedCounts, ParsedReport, StreamLine};
 use portchurn_tests::require;
-use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
-use portchurn_tests::tracer::{Failed, Line, Report, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, Log, LoggedCall, ScriptStep, ServerBehaviour};
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
 /// All failures of this namespace by name.
-fn failed(report: &Report, netns: u32) -> Failed {
+fn failed(report: &ParsedReport, netns: u32) -> FailedCounts {
     let mut all = BTreeMap::new();
     for counts in reported(report, netns).values() {
         for (name, count) in &counts.failed {
@@ -23,15 +24,16 @@ fn failed(report: &Report, netns: u32) -> Failed {
     all
 }
 
-fn only(name: &str, count: u64) -> Failed {
+fn only(name: &str, count: u64) -> FailedCounts {
     BTreeMap::from([(name.to_owned(), count)])
 }
 
 /// Finished active flows of this namespace by how they ended.
-fn ends(lines: &[Line], netns: u32) -> BTreeMap<String, usize> {
+fn ends(lines: &[StreamLine], netns: u32) -> BTreeMap<String, usize> {
     let mut ends = BTreeMap::new();
-    let own =
-        |line: &&Line| line.kind == "flow" && line.netns == Some(netns) && line.opened.as_deref() == Some("active");
+    let own = |line: &&StreamLine| {
+        line.kind == "flow" && line.netns == Some(netns) && line.opened.as_deref() == Some("active")
+    };
     for line in lines.iter().filter(own) {
         *ends.entry(line.ended.clone().unwrap_or_default()).or_default() += 1;
     }
@@ -48,14 +50,14 @@ fn refused_and_timed_out() -> Result {
     }
     // Its queue holds one connection that is never accepted; SYNs after that are dropped.
     let mut full =
-        lab.start("full", vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
-    full.entry(What::Waiting)?;
+        lab.start("full", vec![ScriptStep::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
+    full.entry(LoggedCall::Waiting)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "all")?;
-    let attempt = |to: &str, times| Step::connect([addr(to)], times, Via::Blocking, Then::Hold);
+    let attempt = |to: &str, times| ScriptStep::connect([addr(to)], times, ConnectMethod::Blocking, AfterConnect::Hold);
     let mut slow = lab.start(
         "slow",
-        vec![attempt("127.0.0.1:9001", 1), Step::Threads { count: 4, steps: vec![attempt("127.0.0.1:9001", 1)] }],
+        vec![attempt("127.0.0.1:9001", 1), ScriptStep::Threads { count: 4, steps: vec![attempt("127.0.0.1:9001", 1)] }],
     )?;
     let mut log = lab.run("refused", vec![attempt("127.0.0.1:9009", 40), attempt("[::1]:9009", 10)])?;
     log.0.extend(slow.finish()?.0);
@@ -77,11 +79,14 @@ fn refused_and_timed_out() -> Result {
 fn no_neighbour() -> Result {
     require!();
     let lab = Lab::new()?;
-    let other = Namespace::new()?;
+    let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
     let report = Tracer::report(lab.dir())?;
     // An address on the link that nobody has.
-    let log = lab.run("client", vec![Step::connect([addr("10.77.0.99:80")], 1, Via::Blocking, Then::Hold)])?;
+    let log = lab.run(
+        "client",
+        vec![ScriptStep::connect([addr("10.77.0.99:80")], 1, ConnectMethod::Blocking, AfterConnect::Hold)],
+    )?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(failed(&report, lab.netns()), only("EHOSTUNREACH", 1));
@@ -92,21 +97,21 @@ fn no_neighbour() -> Result {
 fn resets_from_either_side() -> Result {
     require!();
     let lab = Lab::new()?;
-    let _rude = lab.serve("rude", "127.0.0.1:9001", Manner::Reset)?;
-    let _kind = lab.serve("kind", "127.0.0.1:9002", Manner::WaitForPeer)?;
+    let _rude = lab.serve("rude", "127.0.0.1:9001", ServerBehaviour::Reset)?;
+    let _kind = lab.serve("kind", "127.0.0.1:9002", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let log = lab.run(
         "client",
         vec![
-            Step::connect([addr("127.0.0.1:9001")], 30, Via::Blocking, Then::PeerResets),
-            Step::connect([addr("127.0.0.1:9002")], 20, Via::Blocking, Then::Linger0),
+            ScriptStep::connect([addr("127.0.0.1:9001")], 30, ConnectMethod::Blocking, AfterConnect::PeerResets),
+            ScriptStep::connect([addr("127.0.0.1:9002")], 20, ConnectMethod::Blocking, AfterConnect::Linger0),
         ],
     )?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
-    assert_eq!(failed(&report, lab.netns()), Failed::new(), "all were established");
+    assert_eq!(failed(&report, lab.netns()), FailedCounts::new(), "all were established");
     assert_eq!(ends(&lines, lab.netns()), BTreeMap::from([("reset-by-peer".into(), 30), ("reset-by-us".into(), 20)]));
     let entered: u64 = report.attributions(lab.netns()).map(|entry| entry.time_wait.entered).sum();
     assert_eq!(entered, 0, "a reset leaves no TIME_WAIT on either side");
@@ -118,14 +123,17 @@ fn resets_from_either_side() -> Result {
 fn closing_in_syn_sent_is_no_exhaustion() -> Result {
     require!();
     let lab = Lab::new()?;
-    let other = Namespace::new()?;
+    let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
     let report = Tracer::report(lab.dir())?;
-    let mut log = lab.run("closer", vec![Step::Abandon { to: addr("10.77.0.99:80"), times: 12, after_ms: 5 }])?;
+    let mut log = lab.run("closer", vec![ScriptStep::Abandon { to: addr("10.77.0.99:80"), times: 12, after_ms: 5 }])?;
     // Killed while its connect hangs: no close(), no syscall exit, the same transition.
-    let mut killed = lab.start("killed", vec![Step::connect([addr("10.77.0.99:81")], 1, Via::Blocking, Then::Hold)])?;
+    let mut killed = lab.start(
+        "killed",
+        vec![ScriptStep::connect([addr("10.77.0.99:81")], 1, ConnectMethod::Blocking, AfterConnect::Hold)],
+    )?;
     portchurn_tests::process::until("a SYN_SENT socket", portchurn_tests::lab::LIMIT, || {
-        let listing = portchurn_tests::ss::Listing::take(&lab.ns)?;
+        let listing = portchurn_tests::ss::SocketListing::take(&lab.ns)?;
         Ok(listing.towards(addr("10.77.0.99:81")).contains_key("SYN_SENT").then_some(()))
     })?;
     killed.running.signal(nix::sys::signal::Signal::SIGKILL)?;
@@ -140,9 +148,9 @@ fn closing_in_syn_sent_is_no_exhaustion() -> Result {
 }
 
 /// Moves what the system calls named EADDRNOTAVAIL or EADDRINUSE under the report's own name.
-fn renamed(report: &Report, netns: u32, log: &Log, name: &str) -> (u64, Failed) {
+fn renamed(report: &ParsedReport, netns: u32, log: &Log, name: &str) -> (u64, FailedCounts) {
     report.assert_complete();
-    let told = log.of(What::Connect).filter(|entry| entry.errno == 99).count();
+    let told = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
     let failures = failed(report, netns);
     assert_eq!(failures.get(name).copied(), u64::try_from(told).ok().filter(|count| *count > 0), "{failures:?}");
     (u64::try_from(told).expect("fits"), failures)
@@ -152,14 +160,14 @@ fn renamed(report: &Report, netns: u32, log: &Log, name: &str) -> (u64, Failed) 
 fn a_taken_4_tuple_is_no_exhaustion() -> Result {
     require!();
     let lab = Lab::new()?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let connect = |times| Step::Connect {
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+    let connect = |times| ScriptStep::Connect {
         to: vec![addr("127.0.0.1:9001")],
         times,
-        via: Via::Blocking,
+        via: ConnectMethod::Blocking,
         bind: Some(addr("127.0.0.1:45000")),
         reuse_addr: true,
-        then: Then::Hold,
+        then: AfterConnect::Hold,
         pause_us: 0,
     };
     let report = Tracer::report(lab.dir())?;
@@ -176,17 +184,20 @@ fn no_source_address_is_no_exhaustion() -> Result {
     let lab = Lab::new()?;
     // A route without any address to send from; the kernel would give the link one by itself.
     lab.ns.sysctl(&[("ipv6/conf/default/addr_gen_mode", "1")])?;
-    let other = Namespace::new()?;
+    let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
     lab.ns.ip(&["-6", "addr", "flush", "dev", "v0"])?;
     lab.ns.ip(&["-6", "addr", "flush", "dev", "lo"])?;
     lab.ns.ip(&["-6", "route", "replace", "2001:db8::/32", "dev", "v0"])?;
     let report = Tracer::report(lab.dir())?;
     let stream = Tracer::stream(lab.dir(), "failures")?;
-    let log = lab.run("client", vec![Step::connect([addr("[2001:db8::1]:80")], 7, Via::Blocking, Then::Hold)])?;
+    let log = lab.run(
+        "client",
+        vec![ScriptStep::connect([addr("[2001:db8::1]:80")], 7, ConnectMethod::Blocking, AfterConnect::Hold)],
+    )?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
-    let told = log.of(What::Connect).filter(|entry| entry.errno == 99).count();
+    let told = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
     assert_eq!(told, 7, "the scenario itself: {log:?}");
     report.assert_complete();
     assert_eq!(failed(&report, lab.netns()), only("NO_LOCAL_ADDRESS", 7));
@@ -205,18 +216,19 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     let lab = Lab::with_ports(40000, 40031)?;
     let stream = Tracer::stream(lab.dir(), "failures")?;
     let report = Tracer::report_by_pid(lab.dir())?;
-    let log = lab.run("binder", vec![Step::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
+    let log = lab.run("binder", vec![ScriptStep::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
     // Somebody else's explicit bind to a taken port fails with the same errno and means nothing.
     let mut holder = lab.start(
         "holder",
-        vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")],
+        vec![ScriptStep::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")],
     )?;
-    holder.entry(What::Waiting)?;
-    let taken = lab.run("taken", vec![Step::Bind { addr: addr("127.0.0.1:39000"), times: 3, reuse_addr: false }])?;
+    holder.entry(LoggedCall::Waiting)?;
+    let taken =
+        lab.run("taken", vec![ScriptStep::Bind { addr: addr("127.0.0.1:39000"), times: 3, reuse_addr: false }])?;
     lab.go("end")?;
     holder.finish()?;
-    assert_eq!(log.of(What::Bind).filter(|entry| entry.errno == 98).count(), 8, "the scenario itself");
-    assert_eq!(taken.of(What::Bind).filter(|entry| entry.errno == 98).count(), 3, "the scenario itself");
+    assert_eq!(log.of(LoggedCall::Bind).filter(|entry| entry.errno == 98).count(), 8, "the scenario itself");
+    assert_eq!(taken.of(LoggedCall::Bind).filter(|entry| entry.errno == 98).count(), 3, "the scenario itself");
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     report.assert_complete();
@@ -239,17 +251,17 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
 fn ports_held_by_bind_exhaust_connect() -> Result {
     require!();
     let lab = Lab::with_ports(40000, 40015)?;
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::report(lab.dir())?;
     let mut client = lab.start(
         "client",
         vec![
-            Step::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
-            Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::Hold),
+            ScriptStep::Bind { addr: addr("127.0.0.1:0"), times: 10, reuse_addr: false },
+            ScriptStep::connect([addr("127.0.0.1:9001")], 10, ConnectMethod::Blocking, AfterConnect::Hold),
             lab.wait_for("end"),
         ],
     )?;
-    client.entry(What::Waiting)?;
+    client.entry(LoggedCall::Waiting)?;
     let log = client.log()?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
@@ -268,18 +280,22 @@ fn listener_closed_with_children() -> Result {
     let stream = Tracer::stream(lab.dir(), "flows")?;
     let mut server = lab.start(
         "server",
-        vec![Step::Listen { addr: addr("127.0.0.1:9001"), backlog: 16 }, lab.wait_for("close"), Step::CloseListeners],
+        vec![
+            ScriptStep::Listen { addr: addr("127.0.0.1:9001"), backlog: 16 },
+            lab.wait_for("close"),
+            ScriptStep::CloseListeners,
+        ],
     )?;
-    server.entry(What::Waiting)?;
+    server.entry(LoggedCall::Waiting)?;
     let mut client = lab.start(
         "client",
         vec![
-            Step::connect([addr("127.0.0.1:9001")], 5, Via::Blocking, Then::Hold),
+            ScriptStep::connect([addr("127.0.0.1:9001")], 5, ConnectMethod::Blocking, AfterConnect::Hold),
             lab.wait_for("closed"),
-            Step::CloseHeld { then: Then::PeerResets },
+            ScriptStep::CloseHeld { then: AfterConnect::PeerResets },
         ],
     )?;
-    client.entry(What::Waiting)?;
+    client.entry(LoggedCall::Waiting)?;
     lab.go("close")?;
     server.finish()?;
     lab.go("closed")?;
@@ -288,7 +304,7 @@ fn listener_closed_with_children() -> Result {
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(ends(&lines, lab.netns()), BTreeMap::from([("reset-by-peer".into(), 5)]));
-    let children: Vec<&Line> = lines
+    let children: Vec<&StreamLine> = lines
         .iter()
         .filter(|line| line.netns == Some(lab.netns()) && line.opened.as_deref() == Some("passive"))
         .collect();
@@ -305,10 +321,13 @@ fn listener_closed_with_children() -> Result {
 fn refused_across_a_link() -> Result {
     require!();
     let lab = Lab::new()?;
-    let other = Namespace::new()?;
+    let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
     let report = Tracer::report(lab.dir())?;
-    let log = lab.run("client", vec![Step::connect([addr(&format!("{RIGHT}:80"))], 9, Via::Poll, Then::Hold)])?;
+    let log = lab.run(
+        "client",
+        vec![ScriptStep::connect([addr(&format!("{RIGHT}:80"))], 9, ConnectMethod::Poll, AfterConnect::Hold)],
+    )?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     assert_eq!(failed(&report, lab.netns()), only("ECONNREFUSED", 9));

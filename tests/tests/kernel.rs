@@ -15,11 +15,11 @@ use btfparse::{Readable, TypeInformation, TypeVariant};
 use e2e_protocol::VerifiedProgram;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use portchurn_tests::compare::logged;
-use portchurn_tests::hooks::{self, Kind, Program, Prototype, Version, canonical};
+use portchurn_tests::hooks::{self, AttachType, DeclaredProgram, KernelVersion, Prototype, canonical};
 use portchurn_tests::lab::{Lab, addr};
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
-use portchurn_tests::script::{Manner, Step, Then, Via};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, ScriptStep, ServerBehaviour};
 use portchurn_tests::tracer::{Tracer, binary};
 use tracer::probe::attach::object;
 use tracer::probe::{Host, Options, plan};
@@ -28,7 +28,7 @@ type Result = anyhow::Result<()>;
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-fn programs() -> anyhow::Result<Vec<Program>> {
+fn programs() -> anyhow::Result<Vec<DeclaredProgram>> {
     hooks::programs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-ebpf/src/probes"))
 }
 
@@ -79,8 +79,8 @@ impl Types {
     }
 
     /// `None` = this kernel has no such hook.
-    fn prototype(&self, program: &Program) -> anyhow::Result<Option<(String, Vec<String>)>> {
-        let tracepoint = matches!(program.kind, Kind::Btf | Kind::Classic);
+    fn prototype(&self, program: &DeclaredProgram) -> anyhow::Result<Option<(String, Vec<String>)>> {
+        let tracepoint = matches!(program.kind, AttachType::Btf | AttachType::Classic);
         let hooks = if tracepoint { &self.tracepoints } else { &self.functions };
         let Some(&(mut id)) = hooks.get(&program.hook) else { return Ok(None) };
         if let TypeVariant::Ptr(pointer) = self.of(id)? {
@@ -132,7 +132,7 @@ fn fields(category: &str, name: &str) -> anyhow::Result<Vec<(String, String, u32
 }
 
 /// The prototype for this kernel; `None` = the program is for others.
-fn current(program: &Program, version: Version) -> anyhow::Result<Option<&Prototype>> {
+fn current(program: &DeclaredProgram, version: KernelVersion) -> anyhow::Result<Option<&Prototype>> {
     let mut valid = program.prototypes.iter().filter(|one| one.holds_for(version));
     let one = valid.next();
     ensure!(valid.next().is_none(), "two prototypes for {}.{}", version.0, version.1);
@@ -140,7 +140,7 @@ fn current(program: &Program, version: Version) -> anyhow::Result<Option<&Protot
 }
 
 /// The record of a system call tracepoint; parameters begin behind the number, 8 bytes each.
-fn check_call(program: &Program, prototype: &Prototype) -> Result {
+fn check_call(program: &DeclaredProgram, prototype: &Prototype) -> Result {
     let (call, entering) = match (program.hook.strip_prefix("sys_enter_"), program.hook.strip_prefix("sys_exit_")) {
         (Some(call), _) => (call, true),
         (_, Some(call)) => (call, false),
@@ -161,7 +161,7 @@ fn check_call(program: &Program, prototype: &Prototype) -> Result {
 fn prototypes_are_as_the_comments_say() -> Result {
     require!();
     let (types, version) = (Types::read()?, hooks::running_version()?);
-    let check = |program: &Program| -> Result {
+    let check = |program: &DeclaredProgram| -> Result {
         let Some(told) = current(program, version)? else { return Ok(()) };
         if program.category.as_deref() == Some("syscalls") {
             return check_call(program, told);
@@ -170,7 +170,7 @@ fn prototypes_are_as_the_comments_say() -> Result {
         let Some((returns, parameters)) = types.prototype(program)? else { return Ok(()) };
         ensure!(told.name == program.hook, "the prototype is of {}", told.name);
         ensure!(
-            told.parameters == parameters && (told.returns == returns || program.kind == Kind::Btf),
+            told.parameters == parameters && (told.returns == returns || program.kind == AttachType::Btf),
             "the comment has {} ({}), the kernel {returns} ({})",
             told.returns,
             told.parameters.join(", "),
@@ -332,12 +332,12 @@ fn without_btf_it_counts_connects_and_says_what_is_lost() -> Result {
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
     // A port that nobody else on this machine uses: the classic record does not tell namespaces apart.
-    let _server = lab.serve("server", "127.0.0.1:9471", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9471", ServerBehaviour::WaitForPeer)?;
     let report = hidden(&["report", "--json", "--for", "600s"])?;
     let report = Tracer::start_command(report, lab.dir(), "report")?;
-    let steps = vec![Step::connect([addr("127.0.0.1:9471")], 80, Via::Blocking, Then::Close)];
+    let steps = vec![ScriptStep::connect([addr("127.0.0.1:9471")], 80, ConnectMethod::Blocking, AfterConnect::Close)];
     let log = lab.run("client", steps)?;
-    // Not as a `Report`, in which every attribution has a namespace.
+    // Not as a `ParsedReport`, in which every attribution has a namespace.
     let report: serde_json::Value = serde_json::from_str(&report.finish()?)?;
     let told = logged(&log).into_values().next().context("connects")?;
     assert_eq!((told.connects, told.established), (80, 64), "the scenario itself");

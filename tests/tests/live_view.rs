@@ -11,11 +11,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portchurn_tests::lab::{Lab, Traffic, addr};
 use portchurn_tests::process::{gone, output};
+use portchurn_tests::reported::ParsedReport;
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
-use portchurn_tests::screen::Screen;
-use portchurn_tests::script::{Manner, Script, Step, Then, Via, What};
-use portchurn_tests::tracer::{Report, binary};
+use portchurn_tests::screen::TestTerminal;
+use portchurn_tests::script::{AfterConnect, ConnectMethod, LoggedCall, Script, ScriptStep, ServerBehaviour};
+use portchurn_tests::tracer::binary;
 
 const TMUX: Need = Need::Program("tmux", "tmux");
 const PORTS: (u16, u16) = (40_000, 40_127);
@@ -37,46 +38,49 @@ impl Incident {
     fn new() -> Result<Self> {
         let lab = Lab::with_ports(PORTS.0, PORTS.1)?;
         lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-        let backend = lab.serve("backend", "127.0.0.1:9001", Manner::WaitForPeer)?;
+        let backend = lab.serve("backend", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
         let to = vec![addr("127.0.0.1:9001")];
-        let hold = vec![Step::connect(to.clone(), POOL, Via::Blocking, Then::Hold), lab.wait_for("end")];
+        let hold = vec![
+            ScriptStep::connect(to.clone(), POOL, ConnectMethod::Blocking, AfterConnect::Hold),
+            lab.wait_for("end"),
+        ];
         let mut pool = start(&lab, "checkout-pool", hold)?;
-        pool.entry(What::Waiting)?;
-        let calls = Step::Connect {
+        pool.entry(LoggedCall::Waiting)?;
+        let calls = ScriptStep::Connect {
             to,
             times: CALLS,
-            via: Via::Blocking,
+            via: ConnectMethod::Blocking,
             bind: None,
             reuse_addr: false,
-            then: Then::Close,
+            then: AfterConnect::Close,
             pause_us: 10_000,
         };
         let mut legacy = start(&lab, "legacy-export", vec![lab.wait_for("go"), calls, lab.wait_for("end")])?;
-        legacy.entry(What::Waiting)?;
+        legacy.entry(LoggedCall::Waiting)?;
         Ok(Self { lab, _backend: backend, _pool: pool, legacy })
     }
 
     /// Lets the job run to its end; how many of its connects found no port.
     fn happen(&mut self) -> Result<u64> {
         self.lab.go("go")?;
-        self.legacy.entries(What::Waiting, 2)?;
+        self.legacy.entries(LoggedCall::Waiting, 2)?;
         let log = self.legacy.log()?;
-        let failed = log.of(What::Connect).filter(|entry| entry.errno == EADDRNOTAVAIL).count();
+        let failed = log.of(LoggedCall::Connect).filter(|entry| entry.errno == EADDRNOTAVAIL).count();
         let held = u32::from(PORTS.1 - PORTS.0) + 1 - POOL;
         ensure!(failed == usize::try_from(CALLS - held)?, "the scenario itself: {failed} failed");
         Ok(u64::try_from(failed)?)
     }
 
     /// The view of this namespace: other tests run in others.
-    fn watch(&self, name: &str, size: (u16, u16), environment: &str) -> Result<Screen> {
+    fn watch(&self, name: &str, size: (u16, u16), environment: &str) -> Result<TestTerminal> {
         let command = format!("{environment} '{}' live netns={} 2>{name}.err", binary()?.display(), self.lab.netns());
-        let screen = Screen::start(self.lab.dir(), name, size, &command)?;
+        let screen = TestTerminal::start(self.lab.dir(), name, size, &command)?;
         screen.shows(&["[1 Overview]", "checkout-pool"])?;
         Ok(screen)
     }
 }
 
-fn start(lab: &Lab, name: &str, steps: Vec<Step>) -> Result<Traffic> {
+fn start(lab: &Lab, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
     let script = Script { log: lab.log_path(name), buffered: false, comm: Some(name.into()), steps };
     lab.start_script(&lab.ns, name, &script)
 }
@@ -95,7 +99,7 @@ fn row(screen: &str) -> Option<(u64, String, u64)> {
 /// What `report FILE` says of the destination: ports in use, connects without a port.
 fn reported(recording: &Path, netns: u32) -> Result<(u64, u64)> {
     let text = output(Command::new(binary()?).arg("report").arg(recording).arg("--json"))?;
-    let report: Report = serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))?;
+    let report: ParsedReport = serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))?;
     let found = report.destinations.iter().find(|found| found.netns == netns && found.remote_port == 9001);
     let found = found.context("the destination in the report")?;
     Ok((u64::from(found.ports.in_use), found.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
@@ -263,7 +267,7 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
     let command = format!("'{}' replay --speed max '{}' {filter}", binary()?.display(), path.display());
     for size in [(80, 24), (200, 50)] {
         let name = format!("replay-{}", size.0);
-        let replay = Screen::start(incident.lab.dir(), &name, size, &command)?;
+        let replay = TestTerminal::start(incident.lab.dir(), &name, size, &command)?;
         replay.shows(&["REPLAY end max", "127.0.0.1:9001"])?;
         if size.0 == 80 {
             replay.wait("the numbers of the report", |text| {
@@ -303,7 +307,7 @@ fn a_killed_view_gives_the_terminal_back() -> Result<()> {
     require!(TMUX);
     let incident = Incident::new()?;
     let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-    let end = |screen: &Screen, signal: Signal| -> Result<()> {
+    let end = |screen: &TestTerminal, signal: Signal| -> Result<()> {
         let pid = screen.pid_of("portchurn")?;
         kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
         screen.given_back(0).with_context(|| signal.to_string()).map(drop)
@@ -314,7 +318,7 @@ fn a_killed_view_gives_the_terminal_back() -> Result<()> {
         end(&incident.watch(signal.as_str(), (80, 24), "")?, signal)?;
         let name = format!("replay-{signal}");
         let command = format!("'{}' replay --speed 1 '{}'", binary()?.display(), recording.display());
-        let replay = Screen::start(incident.lab.dir(), &name, (80, 24), &command)?;
+        let replay = TestTerminal::start(incident.lab.dir(), &name, (80, 24), &command)?;
         replay.shows(&["REPLAY"])?;
         end(&replay, signal).context("replay")?;
     }
@@ -337,7 +341,7 @@ fn a_view_ends_with_its_terminal() -> Result<()> {
     ensure!(report.status.success() && report.stderr.is_empty(), "a damaged recording: {report:?}");
 
     let command = format!("'{}' replay --speed 1 '{recording}'", binary()?.display());
-    let replay = Screen::start(incident.lab.dir(), "replay", (80, 24), &command)?;
+    let replay = TestTerminal::start(incident.lab.dir(), "replay", (80, 24), &command)?;
     replay.shows(&["REPLAY"])?;
     let pid = replay.pid_of("portchurn")?;
     replay.hang_up()?;
@@ -352,7 +356,7 @@ fn a_panic_leaves_its_message_on_a_working_terminal() -> Result<()> {
     let test = std::env::current_exe()?;
     let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("examples/panicking_view"));
     let example = found.into_iter().find(|path| path.is_file()).context("the example panicking_view")?;
-    let screen = Screen::start(dir.path(), "panic", (100, 30), &example.display().to_string())?;
+    let screen = TestTerminal::start(dir.path(), "panic", (100, 30), &example.display().to_string())?;
     screen.shows(&["[1 Overview]", "service-"])?;
     let text = screen.given_back(7)?;
     ensure!(text.contains("the tracker came to grief"), "{text}");
@@ -368,7 +372,7 @@ fn without_rights_the_reason_stands_on_an_untouched_terminal() -> Result<()> {
     fs::copy(binary()?, &copy)?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     let user = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all";
-    let screen = Screen::start(dir.path(), "view", (100, 30), &format!("{user} {}", copy.display()))?;
+    let screen = TestTerminal::start(dir.path(), "view", (100, 30), &format!("{user} {}", copy.display()))?;
     let text = screen.given_back(3)?;
     ensure!(text.contains("portchurn needs CAP_BPF"), "{text}");
     Ok(())

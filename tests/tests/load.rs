@@ -8,10 +8,11 @@ use std::time::Duration;
 use portchurn_tests::compare::{assert_counts, logged, reported};
 use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
 use portchurn_tests::process::{ktime_ns, until};
+use portchurn_tests::reported::StreamLine;
 use portchurn_tests::require;
-use portchurn_tests::script::{Log, Manner, Script, Step, Then, Via, What};
-use portchurn_tests::ss::Listing;
-use portchurn_tests::tracer::{Line, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, Log, LoggedCall, Script, ScriptStep, ServerBehaviour};
+use portchurn_tests::ss::SocketListing;
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
@@ -24,16 +25,16 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn burst(lab: &Lab, name: &str, steps: Vec<Step>) -> anyhow::Result<Traffic> {
+fn burst(lab: &Lab, name: &str, steps: Vec<ScriptStep>) -> anyhow::Result<Traffic> {
     lab.start_script(&lab.ns, name, &Script { log: lab.log_path(name), buffered: true, comm: None, steps })
 }
 
 fn servers(lab: &Lab, ports: std::ops::Range<u16>) -> anyhow::Result<(Vec<Traffic>, Vec<SocketAddr>)> {
     let addresses: Vec<SocketAddr> = ports.map(|port| addr(&format!("127.0.0.1:{port}"))).collect();
     let start = |addr: &SocketAddr| {
-        let steps = vec![Step::Serve { addr: *addr, manner: Manner::WaitForPeer }];
+        let steps = vec![ScriptStep::Serve { addr: *addr, manner: ServerBehaviour::WaitForPeer }];
         let mut server = burst(lab, &format!("server{}", addr.port()), steps)?;
-        server.entry(What::Listening)?;
+        server.entry(LoggedCall::Listening)?;
         Ok(server)
     };
     Ok((addresses.iter().map(start).collect::<anyhow::Result<_>>()?, addresses))
@@ -48,25 +49,25 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
     let mut before = lab.start(
         "before",
         vec![
-            Step::connect([to[0]], 20, Via::Blocking, Then::Hold),
-            Step::churn([to[1]], 30),
+            ScriptStep::connect([to[0]], 20, ConnectMethod::Blocking, AfterConnect::Hold),
+            ScriptStep::churn([to[1]], 30),
             lab.wait_for("end"),
-            Step::CloseHeld { then: Then::Close },
+            ScriptStep::CloseHeld { then: AfterConnect::Close },
         ],
     )?;
-    before.entry(What::Waiting)?;
-    let pace = |to: SocketAddr| Step::Connect {
+    before.entry(LoggedCall::Waiting)?;
+    let pace = |to: SocketAddr| ScriptStep::Connect {
         to: vec![to],
         times: 6000,
-        via: Via::Blocking,
+        via: ConnectMethod::Blocking,
         bind: None,
         reuse_addr: false,
-        then: Then::Close,
+        then: AfterConnect::Close,
         pause_us: 300,
     };
     let mut traffic = [("load2", to[2]), ("load3", to[3])].map(|(name, to)| lab.start(name, vec![pace(to)]));
     for started in &mut traffic {
-        started.as_mut().expect("started").entries(What::Close, 200)?;
+        started.as_mut().expect("started").entries(LoggedCall::Close, 200)?;
     }
     let spawned = ktime_ns();
     let stream = Tracer::stream(lab.dir(), "transitions")?;
@@ -81,14 +82,14 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
     report.assert_complete();
-    let connects: Vec<_> = log.of(What::Connect).collect();
+    let connects: Vec<_> = log.of(LoggedCall::Connect).collect();
     assert!(
         connects.iter().any(|entry| entry.end_ns < spawned) && connects.iter().any(|entry| entry.start_ns > ready),
         "the scenario itself: it was to begin before and to end after"
     );
 
     // Every connect after the first event is one ESTABLISHED, and none is two.
-    let own = |line: &&Line| {
+    let own = |line: &&StreamLine| {
         line.kind == "transition"
             && line.netns == Some(lab.netns())
             && line.new.as_deref() == Some("ESTABLISHED")
@@ -108,7 +109,7 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
         assert_eq!(inside, 1, "{entry:?}: {times:?}");
     }
     for ((_, remote), counts) in reported(&report, lab.netns()) {
-        let count = |at: u64, by: fn(&portchurn_tests::script::Entry) -> u64| {
+        let count = |at: u64, by: fn(&portchurn_tests::script::LogEntry) -> u64| {
             u64::try_from(connects.iter().filter(|entry| entry.remote == Some(remote) && by(entry) >= at).count())
                 .expect("fits")
         };
@@ -143,7 +144,7 @@ fn a_burst_without_unexplained_differences() -> Result {
     let report = Tracer::report(lab.dir())?;
     let began = ktime_ns();
     let mut clients = (0..3)
-        .map(|number| burst(&lab, &format!("client{number}"), vec![Step::churn(to.clone(), 12_000)]))
+        .map(|number| burst(&lab, &format!("client{number}"), vec![ScriptStep::churn(to.clone(), 12_000)]))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let mut log = Log::default();
     for client in &mut clients {
@@ -162,8 +163,9 @@ fn a_burst_without_unexplained_differences() -> Result {
     }
     // A lost record is at most one connect, one handshake or one failure; more than that is unexplained.
     let (told, seen) = (logged(&log), reported(&report, lab.netns()));
-    let sum =
-        |counts: &BTreeMap<_, portchurn_tests::compare::Counts>| counts.values().map(|one| one.connects).sum::<u64>();
+    let sum = |counts: &BTreeMap<_, portchurn_tests::compare::ConnectCounts>| {
+        counts.values().map(|one| one.connects).sum::<u64>()
+    };
     assert!(seen.keys().all(|who| told.contains_key(who)), "connects that nobody made: {seen:?}");
     assert!(sum(&seen) <= sum(&told), "more than there were: {seen:?}");
     assert!(
@@ -188,13 +190,19 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
         "stream",
         &["stream", "--json", "--what", "all", "--for", "600s", "--ring-size", "4096"],
     )?;
-    let mut client =
-        burst(&lab, "client", vec![Step::Threads { count: 2, steps: vec![Step::churn(to.clone(), 4_000)] }])?;
+    let mut client = burst(
+        &lab,
+        "client",
+        vec![ScriptStep::Threads { count: 2, steps: vec![ScriptStep::churn(to.clone(), 4_000)] }],
+    )?;
     let log = client.finish()?;
     // A second wave of connections that stay, partly unseen.
-    let mut holder =
-        burst(&lab, "holder", vec![Step::connect(to.clone(), 400, Via::Blocking, Then::Hold), lab.wait_for("end")])?;
-    holder.entry(What::Waiting)?;
+    let mut holder = burst(
+        &lab,
+        "holder",
+        vec![ScriptStep::connect(to.clone(), 400, ConnectMethod::Blocking, AfterConnect::Hold), lab.wait_for("end")],
+    )?;
+    holder.entry(LoggedCall::Waiting)?;
     until("a line that tells of the loss", LIMIT, || {
         let lost = stream.lines()?.iter().filter(|line| line.kind == "loss").filter_map(|line| line.ring_full).max();
         Ok(lost.filter(|count| *count > 0).map(drop))
@@ -203,12 +211,12 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
     // Nothing tells from outside when the books were compared; a clock is all there is, and it is checked by the outcome.
     let quiet_since = std::time::Instant::now();
     until("the reconciliation", RECONCILED + LIMIT, || Ok((quiet_since.elapsed() >= RECONCILED).then_some(())))?;
-    let before = Listing::take(&lab.ns)?;
+    let before = SocketListing::take(&lab.ns)?;
     let report = report.finish_report()?;
-    let after = Listing::take(&lab.ns)?;
+    let after = SocketListing::take(&lab.ns)?;
     assert!(report.events.lost.ring_full > 0, "{:?}", report.events);
     assert!(report.events.repaired > 0, "{:?}", report.events);
-    let told = u64::try_from(log.of(What::Connect).count() + 400).expect("fits");
+    let told = u64::try_from(log.of(LoggedCall::Connect).count() + 400).expect("fits");
     let seen: u64 = reported(&report, lab.netns()).values().map(|counts| counts.connects).sum();
     assert!(
         seen <= told && seen + report.events.lost.total() >= told,

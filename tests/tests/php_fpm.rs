@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use portchurn_tests::compare::reported;
 use portchurn_tests::lab::{LIMIT, Lab, addr};
 use portchurn_tests::process::{Running, output, until};
+use portchurn_tests::reported::FailedCounts;
 use portchurn_tests::require;
 use portchurn_tests::require::{Need, find};
-use portchurn_tests::script::Manner;
-use portchurn_tests::tracer::{Failed, Tracer};
+use portchurn_tests::script::ServerBehaviour;
+use portchurn_tests::tracer::Tracer;
 use serde::Deserialize;
 
 const POOL: &str = "checkout";
@@ -77,7 +78,7 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
     configure(lab.dir())?;
-    let _api = lab.serve("api", "127.0.0.1:9001", Manner::Answer)?;
+    let _api = lab.serve("api", "127.0.0.1:9001", ServerBehaviour::Answer)?;
     let report = Tracer::report(lab.dir())?;
     let mut command = lab.ns.command(find("php-fpm8.2").context("php-fpm8.2")?);
     command.args(["--nodaemonize", "--fpm-config"]).arg(lab.file("fpm.conf"));
@@ -120,7 +121,7 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
         .collect();
     let [pool] = named.as_slice() else { panic!("one workload: {named:?}") };
     assert!(pool.name.contains(&format!("php-fpm: pool {POOL}")), "{}", pool.name);
-    assert_eq!(pool.failed, Failed::from([("EADDRNOTAVAIL".to_owned(), total)]));
+    assert_eq!(pool.failed, FailedCounts::from([("EADDRNOTAVAIL".to_owned(), total)]));
     assert_eq!(pool.pids.iter().filter(|process| process.connects > 0).count(), told.len(), "{:?}", pool.pids);
     let destination = report
         .destinations

@@ -4,25 +4,26 @@ use std::time::Duration;
 
 use portchurn_tests::compare::assert_counts;
 use portchurn_tests::lab::{Lab, addr};
+use portchurn_tests::reported::ParsedReport;
 use portchurn_tests::require;
-use portchurn_tests::script::{Manner, Step, What};
-use portchurn_tests::tracer::{Report, Tracer};
+use portchurn_tests::script::{LoggedCall, ScriptStep, ServerBehaviour};
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
 const TO: &str = "127.0.0.1:9001";
 
-fn after(connects: u32) -> anyhow::Result<(Report, u64)> {
+fn after(connects: u32) -> anyhow::Result<(ParsedReport, u64)> {
     let lab = Lab::new()?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    let _server = lab.serve("server", TO, Manner::WaitForPeer)?;
+    let _server = lab.serve("server", TO, ServerBehaviour::WaitForPeer)?;
     let tracer = Tracer::report(lab.dir())?;
-    let log = lab.run("client", vec![Step::churn([addr(TO)], connects)])?;
+    let log = lab.run("client", vec![ScriptStep::churn([addr(TO)], connects)])?;
     let mut report = tracer.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     report.destinations.retain(|dest| dest.netns == lab.netns() && dest.remote_port == 9001);
     // What the client saw is an upper bound of every search.
-    let longest = log.of(What::Connect).map(|entry| entry.end_ns - entry.start_ns).max().expect("connects");
+    let longest = log.of(LoggedCall::Connect).map(|entry| entry.end_ns - entry.start_ns).max().expect("connects");
     Ok((report, longest))
 }
 

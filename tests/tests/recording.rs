@@ -13,7 +13,7 @@ use portchurn_tests::process::{Running, output, until};
 use portchurn_tests::recording::{burst, busy_server, exhaust, incident, portchurn, printed, record, text};
 use portchurn_tests::require;
 use portchurn_tests::require::{Need, python};
-use portchurn_tests::script::{Step, Then, Via, What};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, LoggedCall, ScriptStep};
 use portchurn_tests::tracer::binary;
 use serde_json::Value;
 
@@ -24,9 +24,12 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     let _server = incident(&lab)?;
     let mut before = lab.start(
         "before",
-        vec![Step::connect([addr("127.0.0.1:8443")], 7, Via::Blocking, Then::Hold), lab.wait_for("end")],
+        vec![
+            ScriptStep::connect([addr("127.0.0.1:8443")], 7, ConnectMethod::Blocking, AfterConnect::Hold),
+            lab.wait_for("end"),
+        ],
     )?;
-    before.entry(What::Waiting)?;
+    before.entry(LoggedCall::Waiting)?;
     let file = lab.file("incident.arrow");
     let tracer = record(&lab, &file, &[])?;
     exhaust(&lab)?;
@@ -84,7 +87,8 @@ fn a_recording_with_loss_tells_the_same_story_too() -> Result<()> {
     let _server = busy_server(&lab, "127.0.0.1:9001")?;
     let file = lab.file("lossy.arrow");
     let tracer = record(&lab, &file, &["--ring-size", "4096"])?;
-    burst(&lab, "client", vec![Step::Threads { count: 2, steps: vec![Step::churn([to], 3_000)] }])?.finish()?;
+    burst(&lab, "client", vec![ScriptStep::Threads { count: 2, steps: vec![ScriptStep::churn([to], 3_000)] }])?
+        .finish()?;
     let live: Value = serde_json::from_str(&tracer.finish()?)?;
     assert!(live["events"]["lost"]["ring_full"].as_u64() > Some(0), "{}", live["events"]);
     let replayed: Value = serde_json::from_str(&printed(&["report", text(&file), "--json"])?.0)?;
@@ -208,11 +212,11 @@ fn two_recordings_side_by_side_tell_what_changed_most_and_what_speaks_against_it
     let _server = incident(&lab)?;
     let _quiet = busy_server(&lab, "127.0.0.1:9001")?;
     let (before, after) = (lab.file("before.arrow"), lab.file("after.arrow"));
-    let quiet = || lab.run("quiet", vec![Step::churn([addr("127.0.0.1:9001")], 10)]).map(drop);
+    let quiet = || lab.run("quiet", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 10)]).map(drop);
     let began = Instant::now();
     let tracer = record(&lab, &before, &[])?;
     quiet()?;
-    lab.run("few", vec![Step::churn([addr("127.0.0.1:8443")], 10)])?;
+    lab.run("few", vec![ScriptStep::churn([addr("127.0.0.1:8443")], 10)])?;
     tracer.finish()?;
     let took = began.elapsed();
     // The same, and an exhaustion, with loss, and much longer.
@@ -226,7 +230,7 @@ fn two_recordings_side_by_side_tell_what_changed_most_and_what_speaks_against_it
         burst(
             &lab,
             &format!("more{rounds}"),
-            vec![Step::connect([addr("127.0.0.1:8443")], 3_000, Via::Blocking, Then::Close)],
+            vec![ScriptStep::connect([addr("127.0.0.1:8443")], 3_000, ConnectMethod::Blocking, AfterConnect::Close)],
         )?
         .finish()?;
         Ok((rounds >= 5 && began.elapsed() > took * 3).then_some(()))

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use portchurn_tests::lab::{LIMIT, Lab, addr};
 use portchurn_tests::process::until;
-use portchurn_tests::recording::{Disk, burst, busy_server, exhaust, incident, portchurn, printed, record, text};
+use portchurn_tests::recording::{TestDisk, burst, busy_server, exhaust, incident, portchurn, printed, record, text};
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
-use portchurn_tests::script::{Step, Then, Via};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, ScriptStep};
 use portchurn_tests::tracer::Tracer;
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn the_flight_recorder_writes_what_led_to_the_first_failure() -> Result<()> {
     let file = lab.file("flight.arrow");
     let mut tracer =
         Tracer::start(lab.dir(), "record", &["record", "-o", text(&file), "--on", "exhaustion", "--after", "1s"])?;
-    lab.run("early", vec![Step::churn([addr("127.0.0.1:8443")], 5)])?;
+    lab.run("early", vec![ScriptStep::churn([addr("127.0.0.1:8443")], 5)])?;
     assert!(!file.exists(), "nothing has happened yet");
     exhaust(&lab)?;
     let status = tracer.running().wait(LIMIT)?;
@@ -56,7 +56,7 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
     let file = lab.file("parts.arrow");
     let tracer = record(&lab, &file, &["--max-size", "1M"])?;
     for round in 0..4 {
-        burst(&lab, &format!("client{round}"), vec![Step::churn([to], 8_000)])?.finish()?;
+        burst(&lab, &format!("client{round}"), vec![ScriptStep::churn([to], 8_000)])?.finish()?;
     }
     tracer.finish()?;
     let parts = parts(&lab)?;
@@ -88,10 +88,10 @@ fn a_full_disk_ends_the_recording_with_a_whole_file() -> Result<()> {
     let lab = Lab::new()?;
     let to = addr("127.0.0.1:9001");
     let _server = busy_server(&lab, "127.0.0.1:9001")?;
-    let disk = Disk::small(lab.file("disk"))?;
+    let disk = TestDisk::small(lab.file("disk"))?;
     let file = disk.file("full.arrow");
     let mut tracer = record(&lab, &file, &[])?;
-    burst(&lab, "client", vec![Step::churn([to], 8_000)])?.finish()?;
+    burst(&lab, "client", vec![ScriptStep::churn([to], 8_000)])?.finish()?;
     let status = tracer.running().wait(LIMIT)?;
     let complaint = tracer.running().stderr();
     assert_eq!(status.code(), Some(1), "{complaint}");
@@ -110,13 +110,13 @@ fn the_flight_recorder_writes_before_the_first_failure_if_a_forecast_is_enough()
     let mut tracer =
         Tracer::start(lab.dir(), "record", &["record", "-o", text(&file), "--on", "forecast", "--after", "1s"])?;
     // Ten ports a second, and none comes back within its minute: gone in half of one.
-    let steady = Step::Connect {
+    let steady = ScriptStep::Connect {
         to: vec![addr("127.0.0.1:8443")],
         times: 200,
-        via: Via::Blocking,
+        via: ConnectMethod::Blocking,
         bind: None,
         reuse_addr: false,
-        then: Then::Close,
+        then: AfterConnect::Close,
         pause_us: 100_000,
     };
     let mut client = lab.start("client", vec![steady])?;
@@ -145,7 +145,7 @@ fn a_rotation_by_age_forgets_what_is_older() -> Result<()> {
     let mut rounds = 0;
     until("the end of the first part", LIMIT, || {
         rounds += 1;
-        burst(&lab, &format!("client{rounds}"), vec![Step::churn([to], 50)])?.finish()?;
+        burst(&lab, &format!("client{rounds}"), vec![ScriptStep::churn([to], 50)])?.finish()?;
         Ok((!first.exists()).then_some(()))
     })?;
     tracer.finish()?;
@@ -177,15 +177,15 @@ fn a_disk_that_stands_still_costs_counted_events_and_the_tracer_none() -> Result
     let lab = Lab::new()?;
     let to: Vec<_> = (1..=8).map(|host| addr(&format!("127.0.0.{host}:9001"))).collect();
     let _server = busy_server(&lab, "0.0.0.0:9001")?;
-    let mut disk = Disk::that_freezes(lab.file("disk"))?;
+    let mut disk = TestDisk::that_freezes(lab.file("disk"))?;
     let file = disk.file("slow.arrow");
     let mut tracer = record(&lab, &file, &[])?;
     disk.freeze()?;
     for round in 0..ROUNDS {
-        burst(&lab, &format!("client{round}"), vec![Step::churn(to.clone(), CONNECTS)])?.finish()?;
+        burst(&lab, &format!("client{round}"), vec![ScriptStep::churn(to.clone(), CONNECTS)])?.finish()?;
     }
     disk.thaw()?;
-    burst(&lab, "late", vec![Step::churn(to.clone(), 80)])?.finish()?;
+    burst(&lab, "late", vec![ScriptStep::churn(to.clone(), 80)])?.finish()?;
     tracer.running().signal(nix::sys::signal::Signal::SIGTERM)?;
     let status = tracer.running().wait(LIMIT)?;
     let complaint = tracer.running().stderr();

@@ -10,9 +10,10 @@ use aya::sys::{Stats, enable_stats};
 use portchurn_tests::compare::assert_counts;
 use portchurn_tests::lab::{Lab, addr};
 use portchurn_tests::load::programs;
+use portchurn_tests::reported::ParsedReport;
 use portchurn_tests::require;
-use portchurn_tests::script::{Manner, Step, Then, Via, What};
-use portchurn_tests::tracer::{Report, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, LoggedCall, ScriptStep, ServerBehaviour};
+use portchurn_tests::tracer::Tracer;
 use serde_json::Value;
 
 type Result = anyhow::Result<()>;
@@ -52,7 +53,7 @@ fn at<'a>(entry: &'a Value, key: &str) -> &'a Value {
     entry.pointer(&format!("/{key}")).unwrap_or_else(|| panic!("{key} in {entry}"))
 }
 
-fn lifetimes(report: &Report, netns: u32) -> BTreeMap<(Option<u32>, u16), u64> {
+fn lifetimes(report: &ParsedReport, netns: u32) -> BTreeMap<(Option<u32>, u16), u64> {
     report.attributions(netns).map(|entry| ((entry.pid, entry.remote_port), entry.lifetime_ms.count)).collect()
 }
 
@@ -65,35 +66,39 @@ fn both_tiers_say_the_same() -> Result {
     let start =
         |name: &str, tier: &str| Tracer::start(lab.dir(), name, &["report", "--json", "--for", "600s", "--tier", tier]);
     let (exact, tracepoint) = (start("auto", "auto")?, start("tracepoint", "tracepoint")?);
-    let mut servers = vec![lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?];
-    servers.push(lab.serve("leaks", "127.0.0.1:9003", Manner::Leak)?);
-    servers.push(lab.serve("six", "[::1]:9004", Manner::CloseFirst)?);
-    let prefork = Step::Prefork { addr: addr("127.0.0.1:9005"), workers: 3, manner: Manner::WaitForPeer };
+    let mut servers = vec![lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?];
+    servers.push(lab.serve("leaks", "127.0.0.1:9003", ServerBehaviour::Leak)?);
+    servers.push(lab.serve("six", "[::1]:9004", ServerBehaviour::CloseFirst)?);
+    let prefork =
+        ScriptStep::Prefork { addr: addr("127.0.0.1:9005"), workers: 3, manner: ServerBehaviour::WaitForPeer };
     let mut forked = lab.start("prefork", vec![prefork])?;
-    forked.entry(What::Listening)?;
+    forked.entry(LoggedCall::Listening)?;
     servers.push(forked);
     let to = |port: u16| [addr(&format!("127.0.0.1:{port}"))];
     let log = lab.run(
         "client",
         vec![
             // 64 ports, 80 wishes; then no port is left for anything that is not bound to an address of its own.
-            Step::connect(to(9001), 80, Via::Blocking, Then::Close),
-            Step::connect(to(9003), 6, Via::Poll, Then::Close),
-            Step::connect([addr("[::1]:9004")], 7, Via::Blocking, Then::PeerCloses),
-            Step::connect(to(9005), 12, Via::Blocking, Then::HalfClose),
-            Step::connect(to(9009), 8, Via::Blocking, Then::Close),
-            Step::Fork {
+            ScriptStep::connect(to(9001), 80, ConnectMethod::Blocking, AfterConnect::Close),
+            ScriptStep::connect(to(9003), 6, ConnectMethod::Poll, AfterConnect::Close),
+            ScriptStep::connect([addr("[::1]:9004")], 7, ConnectMethod::Blocking, AfterConnect::PeerCloses),
+            ScriptStep::connect(to(9005), 12, ConnectMethod::Blocking, AfterConnect::HalfClose),
+            ScriptStep::connect(to(9009), 8, ConnectMethod::Blocking, AfterConnect::Close),
+            ScriptStep::Fork {
                 count: 3,
                 at_once: false,
-                steps: vec![Step::connect(to(9003), 2, Via::Blocking, Then::Linger0)],
+                steps: vec![ScriptStep::connect(to(9003), 2, ConnectMethod::Blocking, AfterConnect::Linger0)],
             },
-            Step::Threads { count: 3, steps: vec![Step::connect(to(9001), 2, Via::Poll, Then::Close)] },
-            Step::Bind { addr: addr("127.0.0.7:0"), times: 70, reuse_addr: false },
+            ScriptStep::Threads {
+                count: 3,
+                steps: vec![ScriptStep::connect(to(9001), 2, ConnectMethod::Poll, AfterConnect::Close)],
+            },
+            ScriptStep::Bind { addr: addr("127.0.0.7:0"), times: 70, reuse_addr: false },
         ],
     )?;
     let (exact, tracepoint) = (exact.finish()?, tracepoint.finish()?);
     let values: [Value; 2] = [serde_json::from_str(&exact)?, serde_json::from_str(&tracepoint)?];
-    let reports: [Report; 2] = [serde_json::from_str(&exact)?, serde_json::from_str(&tracepoint)?];
+    let reports: [ParsedReport; 2] = [serde_json::from_str(&exact)?, serde_json::from_str(&tracepoint)?];
     eprintln!("tiers {} and {}", values[0]["host"]["tier"], values[1]["host"]["tier"]);
     assert_eq!(values[1]["host"]["tier"], "tracepoint");
     for report in &reports {
@@ -130,9 +135,9 @@ fn functions_of_minisockets_run_less_often_than_timers() -> Result {
     let start =
         |name: &str, tier: &str| Tracer::start(lab.dir(), name, &["report", "--json", "--for", "600s", "--tier", tier]);
     let (mut exact, mut tracepoint) = (start("auto", "auto")?, start("tracepoint", "tracepoint")?);
-    let _server = lab.serve("server", "127.0.0.1:9001", Manner::WaitForPeer)?;
+    let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let _statistics = enable_stats(Stats::RunTime).context("BPF statistics")?;
-    lab.run("client", vec![Step::churn([addr("127.0.0.1:9001")], u32::try_from(COMPARED)?)])?;
+    lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], u32::try_from(COMPARED)?)])?;
     lab.quiet(0)?;
     let mut spent = Vec::new();
     for (tracer, names) in

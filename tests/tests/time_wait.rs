@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use portchurn_tests::compare::assert_counts;
 use portchurn_tests::lab::{LIMIT, Lab, Traffic, addr};
-use portchurn_tests::netns::{Namespace, RIGHT, link};
+use portchurn_tests::netns::{RIGHT, TestNamespace, link};
 use portchurn_tests::process::{output, until};
+use portchurn_tests::reported::{ParsedReport, StreamLine};
 use portchurn_tests::require;
-use portchurn_tests::script::{Log, Manner, Step, Then, Via, What};
-use portchurn_tests::ss::Listing;
-use portchurn_tests::tracer::{Line, Report, Tracer};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, Log, LoggedCall, ScriptStep, ServerBehaviour};
+use portchurn_tests::ss::SocketListing;
+use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 type Tuple = (SocketAddr, SocketAddr);
@@ -31,17 +32,22 @@ struct Case {
     name: &'static str,
     server: Traffic,
     /// Where the server is, if not in the lab's own namespace.
-    far: Option<Namespace>,
+    far: Option<TestNamespace>,
     lab: Lab,
     log: Log,
-    samples: Vec<Listing>,
+    samples: Vec<SocketListing>,
 }
 
 impl Case {
-    fn new(name: &'static str, sysctls: &[(&str, &str)], linked: bool, manner: Manner) -> anyhow::Result<Self> {
+    fn new(
+        name: &'static str,
+        sysctls: &[(&str, &str)],
+        linked: bool,
+        manner: ServerBehaviour,
+    ) -> anyhow::Result<Self> {
         let lab = Lab::with_ports(40000, 40000 + PORTS - 1)?;
         lab.ns.sysctl(sysctls)?;
-        let far = if linked { Some(Namespace::new()?) } else { None };
+        let far = if linked { Some(TestNamespace::new()?) } else { None };
         if let Some(far) = &far {
             link(&lab.ns, far)?;
         }
@@ -54,17 +60,19 @@ impl Case {
     }
 
     fn churn(&mut self, name: &str, times: u32) -> Result {
-        let log = self.lab.run(name, vec![Step::connect([self.to()], times, Via::Blocking, Then::Close)])?;
+        let log = self
+            .lab
+            .run(name, vec![ScriptStep::connect([self.to()], times, ConnectMethod::Blocking, AfterConnect::Close)])?;
         self.log.0.extend(log.0);
         Ok(())
     }
 
     fn failed(&self) -> usize {
-        self.log.of(What::Connect).filter(|entry| entry.errno == 99).count()
+        self.log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count()
     }
 
     fn locals(&self) -> impl Iterator<Item = SocketAddr> {
-        self.log.of(What::Connect).filter(|entry| entry.errno == 0).filter_map(|entry| entry.local)
+        self.log.of(LoggedCall::Connect).filter(|entry| entry.errno == 0).filter_map(|entry| entry.local)
     }
 
     fn established(&self) -> usize {
@@ -77,7 +85,7 @@ impl Case {
     }
 
     fn sample(&mut self) -> anyhow::Result<usize> {
-        let listing = Listing::take(&self.lab.ns)?;
+        let listing = SocketListing::take(&self.lab.ns)?;
         let count = listing.minisockets().len();
         self.samples.push(listing);
         Ok(count)
@@ -97,7 +105,7 @@ impl Period {
     }
 }
 
-fn periods(lines: &[Line], netns: u32, case: &str) -> BTreeMap<Tuple, Vec<Period>> {
+fn periods(lines: &[StreamLine], netns: u32, case: &str) -> BTreeMap<Tuple, Vec<Period>> {
     let mut periods: BTreeMap<Tuple, Vec<Period>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns)) {
         let (Some(local), Some(remote), Some(ktime)) = (line.local(), line.remote(), line.ktime_ns) else { continue };
@@ -140,7 +148,7 @@ fn assert_samples(case: &Case, periods: &BTreeMap<Tuple, Vec<Period>>) {
     }
 }
 
-fn entered(report: &Report, case: &Case) -> (u64, u64, u64) {
+fn entered(report: &ParsedReport, case: &Case) -> (u64, u64, u64) {
     let own = || report.attributions(case.lab.netns()).filter(|entry| entry.connects > 0);
     (
         own().map(|entry| entry.time_wait.entered).sum(),
@@ -163,16 +171,17 @@ fn a_whole_cycle_under_every_setting() -> Result {
         ("tw_reuse=1 on a link", "1", true, true),
         ("tw_reuse=2 on a link", "2", true, false),
     ] {
-        reuses.push((Case::new(name, &reuse(value), linked, Manner::WaitForPeer)?, reusable));
+        reuses.push((Case::new(name, &reuse(value), linked, ServerBehaviour::WaitForPeer)?, reusable));
     }
     let mut overflow = Case::new(
         "overflow",
         &[("ipv4/tcp_tw_reuse", "0"), ("ipv4/tcp_max_tw_buckets", "5")],
         false,
-        Manner::WaitForPeer,
+        ServerBehaviour::WaitForPeer,
     )?;
-    let mut short = Case::new("FIN_WAIT2 cut short", &[("ipv4/tcp_fin_timeout", "5")], false, Manner::Leak)?;
-    let mut late = Case::new("FIN_WAIT2, then the peer's FIN", &[("ipv4/tcp_fin_timeout", "60")], false, Manner::Leak)?;
+    let mut short = Case::new("FIN_WAIT2 cut short", &[("ipv4/tcp_fin_timeout", "5")], false, ServerBehaviour::Leak)?;
+    let mut late =
+        Case::new("FIN_WAIT2, then the peer's FIN", &[("ipv4/tcp_fin_timeout", "60")], false, ServerBehaviour::Leak)?;
 
     let stream = Tracer::stream(short.lab.dir(), "transitions")?;
     let report = Tracer::report(short.lab.dir())?;
@@ -258,23 +267,24 @@ fn early_ends() -> Result {
     let lab = Lab::new()?;
     let stream = Tracer::stream(lab.dir(), "transitions")?;
     let report = Tracer::report(lab.dir())?;
-    let doomed = Namespace::new()?;
+    let doomed = TestNamespace::new()?;
     let netns = doomed.inode();
-    let mut server = lab.serve_in(&doomed, "server", "127.0.0.1:9001", Manner::WaitForPeer)?;
-    let steps = vec![Step::connect([addr("127.0.0.1:9001")], 10, Via::Blocking, Then::HalfClose)];
+    let mut server = lab.serve_in(&doomed, "server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
+    let steps =
+        vec![ScriptStep::connect([addr("127.0.0.1:9001")], 10, ConnectMethod::Blocking, AfterConnect::HalfClose)];
     let log = lab.start_in(&doomed, "client", steps)?.finish()?;
     let minisockets = |count: usize, what: &str| {
-        until(what, LIMIT, || Ok((Listing::take(&doomed)?.minisockets().len() == count).then_some(())))
+        until(what, LIMIT, || Ok((SocketListing::take(&doomed)?.minisockets().len() == count).then_some(())))
     };
     minisockets(10, "a minisocket of each connection")?;
-    let first = Listing::take(&doomed)?.rows.into_iter().find(|row| row.minisocket).expect("a minisocket");
+    let first = SocketListing::take(&doomed)?.rows.into_iter().find(|row| row.minisocket).expect("a minisocket");
     output(doomed.command("ss").args(["-K", "-tan", "sport", "=", &format!(":{}", first.local.port())]))?;
     minisockets(9, "the scenario itself: ss -K kills one")?;
     server.running.signal(Signal::SIGKILL)?;
     server.running.wait(LIMIT)?;
     // TIME_WAIT does not keep a namespace alive; the kernel purges it in the background.
     drop(doomed);
-    let ended = |lines: &[Line]| {
+    let ended = |lines: &[StreamLine]| {
         let own = lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns));
         own.filter(|line| line.old.as_deref() == Some("TIME_WAIT")).count()
     };

@@ -16,7 +16,7 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use portchurn_tests::load::Flood;
+use portchurn_tests::load::FloodResult;
 use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 9000;
@@ -70,7 +70,7 @@ fn run(options: &Options) -> Result<()> {
         let seconds = started.elapsed().as_secs_f64();
         ensure!(latency.len() == options.connections, "{} of {} connections", latency.len(), options.connections);
         let at = |quantile: f64| latency.value_at_quantile(quantile);
-        let answer = Flood {
+        let answer = FloodResult {
             connections: options.connections,
             seconds,
             connect_us: [at(0.5), at(0.9), at(0.99), at(0.999), latency.max()],

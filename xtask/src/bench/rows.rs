@@ -191,7 +191,7 @@ pub const ROWS: &[BenchRow] = &[
     row(LONG, "lost, by portchurn's own counters", Formula::Figure("kernel.long.lost"), "")
         .goal_of(Goal::AtMost(0.0), LOSS_CAUSE),
     row(LONG, "hidden by this machine's kernel from every tracer", Formula::Figure("kernel.long.hidden"), "").meaning(
-        "runs no BPF program while a process that it protects is current (tests/src/blind.rs); on a stock kernel 0",
+        "runs no BPF program while a process that it protects is current (tests/src/hidden.rs); on a stock kernel 0",
     ),
     row(LONG, "skipped by the guard and written by a later link", Formula::Figure("kernel.long.skipped_by_guard"), ""),
     row(LONG, "connects that the report lacks", Formula::Figure("kernel.long.missing.connects"), ""),

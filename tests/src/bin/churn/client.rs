@@ -10,19 +10,19 @@ use io_uring::IoUring;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use portchurn_tests::process::ktime_ns;
-use portchurn_tests::script::{Then, Via, What};
+use portchurn_tests::script::{AfterConnect, ConnectMethod, LoggedCall};
 use socket2::{SockAddr, Socket};
 
-use crate::log::{About, Logger};
+use crate::log::{Logger, SocketEnds};
 use crate::raw;
-use crate::sockets::{Connection, Held, end, local, number, tcp};
+use crate::sockets::{Connection, HeldSockets, end, local, number, tcp};
 
 /// How a connection is to be made and ended.
-pub struct Plan {
-    pub via: Via,
+pub struct ConnectPlan {
+    pub via: ConnectMethod,
     pub bind: Option<SocketAddr>,
     pub reuse_addr: bool,
-    pub then: Then,
+    pub then: AfterConnect,
 }
 
 /// What a kind of connect needs besides the socket.
@@ -32,19 +32,21 @@ pub enum Connector {
 }
 
 impl Connector {
-    pub fn new(via: Via) -> Result<Self> {
+    pub fn new(via: ConnectMethod) -> Result<Self> {
         Ok(match via {
-            Via::Uring | Via::UringAsync => Self::Uring(Box::new(IoUring::new(8).context("io_uring_setup")?)),
-            Via::Blocking | Via::Poll | Via::FastOpen => Self::Plain,
+            ConnectMethod::Uring | ConnectMethod::UringAsync => {
+                Self::Uring(Box::new(IoUring::new(8).context("io_uring_setup")?))
+            }
+            ConnectMethod::Blocking | ConnectMethod::Poll | ConnectMethod::FastOpen => Self::Plain,
         })
     }
 
     /// One connect to its end; the errno on failure.
-    fn connect(&mut self, socket: &Socket, to: SocketAddr, via: Via) -> Result<i32> {
+    fn connect(&mut self, socket: &Socket, to: SocketAddr, via: ConnectMethod) -> Result<i32> {
         let target = SockAddr::from(to);
         match (via, self) {
-            (Via::Blocking, _) => Ok(errno(socket.connect(&target))),
-            (Via::Poll, _) => {
+            (ConnectMethod::Blocking, _) => Ok(errno(socket.connect(&target))),
+            (ConnectMethod::Poll, _) => {
                 socket.set_nonblocking(true)?;
                 let first = errno(socket.connect(&target));
                 if first != Errno::EINPROGRESS as i32 {
@@ -53,13 +55,13 @@ impl Connector {
                 poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
                 Ok(socket.take_error()?.and_then(|error| error.raw_os_error()).unwrap_or(0))
             }
-            (Via::FastOpen, _) => {
+            (ConnectMethod::FastOpen, _) => {
                 Ok(errno(socket.send_to_with_flags(b"hello", &target, nix::libc::MSG_FASTOPEN).map(drop)))
             }
-            (Via::Uring | Via::UringAsync, Self::Uring(ring)) => {
-                Ok(-raw::uring_connect(ring, socket.as_fd(), &target, via == Via::UringAsync)?)
+            (ConnectMethod::Uring | ConnectMethod::UringAsync, Self::Uring(ring)) => {
+                Ok(-raw::uring_connect(ring, socket.as_fd(), &target, via == ConnectMethod::UringAsync)?)
             }
-            (Via::Uring | Via::UringAsync, Self::Plain) => anyhow::bail!("no ring"),
+            (ConnectMethod::Uring | ConnectMethod::UringAsync, Self::Plain) => anyhow::bail!("no ring"),
         }
     }
 }
@@ -68,7 +70,13 @@ fn errno(result: io::Result<()>) -> i32 {
     result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
 }
 
-pub fn connect(to: SocketAddr, plan: &Plan, connector: &mut Connector, logger: &Logger, held: &mut Held) -> Result<()> {
+pub fn connect(
+    to: SocketAddr,
+    plan: &ConnectPlan,
+    connector: &mut Connector,
+    logger: &Logger,
+    held: &mut HeldSockets,
+) -> Result<()> {
     let socket = tcp(to)?;
     socket.set_reuse_address(plan.reuse_addr)?;
     if let Some(bind) = plan.bind {
@@ -77,19 +85,19 @@ pub fn connect(to: SocketAddr, plan: &Plan, connector: &mut Connector, logger: &
     let start = ktime_ns();
     let errno = connector.connect(&socket, to, plan.via)?;
     let time = (start, ktime_ns());
-    let about = About { socket: number(), local: local(&socket), remote: Some(to) };
-    logger.write(What::Connect, time, about, errno)?;
+    let about = SocketEnds { socket: number(), local: local(&socket), remote: Some(to) };
+    logger.write(LoggedCall::Connect, time, about, errno)?;
     if errno == 0 { end(Connection { socket, about }, plan.then, logger, Some(held)) } else { Ok(()) }
 }
 
 /// Many connects on one socket: its cookie and its stale port stay while connections come and go.
-pub fn retry(to: SocketAddr, times: u32, pause: Duration, logger: &Logger, held: &mut Held) -> Result<()> {
+pub fn retry(to: SocketAddr, times: u32, pause: Duration, logger: &Logger, held: &mut HeldSockets) -> Result<()> {
     let socket = tcp(to)?;
     for _ in 0..times {
         let start = ktime_ns();
         let errno = errno(socket.connect(&to.into()));
-        let about = About { socket: number(), local: local(&socket), remote: Some(to) };
-        logger.write(What::Connect, (start, ktime_ns()), about, errno)?;
+        let about = SocketEnds { socket: number(), local: local(&socket), remote: Some(to) };
+        logger.write(LoggedCall::Connect, (start, ktime_ns()), about, errno)?;
         if errno == 0 {
             held.connections.push(Connection { socket, about });
             return Ok(());
@@ -106,23 +114,23 @@ pub fn abandon(to: SocketAddr, after: Duration, logger: &Logger) -> Result<()> {
     socket.set_nonblocking(true)?;
     let start = ktime_ns();
     let errno = errno(socket.connect(&to.into()));
-    let about = About { socket: number(), local: local(&socket), remote: Some(to) };
-    logger.write(What::Connect, (start, ktime_ns()), about, errno)?;
+    let about = SocketEnds { socket: number(), local: local(&socket), remote: Some(to) };
+    logger.write(LoggedCall::Connect, (start, ktime_ns()), about, errno)?;
     std::thread::sleep(after);
     let mut state = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     ensure!(poll(&mut state, PollTimeout::ZERO)? == 0, "the handshake was over before it could be abandoned");
     let start = ktime_ns();
     drop(socket);
-    logger.write(What::Close, (start, ktime_ns()), about, 0)
+    logger.write(LoggedCall::Close, (start, ktime_ns()), about, 0)
 }
 
-pub fn bind(addr: SocketAddr, reuse_addr: bool, logger: &Logger, held: &mut Held) -> Result<()> {
+pub fn bind(addr: SocketAddr, reuse_addr: bool, logger: &Logger, held: &mut HeldSockets) -> Result<()> {
     let socket = tcp(addr)?;
     socket.set_reuse_address(reuse_addr)?;
     let start = ktime_ns();
     let errno = errno(socket.bind(&addr.into()));
-    let about = About { socket: number(), local: local(&socket), remote: None };
-    logger.write(What::Bind, (start, ktime_ns()), about, errno)?;
+    let about = SocketEnds { socket: number(), local: local(&socket), remote: None };
+    logger.write(LoggedCall::Bind, (start, ktime_ns()), about, errno)?;
     held.others.push(socket);
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use portchurn_tests::process::ktime_ns;
-use portchurn_tests::script::{Entry, What};
+use portchurn_tests::script::{LogEntry, LoggedCall};
 
 /// More than any buffered script writes between two waits, so that writing never falls into the traffic.
 const BUFFER: usize = 64 << 20;
@@ -20,7 +20,7 @@ pub struct Logger {
 
 /// What a system call was about.
 #[derive(Clone, Copy, Default)]
-pub struct About {
+pub struct SocketEnds {
     pub socket: u64,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
@@ -34,8 +34,8 @@ impl Logger {
     }
 
     /// Records a call that lasted from `start_ns` to `end_ns`.
-    pub fn write(&self, what: What, (start_ns, end_ns): (u64, u64), about: About, errno: i32) -> Result<()> {
-        let entry = Entry {
+    pub fn write(&self, what: LoggedCall, (start_ns, end_ns): (u64, u64), about: SocketEnds, errno: i32) -> Result<()> {
+        let entry = LogEntry {
             what,
             start_ns,
             end_ns,
@@ -58,9 +58,9 @@ impl Logger {
     }
 
     /// Records a moment.
-    pub fn mark(&self, what: What) -> Result<()> {
+    pub fn mark(&self, what: LoggedCall) -> Result<()> {
         let now = ktime_ns();
-        self.write(what, (now, now), About::default(), 0)
+        self.write(what, (now, now), SocketEnds::default(), 0)
     }
 
     pub fn flush(&self) -> Result<()> {

@@ -23,10 +23,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
-use portchurn_tests::script::{Script, Step, What};
+use portchurn_tests::script::{LoggedCall, Script, ScriptStep};
 
 use crate::log::Logger;
-use crate::sockets::Held;
+use crate::sockets::HeldSockets;
 
 fn main() -> ExitCode {
     match run() {
@@ -49,20 +49,20 @@ fn run() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let logger = Logger::open(&script.log, script.buffered)?;
-    let mut held = Held::default();
+    let mut held = HeldSockets::default();
     steps(&script.steps, &logger, &mut held)?;
-    logger.mark(What::Done)?;
+    logger.mark(LoggedCall::Done)?;
     logger.flush()
 }
 
-fn steps(steps: &[Step], logger: &Logger, held: &mut Held) -> Result<()> {
+fn steps(steps: &[ScriptStep], logger: &Logger, held: &mut HeldSockets) -> Result<()> {
     steps.iter().try_for_each(|one| step(one, logger, held).with_context(|| format!("{one:?}")))
 }
 
-fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
+fn step(step: &ScriptStep, logger: &Logger, held: &mut HeldSockets) -> Result<()> {
     match step {
-        Step::Connect { to, times, via, bind, reuse_addr, then, pause_us } => {
-            let plan = client::Plan { via: *via, bind: *bind, reuse_addr: *reuse_addr, then: *then };
+        ScriptStep::Connect { to, times, via, bind, reuse_addr, then, pause_us } => {
+            let plan = client::ConnectPlan { via: *via, bind: *bind, reuse_addr: *reuse_addr, then: *then };
             let mut connector = client::Connector::new(*via)?;
             for to in to.iter().cycle().take(usize::try_from(*times)?) {
                 client::connect(*to, &plan, &mut connector, logger, held)?;
@@ -70,36 +70,36 @@ fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
             }
             Ok(())
         }
-        Step::CloseHeld { then } => held.close(*then, logger),
-        Step::RetryOneSocket { to, times, pause_us } => {
+        ScriptStep::CloseHeld { then } => held.close(*then, logger),
+        ScriptStep::RetryOneSocket { to, times, pause_us } => {
             client::retry(*to, *times, Duration::from_micros(*pause_us), logger, held)
         }
-        Step::Abandon { to, times, after_ms } => {
+        ScriptStep::Abandon { to, times, after_ms } => {
             (0..*times).try_for_each(|_| client::abandon(*to, Duration::from_millis(*after_ms), logger))
         }
-        Step::Bind { addr, times, reuse_addr } => {
+        ScriptStep::Bind { addr, times, reuse_addr } => {
             (0..*times).try_for_each(|_| client::bind(*addr, *reuse_addr, logger, held))
         }
-        Step::Listen { addr, backlog } => {
+        ScriptStep::Listen { addr, backlog } => {
             held.listeners.push(server::listen(*addr, *backlog, logger)?);
             Ok(())
         }
-        Step::CloseListeners => {
+        ScriptStep::CloseListeners => {
             held.listeners.clear();
             Ok(())
         }
-        Step::Serve { addr, manner } => {
+        ScriptStep::Serve { addr, manner } => {
             server::serve(&server::listen(*addr, server::BACKLOG, logger)?, *manner, logger)
         }
-        Step::Prefork { addr, workers, manner } => {
+        ScriptStep::Prefork { addr, workers, manner } => {
             let listener = server::listen(*addr, server::BACKLOG, logger)?;
             let work = || server::serve(&listener, *manner, logger);
             let children = (0..*workers).map(|_| fork(logger, &work)).collect::<Result<Vec<_>>>()?;
             children.into_iter().try_for_each(reap)
         }
-        Step::Threads { count, steps: own } => std::thread::scope(|scope| {
+        ScriptStep::Threads { count, steps: own } => std::thread::scope(|scope| {
             let run = || -> Result<()> {
-                let mut held = Held::default();
+                let mut held = HeldSockets::default();
                 steps(own, logger, &mut held)
             };
             let threads: Vec<_> = (0..*count).map(|_| scope.spawn(run)).collect();
@@ -108,9 +108,9 @@ fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         }),
-        Step::Fork { count, at_once, steps: own } => {
+        ScriptStep::Fork { count, at_once, steps: own } => {
             let work = || -> Result<()> {
-                let mut held = Held::default();
+                let mut held = HeldSockets::default();
                 steps(own, logger, &mut held)
             };
             let mut children = Vec::new();
@@ -124,8 +124,10 @@ fn step(step: &Step, logger: &Logger, held: &mut Held) -> Result<()> {
             }
             children.into_iter().try_for_each(reap)
         }
-        Step::WaitFor { file } => wait_for(file, logger),
-        Step::Relay { left, right, delay_ms } => relay::run(left, right, Duration::from_millis(*delay_ms), logger),
+        ScriptStep::WaitFor { file } => wait_for(file, logger),
+        ScriptStep::Relay { left, right, delay_ms } => {
+            relay::run(left, right, Duration::from_millis(*delay_ms), logger)
+        }
     }
 }
 
@@ -139,7 +141,7 @@ fn fork(logger: &Logger, work: &dyn Fn() -> Result<()>) -> Result<Pid> {
             let outcome = prctl::set_pdeathsig(Signal::SIGKILL)
                 .context("PR_SET_PDEATHSIG")
                 .and_then(|()| work())
-                .and_then(|()| logger.mark(What::Done))
+                .and_then(|()| logger.mark(LoggedCall::Done))
                 .and_then(|()| logger.flush());
             if let Err(error) = &outcome {
                 eprintln!("churn, child: {error:#}");
@@ -156,7 +158,7 @@ fn reap(child: Pid) -> Result<()> {
 }
 
 fn wait_for(file: &Path, logger: &Logger) -> Result<()> {
-    logger.mark(What::Waiting)?;
+    logger.mark(LoggedCall::Waiting)?;
     logger.flush()?;
     while !file.exists() {
         pause(Duration::from_millis(1));

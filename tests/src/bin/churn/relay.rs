@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockaddrLike;
-use portchurn_tests::script::What;
+use portchurn_tests::script::LoggedCall;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::log::Logger;
@@ -30,7 +30,7 @@ struct Frame {
 pub fn run(left: &str, right: &str, delay: Duration, logger: &Logger) -> Result<()> {
     let ends = [open(left)?, open(right)?];
     let mut queues: [VecDeque<Frame>; 2] = [VecDeque::new(), VecDeque::new()];
-    logger.mark(What::Listening)?;
+    logger.mark(LoggedCall::Listening)?;
     let mut buffer = [0; FRAME];
     loop {
         let next = queues.iter().filter_map(|queue| queue.front()).map(|frame| frame.due).min();

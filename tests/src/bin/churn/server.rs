@@ -11,10 +11,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use portchurn_tests::process::ktime_ns;
-use portchurn_tests::script::{Manner, What};
+use portchurn_tests::script::{LoggedCall, ServerBehaviour};
 use socket2::Socket;
 
-use crate::log::{About, Logger};
+use crate::log::{Logger, SocketEnds};
 use crate::raw;
 use crate::sockets::tcp;
 
@@ -35,13 +35,13 @@ pub fn listen(addr: SocketAddr, backlog: i32, logger: &Logger) -> Result<Socket>
     socket.listen(backlog).context("listen")?;
     let now = ktime_ns();
     let local = socket.local_addr()?.as_socket();
-    logger.write(What::Listening, (now, now), About { socket: 0, local, remote: None }, 0)?;
+    logger.write(LoggedCall::Listening, (now, now), SocketEnds { socket: 0, local, remote: None }, 0)?;
     logger.flush()?;
     Ok(socket)
 }
 
 /// Serves until killed.
-pub fn serve(listener: &Socket, manner: Manner, logger: &Logger) -> Result<()> {
+pub fn serve(listener: &Socket, manner: ServerBehaviour, logger: &Logger) -> Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(listener.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -55,14 +55,17 @@ pub fn serve(listener: &Socket, manner: Manner, logger: &Logger) -> Result<()> {
         for event in &events[..count] {
             if event.data() == LISTENER {
                 accept_all(listener, manner, logger, &epoll, &mut open)?;
-            } else if open.get_mut(&event.data()).is_some_and(|socket| at_end(socket, manner == Manner::Answer)) {
+            } else if open
+                .get_mut(&event.data())
+                .is_some_and(|socket| at_end(socket, manner == ServerBehaviour::Answer))
+            {
                 // Closing removes it from epoll.
                 if let Some(socket) = open.remove(&event.data()) {
                     close(socket, logger)?;
                 }
             }
         }
-        if manner == Manner::ForkEach {
+        if manner == ServerBehaviour::ForkEach {
             while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
                 if status.pid().is_none() {
                     break;
@@ -74,10 +77,10 @@ pub fn serve(listener: &Socket, manner: Manner, logger: &Logger) -> Result<()> {
 
 fn close(socket: Socket, logger: &Logger) -> Result<()> {
     let address = |addr: std::io::Result<socket2::SockAddr>| addr.ok().and_then(|addr| addr.as_socket());
-    let about = About { socket: 0, local: address(socket.local_addr()), remote: address(socket.peer_addr()) };
+    let about = SocketEnds { socket: 0, local: address(socket.local_addr()), remote: address(socket.peer_addr()) };
     let start = ktime_ns();
     drop(socket);
-    logger.write(What::Close, (start, ktime_ns()), about, 0)
+    logger.write(LoggedCall::Close, (start, ktime_ns()), about, 0)
 }
 
 /// The peer's FIN or an error has been read. With `answer`, bytes are taken for a request.
@@ -95,7 +98,7 @@ fn at_end(socket: &mut Socket, answer: bool) -> bool {
 
 fn accept_all(
     listener: &Socket,
-    manner: Manner,
+    manner: ServerBehaviour,
     logger: &Logger,
     epoll: &Epoll,
     open: &mut HashMap<u64, Socket>,
@@ -109,20 +112,25 @@ fn accept_all(
             Err(error) => return Err(error).context("accept"),
         };
         let local = socket.local_addr()?.as_socket();
-        logger.write(What::Accept, (start, ktime_ns()), About { socket: 0, local, remote: peer.as_socket() }, 0)?;
+        logger.write(
+            LoggedCall::Accept,
+            (start, ktime_ns()),
+            SocketEnds { socket: 0, local, remote: peer.as_socket() },
+            0,
+        )?;
         match manner {
-            Manner::CloseFirst => close(socket, logger)?,
-            Manner::Reset => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
-            Manner::WaitForPeer | Manner::Answer => {
+            ServerBehaviour::CloseFirst => close(socket, logger)?,
+            ServerBehaviour::Reset => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
+            ServerBehaviour::WaitForPeer | ServerBehaviour::Answer => {
                 socket.set_nonblocking(true)?;
                 let name = u64::try_from(socket.as_raw_fd())?;
                 epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, name))?;
                 open.insert(name, socket);
             }
-            Manner::Leak => {
+            ServerBehaviour::Leak => {
                 open.insert(u64::try_from(socket.as_raw_fd())?, socket);
             }
-            Manner::ForkEach => {
+            ServerBehaviour::ForkEach => {
                 logger.flush()?;
                 if let ForkResult::Child = raw::fork()? {
                     let mut socket = socket;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use portchurn_tests::process::ktime_ns;
-use portchurn_tests::script::{Then, What};
+use portchurn_tests::script::{AfterConnect, LoggedCall};
 use socket2::{Domain, Socket, Type};
 
-use crate::log::{About, Logger};
+use crate::log::{Logger, SocketEnds};
 
 /// A peer that says nothing for this long is a broken scenario.
 const PEER: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ pub fn number() -> u64 {
 
 /// What is open, per thread or process.
 #[derive(Default)]
-pub struct Held {
+pub struct HeldSockets {
     pub connections: Vec<Connection>,
     /// Bound or failed: kept so that their ports stay taken.
     pub others: Vec<Socket>,
@@ -32,11 +32,11 @@ pub struct Held {
 
 pub struct Connection {
     pub socket: Socket,
-    pub about: About,
+    pub about: SocketEnds,
 }
 
-impl Held {
-    pub fn close(&mut self, then: Then, logger: &Logger) -> Result<()> {
+impl HeldSockets {
+    pub fn close(&mut self, then: AfterConnect, logger: &Logger) -> Result<()> {
         self.others.clear();
         self.connections.drain(..).try_for_each(|connection| end(connection, then, logger, None))
     }
@@ -52,30 +52,30 @@ pub fn local(socket: &Socket) -> Option<SocketAddr> {
 }
 
 /// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
-pub fn end(connection: Connection, then: Then, logger: &Logger, keep: Option<&mut Held>) -> Result<()> {
+pub fn end(connection: Connection, then: AfterConnect, logger: &Logger, keep: Option<&mut HeldSockets>) -> Result<()> {
     let mut socket = connection.socket;
     let mut start = ktime_ns();
     match then {
-        Then::Close => {}
-        Then::PeerCloses => drain(&mut socket, false)?,
-        Then::PeerResets => drain(&mut socket, true)?,
-        Then::Linger0 => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
-        Then::HalfClose => {
+        AfterConnect::Close => {}
+        AfterConnect::PeerCloses => drain(&mut socket, false)?,
+        AfterConnect::PeerResets => drain(&mut socket, true)?,
+        AfterConnect::Linger0 => socket.set_linger(Some(Duration::ZERO)).context("SO_LINGER")?,
+        AfterConnect::HalfClose => {
             socket.shutdown(Shutdown::Write).context("shutdown")?;
             drain(&mut socket, false)?;
         }
-        Then::Hold => {
+        AfterConnect::Hold => {
             let keep = keep.context("nothing to hold it in")?;
             keep.connections.push(Connection { socket, about: connection.about });
             return Ok(());
         }
     }
-    if then == Then::PeerCloses {
+    if then == AfterConnect::PeerCloses {
         // Until here nothing has ended: the socket is in CLOSE_WAIT.
         start = ktime_ns();
     }
     drop(socket);
-    logger.write(What::Close, (start, ktime_ns()), connection.about, 0)
+    logger.write(LoggedCall::Close, (start, ktime_ns()), connection.about, 0)
 }
 
 /// Reads to the peer's FIN or RST, whichever is expected.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use portchurn_tests::load::{Runs, cpu_nanos, programs};
+use portchurn_tests::load::{ProgramRuns, cpu_nanos, programs};
 use portchurn_tests::process::{Running, until};
-use portchurn_tests::tracer::{Report, binary};
+use portchurn_tests::reported::ParsedReport;
+use portchurn_tests::tracer::binary;
 
 /// Loading takes a fraction of a second; bpftrace compiles first.
 const READY: Duration = Duration::from_secs(60);
@@ -39,9 +40,9 @@ pub enum Contender {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     /// Runs of the program on the transition's hook (of portchurn's chain the first) and time of all programs on it.
-    pub hook: Runs,
+    pub hook: ProgramRuns,
     /// Of the programs elsewhere: timers and system calls.
-    pub elsewhere: Runs,
+    pub elsewhere: ProgramRuns,
     pub cpu_nanos: u64,
 }
 
@@ -133,7 +134,7 @@ impl Attached {
 
     /// Ends it; records that reached it but were lost on the way, of `expected` on the hook, and the report of
     /// portchurn.
-    pub fn finish(self, expected: f64) -> Result<(f64, Option<Report>)> {
+    pub fn finish(self, expected: f64) -> Result<(f64, Option<ParsedReport>)> {
         let Some((mut running, contender)) = self.running else { return Ok((0.0, None)) };
         running.signal(if matches!(contender, Contender::Bpftrace) { Signal::SIGINT } else { Signal::SIGTERM })?;
         let status = running.wait(END)?;
@@ -146,7 +147,7 @@ impl Attached {
             }
             Contender::Portchurn | Contender::Recorder(_) => {
                 ensure!(status.success(), "{status}: {}", running.stderr());
-                let report: Report = serde_json::from_str(&running.stdout()).context("a report")?;
+                let report: ParsedReport = serde_json::from_str(&running.stdout()).context("a report")?;
                 Ok((report.events.lost.total() as f64, Some(report)))
             }
             Contender::Bpftrace => {
@@ -158,7 +159,7 @@ impl Attached {
     }
 }
 
-fn add(sum: &mut Runs, runs: Runs) {
+fn add(sum: &mut ProgramRuns, runs: ProgramRuns) {
     sum.runs += runs.runs;
     sum.nanos += runs.nanos;
     sum.missed += runs.missed;
@@ -166,7 +167,7 @@ fn add(sum: &mut Runs, runs: Runs) {
 
 impl Spent {
     pub fn since(self, before: Self) -> Self {
-        let less = |now: Runs, then: Runs| Runs {
+        let less = |now: ProgramRuns, then: ProgramRuns| ProgramRuns {
             runs: now.runs - then.runs,
             nanos: now.nanos - then.nanos,
             missed: now.missed - then.missed,

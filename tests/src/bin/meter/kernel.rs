@@ -8,9 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
-use portchurn_tests::blind::Watch;
+use portchurn_tests::hidden::HiddenTransitions;
 use portchurn_tests::load::{Load, TRANSITIONS, namespace};
-use portchurn_tests::tracer::{Attribution, Report};
+use portchurn_tests::reported::{ParsedReport, ReportedAttribution};
 
 use crate::contender::Contender;
 use crate::figures::Samples;
@@ -101,14 +101,14 @@ fn time(
 /// Ten million transitions, default settings: what the report says against what was made and what could be seen.
 fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
     let attached = Contender::Portchurn.attach(dir)?;
-    let mut watch = Watch::start(attached.pid().context("no process")?)?;
+    let mut hidden_transitions = HiddenTransitions::start(attached.pid().context("no process")?)?;
     let before = attached.spent()?;
     let ns = namespace()?;
     let flood = Load::fast(connections).run(&ns, dir)?;
     std::thread::sleep(SETTLE);
-    let hidden = watch.hidden()?;
+    let hidden = hidden_transitions.count()?;
     // A watched program stays loaded.
-    drop(watch);
+    drop(hidden_transitions);
     let spent = attached.spent()?.since(before);
     let (lost, report) = attached.finish(flood.transitions())?;
     let report = report.context("a report")?;
@@ -131,8 +131,8 @@ fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> 
 }
 
 /// Connects, established, accepted and TIME_WAITs of a namespace.
-fn tallies(report: &Report, netns: u32) -> [u64; 4] {
-    let sum = |count: fn(&Attribution) -> u64| report.attributions(netns).map(count).sum();
+fn tallies(report: &ParsedReport, netns: u32) -> [u64; 4] {
+    let sum = |count: fn(&ReportedAttribution) -> u64| report.attributions(netns).map(count).sum();
     // The load is one workload, and no other namespace has it.
     let workloads = report.workloads.iter().filter(|workload| workload.netns.contains(&netns));
     [

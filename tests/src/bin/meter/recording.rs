@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use portchurn_tests::load::{Load, namespace, user_nanos};
-use portchurn_tests::tracer::{Report, binary};
+use portchurn_tests::reported::ParsedReport;
+use portchurn_tests::tracer::binary;
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
@@ -101,7 +102,7 @@ fn read_large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samp
 fn report(file: &Path) -> Result<(f64, Peak)> {
     let answer = file.with_extension("report");
     let peak = used_by(&[OsStr::new("report"), OsStr::new("--json"), file.as_os_str()], &answer)?;
-    let report: Report = serde_json::from_slice(&fs::read(&answer)?).context("a report")?;
+    let report: ParsedReport = serde_json::from_slice(&fs::read(&answer)?).context("a report")?;
     Ok((report.events.read as f64, peak))
 }
 

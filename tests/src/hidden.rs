@@ -27,7 +27,7 @@ const LOOKS: u32 = 1000;
 
 /// Compares the kernel's count of a tracepoint with the runs of one tracer's program on it.
 #[derive(Debug)]
-pub struct Watch {
+pub struct HiddenTransitions {
     counters: Vec<Counter>,
     program: ProgramFd,
     /// Firings and runs at the start.
@@ -35,7 +35,7 @@ pub struct Watch {
     _run_counts: OwnedFd,
 }
 
-impl Watch {
+impl HiddenTransitions {
     /// Watches the tracer of that process id, which has attached.
     pub fn start(pid: u32) -> Result<Self> {
         let run_counts = enable_stats(Stats::RunTime).context("enabling run counts")?;
@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// Transitions since the start for which the program was not even called.
-    pub fn hidden(&mut self) -> Result<u64> {
+    pub fn count(&mut self) -> Result<u64> {
         let (fired, runs) = at_once(&mut self.counters, &self.program)?;
         Ok((fired - self.before.0).saturating_sub(runs - self.before.1))
     }
