@@ -89,6 +89,16 @@ pub fn rough_seconds(seconds: f64) -> String {
     }
 }
 
+/// Bytes: `12 B`, `3.4 kB`, `5.6 MB`, `1.23 GB`, in powers of ten.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// Milliseconds in one unit, for columns: `50 us`, `2.1 ms`, `412 ms`, `61 s`, `10 min`, `2.1 h`, `5.2 d`.
 pub fn brief(value: f64) -> String {
     /// Unit, milliseconds in it, and from how many milliseconds on the next one reads better.
@@ -166,6 +176,15 @@ mod tests {
             (7_560.0, "2.1 h"),
         ] {
             assert_eq!(rough_seconds(value), text);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (value, text) in
+            [(0, "0 B"), (999, "999 B"), (3_400, "3.4 kB"), (5_600_000, "5.6 MB"), (1_234_000_000, "1.23 GB")]
+        {
+            assert_eq!(bytes(value), text);
         }
     }
 

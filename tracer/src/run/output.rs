@@ -81,16 +81,6 @@ pub fn width() -> usize {
     asked.or_else(crate::sys::terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
 }
 
-/// `12 B`, `3.4 kB`, `5.6 MB`.
-pub fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
 /// Leaves only what the filter matches.
 pub fn retain(snapshot: &mut Snapshot, filter: &Filter) {
     let workloads = std::mem::take(&mut snapshot.workloads);

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::bar::{self, Groups};
 use super::{Context, WHO_PROCESSES, WHO_WORKLOADS, failures};
 use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
+use crate::layout::occupancy_bar::{PortGroups, bar, letters};
 use crate::layout::text::{Paint, left};
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Attribution, Destination, Ports};
 
+/// Columns of the occupancy bar without its brackets: two 32-bit numbers of ports fit beside it.
+const BAR: usize = 44;
 /// Columns of the first column of the table of holders and victims.
 const WHO: usize = 33;
 
@@ -67,20 +69,19 @@ fn title(page: &mut TextPage, destination: &Destination) {
 
 fn occupancy_lines(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     let ports = &destination.ports;
-    let groups = Groups::new(&ports.by_state, ports.in_use, ports.capacity);
+    let groups = PortGroups::new(&ports.by_state, ports.in_use, ports.capacity);
     let known = ports.capacity.is_some();
     let full = match ports.capacity {
         Some(capacity) => format!("] {} of {}", number(u64::from(ports.in_use)), number(u64::from(capacity))),
         None => format!("] {} of unknown", number(u64::from(ports.in_use))),
     };
-    let drawn =
-        if known { bar::bar(groups, page.unicode()) } else { vec![(Paint::Dim, " ".repeat(bar::CELLS as usize))] };
+    let drawn = if known { bar(groups, BAR, page.unicode()) } else { vec![(Paint::Dim, " ".repeat(BAR))] };
     let mut pieces = vec![(Paint::Plain, "  [")];
     pieces.extend(drawn.iter().map(|(paint, text)| (*paint, text.as_str())));
     pieces.push((Paint::Plain, &full));
     page.line(&pieces);
 
-    let [established, time_wait, other, free] = bar::letters(page.unicode());
+    let [established, time_wait, other, free] = letters(page.unicode());
     let mark = if context.time_wait_inferred(destination.netns) { "~" } else { "" };
     let count = |value: u32| number(u64::from(value));
     let mut legend = format!(

@@ -3,7 +3,6 @@
 //! Eighty columns, ASCII unless asked, colour only on top of words. Unknown is printed as `unknown` or `-`, inferred is
 //! marked `~`. Not for: conclusions (they are the tracker's findings) and not for machines ([`json`](super::json)).
 
-mod bar;
 mod destination;
 mod headline;
 mod tables;

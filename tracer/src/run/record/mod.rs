@@ -30,7 +30,7 @@ use super::session::LiveTrace;
 use super::tracker_thread::TraceObserver;
 use crate::cli::{RecordArgs, Trigger};
 use tracer_core::input::TrackerInput;
-use tracer_core::layout::human::between;
+use tracer_core::layout::human::{self, between};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, Notice, NoticeKinds, Severity};
 
@@ -259,7 +259,7 @@ impl Meter {
             "\r\x1b[Krecording {} s  {rate:.0} events/s  {} lost  {}",
             self.began.elapsed().as_secs(),
             between(lost.certain(), lost.upper_bound(), |count| count.to_string()),
-            output::bytes(progress.bytes.load(Ordering::Relaxed)),
+            human::bytes(progress.bytes.load(Ordering::Relaxed)),
         );
     }
 
@@ -280,7 +280,7 @@ fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Opt
         eprintln!(
             "portchurn: recorded {} rows, {} in {} ({seconds:.1} s)",
             written.rows,
-            output::bytes(written.bytes),
+            human::bytes(written.bytes),
             path.display()
         );
     }
@@ -290,7 +290,7 @@ fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Opt
     if outcome.cut_short && watcher.triggered {
         eprintln!(
             "portchurn: the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
-            output::bytes(sink::FLIGHT_BYTES)
+            human::bytes(sink::FLIGHT_BYTES)
         );
     }
     if lost > 0 {

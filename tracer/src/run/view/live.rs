@@ -17,14 +17,15 @@ use crate::run::record::recorder::Recorder;
 use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
+use crate::run::stream;
 use crate::run::tracker_thread::TraceObserver;
-use crate::run::{output, stream};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::filter::Filter;
 use tracer_core::input::TrackerInput;
+use tracer_core::layout::human;
 use tracer_core::recording::RecordingHeader;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
@@ -216,7 +217,7 @@ impl LiveController {
 fn told(recorder: Recorder) -> Result<String> {
     let outcome = recorder.join()?;
     let files = outcome.files.iter().map(|(path, written)| {
-        format!("recorded {} rows, {} in {}", written.rows, output::bytes(written.bytes), path.display())
+        format!("recorded {} rows, {} in {}", written.rows, human::bytes(written.bytes), path.display())
     });
     let mut told = files.collect::<Vec<_>>().join("; ");
     if let Some(trouble) = outcome.trouble {

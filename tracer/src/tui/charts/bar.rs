@@ -1,22 +1,8 @@
 //! Occupancy of a destination as a bar: what holds the ports, and where the present rate leads to.
 
-use tracer_core::event::TcpState;
+use tracer_core::layout::occupancy_bar::{self, PortGroups, letters};
 use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
 use tracer_core::tracker::snapshot::Destination;
-
-/// Letters of a bar: established, `TIME_WAIT`, other, free. The same as the report's.
-pub fn letters(unicode: bool) -> [char; 4] {
-    if unicode { ['\u{2588}', '\u{2593}', '\u{2592}', '\u{b7}'] } else { ['#', '=', '+', '.'] }
-}
-
-/// Established, `TIME_WAIT`, other, free.
-pub fn groups(destination: &Destination) -> [u32; 4] {
-    let of = |state| destination.ports.by_state.get(&state).copied().unwrap_or(0);
-    let (established, time_wait, in_use) =
-        (of(TcpState::Established), of(TcpState::TimeWait), destination.ports.in_use);
-    let other = in_use.saturating_sub(established).saturating_sub(time_wait);
-    [established, time_wait, other, destination.ports.capacity.unwrap_or(0).saturating_sub(in_use)]
-}
 
 /// The share of the capacity that would be in use for good at the present rate; above 1 it runs out.
 pub fn settles_at(destination: &Destination) -> Option<f64> {
@@ -32,13 +18,14 @@ pub fn bar(destination: &Destination, width: usize, unicode: bool) -> StyledLine
     if destination.ports.capacity.is_none() || cells == 0 {
         return vec![(Paint::Dim, format!("[{}]", " ".repeat(cells)))];
     }
-    let paints = [Paint::Good, Paint::Warn, Paint::Strong, Paint::Dim];
-    let mut row: Vec<(Paint, char)> = paints
-        .into_iter()
-        .zip(letters(unicode))
-        .zip(share(groups(destination), cells))
-        .flat_map(|(drawn, count)| std::iter::repeat_n(drawn, count))
-        .collect();
+    let ports = &destination.ports;
+    let groups = PortGroups::new(&ports.by_state, ports.in_use, ports.capacity);
+    let pieces = occupancy_bar::bar(groups, cells, unicode);
+    let mut row: Vec<(Paint, char)> =
+        pieces.iter().flat_map(|(paint, text)| text.chars().map(|letter| (*paint, letter))).collect();
+    // A range without a port that connect() can get has neither used nor free ones.
+    let [.., free] = letters(unicode);
+    row.resize(cells, (Paint::Dim, free));
     let settles = settles_at(destination);
     let mark = settles
         .filter(|share| *share < 1.0)
@@ -52,24 +39,10 @@ pub fn bar(destination: &Destination, width: usize, unicode: bool) -> StyledLine
     styled_letters(row)
 }
 
-/// Divides `cells` in proportion: every part gets its whole share, at least 1 if it is not 0; the largest part evens out.
-fn share(parts: [u32; 4], cells: usize) -> [usize; 4] {
-    let total: u64 = parts.iter().map(|&part| u64::from(part)).sum();
-    if total == 0 {
-        return [0, 0, 0, cells];
-    }
-    let whole = |part: u32| usize::try_from(u64::from(part) * cells as u64 / total).unwrap_or(cells);
-    let mut shares = parts.map(|part| if part == 0 { 0 } else { whole(part).max(1) });
-    let given: usize = shares.iter().sum();
-    if let Some(most) = shares.iter_mut().max() {
-        *most = (*most + cells).saturating_sub(given);
-    }
-    shares
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracer_core::event::TcpState;
     use tracer_core::report::sample;
 
     fn text(destination: &Destination, width: usize) -> String {

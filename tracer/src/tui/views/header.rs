@@ -8,7 +8,7 @@ use crate::tui::cells::endpoint;
 use crate::tui::channel::ReplayStatus;
 use crate::tui::page::{Page, Pane};
 use crate::tui::render::canvas::Canvas;
-use tracer_core::layout::human::{between, rate, seconds, short};
+use tracer_core::layout::human::{between, bytes, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
 /// Draws the lines above the page. Returns the lines used.
@@ -79,15 +79,6 @@ fn right(app: &App) -> StyledLine {
         right.push((Paint::Strong, format!("{time} {}", trace.clock.zone_name(now, &trace.zone))));
     }
     right
-}
-
-/// `3.1 MB`.
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        b if b < 1_000_000 => format!("{} kB", b / 1_000),
-        b if b < 1_000_000_000 => format!("{:.1} MB", b as f64 / 1e6),
-        b => format!("{:.1} GB", b as f64 / 1e9),
-    }
 }
 
 /// Draws the tabs, the page behind them and the filter.

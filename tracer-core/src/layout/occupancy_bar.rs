@@ -1,23 +1,26 @@
-//! Occupancy as a bar whose letters carry the meaning, so that it reads the same in a mail. Not for: the numbers beside it.
+//! Occupancy of a port range as a bar. Its letters carry the meaning, so that the bar reads the same without colours. Not for: the
+//! numbers beside it.
 
 use std::collections::BTreeMap;
 
+use super::text::{Paint, StyledLine};
 use crate::event::TcpState;
-use crate::layout::text::Paint;
 
-/// Cells of a bar, without its brackets: two 32-bit numbers of ports fit beside it.
-pub const CELLS: u32 = 44;
-
-/// Ports of one destination, in the three groups that ask for different cures.
+/// Ports towards one destination, in the three groups that ask for different cures, and those that are free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Groups {
+pub struct PortGroups {
+    /// Held by open connections.
     pub established: u32,
+    /// Held by `TIME_WAIT`.
     pub time_wait: u32,
+    /// Held in any other state.
     pub other: u32,
+    /// Free, as far as the capacity is known.
     pub free: u32,
 }
 
-impl Groups {
+impl PortGroups {
+    /// Groups the ports by state; `in_use` counts all that are held. An unknown capacity leaves none free.
     pub fn new(by_state: &BTreeMap<TcpState, u32>, in_use: u32, capacity: Option<u32>) -> Self {
         let of = |state| by_state.get(&state).copied().unwrap_or(0);
         let (established, time_wait) = (of(TcpState::Established), of(TcpState::TimeWait));
@@ -39,32 +42,32 @@ pub fn letters(unicode: bool) -> [char; 4] {
     if unicode { ['\u{2588}', '\u{2593}', '\u{2592}', '\u{b7}'] } else { ['#', '=', '+', '.'] }
 }
 
-/// The bar in pieces. Whatever is not zero shows in at least one cell.
-pub fn bar(groups: Groups, unicode: bool) -> Vec<(Paint, String)> {
+/// The bar, `cells` columns wide. A group that is not empty has at least one cell; if all are empty, so is the bar.
+pub fn bar(groups: PortGroups, cells: usize, unicode: bool) -> StyledLine {
     let paints = [Paint::Good, Paint::Warn, Paint::Strong, Paint::Dim];
-    let cells = share(groups.parts());
     paints
         .into_iter()
         .zip(letters(unicode))
-        .zip(cells)
+        .zip(share(groups.parts(), cells))
         .filter(|&(_, cells)| cells > 0)
-        .map(|((paint, letter), cells)| (paint, std::iter::repeat_n(letter, cells as usize).collect()))
+        .map(|((paint, letter), cells)| (paint, std::iter::repeat_n(letter, cells).collect()))
         .collect()
 }
 
-/// Divides [`CELLS`] in proportion: every part gets its whole share, at least 1 if it is not 0; the largest part evens out.
-fn share(parts: [u32; 4]) -> [u32; 4] {
+/// Divides `cells` in proportion: each part gets its share without the fraction, at least 1 if it is not 0; the largest part evens
+/// out.
+fn share(parts: [u32; 4], cells: usize) -> [usize; 4] {
     let total: u64 = parts.iter().map(|&part| u64::from(part)).sum();
     if total == 0 {
         return [0; 4];
     }
-    let whole = |part: u32| u32::try_from(u64::from(part) * u64::from(CELLS) / total).unwrap_or(CELLS);
-    let mut cells = parts.map(|part| if part == 0 { 0 } else { whole(part).max(1) });
-    let given: u32 = cells.iter().sum();
-    if let Some(most) = cells.iter_mut().max() {
-        *most = (*most + CELLS).saturating_sub(given);
+    let whole = |part: u32| usize::try_from(u64::from(part) * cells as u64 / total).unwrap_or(cells);
+    let mut shares = parts.map(|part| if part == 0 { 0 } else { whole(part).max(1) });
+    let given: usize = shares.iter().sum();
+    if let Some(most) = shares.iter_mut().max() {
+        *most = (*most + cells).saturating_sub(given);
     }
-    cells
+    shares
 }
 
 #[cfg(test)]
@@ -72,14 +75,15 @@ mod tests {
     use super::*;
 
     fn drawn(established: u32, time_wait: u32, other: u32, free: u32) -> String {
-        bar(Groups { established, time_wait, other, free }, false).into_iter().map(|(_, text)| text).collect()
+        let groups = PortGroups { established, time_wait, other, free };
+        bar(groups, 44, false).into_iter().map(|(_, text)| text).collect()
     }
 
     #[test]
     fn every_bar_is_full_width_and_shows_what_is_there() {
         for parts in [[1, 0, 0, 0], [0, 1, 0, u32::MAX], [42, 982, 0, 0], [1, 1, 1, 1_000_000], [u32::MAX; 4]] {
             let text = drawn(parts[0], parts[1], parts[2], parts[3]);
-            assert_eq!(text.len(), CELLS as usize, "{parts:?}");
+            assert_eq!(text.len(), 44, "{parts:?}");
             for (part, letter) in parts.into_iter().zip(letters(false)) {
                 assert_eq!(text.contains(letter), part > 0, "{parts:?} {letter}");
             }
@@ -91,7 +95,7 @@ mod tests {
     #[test]
     fn other_is_what_no_group_has() {
         let by_state = BTreeMap::from([(TcpState::Established, 3), (TcpState::TimeWait, 4), (TcpState::CloseWait, 5)]);
-        let groups = Groups::new(&by_state, 12, Some(10));
-        assert_eq!(groups, Groups { established: 3, time_wait: 4, other: 5, free: 0 });
+        let groups = PortGroups::new(&by_state, 12, Some(10));
+        assert_eq!(groups, PortGroups { established: 3, time_wait: 4, other: 5, free: 0 });
     }
 }
