@@ -22,10 +22,12 @@
 
 mod net;
 mod parse;
+mod snapshot;
 mod subject;
 
 use self::net::Place;
 pub use self::parse::{FilterError, MAX_DEPTH, MAX_FILTER_CHARS};
+pub use self::snapshot::SnapshotFilter;
 pub use self::subject::Subject;
 use crate::event::TcpState;
 use crate::tracker::snapshot::Failure;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::output::{self, colour, retain};
+use super::output::{self, colour};
 use super::session::LiveTrace;
 use crate::cli::TraceArgs;
 use crate::demo::{Counts, Incident};
@@ -65,7 +65,7 @@ pub fn run() -> Result<()> {
         bail!("ended before the workload had made a connection");
     }
     let mut snapshot = finished.tracker.snapshot();
-    retain(&mut snapshot, &netns);
+    netns.retain(&mut snapshot);
     say("")?;
     output::report(&snapshot, &finished.host, &clock, false)?;
     let seen: u64 = snapshot.destinations.iter().map(|dest| dest.failed.without_port()).sum();

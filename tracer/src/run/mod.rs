@@ -45,7 +45,7 @@ pub fn report(args: &ReportArgs, file: Option<&Path>, filter: Option<&Filter>) -
         None => live_report(args)?,
     };
     if let Some(filter) = filter {
-        output::retain(&mut snapshot, filter);
+        filter.retain(&mut snapshot);
     }
     output::report(&snapshot, &host, &clock, args.json)
 }

@@ -81,30 +81,6 @@ pub fn width() -> usize {
     asked.or_else(crate::sys::terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
 }
 
-/// Leaves only what the filter matches.
-pub fn retain(snapshot: &mut Snapshot, filter: &Filter) {
-    let workloads = std::mem::take(&mut snapshot.workloads);
-    let matches = |subject: Subject<'_>, workload: &str| {
-        let known = workloads.iter().find(|found| &*found.name == workload);
-        filter.matches(&known.map_or(subject, |found| subject.with_workload(found)))
-    };
-    snapshot.attributions.retain(|attribution| matches(Subject::from(attribution), &attribution.workload));
-    snapshot.destinations.retain(|destination| {
-        filter.matches(&Subject::from(destination))
-            || snapshot.attributions.iter().any(|attribution| {
-                (attribution.netns, attribution.local_addr, attribution.remote_addr, attribution.remote_port)
-                    == (destination.netns, destination.local_addr, destination.remote_addr, destination.remote_port)
-            })
-    });
-    let named: Vec<_> = snapshot.attributions.iter().map(|attribution| attribution.workload.clone()).collect();
-    snapshot.workloads = workloads
-        .into_iter()
-        .filter(|workload| {
-            named.contains(&workload.name) || filter.matches(&Subject::default().with_workload(workload))
-        })
-        .collect();
-}
-
 /// Prints what the tracker has to tell since the last time.
 ///
 /// # Errors
