@@ -25,7 +25,7 @@ mod parse;
 mod snapshot;
 mod subject;
 
-use self::net::Place;
+use self::net::EndpointPattern;
 pub use self::parse::{FilterError, MAX_DEPTH, MAX_FILTER_CHARS};
 pub use self::snapshot::SnapshotFilter;
 pub use self::subject::Subject;
@@ -53,8 +53,8 @@ enum Test {
     Container(Glob),
     Workload(Glob),
     Netns { inode: Option<u32>, name: Glob },
-    Src(Place),
-    Dst(Place),
+    Src(EndpointPattern),
+    Dst(EndpointPattern),
     State(TcpState),
     Errno(Glob),
 }
@@ -125,8 +125,8 @@ impl Test {
                     (by_inode, by_name) => by_inode.or(by_name),
                 }
             }
-            Self::Src(place) => place.holds(subject.src_addr, subject.src_port),
-            Self::Dst(place) => place.holds(subject.dst_addr, subject.dst_port),
+            Self::Src(pattern) => pattern.holds(subject.src_addr, subject.src_port),
+            Self::Dst(pattern) => pattern.holds(subject.dst_addr, subject.dst_port),
             Self::State(state) => match (subject.state, subject.states) {
                 (Some(found), _) => Some(found == *state),
                 (None, all) => all.map(|all| all.has(*state)),

@@ -1,29 +1,25 @@
 //! `10.0.0.0/8:443`: an address or network, a port, or both.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
 
 use crate::event::Addr;
 
 /// IPv4 lives in `::ffff:0:0/96` of [`Addr`].
-const MAPPED_BITS: u32 = 96;
+const MAPPED_BITS: u8 = 96;
 
 /// What to say when a value is none of these.
 pub(super) const EXPECTED: &str = "an address (10.0.0.1, 2001:db8::1), a network (10.0.0.0/8), a port (:443), or both (10.0.0.0/8:443, [2001:db8::1]:443)";
 
 /// Where one end of a flow has to be; at least one of the two is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    network: Option<Network>,
+pub(super) struct EndpointPattern {
+    network: Option<Ipv6Net>,
     port: Option<u16>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    first: u128,
-    mask: u128,
-}
-
-impl Place {
+impl EndpointPattern {
     /// `None` if `text` is nothing of the kind.
     pub(super) fn parse(text: &str) -> Option<Self> {
         // A bare number is a port; it would be a strange address.
@@ -33,7 +29,7 @@ impl Place {
         let (network, port) = split_port(text)?;
         let network = match network {
             "" | "*" => None,
-            network => Some(Network::parse(network)?),
+            network => Some(parse_network(network)?),
         };
         let port = port.map(str::parse).transpose().ok()?;
         (network.is_some() || port.is_some() || text == "*").then_some(Self { network, port })
@@ -41,7 +37,8 @@ impl Place {
 
     /// `None` = a part that decides is unknown.
     pub(super) fn holds(self, addr: Option<Addr>, port: Option<u16>) -> Option<bool> {
-        let addr = self.network.map_or(Some(true), |network| addr.map(|addr| network.contains(addr)));
+        let addr =
+            self.network.map_or(Some(true), |network| addr.map(|addr| network.contains(&Ipv6Addr::from(addr.0))));
         let port = self.port.map_or(Some(true), |wanted| port.map(|port| port == wanted));
         match (addr, port) {
             (Some(false), _) | (_, Some(false)) => Some(false),
@@ -56,7 +53,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
         let end = text.find(']')?;
         let after = text.get(end + 1..)?;
         return match after.rsplit_once(':') {
-            // The prefix length may stand behind the bracket; `Network::parse` takes the bracket off.
+            // The prefix length may stand behind the bracket; `parse_network` takes the bracket off.
             Some((length, port)) => {
                 let network = text.get(..=end + length.len())?;
                 Some((network, Some(port)))
@@ -70,38 +67,32 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (addr, length) = match text.strip_prefix('[') {
-            // `[addr]`, `[addr/len]`, `[addr]/len`.
-            Some(inner) => {
-                let (inside, after) = inner.split_once(']')?;
-                match (inside.split_once('/'), after.strip_prefix('/')) {
-                    (Some((addr, length)), None) if after.is_empty() => (addr, Some(length)),
-                    (None, Some(length)) => (inside, Some(length)),
-                    (None, None) if after.is_empty() => (inside, None),
-                    _ => return None,
-                }
+/// An address or a network of either family, in the form that [`Addr`] has; `None` if `text` is neither.
+fn parse_network(text: &str) -> Option<Ipv6Net> {
+    let (addr, length) = match text.strip_prefix('[') {
+        // `[addr]`, `[addr/len]`, `[addr]/len`.
+        Some(inner) => {
+            let (inside, after) = inner.split_once(']')?;
+            match (inside.split_once('/'), after.strip_prefix('/')) {
+                (Some((addr, length)), None) if after.is_empty() => (addr, Some(length)),
+                (None, Some(length)) => (inside, Some(length)),
+                (None, None) if after.is_empty() => (inside, None),
+                _ => return None,
             }
-            None => match text.split_once('/') {
-                Some((addr, length)) => (addr, Some(length)),
-                None => (text, None),
-            },
-        };
-        let ip: IpAddr = addr.parse().ok()?;
-        let full = if ip.is_ipv4() { 32 } else { 128 };
-        let length: u32 = length.map_or(Some(full), |length| length.parse().ok())?;
-        if length > full {
-            return None;
         }
-        let bits = if ip.is_ipv4() { MAPPED_BITS + length } else { length };
-        let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-        Some(Self { first: u128::from_be_bytes(Addr::from(ip).0) & mask, mask })
+        None => match text.split_once('/') {
+            Some((addr, length)) => (addr, Some(length)),
+            None => (text, None),
+        },
+    };
+    let ip: IpAddr = addr.parse().ok()?;
+    let mapped = if ip.is_ipv4() { MAPPED_BITS } else { 0 };
+    let full = 128 - mapped;
+    let length: u8 = length.map_or(Some(full), |length| length.parse().ok())?;
+    if length > full {
+        return None;
     }
-
-    fn contains(self, addr: Addr) -> bool {
-        u128::from_be_bytes(addr.0) & self.mask == self.first
-    }
+    Ipv6Net::new(Ipv6Addr::from(Addr::from(ip).0), mapped + length).ok()
 }
 
 #[cfg(test)]
@@ -110,7 +101,7 @@ mod tests {
 
     fn holds(place: &str, addr: &str, port: u16) -> bool {
         let addr = addr.parse::<IpAddr>().expect("address").into();
-        Place::parse(place).expect(place).holds(Some(addr), Some(port)) == Some(true)
+        EndpointPattern::parse(place).expect(place).holds(Some(addr), Some(port)) == Some(true)
     }
 
     #[test]
@@ -169,17 +160,17 @@ mod tests {
             "é:1",
             "[é]é:1",
         ] {
-            assert_eq!(Place::parse(place), None, "{place}");
+            assert_eq!(EndpointPattern::parse(place), None, "{place}");
         }
     }
 
     #[test]
     fn an_unknown_part_decides_only_where_it_must() {
-        let both = Place::parse("10.0.0.1:443").expect("valid");
+        let both = EndpointPattern::parse("10.0.0.1:443").expect("valid");
         let addr = |text: &str| Some(Addr::from(text.parse::<IpAddr>().expect("address")));
         assert_eq!(both.holds(addr("10.0.0.1"), None), None);
         assert_eq!(both.holds(addr("10.0.0.2"), None), Some(false));
         assert_eq!(both.holds(None, Some(80)), Some(false));
-        assert_eq!(Place::parse(":443").expect("valid").holds(None, Some(443)), Some(true));
+        assert_eq!(EndpointPattern::parse(":443").expect("valid").holds(None, Some(443)), Some(true));
     }
 }

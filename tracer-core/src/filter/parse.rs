@@ -2,7 +2,7 @@
 
 use tracer_common::COMM_BYTES;
 
-use super::net::{self, Place};
+use super::net::{self, EndpointPattern};
 use super::{Glob, Node, Test, matches_failure};
 use crate::errno;
 use crate::event::TcpState;
@@ -289,8 +289,8 @@ fn parser_of(field: &str) -> Option<ValueParser> {
         },
         "workload" => |value| glob(value).map(Test::Workload),
         "netns" => |value| Ok(Test::Netns { inode: value.parse().ok(), name: glob(value)? }),
-        "src" => |value| Place::parse(value).map(Test::Src).ok_or_else(|| net::EXPECTED.into()),
-        "dst" => |value| Place::parse(value).map(Test::Dst).ok_or_else(|| net::EXPECTED.into()),
+        "src" => |value| EndpointPattern::parse(value).map(Test::Src).ok_or_else(|| net::EXPECTED.into()),
+        "dst" => |value| EndpointPattern::parse(value).map(Test::Dst).ok_or_else(|| net::EXPECTED.into()),
         "state" => state,
         "errno" => reason,
         _ => return None,
