@@ -22,4 +22,5 @@ pub mod replay;
 pub mod report;
 #[cfg(any(test, feature = "testing"))]
 pub mod synthetic;
+pub mod time_input;
 pub mod tracker;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tracer::cli::{self, Cli, Command, exit};
+use anyhow::Result;
+use tracer::cli::{self, Command, exit};
 use tracer::demo;
 use tracer::run;
 
@@ -11,19 +11,41 @@ fn main() -> ExitCode {
     if let Some(code) = role() {
         return code;
     }
-    let cli = Cli::parse();
-    run::stderr_log::init();
-    ExitCode::from(match dispatch(&cli) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("portchurn: {error:#}");
-            if refused(&error) { exit::REFUSED } else { exit::FAILED }
-        }
-    })
+    let code = cli::parse().map_err(Into::into).and_then(|command| {
+        run::stderr_log::init();
+        run(&command)
+    });
+    ExitCode::from(code.unwrap_or_else(|error| {
+        eprintln!("portchurn: {error:#}");
+        failure_code(&error)
+    }))
 }
 
-fn refused(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<run::StartError>().is_some()
+fn run(command: &Command) -> Result<u8> {
+    match command {
+        Command::Live(config) => run::view::live(config)?,
+        Command::Stream(config) => run::stream::run(config)?,
+        Command::Report(config) => run::report::run(config)?,
+        Command::Record(config) => return run::record::run(config),
+        Command::ReplayScreen(config) => run::view::replay(config)?,
+        Command::ReplayLines(config) => run::replay_lines::run(config)?,
+        Command::Export(config) => run::export::run(config)?,
+        Command::Diff(config) => run::diff::run(config)?,
+        Command::Check(config) => return run::check::run(config),
+        Command::Doctor(config) => return run::doctor::print(config),
+        Command::Demo => run::demo::run()?,
+    }
+    Ok(exit::OK)
+}
+
+fn failure_code(error: &anyhow::Error) -> u8 {
+    if error.is::<cli::UsageError>() {
+        exit::USAGE
+    } else if error.is::<run::StartError>() {
+        exit::REFUSED
+    } else {
+        exit::FAILED
+    }
 }
 
 /// The demo starts this executable again for its workload, which is no command of ours.
@@ -38,42 +60,4 @@ fn role() -> Option<ExitCode> {
             ExitCode::from(exit::FAILED)
         }
     })
-}
-
-fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    let bare = Command::Live(cli::LiveArgs::default());
-    let command = cli.command.as_ref().unwrap_or(&bare);
-    match command {
-        Command::Live(args) => match cli::filter(&args.filter) {
-            Ok(filter) => run::view::live(args, filter)?,
-            Err(error) => return Ok(usage(&error)),
-        },
-        Command::Report(args) => {
-            let (file, words) = run::split_file(&args.words);
-            match cli::filter(words) {
-                Ok(filter) => run::report(args, file.as_deref(), filter.as_ref())?,
-                Err(error) => return Ok(usage(&error)),
-            }
-        }
-        Command::Replay(args) => match cli::filter(&args.filter) {
-            Ok(filter) => run::view::replay(args, filter)?,
-            Err(error) => return Ok(usage(&error)),
-        },
-        Command::Export(args) => run::export::run(args)?,
-        Command::Diff(args) => run::diff::run(args)?,
-        Command::Check(args) => return run::check::run(args),
-        Command::Record(args) => return run::record::run(args),
-        Command::Stream(args) => match cli::filter(&args.filter) {
-            Ok(filter) => run::stream(args, filter.as_ref())?,
-            Err(error) => return Ok(usage(&error)),
-        },
-        Command::Demo => run::demo::run()?,
-        Command::Doctor(args) => return run::doctor::print(args),
-    }
-    Ok(exit::OK)
-}
-
-fn usage(error: &str) -> u8 {
-    eprintln!("portchurn: {error}");
-    exit::USAGE
 }

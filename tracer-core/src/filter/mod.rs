@@ -34,7 +34,10 @@ use crate::tracker::snapshot::Failure;
 
 /// A parsed filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter(Node);
+pub struct Filter {
+    node: Node,
+    text: Box<str>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
@@ -62,12 +65,17 @@ enum Test {
 impl Filter {
     /// Parses what a user typed.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
-        parse::parse(text).map(Self)
+        Ok(Self { node: parse::parse(text)?, text: text.into() })
+    }
+
+    /// What the user typed.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Is `subject` to be shown?
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        self.0.holds(subject) == Some(true)
+        self.node.holds(subject) == Some(true)
     }
 }
 

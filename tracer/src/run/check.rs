@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::output;
-use crate::cli::{CheckArgs, exit};
+use crate::cli::{CheckConfig, OutputFormat, exit};
 use tracer_core::layout::human::between;
 use tracer_core::report::check::Held;
 use tracer_core::tracker::snapshot::Lost;
@@ -13,12 +13,12 @@ use tracer_core::tracker::snapshot::Lost;
 ///
 /// # Errors
 /// It is no recording, or stdout could not be written to.
-pub fn run(args: &CheckArgs) -> Result<u8> {
-    let played = output::play(&args.file, None)?;
+pub fn run(config: &CheckConfig) -> Result<u8> {
+    let played = output::play(&config.file, None)?;
     let snapshot = played.tracker.snapshot();
-    let held: Vec<Held> = args.fail_if.iter().flat_map(|condition| condition.holds(&snapshot)).collect();
-    let text = if args.json {
-        let asked: Vec<_> = args.fail_if.iter().map(ToString::to_string).collect();
+    let held: Vec<Held> = config.fail_if.iter().flat_map(|condition| condition.holds(&snapshot)).collect();
+    let text = if config.format == OutputFormat::Json {
+        let asked: Vec<_> = config.fail_if.iter().map(ToString::to_string).collect();
         let answer = json!({
             "schema": "portchurn.check/1",
             "window": { "start": played.clock.rfc3339(snapshot.start), "end": played.clock.rfc3339(snapshot.now) },

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::output::{self, colour};
 use super::session::LiveTrace;
-use crate::cli::TraceArgs;
+use crate::cli::{OutputFormat, TraceConfig};
 use crate::demo::{Counts, Incident};
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
 use tracer_core::filter::{Filter, Subject};
@@ -27,8 +27,7 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// # Errors
 /// The trace or the incident could not start, or Ctrl-C ended it before there was anything to explain.
 pub fn run() -> Result<()> {
-    let trace = TraceArgs::default();
-    let live = LiveTrace::start(&trace, NoticeKinds { failures: true, ..NoticeKinds::default() })?;
+    let live = LiveTrace::start(&TraceConfig::default(), NoticeKinds { failures: true, ..NoticeKinds::default() })?;
     live.ready();
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
@@ -67,7 +66,7 @@ pub fn run() -> Result<()> {
     let mut snapshot = finished.tracker.snapshot();
     netns.retain(&mut snapshot);
     say("")?;
-    output::report(&snapshot, &finished.host, &clock, false)?;
+    output::report(&snapshot, &finished.host, &clock, OutputFormat::Text)?;
     let seen: u64 = snapshot.destinations.iter().map(|dest| dest.failed.without_port()).sum();
     let established: u64 = snapshot.destinations.iter().map(|dest| dest.established).sum();
     say(&format!(

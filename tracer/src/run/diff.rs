@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::output;
-use crate::cli::DiffArgs;
+use crate::cli::{DiffConfig, OutputFormat};
 use tracer_core::clock::Clock;
 use tracer_core::host::HostFacts;
 use tracer_core::report::diff::{Diff, Side};
@@ -26,9 +26,12 @@ fn side((snapshot, host, clock, by): &(Snapshot, HostFacts, Clock, String)) -> S
 ///
 /// # Errors
 /// One is no recording, or stdout could not be written to.
-pub fn run(args: &DiffArgs) -> Result<()> {
-    let before = outcome(&args.before, args.by)?;
-    let after = outcome(&args.after, args.by)?;
+pub fn run(config: &DiffConfig) -> Result<()> {
+    let before = outcome(&config.before, config.by)?;
+    let after = outcome(&config.after, config.by)?;
     let diff = Diff::new(side(&before), side(&after));
-    output::out(&if args.json { diff.to_json().context("serialising the comparison")? } else { diff.text() })
+    output::out(&match config.format {
+        OutputFormat::Json => diff.to_json().context("serialising the comparison")?,
+        OutputFormat::Text => diff.text(),
+    })
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::privileges;
-use crate::cli::{DoctorArgs, TierChoice};
+use crate::cli::{DoctorConfig, OutputFormat};
 use crate::probe::host::CAPABILITIES;
 use crate::probe::{self, Host, Options, attach};
 use tracer_core::host::Degradation;
@@ -80,10 +80,10 @@ impl Diagnosis {
     }
 }
 
-/// Looks at the host and tries.
-pub fn diagnose(tier: TierChoice) -> Diagnosis {
+/// Looks at the host and tries; `exact`: fentry and fexit before tracepoints.
+pub fn diagnose(exact: bool) -> Diagnosis {
     let host = Host::collect();
-    let mut plan = probe::plan(&host, &Options { exact: tier == TierChoice::Auto, ..Options::default() });
+    let mut plan = probe::plan(&host, &Options { exact, ..Options::default() });
     plan.degraded.extend(privileges::gaps(&host));
     let mut checks = checks(&host);
     let mut diagnosis = Diagnosis {
@@ -99,7 +99,7 @@ pub fn diagnose(tier: TierChoice) -> Diagnosis {
             diagnosis.tier = Some(session.tier.name());
             diagnosis.hooks = session.hooks.iter().map(|state| state.hook.hook.to_owned()).collect();
             diagnosis.hooks.dedup();
-            diagnosis.degraded = session.degraded.clone();
+            diagnosis.degraded.clone_from(&session.degraded);
             for note in &session.notes {
                 checks.push(Check { name: "note".into(), verdict: Verdict::Ok, found: note.clone() });
             }
@@ -174,12 +174,11 @@ fn checks(host: &Host) -> Vec<Check> {
 ///
 /// # Errors
 /// stdout could not be written to.
-pub fn print(args: &DoctorArgs) -> Result<u8> {
-    let diagnosis = diagnose(args.tier);
-    let text = if args.json {
-        serde_json::to_string_pretty(&diagnosis).context("serialising the diagnosis")? + "\n"
-    } else {
-        diagnosis.text()
+pub fn print(config: &DoctorConfig) -> Result<u8> {
+    let diagnosis = diagnose(config.exact);
+    let text = match config.format {
+        OutputFormat::Json => serde_json::to_string_pretty(&diagnosis).context("serialising the diagnosis")? + "\n",
+        OutputFormat::Text => diagnosis.text(),
     };
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::output;
-use crate::cli::{ExportArgs, ExportFormat, Exported};
+use crate::cli::{ExportConfig, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
 use crate::export::redact::Redactor;
 use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
@@ -23,9 +23,9 @@ use tracer_core::tracker::snapshot::NoticeKinds;
 ///
 /// # Errors
 /// It is no recording, or the output could not be written.
-pub fn run(args: &ExportArgs) -> Result<()> {
-    let mut replay = Replay::open(&args.file)?;
-    let redactor = args.redact.then(Redactor::default);
+pub fn run(config: &ExportConfig) -> Result<()> {
+    let mut replay = Replay::open(&config.file)?;
+    let redactor = config.redact.then(Redactor::default);
     let header = match &redactor {
         Some(redactor) => redactor.header(replay.header().clone()),
         None => replay.header().clone(),
@@ -37,17 +37,17 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             None => step,
         }))
     };
-    if args.format == ExportFormat::Arrow {
-        let output = args.output.as_deref().context("an Arrow file needs -o FILE: it cannot be written to a pipe")?;
-        if args.what == Exported::Flows {
+    if config.format == ExportFormat::Arrow {
+        let output = config.output.as_deref().context("an Arrow file needs -o FILE: it cannot be written to a pipe")?;
+        if config.what == Exported::Flows {
             bail!("--format arrow writes a recording, which is events: flows go to parquet, jsonl or csv");
         }
-        arrow(create(output, args.force)?, &header, &mut next)?;
+        arrow(create(output, config.force)?, &header, &mut next)?;
     } else {
-        match args.what {
+        match config.what {
             Exported::Events => {
                 let mut builder = BatchBuilder::new(&header);
-                let mut table = table(args, &header, &builder.schema())?;
+                let mut table = table(config, &header, &builder.schema())?;
                 while let Some(step) = next()? {
                     for batch in builder.step(&step)? {
                         put(&mut *table, &batch)?;
@@ -59,11 +59,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
                 conclude(table)?;
             }
             Exported::Flows => {
-                let mut table = table(args, &header, &flows::schema())?;
+                let mut table = table(config, &header, &flows::schema())?;
                 let mut rows = FlowTable::new(header.clock());
                 let mut tracker = playback::tracker(
                     &header,
-                    args.by,
+                    config.by,
                     NoticeKinds { flows: true, failures: true, transitions: false, history: false },
                 );
                 while let Some(step) = next()? {
@@ -77,7 +77,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             }
         }
     }
-    output::warn(&playback::warnings(&args.file, &replay));
+    output::warn(&playback::warnings(&config.file, &replay));
     Ok(())
 }
 
@@ -115,31 +115,31 @@ fn create(path: &Path, force: bool) -> Result<File> {
 
 /// The output that was asked for.
 fn table(
-    args: &ExportArgs,
+    config: &ExportConfig,
     header: &RecordingHeader,
     schema: &arrow_schema::SchemaRef,
 ) -> Result<Box<dyn TableWriter>> {
-    let lines = match args.format {
+    let lines = match config.format {
         ExportFormat::Jsonl => LineFormat::Json,
         ExportFormat::Csv => LineFormat::Csv,
         ExportFormat::Parquet | ExportFormat::Arrow => {
-            let output = args.output.as_deref().context("Parquet needs -o: it cannot be written to a pipe")?;
-            if args.partition {
+            let output = config.output.as_deref().context("Parquet needs -o: it cannot be written to a pipe")?;
+            if config.partition {
                 let host = header.host.hostname.as_deref().unwrap_or("unknown");
                 // One export of a recording has one name, so a second one of the same is refused.
-                let stem = format!("{}-{}", args.what.word(), header.begin_ns);
+                let stem = format!("{}-{}", config.what.as_str(), header.begin_ns);
                 return Ok(Box::new(PartitionedDataset::new(output, host, &stem, schema.clone())));
             }
             return Ok(Box::new(
-                ParquetFile::new(output, create(output, args.force)?, schema).context("writing Parquet")?,
+                ParquetFile::new(output, create(output, config.force)?, schema).context("writing Parquet")?,
             ));
         }
     };
-    if args.partition {
+    if config.partition {
         bail!("--partition makes directories of Parquet files: add --format parquet");
     }
-    Ok(match args.output.as_deref().filter(|output| *output != Path::new("-")) {
-        Some(output) => Box::new(TextFile::new(output, create(output, args.force)?, lines, schema)?),
+    Ok(match config.output.as_deref().filter(|output| *output != Path::new("-")) {
+        Some(output) => Box::new(TextFile::new(output, create(output, config.force)?, lines, schema)?),
         None => Box::new(TextFile::new(Path::new("-"), io::stdout(), lines, schema)?),
     })
 }

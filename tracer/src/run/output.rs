@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 
-use crate::stream::{Stream, StreamState};
+use crate::cli::OutputFormat;
+use crate::stream::{Stream, StreamFormat, StreamState};
 use tracer_core::clock::Clock;
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::host::HostFacts;
@@ -25,11 +26,10 @@ const PIPE_COLUMNS: usize = 120;
 ///
 /// # Errors
 /// stdout could not be written to.
-pub fn report(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, json: bool) -> Result<()> {
-    let rendered = if json {
-        Report::new(snapshot, host, clock).to_json().context("serialising the report")?
-    } else {
-        text::render(snapshot, host, clock, &style())
+pub fn report(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, format: OutputFormat) -> Result<()> {
+    let rendered = match format {
+        OutputFormat::Json => Report::new(snapshot, host, clock).to_json().context("serialising the report")?,
+        OutputFormat::Text => text::render(snapshot, host, clock, &style()),
     };
     out(&rendered)
 }
@@ -66,6 +66,14 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
 /// How text should look on this stdout.
 pub fn style() -> text::Style {
     text::Style { colour: colour(), unicode: false, zone: TimeZone::system() }
+}
+
+/// How lines should look on this stdout.
+pub fn stream_format(format: OutputFormat) -> StreamFormat {
+    match format {
+        OutputFormat::Json => StreamFormat::Json,
+        OutputFormat::Text => StreamFormat::Text { colour: colour(), width: width(), zone: TimeZone::system() },
+    }
 }
 
 /// Colours on a terminal that has not asked to be spared (<https://no-color.org>).

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 
 use super::tracker_thread::{self, TraceObserver};
 use super::{privileges, signals};
-use crate::cli::{TierChoice, TraceArgs};
+use crate::cli::TraceConfig;
 use crate::host_clock;
-use crate::probe::{self, Host, Options, ProbeError, Tier, attach};
+use crate::probe::{self, Host, ProbeError, Tier, attach};
 use crate::source::baseline::{self, Pass, PassScope};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
@@ -77,10 +77,10 @@ impl LiveTrace {
     ///
     /// # Errors
     /// [`StartError`] if rights or kernel features are missing, else what went wrong on the way.
-    pub fn start(args: &TraceArgs, notices: NoticeKinds) -> Result<Self> {
+    pub fn start(trace: &TraceConfig, notices: NoticeKinds) -> Result<Self> {
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
-        let mut plan = probe::plan(&host, &Options { ring_size: args.ring_size, exact: args.tier == TierChoice::Auto });
+        let mut plan = probe::plan(&host, &trace.probes);
         plan.degraded.extend(privileges::gaps(&host));
         let session = attach::attach(&host, plan).map_err(refused)?;
         let clock = host_clock::sample().context("reading the clocks")?;
@@ -90,7 +90,7 @@ impl LiveTrace {
         }
         let classic = session.tier == Tier::Classic;
         let config = Config {
-            by: args.by.unwrap_or_default(),
+            by: trace.by,
             thresholds: Thresholds::default(),
             knobs: knobs(&host),
             time_wait_observed: session.sees_time_wait(),
@@ -110,7 +110,7 @@ impl LiveTrace {
         };
         let (input_sender, inputs) = mpsc::sync_channel(INPUTS);
         let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
-        let reader = RingReader::new(session, args.ring_size);
+        let reader = RingReader::new(session, trace.probes.ring_size);
         let reader = std::thread::Builder::new()
             .name("reader".into())
             .spawn(move || reader.run(&command_receiver, &input_sender))

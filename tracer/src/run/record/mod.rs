@@ -6,6 +6,7 @@ mod reservation;
 pub(super) mod sink;
 pub(super) mod tee;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,12 +24,12 @@ use tokio::sync::oneshot;
 use self::outcome::RecordingOutcome;
 use self::recorder::Recorder;
 use self::reservation::OutputReservation;
-use self::sink::{FlightWindow, RecordingSink, RotationBounds, part_path};
+use self::sink::{RecordingSink, part_path};
 use self::tee::{RecorderProgress, RecorderTee};
 use super::output;
 use super::session::LiveTrace;
 use super::tracker_thread::TraceObserver;
-use crate::cli::{RecordArgs, Trigger};
+use crate::cli::{FlightWindow, RecordConfig, RecordTarget, RotationBounds, Trigger, exit};
 use tracer_core::input::TrackerInput;
 use tracer_core::layout::human::{self, between};
 use tracer_core::tracker::Tracker;
@@ -45,20 +46,20 @@ const SIGNAL_BASE: u8 = 128;
 ///
 /// # Errors
 /// The trace or the file could not be begun, or the recording had to end before its time.
-pub fn run(args: &RecordArgs) -> Result<u8> {
-    let bounds = RotationBounds { size: args.max_size, age: args.max_age };
-    let flight = !args.on.is_empty();
+pub fn run(config: &RecordConfig) -> Result<u8> {
     // Before the trace: a wrong path is told at once.
-    let mut reservation = Some(OutputReservation::new(&args.output, bounds.any(), args.force)?);
-    if flight {
-        // That a file can be made there is known now; it is made when it happens.
-        reservation = None;
-    }
-    let live = LiveTrace::start(&args.trace, NoticeKinds { failures: flight, ..NoticeKinds::default() })?;
+    let target = reserve(config)?;
+    let triggers = match &config.target {
+        RecordTarget::Flight { triggers, .. } => &triggers[..],
+        RecordTarget::File | RecordTarget::Rotation(_) => &[],
+    };
+    let flight = (!triggers.is_empty()).then_some(&config.output);
+    let notices = NoticeKinds { failures: flight.is_some(), ..NoticeKinds::default() };
+    let live = LiveTrace::start(&config.trace, notices)?;
     live.ready();
     // What the command does until the recorder is there waits in the queue of the tracker.
-    let mut child = spawn(&args.command)?;
-    let (recorder, tee) = match begin(args, &live, reservation, bounds) {
+    let mut child = spawn(&config.command)?;
+    let (recorder, tee) = match begin(config, &live, target) {
         Ok(begun) => begun,
         Err(error) => {
             if let Some(child) = &mut child {
@@ -79,17 +80,17 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
         end: Some(end),
         progress: Arc::clone(&recorder.progress),
         meter: Meter::new(),
-        on: &args.on,
+        triggers,
         triggered: false,
         looked: Instant::now(),
     };
-    let finished = live.run(args.duration, Some(asked), &mut watcher)?;
+    let finished = live.run(config.duration, Some(asked), &mut watcher)?;
     watcher.meter.clear();
     let outcome = recorder.join()?;
     let status = watcher.finish()?;
-    conclude(&outcome, &watcher, flight.then_some(&args.output), watcher.unrecorded);
-    if args.json || args.report {
-        output::report(&finished.tracker.snapshot(), &finished.host, &clock, args.json)?;
+    conclude(&outcome, &watcher, flight, watcher.unrecorded);
+    if let Some(format) = config.report {
+        output::report(&finished.tracker.snapshot(), &finished.host, &clock, format)?;
     }
     if let Some(trouble) = outcome.trouble {
         return Err(trouble).context("the recording ended before its time; what was written until then is whole");
@@ -97,30 +98,42 @@ pub fn run(args: &RecordArgs) -> Result<u8> {
     Ok(status)
 }
 
-/// The recorder at work: on one file, on parts, or in memory if there is no reservation.
-fn begin(
-    args: &RecordArgs,
-    live: &LiveTrace,
-    reservation: Option<OutputReservation>,
-    bounds: RotationBounds,
-) -> Result<(Recorder, RecorderTee)> {
-    let (path, header) = (&args.output, live.header());
-    let sink = match reservation {
-        None => {
-            let window = FlightWindow { before: args.before, after: args.after };
-            RecordingSink::flight(path, &header, window, args.force, live.baseline_requests())
-        }
-        Some(reservation) if bounds.any() => {
+/// A target whose path has been tried.
+enum ReservedTarget {
+    File(OutputReservation),
+    Rotation(OutputReservation, RotationBounds),
+    Flight(FlightWindow),
+}
+
+fn reserve(config: &RecordConfig) -> Result<ReservedTarget> {
+    let parts = matches!(config.target, RecordTarget::Rotation(_));
+    let reservation = OutputReservation::new(&config.output, parts, config.force)?;
+    Ok(match &config.target {
+        RecordTarget::File => ReservedTarget::File(reservation),
+        RecordTarget::Rotation(bounds) => ReservedTarget::Rotation(reservation, *bounds),
+        // That a file can be made there is known now; it is made when the recorder is triggered.
+        RecordTarget::Flight { window, .. } => ReservedTarget::Flight(*window),
+    })
+}
+
+/// The recorder at work: on one file, on parts, or in memory.
+fn begin(config: &RecordConfig, live: &LiveTrace, target: ReservedTarget) -> Result<(Recorder, RecorderTee)> {
+    let (path, header) = (&config.output, live.header());
+    let sink = match target {
+        ReservedTarget::File(reservation) => RecordingSink::one(path, reservation.into_file()?, &header)
+            .with_context(|| format!("writing {}", path.display()))?,
+        ReservedTarget::Rotation(reservation, bounds) => {
             RecordingSink::rotation(path, reservation.into_file()?, &header, bounds, live.baseline_requests())
                 .with_context(|| format!("writing {}", part_path(path, 1).display()))?
         }
-        Some(reservation) => RecordingSink::one(path, reservation.into_file()?, &header)
-            .with_context(|| format!("writing {}", path.display()))?,
+        ReservedTarget::Flight(window) => {
+            RecordingSink::flight(path, &header, window, config.force, live.baseline_requests())
+        }
     };
     Recorder::start(&header, sink)
 }
 
-fn spawn(command: &[std::ffi::OsString]) -> Result<Option<Child>> {
+fn spawn(command: &[OsString]) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     let child = Command::new(program).args(arguments).spawn();
     child.map(Some).with_context(|| format!("starting {}", program.to_string_lossy()))
@@ -137,7 +150,7 @@ struct RecordWatcher<'a> {
     end: Option<oneshot::Sender<()>>,
     progress: Arc<RecorderProgress>,
     meter: Meter,
-    on: &'a [Trigger],
+    triggers: &'a [Trigger],
     triggered: bool,
     looked: Instant,
 }
@@ -188,17 +201,17 @@ impl TraceObserver for RecordWatcher<'_> {
 impl RecordWatcher<'_> {
     /// Has one of the things happened that the flight recorder waits for?
     fn trigger_condition_met(&mut self, tracker: &mut Tracker) -> bool {
-        if self.on.is_empty() {
+        if self.triggers.is_empty() {
             return false;
         }
         let exhausted = tracker.drain_notices().any(|notice| {
             matches!(&notice, Notice::FailedConnect(failed)
                 if failed.failure.is_without_port())
         });
-        if exhausted && self.on.contains(&Trigger::Exhaustion) {
+        if exhausted && self.triggers.contains(&Trigger::Exhaustion) {
             return true;
         }
-        if !self.on.contains(&Trigger::Forecast) || self.looked.elapsed() < FORECAST_EVERY {
+        if !self.triggers.contains(&Trigger::Forecast) || self.looked.elapsed() < FORECAST_EVERY {
             return false;
         }
         self.looked = Instant::now();
@@ -212,7 +225,7 @@ impl RecordWatcher<'_> {
     fn finish(&mut self) -> Result<u8> {
         let status = match (self.status, &mut self.child) {
             (Some(status), _) => status,
-            (None, None) => return Ok(crate::cli::exit::OK),
+            (None, None) => return Ok(exit::OK),
             (None, Some(child)) => {
                 if let Ok(pid) = i32::try_from(child.id()) {
                     // It may have ended just now, which is what is asked of it.
@@ -223,11 +236,7 @@ impl RecordWatcher<'_> {
         };
         let of_signal =
             || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(|signal| SIGNAL_BASE + signal);
-        Ok(status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .or_else(of_signal)
-            .unwrap_or(crate::cli::exit::FAILED))
+        Ok(status.code().and_then(|code| u8::try_from(code).ok()).or_else(of_signal).unwrap_or(exit::FAILED))
     }
 }
 

@@ -154,7 +154,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::record::sink::{RotationBounds, part_path};
+    use crate::cli::RotationBounds;
+    use crate::run::record::sink::part_path;
     use tracer_core::event::{
         Addr, Baseline, Endpoint, Event, FlowKey, Ktime, Netns, SocketCookie, SocketRow, TcpState,
     };

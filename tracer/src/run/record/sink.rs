@@ -10,6 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::outcome::RecordingOutcome;
+use crate::cli::{FlightWindow, RotationBounds};
 use crate::run::session::BaselineRequest;
 use tracer_core::recording::writer::{PackedBatch, Packer, RecordingFile};
 use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written, create};
@@ -29,28 +30,6 @@ pub const FLIGHT_BYTES: u64 = 64 << 20;
 
 /// Names that are tried where somebody has put something in the way since the recording began.
 const MAX_TRIES: u32 = 1_000;
-
-/// RotationBounds of a rotation; what is not bounded is `None`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RotationBounds {
-    /// Bytes of all files.
-    pub size: Option<u64>,
-    /// From the end of the oldest file until now.
-    pub age: Option<Duration>,
-}
-
-impl RotationBounds {
-    pub fn any(&self) -> bool {
-        self.size.is_some() || self.age.is_some()
-    }
-}
-
-/// What the flight recorder keeps around what it waits for.
-#[derive(Clone, Copy, Debug)]
-pub struct FlightWindow {
-    pub before: Duration,
-    pub after: Duration,
-}
 
 enum SinkState {
     One(RecordingFile<File>),

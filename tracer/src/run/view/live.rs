@@ -1,6 +1,5 @@
 //! `portchurn live`: frames of the running trace, and a recording of it on request.
 
-use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,18 +11,16 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 
 use super::{FrameSchedule, run, screen};
-use crate::cli::{LiveArgs, StreamArgs};
+use crate::cli::LiveConfig;
 use crate::run::record::recorder::Recorder;
 use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
-use crate::run::stream;
 use crate::run::tracker_thread::TraceObserver;
 use crate::tui::TraceInfo;
 use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
-use tracer_core::filter::Filter;
 use tracer_core::input::TrackerInput;
 use tracer_core::layout::human;
 use tracer_core::recording::RecordingHeader;
@@ -33,19 +30,14 @@ use tracer_core::tracker::snapshot::NoticeKinds;
 /// Frames are made this often while only the clock moves.
 const IDLE_CADENCE: Duration = Duration::from_secs(1);
 
-/// The full-screen view of this host, or `stream` where stdout is no terminal.
+/// The full-screen view of this host.
 ///
 /// # Errors
-/// The trace could not start ([`crate::run::StartError`]), or the terminal not be used.
-pub fn live(args: &LiveArgs, filter: Option<Filter>) -> Result<()> {
-    if !io::stdout().is_terminal() {
-        let stream_args =
-            StreamArgs { trace: args.trace.clone(), what: None, json: false, duration: None, filter: Vec::new() };
-        return stream(&stream_args, filter.as_ref());
-    }
-    let live = LiveTrace::start(&args.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
+/// The trace could not start ([`crate::run::StartError`]), or the terminal could not be used.
+pub fn live(config: &LiveConfig) -> Result<()> {
+    let live = LiveTrace::start(&config.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
     let trace = TraceInfo::new(live.host().clone(), live.clock);
-    let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
+    let (app, options) = screen(trace, config.ascii, config.filter.as_ref());
     let header = live.header();
     let (baseline_requests, clock) = (live.baseline_requests(), live.clock);
     let mut told = None;

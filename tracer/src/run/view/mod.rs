@@ -16,7 +16,6 @@ pub use live::live;
 pub use replay::replay;
 
 use super::{output, stderr_log};
-use crate::cli::ScreenArgs;
 use crate::tui::app::App;
 use crate::tui::channel::{self, Frame, Publisher, Status};
 use crate::tui::{RenderOptions, TraceInfo, terminal};
@@ -31,9 +30,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A frame of a huge table costs more: at most one part in so many of the time goes into frames.
 const COST_FACTOR: u32 = 10;
 
-fn screen(trace: TraceInfo, args: &ScreenArgs, filter: Option<Filter>, text: String) -> (App, RenderOptions) {
-    let options = RenderOptions::from_env(output::colour(), args.ascii);
-    (App::new(trace, filter, text), options)
+fn screen(trace: TraceInfo, ascii: bool, filter: Option<&Filter>) -> (App, RenderOptions) {
+    let options = RenderOptions::from_env(output::colour(), ascii);
+    let text = filter.map(Filter::text).unwrap_or_default().to_owned();
+    (App::new(trace, filter.cloned(), text), options)
 }
 
 /// Runs `publish` on this thread and the screen on another, until either ends.

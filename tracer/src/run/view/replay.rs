@@ -4,7 +4,6 @@
 //! (`checkpoints`), so that the numbers on the screen are those that `report` gives for the same recording up to there.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,17 +14,17 @@ use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
 use super::{FrameSchedule, run, screen};
-use crate::cli::ReplayArgs;
+use crate::cli::{ReplayConfig, ReplayScreenConfig};
 use crate::run::{output, signals};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{self, Publisher, Status, ViewOrder};
 use tracer_core::event::Ktime;
-use tracer_core::filter::Filter;
 use tracer_core::host::HostFacts;
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed};
+use tracer_core::time_input::TimeReference;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, FindingSubject, Notice, NoticeKinds};
 
@@ -42,17 +41,15 @@ const FINDINGS_NANOS: u64 = 1_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const THE_END: &str = "this is the end; t goes back";
 
-/// The full-screen view of a recording, or its lines where stdout is no terminal or lines are asked for.
+/// The full-screen view of a recording.
 ///
 /// # Errors
-/// It is no recording, or the terminal cannot be used.
-pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
-    if !io::stdout().is_terminal() || args.json || args.what.is_some() {
-        return crate::run::replay::run(args, filter.as_ref());
-    }
-    let mut player = Player::open(args)?;
+/// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), it has no such time, or the
+/// terminal cannot be used.
+pub fn replay(config: &ReplayScreenConfig) -> Result<()> {
+    let mut player = Player::open(&config.replay)?;
     let trace = TraceInfo::new(HostFacts::from(&player.replay.header().host), player.replay.clock());
-    let (app, options) = screen(trace, &args.screen, filter, args.filter.join(" "));
+    let (app, options) = screen(trace, config.ascii, config.replay.filter.as_ref());
     let asked = AtomicBool::new(false);
     let (done, over) = oneshot::channel();
     std::thread::scope(|scope| {
@@ -68,7 +65,7 @@ pub fn replay(args: &ReplayArgs, filter: Option<Filter>) -> Result<()> {
         drop(done);
         signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
     })?;
-    output::warn(&playback::warnings(&args.file, &player.replay));
+    output::warn(&playback::warnings(&config.replay.file, &player.replay));
     Ok(())
 }
 
@@ -85,7 +82,7 @@ struct Marks {
 }
 
 struct Player<'a> {
-    args: &'a ReplayArgs,
+    config: &'a ReplayConfig,
     replay: Replay,
     tracker: Tracker,
     pacer: Pacer,
@@ -106,35 +103,35 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn open(args: &'a ReplayArgs) -> Result<Self> {
-        let mut replay = Replay::open(&args.file)?;
+    fn open(config: &'a ReplayConfig) -> Result<Self> {
+        let mut replay = Replay::open(&config.file)?;
         let span = replay.span()?;
         let begin = replay.begin();
-        let zone = TimeZone::system();
         let (mut end, mut target) = (span.map_or(begin, |span| span.last), None);
-        if args.from.is_some() || args.to.is_some() {
+        if config.from.is_some() || config.to.is_some() {
             let Some(span) = span else {
                 bail!("--from and --to need a file that can be searched and has events in it");
             };
-            if let Some(to) = &args.to {
-                end = to.ktime(span, replay.clock(), &zone).min(span.last);
+            let about = TimeReference { span, position: None, clock: replay.clock(), zone: &TimeZone::system() };
+            if let Some(to) = config.to {
+                end = to.ktime(&about).min(span.last);
             }
-            if let Some(from) = &args.from {
-                let from = from.ktime(span, replay.clock(), &zone);
+            if let Some(from) = config.from {
+                let from = from.ktime(&about);
                 if from > end {
                     bail!("--from is later than the end, {}", replay.clock().rfc3339(end));
                 }
                 target = Some(SeekTarget::Time(from));
             }
         }
-        let tracker = fresh(&replay, args);
+        let tracker = fresh(&replay, config);
         Ok(Self {
-            args,
+            config,
             replay,
             tracker,
-            pacer: Pacer::new(args.speed),
+            pacer: Pacer::new(config.speed),
             schedule: FrameSchedule::new(),
-            speed: args.speed,
+            speed: config.speed,
             start: begin,
             end,
             end_known: span.is_some(),
@@ -244,8 +241,8 @@ impl<'a> Player<'a> {
             self.replay.return_to(mark)?;
             self.tracker = tracker;
         } else {
-            self.replay = Replay::open(&self.args.file)?;
-            self.tracker = fresh(&self.replay, self.args);
+            self.replay = Replay::open(&self.config.file)?;
+            self.tracker = fresh(&self.replay, self.config);
         }
         (self.waiting, self.ended) = (None, false);
         Ok(())
@@ -259,7 +256,7 @@ impl<'a> Player<'a> {
                 return Ok(true);
             };
             let at = step.ktime();
-            if self.end_known && at.is_some_and(|at| at > self.end) && self.args.to.is_some() {
+            if self.end_known && at.is_some_and(|at| at > self.end) && self.config.to.is_some() {
                 self.ended = true;
                 self.target = None;
                 return Ok(true);
@@ -339,8 +336,12 @@ impl<'a> Player<'a> {
     }
 }
 
-fn fresh(replay: &Replay, args: &ReplayArgs) -> Tracker {
-    playback::tracker(replay.header(), args.by, NoticeKinds { failures: true, history: true, ..NoticeKinds::default() })
+fn fresh(replay: &Replay, config: &ReplayConfig) -> Tracker {
+    playback::tracker(
+        replay.header(),
+        config.by,
+        NoticeKinds { failures: true, history: true, ..NoticeKinds::default() },
+    )
 }
 
 /// Findings by what does not change while their numbers do.

@@ -3,10 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use clap::Parser as _;
-
 use super::*;
-use crate::cli::{Cli, Command};
 use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{RecordedChurn, header};
 
@@ -31,12 +28,8 @@ impl Recorded {
         Self(path)
     }
 
-    fn args(&self) -> ReplayArgs {
-        let path = self.0.display().to_string();
-        match Cli::parse_from(["portchurn", "replay", "--speed", "max", &path]).command {
-            Some(Command::Replay(args)) => args,
-            other => panic!("{other:?}"),
-        }
+    fn config(&self) -> ReplayConfig {
+        ReplayConfig { file: self.0.clone(), speed: Speed::Max, from: None, to: None, by: None, filter: None }
     }
 }
 
@@ -61,9 +54,9 @@ fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
 #[test]
 fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows() {
     let recorded = Recorded::new("back");
-    let args = recorded.args();
+    let config = recorded.config();
     let player = || {
-        let mut player = Player::open(&args).expect("a recording");
+        let mut player = Player::open(&config).expect("a recording");
         player.checkpoints = Checkpoints::every(SPACING);
         player
     };
@@ -83,8 +76,8 @@ fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows
 #[test]
 fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
     let recorded = Recorded::new("end");
-    let args = recorded.args();
-    let mut player = Player::open(&args).expect("a recording");
+    let config = recorded.config();
+    let mut player = Player::open(&config).expect("a recording");
     while !player.ended {
         player.advance().expect("read");
     }
@@ -110,8 +103,8 @@ fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
     let [.., cut, next] = places[..] else { panic!("{places:?}") };
     // In the middle of a batch, whose own times are told before it.
     file.set_len(next.offset - (next.offset - cut.offset) / 4).expect("cut");
-    let args = recorded.args();
-    let mut player = Player::open(&args).expect("a recording");
+    let config = recorded.config();
+    let mut player = Player::open(&config).expect("a recording");
     while !player.ended {
         player.advance().expect("read");
     }

@@ -7,40 +7,34 @@ use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 
 use super::output;
-use super::times::When;
-use crate::cli::ReplayArgs;
-use crate::stream::{Stream, StreamFormat, StreamSelection, StreamState};
+use crate::cli::{ReplayConfig, ReplayLinesConfig};
+use crate::stream::{Stream, StreamState};
 use tracer_core::event::Ktime;
-use tracer_core::filter::Filter;
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay};
+use tracer_core::time_input::TimeReference;
 
 /// Prints the lines of a recording at the speed that is asked for.
 ///
 /// # Errors
-/// It is no recording, or a line could not be written.
-pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
-    let mut replay = Replay::open(&args.file)?;
-    let selection: StreamSelection =
-        args.what.map_or_else(StreamSelection::default, |what| [what].into_iter().collect());
-    let zone = TimeZone::system();
-    let (from, to) = window(&mut replay, args.from.as_ref(), args.to.as_ref(), &zone)?;
-    let mut tracker = playback::tracker(replay.header(), args.by, selection.wanted());
+/// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), it has no such time, or a
+/// line could not be written.
+pub fn run(config: &ReplayLinesConfig) -> Result<()> {
+    let ReplayLinesConfig { replay: asked, selection, format } = config;
+    let mut replay = Replay::open(&asked.file)?;
+    let (from, to) = window(&mut replay, asked)?;
+    let mut tracker = playback::tracker(replay.header(), asked.by, selection.wanted());
     if let Some(from) = from {
         replay.seek(from)?;
     }
-    let format = if args.json {
-        StreamFormat::Json
-    } else {
-        StreamFormat::Text { colour: output::colour(), width: output::width(), zone }
-    };
-    let mut lines = Stream::new(io::stdout(), format, selection, replay.clock(), io::stdout().is_terminal());
+    let format = output::stream_format(*format);
+    let mut lines = Stream::new(io::stdout(), format, *selection, replay.clock(), io::stdout().is_terminal());
     if lines.header().context("writing to stdout")? == StreamState::Closed {
         return Ok(());
     }
-    let mut pacer = Pacer::new(args.speed);
+    let mut pacer = Pacer::new(asked.speed);
     while let Some(step) = replay.next_step()? {
         let at = step.ktime();
         if at.zip(to).is_some_and(|(at, to)| at > to) {
@@ -58,7 +52,9 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         if due > clock {
             std::thread::sleep(due - clock);
         }
-        if output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")? == StreamState::Closed {
+        if output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?
+            == StreamState::Closed
+        {
             return Ok(());
         }
     }
@@ -66,27 +62,22 @@ pub fn run(args: &ReplayArgs, filter: Option<&Filter>) -> Result<()> {
         tracker.finish();
     }
     // What the reader has not seen by now it does not want.
-    let _ = output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")?;
-    output::warn(&playback::warnings(&args.file, &replay));
+    let _ = output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?;
+    output::warn(&playback::warnings(&asked.file, &replay));
     Ok(())
 }
 
-/// From when to when to replay.
-fn window(
-    replay: &mut Replay,
-    from: Option<&When>,
-    to: Option<&When>,
-    zone: &TimeZone,
-) -> Result<(Option<Ktime>, Option<Ktime>)> {
-    if from.is_none() && to.is_none() {
+/// From when to when to replay; `None` is the beginning or the end.
+fn window(replay: &mut Replay, config: &ReplayConfig) -> Result<(Option<Ktime>, Option<Ktime>)> {
+    if config.from.is_none() && config.to.is_none() {
         return Ok((None, None));
     }
     let clock = replay.clock();
     let Some(span) = replay.span()? else {
         bail!("--from and --to need a file that can be searched and has events in it");
     };
-    let at = |when: Option<&When>| when.map(|when| when.ktime(span, clock, zone));
-    let (from, to) = (at(from), at(to));
+    let about = TimeReference { span, position: None, clock, zone: &TimeZone::system() };
+    let (from, to) = (config.from.map(|from| from.ktime(&about)), config.to.map(|to| to.ktime(&about)));
     if from.zip(to).is_some_and(|(from, to)| from > to) {
         bail!("--from is later than --to");
     }

@@ -1,27 +1,17 @@
-//! Arguments, as typed and as validated.
+//! What can be typed, with its help.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::run::times::When;
+use super::option_values::{ExportFormat, Exported, TierChoice, Trigger, byte_count, duration, ring_size, time};
 use crate::stream::StreamKind;
-use tracer_core::filter::Filter;
 use tracer_core::replay::Speed;
 use tracer_core::report::check::Condition;
+use tracer_core::time_input::TimeInput;
 use tracer_core::tracker::workload::By;
-
-/// Exit codes, the same for every command.
-pub mod exit {
-    pub const OK: u8 = 0;
-    pub const FAILED: u8 = 1;
-    pub const USAGE: u8 = 2;
-    /// Not permitted, or the kernel is not supported.
-    pub const REFUSED: u8 = 3;
-    /// `check`: a condition holds.
-    pub const FINDING: u8 = 4;
-}
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not permitted or kernel unsupported, 4 finding (check).
@@ -40,11 +30,11 @@ Examples:
 pub struct Cli {
     /// Without a command: live, where it can be had
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CommandArgs>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CommandArgs {
     /// The full-screen view (also without a command); ? lists its keys
     ///
     /// Where stdout is no terminal it is `stream`.
@@ -124,34 +114,15 @@ pub struct TraceArgs {
     pub tier: TierChoice,
 }
 
-/// `--tier`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TierChoice {
-    /// fentry and fexit where the kernel lets them in, tracepoints elsewhere
-    #[default]
-    Auto,
-    /// Tracepoints alone
-    Tracepoint,
-}
-
-/// 16 MiB hold 150,000 transitions: half a second of the fastest loopback churn that two CPUs can make.
-const DEFAULT_RING_SIZE: u32 = 16 << 20;
-
-impl Default for TraceArgs {
-    fn default() -> Self {
-        Self { by: None, ring_size: DEFAULT_RING_SIZE, tier: TierChoice::default() }
-    }
-}
-
 /// How the full-screen view looks.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ScreenArgs {
     /// Draw with ASCII letters alone (the default where the locale is not UTF-8)
     #[arg(long)]
     pub ascii: bool,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub struct LiveArgs {
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -194,7 +165,7 @@ pub struct RecordArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Keep at most so many bytes in several files; suffixes K, M and G
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = byte_count)]
     pub max_size: Option<u64>,
     /// Keep files until their last event is this old
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -216,16 +187,7 @@ pub struct RecordArgs {
     pub json: bool,
     /// Record until this command has ended
     #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<std::ffi::OsString>,
-}
-
-/// What a flight recorder waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Trigger {
-    /// The first connect (or bind to port 0) that finds no port
-    Exhaustion,
-    /// The first forecast, from a few seconds of steady traffic, that ports will run out
-    Forecast,
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -239,11 +201,11 @@ pub struct ReplayArgs {
     /// Begin here: 3m ago (before the end), 14:02 or 2026-03-14T14:02:00Z
     ///
     /// Jumps: what was open then is known from the nearest list of sockets before, not from its beginning.
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<When>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<TimeInput>,
     /// End here
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<When>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<TimeInput>,
     /// Group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
@@ -285,31 +247,6 @@ pub struct ExportArgs {
     /// With --what flows: group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
-}
-
-/// What is exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Exported {
-    Events,
-    Flows,
-}
-
-impl Exported {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Flows => "flows",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ExportFormat {
-    Parquet,
-    Jsonl,
-    Csv,
-    /// Another recording: whole again, or redacted
-    Arrow,
 }
 
 #[derive(Debug, Args)]
@@ -362,98 +299,4 @@ pub struct DoctorArgs {
     /// Which kernel hooks to try: tracepoints only, or the best that this kernel lets in
     #[arg(long, value_name = "TIER", value_enum, default_value_t)]
     pub tier: TierChoice,
-}
-
-/// The filter given as words.
-///
-/// # Errors
-/// The words are no filter; the message points at the place.
-pub fn filter(words: &[String]) -> Result<Option<Filter>, String> {
-    if words.is_empty() {
-        return Ok(None);
-    }
-    let text = words.join(" ");
-    Filter::parse(&text).map(Some).map_err(|error| error.marked(&text))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|_| "expected a duration such as 30s, 5m or 1h30m".to_owned())?;
-    Duration::try_from(parsed)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "expected a duration above zero".into())
-}
-
-/// Bytes with a suffix.
-fn bytes(text: &str) -> Result<u64, String> {
-    const SMALLEST: u64 = 1 << 20;
-    let digits = text.trim_end_matches(['K', 'k', 'M', 'm', 'G', 'g']);
-    let unit = match text.get(digits.len()..) {
-        Some("K" | "k") => 1 << 10,
-        Some("M" | "m") => 1 << 20,
-        Some("G" | "g") => 1 << 30,
-        Some("") => 1,
-        _ => 0,
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(unit))
-        .filter(|bytes| *bytes >= SMALLEST)
-        .ok_or_else(|| "expected a number of bytes from 1M on, such as 64M or 2G".into())
-}
-
-/// The kernel wants a power of two that is a multiple of the page size (kernel/bpf/ringbuf.c `ringbuf_map_alloc`).
-fn ring_size(text: &str) -> Result<u32, String> {
-    const SMALLEST: u32 = 4096;
-    const LARGEST: u32 = 1 << 30;
-    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 1 << 10),
-        None => text.strip_suffix(['M', 'm']).map_or((text, 1), |digits| (digits, 1 << 20)),
-    };
-    digits
-        .parse::<u32>()
-        .ok()
-        .and_then(|number| number.checked_mul(unit))
-        .filter(|size| size.is_power_of_two() && (SMALLEST..=LARGEST).contains(size))
-        .ok_or_else(|| format!("expected a power of two from {SMALLEST} to {LARGEST}, such as 65536, 512K or 16M"))
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn ring_sizes_are_powers_of_two_within_bounds() {
-        assert_eq!(ring_size("16M"), Ok(16 << 20));
-        assert_eq!(ring_size("4096"), Ok(4096));
-        for wrong in ["0", "12288", "2048", "4G", "99999999999", "-1", ""] {
-            assert!(ring_size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn durations_are_friendly_and_positive() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        for wrong in ["0s", "-5s", "soon", ""] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn filter_words_need_no_quotes() {
-        let words = ["portchurn", "replay", "FILE", "dst=:443", "and", "not", "comm=curl"];
-        let cli = Cli::try_parse_from(words).expect("parses");
-        let Some(Command::Replay(args)) = cli.command else { panic!("not replay") };
-        assert!(filter(&args.filter).expect("a filter").is_some());
-        assert!(filter(&["dst=".into()]).is_err());
-    }
 }

@@ -1,0 +1,45 @@
+//! `portchurn report`: the verdict on a recording, or on a live trace until its time is up or a signal comes.
+
+use std::io::{self, IsTerminal as _};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::output;
+use super::session::LiveTrace;
+use crate::cli::{ReportConfig, ReportSource, TraceConfig};
+use tracer_core::clock::Clock;
+use tracer_core::host::HostFacts;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{NoticeKinds, Snapshot};
+
+/// Prints the report.
+///
+/// # Errors
+/// The trace could not start ([`super::StartError`]), the recording could not be read
+/// ([`ReplayError`](tracer_core::replay::ReplayError)), or stdout could not be written to.
+pub fn run(config: &ReportConfig) -> Result<()> {
+    let (mut snapshot, host, clock) = match &config.source {
+        ReportSource::Recording { file, by } => {
+            let played = output::play(file, *by)?;
+            (played.tracker.snapshot(), played.host, played.clock)
+        }
+        ReportSource::Trace { trace, duration } => traced(trace, *duration)?,
+    };
+    if let Some(filter) = &config.filter {
+        filter.retain(&mut snapshot);
+    }
+    output::report(&snapshot, &host, &clock, config.format)
+}
+
+fn traced(trace: &TraceConfig, duration: Duration) -> Result<(Snapshot, HostFacts, Clock)> {
+    let live = LiveTrace::start(trace, NoticeKinds::default())?;
+    live.ready();
+    if io::stderr().is_terminal() {
+        eprintln!("portchurn: tracing for {duration:?}; Ctrl-C ends it early and prints the report");
+    }
+    let clock = live.clock;
+    let finished = live.run(Some(duration), None, &mut |_: &mut Tracker| ControlFlow::Continue(()))?;
+    Ok((finished.tracker.snapshot(), finished.host, clock))
+}
