@@ -1,4 +1,4 @@
-//! Steps as batches of the recording's columns, for exports of other formats.
+//! Builds record batches with a recording's columns, for exports in other formats.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
@@ -6,18 +6,19 @@ use arrow_schema::{ArrowError, SchemaRef};
 use super::encode::Encoder;
 use super::{RecordedStep, RecordingHeader, schema};
 
-/// Makes batches of steps.
+/// Builds batches of steps.
 pub struct BatchBuilder {
     encoder: Encoder,
     schema: SchemaRef,
 }
 
 impl BatchBuilder {
-    /// Times are by the header's clock.
+    /// Wall times are those of the header's clock.
     pub fn new(header: &RecordingHeader) -> Self {
         Self { encoder: Encoder::new(header.offset()), schema: schema::schema(std::collections::HashMap::new()) }
     }
 
+    /// The schema of all batches.
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.schema)
     }
@@ -25,7 +26,7 @@ impl BatchBuilder {
     /// Adds a step and returns the batches that it filled.
     ///
     /// # Errors
-    /// None that our columns cause.
+    /// [`ArrowError`] if the columns of a batch do not fit the schema, which would be a defect of this module.
     pub fn step(&mut self, step: &RecordedStep) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::new();
         self.encoder.step(step, |encoder| -> Result<(), ArrowError> {
@@ -35,10 +36,10 @@ impl BatchBuilder {
         Ok(batches)
     }
 
-    /// The rest.
+    /// Returns the rows since the last full batch; `None` if there are none.
     ///
     /// # Errors
-    /// None that our columns cause.
+    /// [`ArrowError`] if the columns of the batch do not fit the schema, which would be a defect of this module.
     pub fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         if self.encoder.rows() == 0 {
             return Ok(None);

@@ -1,9 +1,9 @@
-//! Columns under construction: rows go in one after the other, a batch comes out.
+//! Builders of the columns of a batch.
 //!
-//! A row touches only the columns that it has a value for: places that are not touched are null, or no. That is what keeps a row of
+//! A row touches only the columns that it has a value for: every other column is null, or false, in that row. This keeps a row of
 //! two dozen columns cheap.
 //!
-//! Not for: what a row means; `encode` knows that.
+//! Not for: the meaning of a row, which `encode` knows.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use super::{BATCH_ROWS, MAX_ADDRESSES};
 use crate::event::Addr;
 
-/// A bit for each row that a batch may have, in the order of the format: the least significant first.
+/// One bit for each row that a batch may have, the least significant bit of a byte first.
 struct Bits {
     bytes: Vec<u8>,
     set: usize,
@@ -29,7 +29,7 @@ impl Default for Bits {
 }
 
 impl Bits {
-    /// Sets a bit that was not set.
+    /// Sets the bit of `row`, which must not be set yet.
     fn set(&mut self, row: usize) {
         if let Some(byte) = self.bytes.get_mut(row / 8) {
             *byte |= 1 << (row % 8);
@@ -37,24 +37,24 @@ impl Bits {
         }
     }
 
-    /// The first `rows` bits; none is set afterwards.
+    /// Returns the first `rows` bits and clears all.
     fn finish(&mut self, rows: usize) -> BooleanBuffer {
         self.set = 0;
-        BooleanBuffer::new(Buffer::from_vec(taken(&mut self.bytes, rows.div_ceil(8))), 0, rows)
+        BooleanBuffer::new(Buffer::from_vec(take_first(&mut self.bytes, rows.div_ceil(8))), 0, rows)
     }
 }
 
-/// The first `count` values; nothing but zeros is left.
-fn taken<T: Copy + Default>(values: &mut [T], count: usize) -> Vec<T> {
+/// Returns a copy of the first `count` values and sets these to zero.
+fn take_first<T: Copy + Default>(values: &mut [T], count: usize) -> Vec<T> {
     let used = values.get_mut(..count).unwrap_or_default();
     let taken = used.to_vec();
     used.fill(T::default());
     taken
 }
 
-/// NumberBuilder, null where nothing was put.
+/// A column of numbers; rows without a value are null.
 pub struct NumberBuilder<T: ArrowPrimitiveType> {
-    /// As many as a batch may have.
+    /// One for each row that a batch may have.
     values: Vec<T::Native>,
     present: Bits,
 }
@@ -66,70 +66,79 @@ impl<T: ArrowPrimitiveType> Default for NumberBuilder<T> {
 }
 
 impl<T: ArrowPrimitiveType> NumberBuilder<T> {
-    /// The value of row number `row`, which has none yet.
+    /// Sets the value of `row`, which must have none yet.
     pub fn put(&mut self, row: usize, value: T::Native) {
-        if let Some(place) = self.values.get_mut(row) {
-            *place = value;
+        if let Some(slot) = self.values.get_mut(row) {
+            *slot = value;
             self.present.set(row);
         }
     }
 
+    /// The column of a batch of `rows` rows. The builder is empty afterwards.
     pub fn finish(&mut self, rows: usize) -> PrimitiveArray<T> {
         if self.present.set == 0 {
             return PrimitiveArray::new_null(rows);
         }
         let some_are_null = self.present.set < rows;
         let present = self.present.finish(rows);
-        let values = ScalarBuffer::from(taken(&mut self.values, rows));
+        let values = ScalarBuffer::from(take_first(&mut self.values, rows));
         PrimitiveArray::new(values, some_are_null.then(|| NullBuffer::new(present)))
     }
 }
 
-/// EnumBuilder of a dictionary that the whole file shares.
+/// A column of names out of a fixed dictionary, which is one for the whole file.
 pub struct EnumBuilder {
     keys: NumberBuilder<UInt8Type>,
-    words: ArrayRef,
+    names: ArrayRef,
 }
 
 impl EnumBuilder {
-    pub fn new(words: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { keys: NumberBuilder::default(), words: Arc::new(StringArray::from_iter_values(words)) }
+    /// Of a column with these names.
+    pub fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { keys: NumberBuilder::default(), names: Arc::new(StringArray::from_iter_values(names)) }
     }
 
+    /// Sets `row`, which must have no value yet, to the name number `index`.
     pub fn put(&mut self, row: usize, index: u8) {
         self.keys.put(row, index);
     }
 
+    /// The column of a batch of `rows` rows. The builder is empty afterwards.
+    ///
+    /// # Errors
+    /// [`ArrowError::InvalidArgumentError`] if a key lies outside of the dictionary, which no caller here causes.
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        // The very same dictionary in every batch: a file may have only one.
-        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(rows), Arc::clone(&self.words))?))
+        // The same dictionary in every batch: a file may have only one per column.
+        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(rows), Arc::clone(&self.names))?))
     }
 }
 
-/// Yes where it was said, otherwise no.
+/// A column of booleans; rows that were not set are false.
 #[derive(Default)]
 pub struct FlagBuilder(Bits);
 
 impl FlagBuilder {
+    /// Sets `row` to true.
     pub fn set(&mut self, row: usize) {
         self.0.set(row);
     }
 
+    /// The column of a batch of `rows` rows. The builder is empty afterwards.
     pub fn finish(&mut self, rows: usize) -> ArrayRef {
         Arc::new(BooleanArray::new(self.0.finish(rows), None))
     }
 }
 
-/// Addresses: a column of numbers into a list of texts that grows from batch to batch and is one for the whole file.
+/// A column of addresses: indexes into a list of texts, which is one for the whole file and grows from batch to batch.
 pub struct AddressBuilder {
     keys: NumberBuilder<UInt32Type>,
     known: FxHashMap<Addr, u32>,
-    /// The latest of each last byte: whoever has more peers than this looks further.
+    /// The latest address of each last byte. Most rows find their address here and need no look-up in `known`.
     latest: Vec<Option<(Addr, u32)>>,
-    /// The texts in the order of their numbers.
+    /// The texts, one after the other in the order of their indexes, and where each ends.
     ends: Vec<i32>,
     bytes: Vec<u8>,
-    /// As of the last batch.
+    /// The list as of the last batch.
     texts: ArrayRef,
 }
 
@@ -147,42 +156,48 @@ impl Default for AddressBuilder {
 }
 
 impl AddressBuilder {
-    /// False if the list is full and does not have the address: the row is null then.
+    /// Sets the address of `row`, which must have none yet. False if the list is full and does not hold the address; the row is null then.
     pub fn put(&mut self, row: usize, addr: Addr) -> bool {
-        let Some(number) = self.number(addr) else { return false };
-        self.keys.put(row, number);
+        let Some(index) = self.index_of(addr) else { return false };
+        self.keys.put(row, index);
         true
     }
 
-    fn number(&mut self, addr: Addr) -> Option<u32> {
+    /// The index of `addr`, which is added if there is room.
+    fn index_of(&mut self, addr: Addr) -> Option<u32> {
         let [.., last] = addr.0;
-        if let Some(&Some((known, number))) = self.latest.get(usize::from(last))
+        if let Some(&Some((known, index))) = self.latest.get(usize::from(last))
             && known == addr
         {
-            return Some(number);
+            return Some(index);
         }
-        let number = match self.known.get(&addr) {
-            Some(&number) => number,
+        let index = match self.known.get(&addr) {
+            Some(&index) => index,
             None => {
-                let number = u32::try_from(self.known.len()).ok().filter(|_| !self.is_full())?;
+                let index = u32::try_from(self.known.len()).ok().filter(|_| !self.is_full())?;
                 self.bytes.extend_from_slice(addr.to_string().as_bytes());
                 self.ends.push(i32::try_from(self.bytes.len()).ok()?);
-                self.known.insert(addr, number);
-                number
+                self.known.insert(addr, index);
+                index
             }
         };
         if let Some(latest) = self.latest.get_mut(usize::from(last)) {
-            *latest = Some((addr, number));
+            *latest = Some((addr, index));
         }
-        Some(number)
+        Some(index)
     }
 
+    /// No further address fits into the list.
     pub fn is_full(&self) -> bool {
         self.known.len() >= MAX_ADDRESSES
     }
 
+    /// The column of a batch of `rows` rows. The builder keeps the list and is otherwise empty afterwards.
+    ///
+    /// # Errors
+    /// [`ArrowError::InvalidArgumentError`] if the texts are no valid array, which [`Self::put`] rules out.
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        // The very same list as long as nothing is new: then nobody needs to compare.
+        // The same array as long as nothing is new: then the writer need not compare old and new list.
         if self.texts.len() < self.known.len() {
             let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends.clone()));
             self.texts = Arc::new(StringArray::try_new(ends, Buffer::from_vec(self.bytes.clone()), None)?);
@@ -191,7 +206,7 @@ impl AddressBuilder {
     }
 }
 
-/// Texts, null where nothing was put.
+/// A column of texts of which most rows have none; these are null.
 pub struct SparseTextBuilder {
     ends: Vec<i32>,
     nulls: NullBufferBuilder,
@@ -205,6 +220,7 @@ impl Default for SparseTextBuilder {
 }
 
 impl SparseTextBuilder {
+    /// Makes the rows from the last one up to `rows`, exclusive, null.
     fn pad(&mut self, rows: usize) {
         let missing = (rows + 1).saturating_sub(self.ends.len());
         if missing > 0 {
@@ -217,6 +233,7 @@ impl SparseTextBuilder {
         i32::try_from(self.bytes.len()).unwrap_or(i32::MAX)
     }
 
+    /// Sets the text of `row`. Rows must come in ascending order.
     pub fn put(&mut self, row: usize, text: &str) {
         self.pad(row);
         self.bytes.extend_from_slice(text.as_bytes());
@@ -224,10 +241,15 @@ impl SparseTextBuilder {
         self.nulls.append_non_null();
     }
 
+    /// Bytes of all texts so far.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
+    /// The column of a batch of `rows` rows. The builder is empty afterwards.
+    ///
+    /// # Errors
+    /// [`ArrowError::InvalidArgumentError`] if the texts are no valid array, which [`Self::put`] rules out.
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         self.pad(rows);
         let mut fresh = Vec::with_capacity(self.ends.len());

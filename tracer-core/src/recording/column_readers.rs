@@ -1,6 +1,7 @@
-//! Columns of a batch that was read, each value by the number of its row: the counterpart of `column_builders`.
+//! Readers of the columns of a batch, by row: the counterpart of `column_builders`.
 //!
-//! Not for: what a row means; `decode` knows that.
+//! `get` looks whether the row has a value; `at` is for rows of which the caller knows that they have one. Not for: the meaning of a
+//! row, which `decode` knows.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
@@ -11,47 +12,53 @@ use crate::event::Addr;
 
 /// A column of numbers.
 pub struct NumberReader<T: ArrowNativeType> {
+    /// Values by row; arbitrary in rows that have none.
     pub values: ScalarBuffer<T>,
+    /// Which rows have a value; `None` is all.
     pub nulls: Option<NullBuffer>,
 }
 
 impl<T: ArrowNativeType> NumberReader<T> {
+    /// The number of `row`; `None` if it has none.
     #[inline]
     pub fn get(&self, row: usize) -> Option<T> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { self.values.get(row).copied() }
     }
 }
 
-/// A column of words, as indexes into what the words mean.
+/// A column of names, as indexes into the values that the names stand for.
 pub struct EnumReader<W> {
+    /// Index by row.
     pub keys: NumberReader<u8>,
-    pub meaning: Vec<Option<W>>,
+    /// The value of each name in the file's dictionary; `None` if this version does not know the name.
+    pub values: Vec<Option<W>>,
 }
 
 impl<W: Copy> EnumReader<W> {
+    /// The value of `row`; `None` if it has none or one that this version does not know.
     #[inline]
     pub fn get(&self, row: usize) -> Option<W> {
-        *self.meaning.get(usize::from(self.keys.get(row)?))?
+        *self.values.get(usize::from(self.keys.get(row)?))?
     }
 
-    /// The word of a row that has one.
+    /// The value of a row that has one; `None` if this version does not know it.
     #[inline]
     pub fn at(&self, row: usize) -> Option<W> {
-        *self.meaning.get(usize::from(*self.keys.values.get(row)?))?
+        *self.values.get(usize::from(*self.keys.values.get(row)?))?
     }
 }
 
 /// A column of addresses.
 pub enum AddressReader {
-    /// Since version 2: numbers into a list of the file that may be longer than the batch. `parsed` is that list so far, each address
-    /// parsed once for all batches; `None` is what is no address.
+    /// Since version 2: indexes into the file's list of addresses. `parsed` is that list so far, each text parsed once for all batches;
+    /// `None` stands for a text that is no address.
     Listed { keys: NumberReader<u32>, parsed: Vec<Option<Addr>> },
-    /// Version 1: a text in each row. The same few come again and again: `latest` are the last two rows that were parsed.
+    /// Version 1: a text in each row. Most rows repeat one of the last two addresses: `latest` are the rows that these were parsed from.
     Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 
 impl AddressReader {
-    /// `parsed` is the list as it was for the batch before.
+    /// `parsed` is the list of the batch before. `None` if the column is of another type.
     pub fn new(column: &ArrayRef, mut parsed: Vec<Option<Addr>>) -> Option<Self> {
         if let Some(texts) = column.as_string_opt::<i32>() {
             return Some(Self::Plain { texts: texts.clone(), latest: [None; 2] });
@@ -59,11 +66,12 @@ impl AddressReader {
         let array = column.as_dictionary_opt::<UInt32Type>()?;
         let keys = NumberReader { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
         let texts = array.values().as_string_opt::<i32>()?;
-        // The list of a file only ever grows: `message` takes nothing else for an addition.
+        // The list of a file only grows: `message` accepts nothing but additions to it.
         parsed.extend((parsed.len()..texts.len()).map(|at| parse(texts, at)));
         Some(Self::Listed { keys, parsed })
     }
 
+    /// The address of `row`; `None` if it has none.
     #[inline]
     pub fn get(&mut self, row: usize) -> Option<Addr> {
         match self {
@@ -72,7 +80,7 @@ impl AddressReader {
         }
     }
 
-    /// Where a row has one.
+    /// Which rows have an address; `None` is all.
     pub fn nulls(&self) -> Option<&NullBuffer> {
         match self {
             Self::Listed { keys, .. } => keys.nulls.as_ref(),
@@ -89,7 +97,7 @@ impl AddressReader {
         }
     }
 
-    /// For the next batch.
+    /// The list of addresses so far, for the next batch.
     pub fn into_parsed(self) -> Vec<Option<Addr>> {
         match self {
             Self::Listed { parsed, .. } => parsed,
@@ -98,6 +106,7 @@ impl AddressReader {
     }
 }
 
+/// The address in `texts` at `row`.
 fn plain(texts: &StringArray, latest: &mut [Option<(usize, Addr)>; 2], row: usize) -> Option<Addr> {
     let text = (row < texts.len() && texts.is_valid(row)).then(|| texts.value(row))?;
     let known = latest.iter().flatten().find(|(known, _)| texts.value(*known) == text);

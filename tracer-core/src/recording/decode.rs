@@ -1,7 +1,7 @@
-//! Rows into steps, of every version: the reading half of the format.
+//! Decodes rows of every version into steps: the reading half of the format.
 //!
-//! Rows come out of frames whose checksum was right, and all the same nothing here trusts them: a row that makes no sense is counted
-//! and left out. Not for: bytes; `message` turns those into arrays.
+//! The checksum of a row's frame was right, but the program that wrote it may be wrong: a row that makes no sense is counted and left
+//! out. Not for: bytes, which `message` turns into arrays.
 
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ struct Columns {
     local_port: NumberReader<u16>,
     remote_addr: AddressReader,
     remote_port: NumberReader<u16>,
-    /// The rows that have all five of these; `None` is all rows. One look instead of five.
+    /// The rows that have all five columns of a flow's key; `None` is all rows. One check instead of five.
     keyed: Option<NullBuffer>,
     old_state: EnumReader<TcpState>,
     new_state: EnumReader<TcpState>,
-    /// The rows that have what a transition must have beside them; `None` is all rows.
+    /// The rows that have the other columns of a transition; `None` is all rows.
     moved: Option<NullBuffer>,
     errno: StringArray,
     comm: StringArray,
@@ -43,8 +43,8 @@ struct Columns {
     cgroup: NumberReader<u64>,
     cookie: NumberReader<u64>,
     sock: NumberReader<u64>,
-    /// What was last said of each socket in this batch.
-    socks: FxHashMap<SocketCookie, u64>,
+    /// Masked address of each socket as of its last row in this batch.
+    latest_socks: FxHashMap<SocketCookie, u64>,
     last_port: NumberReader<u16>,
     took: NumberReader<u64>,
     remaining: NumberReader<u64>,
@@ -58,7 +58,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// `None` if a column is missing or of another type. More columns than these are fine.
+    /// `None` if a column is missing or of another type. Unknown columns are ignored.
     fn new(batch: &RecordBatch, carried: CrossBatchState) -> Option<Self> {
         fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<NumberReader<T::Native>>
         where
@@ -67,11 +67,11 @@ impl Columns {
             let array = batch.column_by_name(name)?.as_primitive_opt::<T>()?;
             Some(NumberReader { values: array.values().clone(), nulls: array.nulls().cloned() })
         }
-        fn words<W>(batch: &RecordBatch, name: &str, meaning: impl Fn(&str) -> Option<W>) -> Option<EnumReader<W>> {
+        fn names<W>(batch: &RecordBatch, name: &str, parse: impl Fn(&str) -> Option<W>) -> Option<EnumReader<W>> {
             let array = batch.column_by_name(name)?.as_dictionary_opt::<UInt8Type>()?;
-            let words = array.values().as_string_opt::<i32>()?;
+            let names = array.values().as_string_opt::<i32>()?;
             let keys = NumberReader { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
-            Some(EnumReader { keys, meaning: words.iter().map(|word| meaning(word?)).collect() })
+            Some(EnumReader { keys, values: names.iter().map(|name| parse(name?)).collect() })
         }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
@@ -88,14 +88,14 @@ impl Columns {
             remote_port.nulls.as_ref(),
         ];
         let keyed = NullBuffer::union_many(of_key);
-        let old_state = words(batch, column::OLD_STATE, state_from_name)?;
-        let new_state = words(batch, column::NEW_STATE, state_from_name)?;
+        let old_state = names(batch, column::OLD_STATE, state_from_name)?;
+        let new_state = names(batch, column::NEW_STATE, state_from_name)?;
         let tid = numbers::<UInt32Type>(batch, column::TID)?;
         let of_move = [&old_state.keys.nulls, &new_state.keys.nulls, &tid.nulls];
         let moved = NullBuffer::union_many(of_move.map(Option::as_ref));
         Some(Self {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
-            kind: words(batch, column::KIND, |name| name.parse().ok())?,
+            kind: names(batch, column::KIND, |name| name.parse().ok())?,
             netns,
             local_addr,
             local_port,
@@ -112,7 +112,7 @@ impl Columns {
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
-            socks: carried.socks,
+            latest_socks: carried.latest_socks,
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
             took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
             remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
@@ -127,27 +127,28 @@ impl Columns {
     }
 }
 
-/// What one batch leaves to the next.
+/// What one batch hands over to the next.
 #[derive(Default)]
 struct CrossBatchState {
-    /// Empty, but of the right size.
-    socks: FxHashMap<SocketCookie, u64>,
+    /// Empty; its capacity is reused.
+    latest_socks: FxHashMap<SocketCookie, u64>,
+    /// Addresses of the file's lists so far.
     local: Vec<Option<Addr>>,
     remote: Vec<Option<Addr>>,
 }
 
 impl Columns {
     fn into_cross_batch_state(mut self) -> CrossBatchState {
-        self.socks.clear();
+        self.latest_socks.clear();
         CrossBatchState {
-            socks: self.socks,
+            latest_socks: self.latest_socks,
             local: self.local_addr.into_parsed(),
             remote: self.remote_addr.into_parsed(),
         }
     }
 }
 
-/// A list of sockets that is still coming in.
+/// A list of sockets of which rows are still missing.
 struct OpenSocketList {
     netns: Netns,
     began: Ktime,
@@ -157,32 +158,35 @@ struct OpenSocketList {
     rows: Vec<SocketRow>,
 }
 
-/// What a row came to.
+/// The outcome of one row.
 enum DecodedRow {
+    /// The row, or the list that it completes, is this step.
     Step(RecordedStep),
-    /// Part of something larger.
+    /// The row is part of a list of sockets that is not complete yet.
     Incomplete,
-    /// It makes no sense.
+    /// The row makes no sense.
     Invalid,
 }
 
 /// Turns batches into steps, one after the other.
 pub struct Decoder {
+    /// `time` minus this is `CLOCK_MONOTONIC`, in nanoseconds.
     offset: i64,
     columns: Option<Columns>,
-    /// While there are no columns.
+    /// The state between two batches, while `columns` is `None`.
     carried: CrossBatchState,
     row: usize,
     rows: usize,
     open: Option<OpenSocketList>,
-    /// The file begins in the middle of a trace, and no list has begun in it yet: sockets are the rest of an earlier list.
+    /// The file begins in the middle of a trace and no list has begun yet: rows of sockets are the rest of a list that an earlier file
+    /// began, and are left out.
     adrift: bool,
-    /// Rows that made no sense: of a kind that this version does not know, or without a value that they need.
+    /// Rows that made no sense so far: their kind is unknown to this version, or they lack a value that their kind needs.
     pub bad_rows: u64,
 }
 
 impl Decoder {
-    /// `continued`: the file starts in the middle of a trace.
+    /// `offset` plus `CLOCK_MONOTONIC` is wall time, in nanoseconds; `continued` is [`super::RecordingHeader::continued`].
     pub fn new(offset: i64, continued: bool) -> Self {
         Self {
             offset,
@@ -196,7 +200,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next batch; the one before has been read to its end, or is given up.
+    /// Takes the next batch; rows that are left of the one before are dropped. False if the batch lacks a column of its version.
     pub fn feed(&mut self, batch: &RecordBatch) -> bool {
         if let Some(columns) = self.columns.take() {
             self.carried = columns.into_cross_batch_state();
@@ -206,7 +210,7 @@ impl Decoder {
         self.columns.is_some()
     }
 
-    /// Forgets what was begun, before reading goes on elsewhere.
+    /// Drops the batch and the incomplete list, before reading goes on at another position.
     pub fn reset(&mut self) {
         if let Some(columns) = self.columns.take() {
             self.carried = columns.into_cross_batch_state();
@@ -214,7 +218,7 @@ impl Decoder {
         (self.open, self.row, self.rows) = (None, 0, 0);
     }
 
-    /// All of the batch has been told, and no list goes on in the next one.
+    /// All rows of the batch have been returned as steps, and no list goes on in the next batch.
     pub fn is_used_up(&self) -> bool {
         self.row >= self.rows && self.open.is_none()
     }
@@ -233,7 +237,7 @@ impl Decoder {
             if kind != Some(RowKind::Socket)
                 && let Some(open) = open.take()
             {
-                // Its rows ended early. Half a list would make every socket that is missing look closed.
+                // The list's rows ended early. With half a list the tracker would take every missing socket for closed.
                 *bad_rows += open.rows.len() as u64 + 1;
             }
             match columns.decode(open, *offset, kind, at) {
@@ -246,7 +250,7 @@ impl Decoder {
     }
 }
 
-/// `None` until the list has all its sockets.
+/// The list as a step once it has all its sockets.
 fn close(list: &mut Option<OpenSocketList>) -> DecodedRow {
     let Some(open) = list.take_if(|open| open.rows.len() as u64 == open.expected) else {
         return DecodedRow::Incomplete;
@@ -378,7 +382,7 @@ impl Columns {
         Some(Endpoint { addr, port: self.remote_port.get(row)? })
     }
 
-    /// AddressReader that found no place in their columns.
+    /// Addresses of `row` that did not fit into the dictionaries of their columns.
     fn overflow_addresses(&self, row: usize) -> Option<detail::OverflowAddresses> {
         self.detail(row)
     }
@@ -389,15 +393,15 @@ impl Columns {
         let sock = match (cookie, self.sock.get(row)) {
             (None, sock) => sock.unwrap_or_default(),
             (Some(cookie), Some(sock)) => {
-                self.socks.insert(cookie, sock);
+                self.latest_socks.insert(cookie, sock);
                 sock
             }
-            (Some(cookie), None) => self.socks.get(&cookie).copied().unwrap_or_default(),
+            (Some(cookie), None) => self.latest_socks.get(&cookie).copied().unwrap_or_default(),
         };
         SocketId { cookie, sock }
     }
 
-    /// 0 where there is none; `None` if the word is no errno.
+    /// The errno of `row`, 0 if it has none; `None` if the text is no errno.
     fn errno(&self, row: usize) -> Option<u16> {
         Self::text(&self.errno, row).map_or(Some(0), errno::from_name)
     }

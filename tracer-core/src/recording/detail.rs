@@ -1,6 +1,6 @@
 //! Facts that few rows have, as JSON in the column `detail`: names of processes, limits of namespaces, counts of loss.
 //!
-//! Columns of their own would be empty in a million rows for each that has a value. Not for: anything that happens per connection.
+//! A column for each would be null in nearly every row. Not for: facts of connections, which every row of a kind has; these are columns.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
 
+/// Of `process`: who the process of the row is.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProcessDetail {
@@ -48,7 +49,7 @@ impl From<&ProcessFacts> for ProcessDetail {
 }
 
 impl ProcessDetail {
-    /// Puts these facts to what the columns had.
+    /// Adds these facts to those of the columns.
     pub fn complete(self, facts: ProcessFacts) -> ProcessFacts {
         ProcessFacts {
             start: self.start_ns,
@@ -66,7 +67,7 @@ impl ProcessDetail {
     }
 }
 
-/// Names are those of the sysctls where there is one.
+/// Of `netns`: limits of the namespace of the row. A field that is a sysctl has the sysctl's name.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetnsDetail {
@@ -102,6 +103,7 @@ impl From<&NetnsFacts> for NetnsDetail {
 }
 
 impl NetnsDetail {
+    /// Adds these facts to those of the columns.
     pub fn complete(self, facts: &NetnsFacts) -> NetnsFacts {
         NetnsFacts {
             name: self.name,
@@ -120,7 +122,7 @@ impl NetnsDetail {
     }
 }
 
-/// Ports as the sysctl writes them: `8080,9000-9010`.
+/// Of `reserved_ports`: the ports as the sysctl writes them, `8080,9000-9010`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ReservedPortsDetail {
     ports: String,
@@ -140,13 +142,13 @@ impl From<&[u16]> for ReservedPortsDetail {
 }
 
 impl ReservedPortsDetail {
-    /// `None` if it is no list of ports.
+    /// The ports, ascending; `None` if the text is no such list.
     pub fn ports(&self) -> Option<Arc<[u16]>> {
         let mut ports = Vec::new();
         for item in self.ports.split(',').filter(|item| !item.is_empty()) {
             let (low, high) = item.split_once('-').unwrap_or((item, item));
             let (low, high): (u16, u16) = (low.parse().ok()?, high.parse().ok()?);
-            // Ascending, so that no text, however made, names more than there are.
+            // Ascending ranges only: a hostile text cannot make the list longer than there are ports.
             if ports.last().is_some_and(|&last| low <= last) || low > high {
                 return None;
             }
@@ -156,16 +158,18 @@ impl ReservedPortsDetail {
     }
 }
 
-/// The head of a list of sockets; the rows follow as rows of kind `socket`.
+/// Of `baseline`: the head of a list of sockets, whose rows follow as rows of kind `socket`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct BaselineDetail {
+    /// The pass at the start of the trace, as opposed to a reconciling one.
     pub initial: bool,
-    /// `CLOCK_MONOTONIC` nanoseconds.
+    /// When the pass began: `CLOCK_MONOTONIC` nanoseconds.
     pub began_ns: u64,
+    /// Rows of the list.
     pub sockets: u64,
 }
 
-/// Addresses that found no place in the dictionaries of their columns.
+/// Of any row: addresses that did not fit into the dictionaries of their columns.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OverflowAddresses {
@@ -176,24 +180,28 @@ pub struct OverflowAddresses {
 }
 
 impl OverflowAddresses {
+    /// `None` of a side whose address fits.
     pub fn new(local: Option<Addr>, remote: Option<Addr>) -> Self {
         Self { local_addr: local.map(Addr::ip), remote_addr: remote.map(Addr::ip) }
     }
 
+    /// At least one address did not fit.
     pub fn any(&self) -> bool {
         self.local_addr.is_some() || self.remote_addr.is_some()
     }
 
+    /// The local address, if it did not fit.
     pub fn local(&self) -> Option<Addr> {
         self.local_addr.map(Addr::from)
     }
 
+    /// The remote address, if it did not fit.
     pub fn remote(&self) -> Option<Addr> {
         self.remote_addr.map(Addr::from)
     }
 }
 
-/// What a failed bind() had asked for.
+/// Of `bind_failed`: what bind() was asked for.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct BindFailedDetail {
     addr: Option<std::net::IpAddr>,
@@ -203,15 +211,18 @@ pub struct BindFailedDetail {
 }
 
 impl BindFailedDetail {
+    /// `endpoint` is `None` if the arguments could not be read.
     pub fn new(endpoint: Option<Endpoint>, overflow: OverflowAddresses) -> Self {
         Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port), overflow }
     }
 
+    /// Address and port; `None` if the arguments could not be read.
     pub fn endpoint(&self) -> Option<Endpoint> {
         Some(Endpoint { addr: Addr::from(self.addr?), port: self.port? })
     }
 }
 
+/// Of `loss`: the counts of [`LossCounts`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LossDetail {
@@ -243,6 +254,7 @@ impl From<&LossCounts> for LossDetail {
 }
 
 impl LossDetail {
+    /// Adds these counts to the facts of the columns.
     pub fn complete(&self, counts: LossCounts) -> LossCounts {
         LossCounts {
             ring_transitions: self.ring_transitions,
@@ -259,9 +271,10 @@ impl LossDetail {
     }
 }
 
-/// Records that could not be decoded.
+/// Of `skipped`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct SkippedDetail {
+    /// Records of the kernel that could not be decoded.
     pub records: u64,
 }
 

@@ -1,6 +1,6 @@
-//! Steps into rows, rows into batches: the writing half of the format.
+//! Encodes steps as rows and rows as batches: the writing half of the format.
 //!
-//! Not for: files; `writer` has those.
+//! Not for: files, which `writer` writes.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -19,20 +19,22 @@ use crate::event::{
     TimeWaitEvent, Transition,
 };
 
-/// Sockets whose address is remembered: half as many as a batch has rows, in 128 KiB of the CPU's cache.
+/// Sockets whose address the encoder remembers: half as many as a batch has rows. They take 128 KiB of the CPU's cache.
 const SOCKS: usize = BATCH_ROWS / 2;
 
-/// Rows under construction.
+/// Collects rows until a batch is due.
 pub struct Encoder {
-    /// `time` less this is `CLOCK_MONOTONIC`.
+    /// `time` minus this is `CLOCK_MONOTONIC`, in nanoseconds.
     offset: i64,
-    /// Kernel addresses are written XORed with this, which nobody keeps: a recording tells sockets apart, not where the kernel lies.
+    /// Random and never stored. Kernel addresses are XORed with it: equal sockets stay equal in a recording, and it does not reveal the
+    /// layout of kernel memory (KASLR).
     address_mask: u64,
     rows: usize,
     stats: Stats,
     now: Ktime,
-    /// What was last said of a socket in this batch, by the low bits of its cookie: whoever finds another's there says it again.
-    socks: Vec<Option<(SocketCookie, u64)>>,
+    /// Cookie and masked address of the last row of a socket in this batch, by the cookie's remainder. A row whose cookie and address
+    /// are here leaves its address out. Cookies with the same remainder evict each other, which costs one repeated address.
+    latest_socks: Vec<Option<(SocketCookie, u64)>>,
     time: NumberBuilder<TimestampNanosecondType>,
     kind: EnumBuilder,
     netns: NumberBuilder<UInt32Type>,
@@ -62,7 +64,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `offset` is what makes wall time of `CLOCK_MONOTONIC`.
+    /// `offset` plus `CLOCK_MONOTONIC` is wall time, in nanoseconds.
     pub fn new(offset: i64) -> Self {
         Self::with_mask(offset, RandomState::new().hash_one(0_u64))
     }
@@ -75,7 +77,7 @@ impl Encoder {
             rows: 0,
             stats: Stats::default(),
             now: Ktime(0),
-            socks: vec![None; SOCKS],
+            latest_socks: vec![None; SOCKS],
             time: NumberBuilder::default(),
             kind: EnumBuilder::new(RowKind::ALL.map(RowKind::as_str)),
             netns: NumberBuilder::default(),
@@ -105,21 +107,25 @@ impl Encoder {
         }
     }
 
+    /// Rows so far.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Time to make a batch of what there is.
+    /// A batch is due.
     pub fn full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.detail.bytes() + self.comm.bytes() >= MAX_TEXT
     }
 
-    /// New addresses find no place any more.
+    /// No new address fits into one of the address columns.
     pub fn is_full_of_addresses(&self) -> bool {
         self.local_addr.is_full() || self.remote_addr.is_full()
     }
 
-    /// Adds what the tracker is fed. A list of sockets is many rows and may fill batches on the way: each goes to `full`.
+    /// Adds the rows of a step. Whenever a batch is due, `full` must take it with [`Self::batch`]; a list of sockets may fill several.
+    ///
+    /// # Errors
+    /// The error of `full`.
     pub fn step<E>(&mut self, step: &RecordedStep, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         match step {
             RecordedStep::Event(Event::Baseline(baseline)) => {
@@ -145,7 +151,7 @@ impl Encoder {
         if self.full() { full(self) } else { Ok(()) }
     }
 
-    /// Begins a row and returns its number.
+    /// Begins a row and returns its number. [`Self::end`] ends it.
     fn row(&mut self, kind: RowKind, ktime: Ktime) -> usize {
         let time = self.offset.wrapping_add(ktime.0.cast_signed());
         let row = self.rows;
@@ -204,7 +210,7 @@ impl Encoder {
                 self.took.put(row, search.nanos);
                 self.end();
             }
-            // `step` takes these apart.
+            // `step` has written its rows.
             Event::Baseline(_) => {}
             Event::Loss(counts) => {
                 let row = self.row(RowKind::Loss, counts.ktime);
@@ -225,7 +231,7 @@ impl Encoder {
         }
     }
 
-    /// Puts addresses into their columns; those that find no place there are returned.
+    /// Puts addresses into their columns and returns those that do not fit there.
     fn addresses(&mut self, row: usize, local: Addr, remote: Option<Addr>) -> detail::OverflowAddresses {
         let local_full = !self.local_addr.put(row, local);
         let remote_full = remote.is_some_and(|remote| !self.remote_addr.put(row, remote));
@@ -236,10 +242,10 @@ impl Encoder {
         let sock = if id.sock == 0 { 0 } else { id.sock ^ self.address_mask };
         if let Some(cookie) = id.cookie {
             self.cookie.put(row, cookie.get());
-            // Within a batch a socket's cookie stands for the rest, too.
-            let place = usize::try_from(cookie.get() % SOCKS as u64).unwrap_or(0);
-            if let Some(said) = self.socks.get_mut(place)
-                && said.replace((cookie, sock)) == Some((cookie, sock))
+            // Within a batch the cookie stands for the address too.
+            let slot = usize::try_from(cookie.get() % SOCKS as u64).unwrap_or(0);
+            if let Some(latest) = self.latest_socks.get_mut(slot)
+                && latest.replace((cookie, sock)) == Some((cookie, sock))
             {
                 return;
             }
@@ -264,10 +270,10 @@ impl Encoder {
             self.cgroup.put(row, caller.cgroup.0);
         }
         self.tid.put(row, t.current_tid);
-        for (said, column) in
+        for (is_set, column) in
             [(t.shutdown, &mut self.shutdown), (t.rescued, &mut self.rescued), (t.classic, &mut self.classic)]
         {
-            if said {
+            if is_set {
                 column.set(row);
             }
         }
@@ -355,16 +361,19 @@ impl Encoder {
     }
 
     fn detail(&mut self, row: usize, detail: &impl serde::Serialize) {
-        // Plain structs of numbers and strings serialise; were one not to, its row would be without detail and be skipped as damaged.
+        // Structs of numbers and strings always serialise. If one did not, its row would have no detail, and readers would count it as bad.
         if let Ok(text) = serde_json::to_string(detail) {
             self.detail.put(row, &text);
         }
     }
 
-    /// The rows so far as a batch; the encoder is empty afterwards.
+    /// The rows so far as a batch of `schema`. The encoder keeps its lists of addresses and is otherwise empty afterwards.
+    ///
+    /// # Errors
+    /// [`ArrowError`] if the columns do not fit `schema`, which [`super::schema::schema`] rules out.
     pub fn batch(&mut self, schema: &SchemaRef) -> Result<(RecordBatch, Stats), ArrowError> {
         let rows = std::mem::take(&mut self.rows);
-        self.socks.fill(None);
+        self.latest_socks.fill(None);
         let mut stats = std::mem::take(&mut self.stats);
         stats.rows = u32::try_from(rows).unwrap_or(u32::MAX);
         let columns: Vec<ArrayRef> = vec![

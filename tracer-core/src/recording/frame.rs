@@ -1,16 +1,16 @@
-//! Messages of an Arrow file with a checksum each, so that a reader needs neither the footer nor trust.
+//! Frames: the messages of an Arrow file with a checksum each, so that a reader can verify each message and needs no footer.
 //!
 //! ```text
 //! file     "ARROW1\0\0"  frame(schema)  frame(dictionary)*  (frame(addition)* frame(batch))*  frame(dictionary)*
 //!          end of stream  tail  footer  length  "ARROW1"
 //! frame    ff ff ff ff | length of metadata | flatbuffer, padding, trailer | body
-//! trailer  48 bytes in the padding that Arrow allows behind a message's flatbuffer, so other programs do not see it
-//! addition addresses that are new, for the dictionary of a column. At the end stand these dictionaries once more, whole: the footer
-//!          names those, because readers that begin with the footer want one each
+//! trailer  48 bytes in the padding that Arrow allows behind a message's flatbuffer, so other programs pass over it
+//! addition new addresses for the dictionary of a column. These dictionaries are written once more, whole, at the end of the stream:
+//!          the footer names those, because readers that begin with the footer expect one dictionary per column
 //! tail     48 bytes between the stream and the footer, where Arrow readers do not look
 //! ```
 //!
-//! Not for: what a message holds.
+//! Not for: the contents of a message, which `message` reads.
 
 use std::hash::Hasher as _;
 
@@ -22,45 +22,52 @@ pub const MAGIC: [u8; 8] = *b"ARROW1\0\0";
 pub const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Continuation and length.
 pub const PREFIX: usize = 8;
+/// Bytes of a trailer and of the tail.
 pub const TRAILER: usize = 48;
 const FRAME_MAGIC: [u8; 4] = *b"PCB1";
 const TAIL_MAGIC: [u8; 4] = *b"PCE1";
 
-/// Metadata of one message. A batch's is 3 KiB; the schema's holds the header, which grows with the degradations of a host.
+/// Bytes of metadata of one message, at most. Those of a batch take 3 KiB; those of the schema hold the header, which grows with the
+/// degradations of the host.
 pub const MAX_METADATA: usize = 1 << 20;
-/// Body of one message. The writer cuts batches at [`super::MAX_TEXT`] of text and [`super::BATCH_ROWS`] rows of about 100 bytes.
+/// Bytes of the body of one message, at most. The writer cuts batches at [`super::MAX_TEXT`] of text and [`super::BATCH_ROWS`] rows of about 100 bytes.
 pub const MAX_BODY: usize = 64 << 20;
 
-/// What a message holds, for those who skip it.
+/// What a message holds, so that a reader knows which messages it may skip.
 pub mod flags {
-    /// Processes, limits or reserved ports.
+    /// Names of processes, limits, reserved ports or counts of loss.
     pub const FACTS: u32 = 1;
     /// The beginning of a list of sockets.
     pub const BASELINE: u32 = 2;
-    /// Words or addresses that the batches behind need.
+    /// A dictionary, or an addition to one, that later batches need.
     pub const DICTIONARY: u32 = 4;
 }
 
-/// What a frame says about itself.
+/// What a trailer says about its frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Rows of the batch.
     pub rows: u32,
-    /// [`flags`].
+    /// Bits of [`flags`].
     pub flags: u32,
-    /// Earliest and latest time of the rows: nanoseconds since 1970.
+    /// Earliest time of the rows: nanoseconds since 1970.
     pub first: i64,
+    /// Latest time of the rows: nanoseconds since 1970.
     pub last: i64,
 }
 
-/// A trailer as read. Its own fields are guarded by `own`, the whole frame by `checksum`.
+/// A trailer as read. A check of its own guards its fields, and `checksum` the whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
+    /// What the frame holds.
     pub stats: Stats,
+    /// Bytes of the body.
     pub body: u64,
+    /// XXH3-64 of the frame up to here and of its body.
     pub checksum: u64,
 }
 
-/// Bytes of a message in front of its body.
+/// The bytes of a frame in front of its body: prefix, flatbuffer, padding and trailer.
 pub fn head(flatbuffer: &[u8], body: &[u8], stats: Stats) -> Vec<u8> {
     let padded = flatbuffer.len().next_multiple_of(8);
     let mut head = Vec::with_capacity(PREFIX + padded + TRAILER);
@@ -70,23 +77,23 @@ pub fn head(flatbuffer: &[u8], body: &[u8], stats: Stats) -> Vec<u8> {
     head.extend_from_slice(&length.to_le_bytes());
     head.extend_from_slice(flatbuffer);
     head.resize(PREFIX + padded, 0);
-    head.extend_from_slice(&sealed(FRAME_MAGIC, stats, body.len() as u64));
+    head.extend_from_slice(&trailer_fields(FRAME_MAGIC, stats, body.len() as u64));
     let checksum = checksum(&head, body);
     head.extend_from_slice(&checksum.to_le_bytes());
     head
 }
 
-/// The bytes between stream and footer: what the file held in all.
+/// The bytes between stream and footer: `stats` and the number of messages of the whole file.
 pub fn tail(stats: Stats, messages: u64) -> [u8; TRAILER] {
     let mut out = [0; TRAILER];
     let (front, back) = out.split_at_mut(TRAILER - 8);
-    front.copy_from_slice(&sealed(TAIL_MAGIC, stats, messages));
+    front.copy_from_slice(&trailer_fields(TAIL_MAGIC, stats, messages));
     back.copy_from_slice(&checksum(front, &[]).to_le_bytes());
     out
 }
 
-/// Everything of a trailer but the checksum of the frame.
-fn sealed(magic: [u8; 4], stats: Stats, number: u64) -> [u8; TRAILER - 8] {
+/// A trailer without the checksum of its frame.
+fn trailer_fields(magic: [u8; 4], stats: Stats, number: u64) -> [u8; TRAILER - 8] {
     let mut out = [0; TRAILER - 8];
     let mut at = 0;
     for bytes in [
@@ -100,13 +107,13 @@ fn sealed(magic: [u8; 4], stats: Stats, number: u64) -> [u8; TRAILER - 8] {
         out[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     }
-    let own = own(&out[..at]);
-    out[at..].copy_from_slice(&own);
+    let check = fields_check(&out[..at]);
+    out[at..].copy_from_slice(&check);
     out
 }
 
-/// Guards a trailer on its own: where the rest of the frame is missing, its times are still worth telling.
-fn own(bytes: &[u8]) -> [u8; 4] {
+/// The check that guards the fields of a trailer alone: if the rest of the frame is missing, its times still say how much that is.
+fn fields_check(bytes: &[u8]) -> [u8; 4] {
     let [a, b, c, d, ..] = checksum(bytes, &[]).to_le_bytes();
     [a, b, c, d]
 }
@@ -118,11 +125,12 @@ fn checksum(head: &[u8], body: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// The trailer at the start of `bytes`; `None` if there is none or its fields are damaged.
 fn parse(magic: [u8; 4], bytes: &[u8]) -> Option<Trailer> {
     let bytes: &[u8; TRAILER] = bytes.first_chunk()?;
     let word = |at: usize| bytes.get(at..at + 4)?.first_chunk().copied().map(u32::from_le_bytes);
     let long = |at: usize| bytes.get(at..at + 8)?.first_chunk().copied().map(i64::from_le_bytes);
-    if bytes.get(..4)? != magic || bytes.get(36..40)? != own(bytes.get(..36)?) {
+    if bytes.get(..4)? != magic || bytes.get(36..40)? != fields_check(bytes.get(..36)?) {
         return None;
     }
     Some(Trailer {
@@ -143,7 +151,7 @@ pub fn read_tail(bytes: &[u8]) -> Option<Trailer> {
     (tail.checksum == checksum(bytes.get(..TRAILER - 8)?, &[])).then_some(tail)
 }
 
-/// Is this frame as it was written? `metadata` is what follows the prefix.
+/// Whether a frame is as it was written. `metadata` are the bytes between its prefix and its body.
 pub fn intact(metadata: &[u8], body: &[u8], trailer: &Trailer) -> bool {
     let Some(guarded) = metadata.len().checked_sub(8).and_then(|length| metadata.get(..length)) else { return false };
     let Ok(length) = i32::try_from(metadata.len()) else { return false };
@@ -155,7 +163,7 @@ pub fn intact(metadata: &[u8], body: &[u8], trailer: &Trailer) -> bool {
     trailer.body == body.len() as u64 && hasher.finish() == trailer.checksum
 }
 
-/// The latest time that any whole trailer or tail within `bytes` tells of, for saying how much is missing.
+/// The latest time in any whole trailer or tail within `bytes`: nanoseconds since 1970. It says how much of a recording is missing.
 pub fn latest(bytes: &[u8]) -> Option<i64> {
     let starts = bytes.windows(4).enumerate().filter(|(_, word)| *word == FRAME_MAGIC || *word == TAIL_MAGIC);
     starts
@@ -183,7 +191,7 @@ mod tests {
         let mut frame = [&head[..], &body].concat();
         assert_eq!(check(&frame), Some(stats));
         assert_eq!(latest(&frame), Some(stats.last));
-        // The prefix was compared by whoever read so many bytes because of it.
+        // The reader has compared the prefix before it reads the rest.
         for bit in PREFIX * 8..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(check(&frame), None, "bit {bit}");

@@ -1,10 +1,10 @@
-//! One message of an Arrow stream, from its bytes to arrays.
+//! Reads one message of an Arrow stream into arrays.
 //!
-//! `arrow-ipc` checks what arrays say about each other, but takes lengths at their word before: it slices where a message points,
-//! allocates what a buffer claims to unpack to, and panics at offsets that are no whole number of them. So every pointer and every
-//! length is held against a bound here first.
+//! `arrow-ipc` checks that arrays fit each other, but it trusts every length before: it slices where a message points, allocates the
+//! size that a buffer claims to unpack to, and panics if a buffer is no whole number of values. So this module compares every pointer
+//! and every length with a bound first.
 //!
-//! Not for: where the bytes come from (`reader`), what the columns mean (`decode`).
+//! Not for: where the bytes come from (`reader`) or what the columns mean (`decode`).
 
 use std::collections::HashMap;
 
@@ -18,36 +18,49 @@ use thiserror::Error;
 
 use super::{MAX_ADDRESSES, MAX_ROWS, frame};
 
-/// All buffers of a message unpacked. A full batch takes 12 MiB, one of long command lines 16 MiB.
+/// Bytes of all buffers of a message after unpacking, at most. A full batch takes 12 MiB, one of long command lines 16 MiB.
 const MAX_UNPACKED: u64 = 128 << 20;
-/// Length that says "not compressed", and bytes of the length itself.
+/// The length in front of a buffer that is not compressed.
 const NOT_COMPRESSED: i64 = -1;
+/// Bytes of that length.
 const LENGTH: u64 = 8;
 
 /// Why a message cannot be read.
 #[derive(Debug, Error)]
 pub enum MessageError {
+    /// The metadata is no valid flatbuffer.
     #[error("a message is no Arrow message: {0}")]
     Flatbuffer(String),
+    /// The message is valid, but none that a recording has at this point.
     #[error("a message says {found} where {expected} was expected")]
     Unexpected { expected: &'static str, found: String },
+    /// A number is larger than any writer makes it.
     #[error("{what} of {found} is above the bound of {bound}")]
     Absurd { what: &'static str, found: u64, bound: u64 },
+    /// A buffer points outside of the body, or the body has another length than the metadata says.
     #[error("a buffer lies outside of its message")]
     Outside,
+    /// The length of a buffer is no multiple of its value's size.
     #[error("a buffer of {found} bytes is no whole number of values of {size} bytes")]
     Torn { found: u64, size: u64 },
+    /// `arrow-ipc` refused the message.
     #[error("{0}")]
     Arrow(String),
 }
 
-/// What a message brought.
+/// The contents of a message.
 pub enum MessageContent {
+    /// A batch of rows.
     Batch(RecordBatch),
+    /// A dictionary or an addition to one, which the following batches use.
     Dictionary,
 }
 
 /// The schema of a stream's first message.
+///
+/// # Errors
+/// [`MessageError::Flatbuffer`] if `metadata` is no Arrow message, [`MessageError::Unexpected`] if the message is no schema,
+/// [`MessageError::Arrow`] if `arrow-ipc` does not know one of its types.
 pub fn schema(metadata: &[u8]) -> Result<Schema, MessageError> {
     let message =
         arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
@@ -64,14 +77,15 @@ pub struct Messages {
 }
 
 impl Messages {
+    /// Reads messages of a stream with this schema.
     pub fn new(schema: SchemaRef) -> Self {
         Self { schema, dictionaries: HashMap::new() }
     }
 
-    /// Columns that are null throughout, as those for rare kinds are in most batches, are not unpacked.
+    /// Columns that are null in every row are not unpacked: those of rare kinds are so in most batches.
     fn batch(&self, batch: arrow_ipc::RecordBatch<'_>, body: Vec<u8>) -> Result<RecordBatch, ArrowError> {
         let schema = || SchemaRef::clone(&self.schema);
-        let held = holding(&self.schema, &batch);
+        let held = columns_with_values(&self.schema, &batch);
         let body = Buffer::from_vec(body);
         let decoder = RecordBatchDecoder::try_new(&body, batch, schema(), &self.dictionaries, &MetadataVersion::V5)?;
         let read = decoder.with_projection(Some(&held)).read_record_batch()?;
@@ -85,6 +99,9 @@ impl Messages {
     }
 
     /// Reads one message whose checksum was right.
+    ///
+    /// # Errors
+    /// [`MessageError`]: the message is none that a writer of recordings makes.
     pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<MessageContent, MessageError> {
         let message =
             arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
@@ -107,7 +124,7 @@ impl Messages {
         if let Some(dictionary) = message.header_as_dictionary_batch() {
             let known = self.dictionaries.get(&dictionary.id());
             match (known, dictionary.isDelta()) {
-                // Once more, for readers that begin at the end of the file.
+                // The whole dictionary at the end of the stream, for readers that begin with the footer.
                 (Some(_), false) => return Ok(MessageContent::Dictionary),
                 (None, true) => {
                     let found = "an addition to one that is not there".into();
@@ -138,18 +155,18 @@ impl Messages {
     }
 }
 
-/// Which columns hold anything, by their place.
-fn holding(schema: &Schema, batch: &arrow_ipc::RecordBatch<'_>) -> Vec<usize> {
+/// Indexes of the columns that have a value in any row.
+fn columns_with_values(schema: &Schema, batch: &arrow_ipc::RecordBatch<'_>) -> Vec<usize> {
     let nodes = batch.nodes().into_iter().flatten().map(Some).chain(std::iter::repeat(None));
     let empty = |(_, (field, node)): &(usize, (&FieldRef, Option<&arrow_ipc::FieldNode>))| {
-        // Of a dictionary the words are wanted, whether a row has one or not.
+        // A dictionary column is read even if every row is null: its dictionary is needed.
         !matches!(field.data_type(), DataType::Dictionary(..))
             && node.is_some_and(|node| node.length() == batch.length() && node.null_count() == node.length())
     };
     schema.fields().iter().zip(nodes).enumerate().filter(|column| !empty(column)).map(|(place, _)| place).collect()
 }
 
-/// The buffers of a column in the order of the format, each as the bytes of one value in it; 1 for bits and text.
+/// Of each buffer of a column, in the order of the format, the bytes of one value; 1 for bits and text.
 fn buffers(column: &DataType) -> Result<Vec<u64>, MessageError> {
     let values = match column {
         DataType::Utf8 | DataType::Binary => vec![4, 1],
@@ -164,7 +181,11 @@ fn buffers(column: &DataType) -> Result<Vec<u64>, MessageError> {
     Ok([vec![1], values].concat())
 }
 
-/// Holds every number of a batch of up to `most` rows against what its body can bear. `sizes`: of one value in each of its buffers.
+/// Compares every number in a batch of up to `most` rows with its body. `sizes` are the bytes of one value of each buffer.
+///
+/// # Errors
+/// [`MessageError::Absurd`], [`MessageError::Outside`] or [`MessageError::Torn`] at the first number that does not fit;
+/// [`MessageError::Unexpected`] at another compression than zstd.
 fn plausible(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8], sizes: &[u64], most: usize) -> Result<(), MessageError> {
     let most = most as u64;
     let absurd = |what, found, bound| Err(MessageError::Absurd { what, found, bound });

@@ -1,14 +1,15 @@
-//! Evidence that survives: what the tracker was fed, in the order in which it was fed, in a file.
+//! Recordings: files that hold what the tracker was fed, in the order in which it was fed.
 //!
-//! Facts only. Conclusions are drawn again by the tracker that reads the file, so a better tracker makes old recordings better,
-//! and the report from a recording is the report that the live run printed. The file is an Arrow IPC file with zstd
-//! buffers (`FORMAT.md` next to this module describes it for analysts), readable by pandas, polars and DuckDB as it is.
+//! A recording holds facts only. The tracker that reads it draws the conclusions again, so a better tracker makes old recordings
+//! better, and the same tracker makes the report that the live run printed. The file is an Arrow IPC file with zstd buffers, which
+//! pandas, polars and DuckDB read as it is; `FORMAT.md` next to this module describes it for analysts and says how a column is added.
 //!
-//! Each message carries a checksum and each batch stands for itself: a file that was cut off or damaged is read up to the damage,
-//! and the reader says what is missing. Nothing is believed before its checksum was right, and no length is allocated before it was
+//! Each message carries a checksum, and no batch needs a later one: a file that was cut off or damaged is read up to the damage, and
+//! the reader says what is missing. The reader uses nothing before its checksum was right and allocates no length before it was
 //! compared with a bound.
 //!
-//! Not for: deciding what to record or when (`run`), speed and positions of a replay (`source::replay`), other formats (`export`).
+//! Not for: deciding what to record or when (the binary's `run`), speed and positions of a replay ([`crate::replay`]), or other formats
+//! (the binary's `export`).
 
 mod batches;
 mod column_builders;
@@ -42,26 +43,27 @@ pub const VERSION: u32 = 3;
 const MAX_ROWS: usize = 1 << 16;
 /// Rows of a batch that is written: enough for zstd to find what repeats, few enough for the CPU's cache to hold a column.
 const BATCH_ROWS: usize = 1 << 14;
-/// Text of a batch (command lines, lists of reserved ports) at which it is cut early.
+/// Bytes of text (command lines, lists of reserved ports) at which a batch ends early.
 const MAX_TEXT: usize = 4 << 20;
-/// Different addresses of one file, for each side. A writer remembers 50 bytes of each and a reader 30; whoever serves more clients
-/// than this has their addresses in `detail`.
+/// Different addresses in the dictionary of an address column. A writer remembers 50 bytes of each and a reader 30. Further addresses
+/// are written into `detail`.
 const MAX_ADDRESSES: usize = 1 << 18;
-/// Sockets of one namespace in one list. A row of it takes 72 bytes: two million are the half of what a reader may use in all.
+/// Sockets in one list, which is of one namespace. A row takes 72 bytes: two million take half of what a reader may use in all.
 const MAX_SOCKETS: u64 = 2 << 20;
 
 /// One thing that the tracker was fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordedStep {
+    /// An event.
     Event(Event),
-    /// So many records could not be decoded.
+    /// This many records of the kernel could not be decoded.
     Skipped(u64),
-    /// The clock was moved on.
+    /// The clock moved to this instant.
     Advance(Ktime),
 }
 
 impl RecordedStep {
-    /// When it happened; `None` for what has no time of its own.
+    /// The instant of the step; `None` for [`Self::Skipped`], which has none.
     pub fn ktime(&self) -> Option<Ktime> {
         Some(match self {
             Self::Advance(now) => *now,

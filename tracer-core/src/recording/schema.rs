@@ -1,4 +1,6 @@
-//! Columns of the present format version, in their order. `FORMAT.md` is their description for analysts, held against this by a test.
+//! The columns of the present format version, in their order.
+//!
+//! `FORMAT.md` describes them for analysts and says how a column is added; a test compares its table with this module.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,56 +11,82 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 pub const VERSION_KEY: &str = "portchurn.version";
 /// Metadata key of the header, as JSON.
 pub const HEADER_KEY: &str = "portchurn.header";
-/// Metadata key: `time` less this is `CLOCK_MONOTONIC`.
+/// Metadata key: `time` minus this value is `CLOCK_MONOTONIC`, in nanoseconds.
 pub const OFFSET_KEY: &str = "portchurn.ktime_offset_ns";
 
 /// Names of the columns.
 pub mod column {
+    /// Wall time of the row, nanoseconds since 1970.
     pub const TIME: &str = "time";
+    /// What the row is: a name of [`crate::recording::enums::RowKind`].
     pub const KIND: &str = "kind";
+    /// Inode number of the network namespace; 0 if the kernel did not tell it.
     pub const NETNS: &str = "netns";
+    /// Address of the socket itself.
     pub const LOCAL_ADDR: &str = "local_addr";
+    /// Port that the socket holds now; 0 before connect() chose one and after the kernel released it.
     pub const LOCAL_PORT: &str = "local_port";
+    /// Address of the peer; in `connect_failed` the address that connect() was asked for.
     pub const REMOTE_ADDR: &str = "remote_addr";
+    /// Port of the peer; in `connect_failed` the port that connect() was asked for.
     pub const REMOTE_PORT: &str = "remote_port";
+    /// TCP state before a transition.
     pub const OLD_STATE: &str = "old_state";
+    /// TCP state after a transition; in `socket` the present state.
     pub const NEW_STATE: &str = "new_state";
+    /// Name of the errno that the call returned, or that the kernel had noted on the socket at a transition.
     pub const ERRNO: &str = "errno";
+    /// Name of the process in `process`, of the calling thread in failed calls.
     pub const COMM: &str = "comm";
+    /// Process that caused the event; null if the kernel was in no process's context. In `socket` the owner.
     pub const PID: &str = "pid";
+    /// Thread that was current, whether it caused the event or not; null in `time_wait_*`.
     pub const TID: &str = "tid";
+    /// cgroup v2 id of the process.
     pub const CGROUP: &str = "cgroup";
+    /// The kernel's socket cookie.
     pub const COOKIE: &str = "cookie";
+    /// Masked kernel address of the socket; null repeats the value that the batch last had for the same cookie.
     pub const SOCK: &str = "sock";
+    /// Local port that the socket held last; null if that is `local_port`.
     pub const LAST_PORT: &str = "last_port";
+    /// Nanoseconds that a failed call took, or that connect() searched for a port.
     pub const TOOK_NS: &str = "took_ns";
+    /// Nanoseconds until the timer of a listed minisocket is due.
     pub const REMAINING_NS: &str = "remaining_ns";
+    /// The application had called shutdown() or close().
     pub const SHUTDOWN: &str = "shutdown";
+    /// A later link of the program chain wrote the transition, which may repeat the one before.
     pub const RESCUED: &str = "rescued";
+    /// The transition comes from the classic tracepoint: it has neither namespace nor cookie.
     pub const CLASSIC: &str = "classic";
+    /// In `time_wait_end`: the minisocket's time was up.
     pub const EXPIRED: &str = "expired";
+    /// In `time_wait_*`: the peer's FIN had not arrived yet.
     pub const FIN_WAIT2: &str = "fin_wait2";
+    /// In `socket`: the socket is a minisocket.
     pub const MINISOCKET: &str = "minisocket";
+    /// JSON with the facts that few rows have.
     pub const DETAIL: &str = "detail";
 }
 
-/// The columns without the metadata.
+/// The columns in their order, without the metadata.
 pub fn fields() -> Vec<Field> {
     use column as c;
-    let words = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
+    let name = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
     let address = || DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     let nullable = |name: &str, data_type| Field::new(name, data_type, true);
     let always = |name: &str, data_type| Field::new(name, data_type, false);
     vec![
         always(c::TIME, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))),
-        always(c::KIND, words()),
+        always(c::KIND, name()),
         nullable(c::NETNS, DataType::UInt32),
         nullable(c::LOCAL_ADDR, address()),
         nullable(c::LOCAL_PORT, DataType::UInt16),
         nullable(c::REMOTE_ADDR, address()),
         nullable(c::REMOTE_PORT, DataType::UInt16),
-        nullable(c::OLD_STATE, words()),
-        nullable(c::NEW_STATE, words()),
+        nullable(c::OLD_STATE, name()),
+        nullable(c::NEW_STATE, name()),
         nullable(c::ERRNO, DataType::Utf8),
         nullable(c::COMM, DataType::Utf8),
         nullable(c::PID, DataType::UInt32),
@@ -79,12 +107,12 @@ pub fn fields() -> Vec<Field> {
     ]
 }
 
-/// Does the dictionary of such a column grow while a file is written?
+/// Whether the dictionary of such a column grows while a file is written: addresses do, names do not.
 pub fn grows(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Dictionary(keys, _) if **keys == DataType::UInt32)
 }
 
-/// The schema with this metadata, which is what a file begins with.
+/// The schema that a file begins with, with this metadata.
 pub fn schema(metadata: HashMap<String, String>) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields(), metadata))
 }
@@ -108,7 +136,7 @@ mod tests {
             .collect()
         };
         let type_name = |data_type: &DataType| match data_type {
-            DataType::Dictionary(keys, _) if **keys == DataType::UInt8 => "word".to_owned(),
+            DataType::Dictionary(keys, _) if **keys == DataType::UInt8 => "name".to_owned(),
             DataType::Dictionary(..) => "address".to_owned(),
             DataType::Utf8 => "text".to_owned(),
             DataType::Timestamp(..) => "timestamp[ns, UTC]".to_owned(),
