@@ -1,6 +1,7 @@
 //! What drawing a busy host costs, and how soon a key is answered while its events pour in. One JSON line per figure.
 //!
-//! No terminal and no kernel: what the screen's thread and the tracker's do is the real thing, what they write and read is not.
+//! The threads of the screen and of the tracker do what they do in `portchurn live`; events are made up, and what is drawn goes
+//! nowhere.
 
 mod busy_host;
 
@@ -24,12 +25,12 @@ const SIZE: (u16, u16) = (200, 50);
 const FLOWS: u32 = 100_000;
 const DESTINATIONS: u32 = 500;
 const EVENTS_PER_SECOND: u64 = 100_000;
-/// Of churn at that rate, seven events a connection, a minute each.
+/// What such churn leads to: seven events per connection, 61 s per `TIME_WAIT`.
 const TIME_WAITS: u64 = 870_000;
-/// The reader hands over what has come in about this often.
+/// The ring buffer's reader hands over events about this often.
 const BATCH: Duration = Duration::from_millis(20);
 const KEYS: u32 = 200;
-/// Not a multiple of any of our own intervals.
+/// Not a multiple of an interval of the screen, so that keys come at any point of it.
 const BETWEEN_KEYS: Duration = Duration::from_millis(37);
 
 fn main() {
@@ -48,7 +49,7 @@ fn millis(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e3
 }
 
-/// A new frame, from taking it to the last cell.
+/// Measures a new frame, from taking it to the last cell.
 fn draw(scale: u32, rounds: u32) {
     let frame = busy_host::frame(FLOWS / scale, DESTINATIONS);
     let mut overview = HeadlessScreen::new(SIZE.0, SIZE.1);
@@ -71,7 +72,7 @@ fn draw(scale: u32, rounds: u32) {
     }
 }
 
-/// Keys pressed at a screen whose tracker is busy; then what of the tracker's time a frame takes.
+/// Measures how soon keys are answered while the tracker is busy; then how much of the tracker's time a frame takes.
 fn answer(scale: u64, rounds: u32, keys: u32) {
     let mut tracker = synthetic::tracker(NoticeKinds { history: true, ..NoticeKinds::default() });
     let destinations = u64::from(DESTINATIONS);
@@ -83,13 +84,13 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
     let before = (tracker.read(), Instant::now());
     let took = std::thread::scope(|scope| {
         let busy = scope.spawn(|| {
-            // Goes with the thread.
+            // Moved, so that it is dropped with the thread.
             let publisher = publisher;
             work(&mut tracker, &mut churn, &publisher, &over);
             before.1.elapsed()
         });
         scope.spawn(|| {
-            // Up and down, into a destination and out of it.
+            // Up and down, into a destination and back.
             let walk =
                 [KeyCode::Down, KeyCode::Tab, KeyCode::Enter, KeyCode::Tab, KeyCode::Down, KeyCode::Esc, KeyCode::Up];
             for code in walk.into_iter().cycle().take(usize::try_from(keys).unwrap_or(0)) {
@@ -124,7 +125,7 @@ fn answer(scale: u64, rounds: u32, keys: u32) {
     tell("detail_ms", &sample(DetailRequest { destination: place, ..DetailRequest::default() }));
 }
 
-/// What the tracker's thread does: batches as they come in, orders, frames.
+/// What the tracker's thread does: events in batches, orders, frames.
 fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &AtomicBool) {
     let mut schedule = FrameSchedule::new();
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The frames of a busy host, and the screen without a terminal: what a redraw and an answer to a key are measured with.
+//! The frame of a busy host, and a screen without a terminal, to measure a redraw and the answer to a key.
 
 use std::cell::Cell;
 use std::io;
@@ -41,7 +41,7 @@ fn workload_name(number: u32) -> Arc<str> {
     format!("service-{}.service", number % WORKLOADS).into()
 }
 
-/// A frame of so many flows towards so many destinations.
+/// A frame with so many flows towards so many destinations.
 pub fn frame(flows: u32, destinations: u32) -> Frame {
     let each = flows / destinations.max(1);
     let now = sample::START.plus(600 * sample::SECOND);
@@ -131,7 +131,7 @@ impl HeadlessScreen {
         Self { app, options, buffer: Buffer::empty(Rect::new(0, 0, width, height)) }
     }
 
-    /// Shows what is behind the filter text, as if typed.
+    /// Starts again with this filter.
     pub fn filter(&mut self, text: &str) -> Result<(), FilterError> {
         let trace = self.app.trace.clone();
         let filter = Filter::parse(text)?;
@@ -139,14 +139,14 @@ impl HeadlessScreen {
         Ok(())
     }
 
-    /// Into the first destination.
+    /// Opens the page of the first destination.
     pub fn drill_down(&mut self) {
         for code in [KeyCode::Tab, KeyCode::Enter] {
             self.app.key(&KeyEvent::new(code, KeyModifiers::NONE));
         }
     }
 
-    /// A new frame, taken and drawn: what happens ten times a second.
+    /// Takes a new frame and draws it, which happens up to ten times a second.
     pub fn show(&mut self, frame: Arc<Frame>) {
         self.app.accept(frame);
         self.buffer.reset();
@@ -154,15 +154,14 @@ impl HeadlessScreen {
         self.app.set_hit_map(drawn.hits);
     }
 
-    /// A letter of the screen, so that no part of the work can be optimised away.
+    /// A letter of the screen, so that the compiler cannot leave out the drawing.
     pub fn first_letter(&self) -> Option<&str> {
         self.buffer.cell((0, 0)).map(ratatui::buffer::Cell::symbol)
     }
 }
 
-/// Keys from another thread, and when each of them was answered by something drawn.
-///
-/// Runs the real loop of the terminal on `viewer` until `keys` has no sender any more; a terminal that takes everything at once.
+/// Runs the terminal's loop on `viewer` until `keys` has no sender any more, with a terminal that takes everything at once.
+/// Passes to `answered` how long each key press waited for the next screen.
 ///
 /// # Errors
 /// Drawing failed; the output of this screen never fails.
@@ -185,7 +184,7 @@ pub fn answer(
 struct Keys<'a> {
     pressed: Receiver<(Event, Instant)>,
     next: Option<(Event, Instant)>,
-    /// When the oldest key that nothing was drawn for was pressed.
+    /// When the first key since the last screen was pressed.
     taken: &'a Cell<Option<Instant>>,
     over: &'a Cell<bool>,
 }
@@ -222,7 +221,7 @@ impl<F: FnMut(Duration)> io::Write for Output<'_, F> {
         Ok(bytes.len())
     }
 
-    /// A screen is complete.
+    /// Called when a screen is complete.
     fn flush(&mut self) -> io::Result<()> {
         if let Some(pressed) = self.taken.take() {
             (self.answered)(pressed.elapsed());

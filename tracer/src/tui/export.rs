@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -19,25 +19,25 @@ const MAX_ROWS: usize = 2_000;
 /// Files with the time of one second that are written before giving up.
 const MAX_TRIES: u32 = 100;
 
-/// Writes the page into a new file of the working directory and returns its path.
+/// Writes the page into a new file in `dir` and returns its path.
 ///
 /// # Errors
 /// The file cannot be created or written, or [`MAX_TRIES`] files of this second exist.
-pub fn write(app: &App, options: RenderOptions) -> io::Result<PathBuf> {
+pub fn write(dir: &Path, app: &App, options: RenderOptions) -> io::Result<PathBuf> {
     let text = text(app, options);
     let time = app.trace.date_time(app.frame.snapshot.now).replace(['-', ':'], "").replace(' ', "-");
     let name = format!("portchurn-{}-{time}", app.page().name());
-    for number in 1..MAX_TRIES {
-        let name = if number == 1 { format!("{name}.txt") } else { format!("{name}-{number}.txt") };
+    for number in 1..=MAX_TRIES {
+        let path = dir.join(if number == 1 { format!("{name}.txt") } else { format!("{name}-{number}.txt") });
         let mut options = OpenOptions::new();
         // `create_new` overwrites no file and follows no link.
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(&name) {
+        match options.open(&path) {
             Ok(mut file) => {
                 file.write_all(text.as_bytes())?;
-                return std::path::absolute(name);
+                return std::path::absolute(path);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

@@ -5,6 +5,7 @@
 //! not given back.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -223,7 +224,7 @@ fn apply(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOptions)
             }
         }
         Effect::Export => {
-            app.message = Some(match export::write(app, options) {
+            app.message = Some(match export::write(Path::new("."), app, options) {
                 Ok(path) => format!("written: {}", path.display()),
                 Err(error) => format!("not written: {error}"),
             });

@@ -61,10 +61,10 @@ fn shape(first_ms: f64, counts: &[u64]) -> DurationHistogram {
     DurationHistogram { summary, buckets }
 }
 
-/// Everything that can be wished for, of an exhausted range.
+/// All details that can be requested, of an exhausted range.
 fn details(snapshot: &Snapshot) -> Details {
     let ago = |seconds: u64| Some(Ktime(snapshot.now.0.saturating_sub(seconds * SECOND)));
-    // A pool of 42 at the upper end; the rest is TIME_WAIT, the second half of the range filled last.
+    // A pool holds the upper end; the rest is TIME_WAIT. Of the odd ports, which connect() takes last, a part is free.
     let used = (40_000..=41_023_u16).filter(|port| *port != 40_080 && (port % 2 == 0 || *port < 40_700)).map(|port| {
         let established = port >= 40_900;
         PortUse {
@@ -143,7 +143,7 @@ fn details(snapshot: &Snapshot) -> Details {
     }
 }
 
-/// A view that has been shown this.
+/// A view that has got a frame.
 struct Stage {
     app: App,
     options: RenderOptions,

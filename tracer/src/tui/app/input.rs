@@ -16,6 +16,8 @@ use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 /// Rows that one turn of the wheel moves.
 const WHEEL_ROWS: isize = 3;
+/// Lines by which the help can be scrolled. More than any terminal needs, few enough to get back from.
+const MAX_HELP_LINE: usize = keys::BINDINGS.len();
 
 impl App {
     /// Handles a key press.
@@ -49,7 +51,7 @@ impl App {
             _ => return Vec::new(),
         };
         if let Some(Overlay::Help(line)) = &mut self.overlay {
-            *line = line.saturating_add_signed(wheel);
+            *line = line.saturating_add_signed(wheel).min(MAX_HELP_LINE);
             return Vec::new();
         }
         if self.overlay.is_some() {
@@ -181,7 +183,7 @@ impl App {
             Some(Action::PageUp) => line.saturating_sub(10),
             _ => return,
         };
-        self.overlay = Some(Overlay::Help(line.min(keys::BINDINGS.len())));
+        self.overlay = Some(Overlay::Help(line.min(MAX_HELP_LINE)));
     }
 
     fn prompt_key(&mut self, mut prompt: Prompt, key: &KeyEvent) -> Vec<Effect> {

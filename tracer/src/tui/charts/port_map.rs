@@ -132,13 +132,9 @@ fn letter(used: PortUsage, eighths: usize, unicode: bool) -> char {
 
 /// Letters of the legend: established, `TIME_WAIT`, other, free.
 pub fn legend(unicode: bool) -> [char; 4] {
-    [PortUsage::Established, PortUsage::TimeWait, PortUsage::Other]
-        .map(|used| letter(used, 8, unicode))
-        .into_iter()
-        .chain([free(unicode)])
-        .collect::<Vec<_>>()
-        .try_into()
-        .unwrap_or(['?'; 4])
+    let [established, time_wait, other] =
+        [PortUsage::Established, PortUsage::TimeWait, PortUsage::Other].map(|used| letter(used, 8, unicode));
+    [established, time_wait, other, free(unicode)]
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ fn line_with(stage: &mut Stage, text: &str) -> u16 {
 fn going_in_asks_for_details_once_and_coming_out_for_none() {
     let mut stage = Stage::exhaustion();
     stage.press(Tab);
-    let wish = DetailRequest { destination: Some(place()), ..DetailRequest::default() };
-    assert_eq!(orders(&stage.press(Enter)), [&ViewOrder::Details(wish)]);
+    let request = DetailRequest { destination: Some(place()), ..DetailRequest::default() };
+    assert_eq!(orders(&stage.press(Enter)), [&ViewOrder::Details(request)]);
     assert_eq!(*stage.app.page(), Page::Destination(place()));
     assert!(stage.press(Char('j')).is_empty());
     assert_eq!(orders(&stage.press(Esc)), [&ViewOrder::Details(DetailRequest::default())]);
@@ -55,7 +55,7 @@ fn the_way_from_workload_to_flow_and_back() {
         stage.press(Char('h'));
     }
     assert_eq!(*stage.app.page(), Page::Overview);
-    // Out of the outermost page leads nowhere, least of all out of the program.
+    // Esc on the overview does nothing; above all it does not end the view.
     assert!(stage.press(Esc).is_empty());
 }
 
@@ -111,7 +111,7 @@ fn a_filter_works_while_it_is_typed_and_a_wrong_one_leaves_the_last() {
     stage.type_text("pid=4211");
     stage.press(Enter);
     assert_eq!((stage.app.rows.shown(Pane::Workloads), stage.app.filter_text.as_str()), (&[0][..], "pid=4211"));
-    // Keys typed into the line are no commands, and an empty line is no filter.
+    // Letters typed into the line are not taken as keys, and an empty line is no filter.
     stage.press(Char('/'));
     for _ in 0..8 {
         stage.press(Backspace);
@@ -136,7 +136,7 @@ fn a_state_keeps_who_has_flows_in_it_and_the_destinations_of_these() {
     assert_eq!(shown(&mut stage, "state=established"), (vec![1], vec![0]), "pool.service");
     assert_eq!(shown(&mut stage, "state=established and workload=bypass*"), (vec![], vec![]));
     assert_eq!(shown(&mut stage, "state=close_wait"), (vec![], vec![]));
-    // The rows on the way down, too.
+    // The rows of the workload's page are filtered, too.
     shown(&mut stage, "state=time_wait");
     stage.press(Enter);
     assert_eq!(stage.app.rows.shown(Pane::Processes).len(), 2);
@@ -267,7 +267,7 @@ fn the_mouse_selects_enters_and_scrolls() {
     let table = line_with(&mut stage, "TIME ");
     click(&mut stage, 5, table + 2, MouseEventKind::ScrollDown);
     assert_eq!(stage.app.cursor(Pane::Failures).index, 3);
-    // Beside everything.
+    // A click beside all tables.
     assert!(click(&mut stage, 79, 23, left).is_empty());
 }
 
@@ -288,6 +288,43 @@ fn an_export_has_the_screen_and_every_row() {
     assert!(text.contains("HELD AT THAT INSTANT"));
     assert!(text.matches("4211").count() + text.matches("4001").count() >= 40, "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()));
+}
+
+#[test]
+fn an_export_never_replaces_a_file() {
+    let stage = Stage::exhaustion();
+    let dir = std::env::temp_dir().join(format!("portchurn-export-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let write = || crate::tui::export::write(&dir, &stage.app, ASCII).expect("written");
+    let (first, second) = (write(), write());
+    let name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    assert_eq!(name(&first).as_deref(), Some("portchurn-overview-20260314-031137.txt"));
+    assert_eq!(name(&second).as_deref(), Some("portchurn-overview-20260314-031137-2.txt"));
+    for path in [first, second] {
+        let text = std::fs::read_to_string(&path).expect("a file");
+        assert_eq!(text, crate::tui::export::text(&stage.app, ASCII));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "names of a host are nobody else's business");
+        }
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn the_wheel_scrolls_the_help_no_further_than_its_end() {
+    let mut stage = Stage::exhaustion();
+    stage.press(Char('?'));
+    for _ in 0..100 {
+        click(&mut stage, 10, 10, MouseEventKind::ScrollDown);
+    }
+    let end = stage.screen();
+    for _ in 0..10 {
+        click(&mut stage, 10, 10, MouseEventKind::ScrollUp);
+    }
+    assert_ne!(stage.screen(), end, "ten turns back leave the end");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every view as text. Colours are left out on purpose: what a screen says must not need them.
+//! Every page as text. The snapshots have no colours, because a screen must say everything without them.
 
 use ratatui::style::Color;
 
@@ -107,7 +107,7 @@ fn without_colour_a_screen_has_none_and_says_the_same() {
     assert!(colours(&coloured) && !colours(&plain));
     let letters = |buffer: &Buffer| buffer.content().iter().map(|cell| cell.symbol().to_owned()).collect::<String>();
     assert_eq!(letters(&coloured), letters(&plain));
-    // A background of our own would be unreadable on somebody's terminal.
+    // With a background colour of its own, text could not be read on some terminals.
     assert!(coloured.content().iter().all(|cell| cell.bg == Color::Reset));
 }
 
@@ -118,7 +118,7 @@ fn loss_is_red_and_named() {
     let top: String = (0..80).filter_map(|x| buffer.cell((x, 0))).map(ratatui::buffer::Cell::symbol).collect();
     let at = u16::try_from(top.find("LOST").expect("said in the header")).expect("on the screen");
     assert_eq!(buffer.cell((at, 0)).map(|cell| cell.fg), Some(Color::Red), "{top}");
-    // However narrow, and whatever it was.
+    // On the narrowest terminal, and for every kind of loss.
     let mut snapshot = sample::exhaustion();
     snapshot.events.lost = Lost { other_runs: 7, ..Lost::default() };
     let mut narrow = Stage::new(snapshot, sample::degraded_host()).sized(60, 15);

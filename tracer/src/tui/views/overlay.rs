@@ -31,16 +31,14 @@ fn window(canvas: &mut Canvas<'_>, area: Rect, width: u16, height: u16) -> Rect 
     let (width, height) = ((width + 4).min(area.width), (height + 2).min(area.height));
     let frame = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     clear(canvas, frame);
-    let [corner, across, down] = if canvas.options.unicode {
-        ["\u{250c}\u{2510}\u{2514}\u{2518}", "\u{2500}", "\u{2502}"]
+    let ([top_left, top_right, bottom_left, bottom_right], across, down) = if canvas.options.unicode {
+        (['\u{250c}', '\u{2510}', '\u{2514}', '\u{2518}'], "\u{2500}", "\u{2502}")
     } else {
-        ["++++", "-", "|"]
+        (['+'; 4], "-", "|")
     };
-    let corners: Vec<String> = corner.chars().map(String::from).collect();
     let line = across.repeat(usize::from(width) - 2);
-    let [a, b, c, d] = corners.as_slice() else { return frame };
-    canvas.text(frame.x, frame.y, width, Paint::Plain, &format!("{a}{line}{b}"));
-    canvas.text(frame.x, frame.bottom() - 1, width, Paint::Plain, &format!("{c}{line}{d}"));
+    canvas.text(frame.x, frame.y, width, Paint::Plain, &format!("{top_left}{line}{top_right}"));
+    canvas.text(frame.x, frame.bottom() - 1, width, Paint::Plain, &format!("{bottom_left}{line}{bottom_right}"));
     for y in frame.y + 1..frame.bottom() - 1 {
         canvas.text(frame.x, y, 1, Paint::Plain, down);
         canvas.text(frame.right() - 1, y, 1, Paint::Plain, down);
