@@ -30,12 +30,14 @@ const REASONS: [Failure; 6] = [
 pub struct FilterError {
     /// Character of the filter, from 1.
     pub column: usize,
+    /// What would have been right there.
     pub expected: String,
+    /// What stands there.
     pub found: String,
 }
 
 impl FilterError {
-    /// The filter with a mark under the place, for a terminal.
+    /// The filter with a mark under the column of the error, for a terminal.
     pub fn marked(&self, filter: &str) -> String {
         let shown: String =
             filter.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();

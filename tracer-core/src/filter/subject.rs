@@ -5,28 +5,40 @@ use crate::tracker::snapshot::{
     Attribution, Destination, FailedConnect, Failure, FailureCounts, FlowEnd, Owner, StateChange, StateSet, Workload,
 };
 
-/// One thing that may be shown. `None` = not known, or the thing has no such field.
+/// One thing that may be shown. `None` = unknown, or the thing has no such field.
 ///
-/// The conversions below fill what the thing itself knows; [`Subject::with_workload`] and the fields take it from there.
+/// The conversions below fill what the thing itself knows; [`Subject::with_workload`] adds what is known about its workload.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
+    /// The kernel's name of the process.
     pub comm: Option<&'a str>,
+    /// Process id.
     pub pid: Option<u32>,
+    /// systemd unit.
     pub unit: Option<&'a str>,
+    /// Container, as `runtime:id`.
     pub container: Option<&'a str>,
+    /// Name of the workload.
     pub workload: Option<&'a str>,
+    /// Network namespace.
     pub netns: Option<Netns>,
+    /// Name of the network namespace.
     pub netns_name: Option<&'a str>,
+    /// Local address.
     pub src_addr: Option<Addr>,
+    /// Local port.
     pub src_port: Option<u16>,
+    /// Remote address.
     pub dst_addr: Option<Addr>,
+    /// Remote port.
     pub dst_port: Option<u16>,
+    /// State of the one flow that this is about.
     pub state: Option<TcpState>,
-    /// The states of all flows that this sums up; one that matches is enough.
+    /// States of all flows that this sums up; one that matches is enough.
     pub states: Option<StateSet>,
     /// The one failure that this is about.
     pub failure: Option<Failure>,
-    /// All failures that this sums up; one that matches is enough.
+    /// Failures that this sums up; one that matches is enough.
     pub failed: Option<&'a FailureCounts>,
 }
 

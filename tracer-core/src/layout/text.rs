@@ -6,11 +6,17 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// What a piece of text is, for its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
+    /// Ordinary text.
     Plain,
+    /// Important text.
     Strong,
+    /// What is as it should be.
     Good,
+    /// What may become a problem.
     Warn,
+    /// What is a problem.
     Bad,
+    /// Text that explains other text.
     Dim,
 }
 

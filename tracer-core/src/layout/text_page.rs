@@ -20,10 +20,12 @@ pub struct TextPage {
 }
 
 impl TextPage {
+    /// An empty page. `colour` writes ANSI sequences, `unicode` allows letters beyond ASCII.
     pub fn new(colour: bool, unicode: bool) -> Self {
         Self { out: String::new(), colour, unicode }
     }
 
+    /// The text of the page; each line ends in a newline.
     pub fn finish(self) -> String {
         self.out
     }
@@ -33,10 +35,12 @@ impl TextPage {
         safe(text, self.unicode)
     }
 
+    /// May the page hold letters beyond ASCII?
     pub fn unicode(&self) -> bool {
         self.unicode
     }
 
+    /// An empty line.
     pub fn blank(&mut self) {
         self.out.push('\n');
     }

@@ -95,9 +95,11 @@ impl FromStr for Condition {
 /// A condition that holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Held {
+    /// The condition, as it was written without blanks.
     pub condition: String,
-    /// One sentence.
+    /// What shows it, in one sentence.
     pub what: String,
+    /// What shows it, for machines.
     pub evidence: Value,
 }
 

@@ -23,12 +23,16 @@ const ROWS: usize = 20;
 /// Windows may differ by half before rates of start-up and shutdown stand out.
 const LENGTHS: f64 = 1.5;
 
-/// One side.
+/// One of the two traces that are compared.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
+    /// What the tracker concluded.
     pub snapshot: &'a Snapshot,
+    /// Where the trace was taken.
     pub host: &'a HostFacts,
+    /// Wall time of its instants.
     pub clock: &'a Clock,
+    /// What made processes one workload: a value of `--by`.
     pub by: &'a str,
 }
 
@@ -147,7 +151,7 @@ fn rows<T>(
                 };
                 let change = change(pair, *floor);
                 row.change = row.change.max(change);
-                // Of two that came from nothing the one with more of it is the larger change.
+                // Of two values that were 0 before, the greater one is the larger change.
                 let factor = pair.before.unwrap_or(0.0).max(pair.after.unwrap_or(0.0)) / floor;
                 weight = weight.max(change * factor.max(1.0).log10());
                 row.metrics.insert(metric, pair);
@@ -160,6 +164,7 @@ fn rows<T>(
 }
 
 impl Diff {
+    /// Compares two traces.
     pub fn new(before: Side<'_>, after: Side<'_>) -> Self {
         let seconds = (before.seconds().max(f64::MIN_POSITIVE), after.seconds().max(f64::MIN_POSITIVE));
         Self {
@@ -175,12 +180,12 @@ impl Diff {
     /// One JSON object, indented, that ends in a newline.
     ///
     /// # Errors
-    /// None that its types cause.
+    /// [`serde_json::Error`] of a value that JSON cannot hold; a comparison has no such value.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|text| text + "\n")
     }
 
-    /// For people.
+    /// The comparison as text, the largest change first.
     pub fn text(&self) -> String {
         let mut lines = vec![
             format!("before  {} ({})", self.before.start, human::seconds(self.before.seconds)),

@@ -96,6 +96,9 @@ impl<'a> Report<'a> {
     }
 
     /// The report as an indented document that ends in a newline.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`] of a value that JSON cannot hold; a report has no such value.
     pub fn to_json(&self) -> serde_json::Result<String> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');

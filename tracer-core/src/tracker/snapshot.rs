@@ -1,13 +1,14 @@
-//! What the tracker concluded, as an immutable value. Views (report, stream, tui, exporters) see this and nothing behind it.
+//! What the tracker concluded, as an immutable value. Views (report, stream, screen, exports) see this and nothing behind it.
 //!
 //! Field names are those of the `portchurn.report/1` contract wherever the contract has the field, so that text, JSON and
-//! screen speak of the same thing. Durations are named with their unit; instants are [`Ktime`] and become wall time in
+//! screen use the same words. Durations have their unit in their name; instants are [`Ktime`] and become wall time in
 //! the view. What is not known is `None`.
 
 mod completeness;
 pub mod detail;
 mod failure;
 mod finding;
+mod notice;
 mod state_set;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,10 @@ use serde::{Serialize, Serializer};
 pub use completeness::{EventCounts, Lost};
 pub use failure::{Failure, FailureCounts};
 pub use finding::{Advice, Finding, FindingId, FindingSubject, Severity, UnknownFinding};
+pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
 pub use state_set::StateSet;
 
-use crate::event::{Addr, DestinationKey, FlowKey, Ktime, Netns, TcpState};
+use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 
 /// Everything concluded up to `now`.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +31,9 @@ pub struct Snapshot {
     pub generation: u64,
     /// First instant observed.
     pub start: Ktime,
+    /// The end of the window: the last instant that the clock reached.
     pub now: Ktime,
+    /// How complete the picture is.
     pub events: EventCounts,
     /// Most connects first.
     pub workloads: Vec<Workload>,
@@ -37,32 +41,45 @@ pub struct Snapshot {
     pub destinations: Vec<Destination>,
     /// Most connects first.
     pub attributions: Vec<Attribution>,
+    /// Listening sockets, by namespace, port and address.
     pub listeners: Vec<Listener>,
+    /// Network namespaces in which something was seen.
     pub namespaces: Vec<Namespace>,
     /// Most severe first.
     pub findings: Vec<Finding>,
-    /// Live flows (full sockets) and minisockets held in memory.
+    /// Full sockets alive now.
     pub flows: u64,
+    /// Minisockets in `TIME_WAIT` alive now.
     pub time_wait: u64,
 }
 
-/// A distribution of durations, milliseconds.
+/// A distribution of durations, milliseconds. All but `count` are `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Durations {
+    /// How many were measured.
     pub count: u64,
+    /// The shortest.
     pub min: Option<f64>,
+    /// The arithmetic mean.
     pub mean: Option<f64>,
+    /// The median.
     pub p50: Option<f64>,
+    /// Nine of ten are not longer.
     pub p90: Option<f64>,
+    /// 99 of 100 are not longer.
     pub p99: Option<f64>,
+    /// The longest.
     pub max: Option<f64>,
 }
 
+/// Minisockets in `TIME_WAIT`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TimeWaitStats {
     /// Minisockets that began in the window.
     pub entered: u64,
+    /// Held now.
     pub now: u64,
+    /// Held at once, at most.
     pub peak: u64,
     /// `entered` per second of the window.
     pub per_second: f64,
@@ -70,15 +87,18 @@ pub struct TimeWaitStats {
     pub reused: u64,
 }
 
+/// Sockets in `CLOSE_WAIT`: the peer has closed, the program has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CloseWaitStats {
+    /// Held now.
     pub now: u64,
+    /// Held at once, at most.
     pub peak: u64,
-    /// Age of the oldest one now.
+    /// Age of the oldest one now; `None` = there is none, or its begin was not seen.
     pub oldest_seconds: Option<f64>,
 }
 
-/// What is not known is `null`, and no process has the pid 0.
+/// Writes an unknown pid (0, which no process has) as `null`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn known_pid<S: Serializer>(pid: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     (*pid != 0).then_some(*pid).serialize(serializer)
@@ -90,39 +110,58 @@ pub struct Process {
     /// 0 (null in JSON) stands for processes that have ended and were folded together to bound memory.
     #[serde(serialize_with = "known_pid")]
     pub pid: u32,
+    /// Its command line, arguments separated by blanks.
     pub cmdline: Option<Arc<str>>,
+    /// Attempts to connect.
     pub connects: u64,
+    /// Failed attempts by reason.
     pub failed: FailureCounts,
 }
 
-/// Processes that an SRE thinks of as one.
+/// Processes that an SRE thinks of as one: a service, a container, a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
+    /// The name by which processes are grouped.
     pub name: Arc<str>,
+    /// The kernel's name of its first process; `None` = unknown.
     pub comm: Option<Arc<str>>,
+    /// Path of that process's executable; `None` = unknown.
     pub exe: Option<Arc<str>>,
+    /// systemd unit.
     pub unit: Option<Arc<str>>,
+    /// Container, as `runtime:id` with a short id.
     pub container: Option<Arc<str>>,
-    /// cgroup path.
+    /// Path of the cgroup.
     pub cgroup: Option<Arc<str>>,
     /// Namespaces in which it has flows.
     pub netns: Vec<Netns>,
     /// Most connects first, bounded.
     pub pids: Vec<Process>,
-    /// Attempts: each CLOSE -> `SYN_SENT`.
+    /// Attempts to connect: each CLOSE -> `SYN_SENT`.
     pub connects: u64,
+    /// Attempts that were established.
     pub established: u64,
+    /// Failed attempts by reason.
     pub failed: FailureCounts,
+    /// Connections accepted by its listeners.
     pub accepted: u64,
+    /// Flows that ended, whoever began them.
     pub closed: u64,
+    /// Of these, closed first by this side.
     pub active_closes: u64,
+    /// Of these, closed first by the peer.
     pub passive_closes: u64,
+    /// Of these, ended by RST.
     pub resets: u64,
+    /// Its minisockets.
     pub time_wait: TimeWaitStats,
+    /// Its sockets that the peer has closed.
     pub close_wait: CloseWaitStats,
+    /// How long its flows lived.
     pub lifetime_ms: Durations,
+    /// How long its connects took, from `SYN_SENT` to ESTABLISHED.
     pub connect_ms: Durations,
-    /// Local ports towards ephemeral-port destinations held now (all states).
+    /// Local ports held now towards its destinations, in any state.
     pub ports_held: u64,
     /// Attempts per second over the last ten seconds.
     pub connects_per_second: f64,
@@ -135,24 +174,31 @@ pub struct Ports {
     pub range: Option<(u16, u16)>,
     /// Ports that connect() can really get: the even part of the range less reserved, bound and listening ports.
     pub capacity: Option<u32>,
+    /// Local ports held now.
     pub in_use: u32,
+    /// Local ports held at once, at most.
     pub peak: u32,
-    /// `in_use / capacity`.
+    /// `in_use / capacity`; `None` = unknown.
     pub utilisation: Option<f64>,
+    /// Local ports held now, by the state of their socket.
     pub by_state: BTreeMap<TcpState, u32>,
 }
 
 /// Who holds how many ports of a destination.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Holder {
+    /// Name of the workload.
     pub workload: Arc<str>,
+    /// Local ports that it holds now.
     pub ports: u32,
 }
 
 /// Whose connects fail towards a destination for lack of a port.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Victim {
+    /// Name of the workload.
     pub workload: Arc<str>,
+    /// Its connects that failed for lack of a port.
     pub failed: u64,
 }
 
@@ -164,36 +210,50 @@ pub enum Confidence {
     Low,
     /// The rate swung by a quarter to a half.
     Medium,
+    /// The rate swung by less than a quarter.
     High,
 }
 
 /// The scope in which a plain connect() runs out of ports: (netns, local address, remote address:port).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Destination {
+    /// Network namespace of the connecting sockets.
     pub netns: Netns,
+    /// Its name under `/run/netns`, if it has one.
     pub netns_name: Option<Arc<str>>,
+    /// Source address.
     pub local_addr: Addr,
+    /// Destination address.
     pub remote_addr: Addr,
+    /// Destination port.
     pub remote_port: u16,
+    /// Its ephemeral ports.
     pub ports: Ports,
+    /// Attempts to connect.
     pub connects: u64,
+    /// Attempts that were established.
     pub established: u64,
+    /// Failed attempts by reason.
     pub failed: FailureCounts,
+    /// First failure for lack of a port.
     #[serde(skip)]
     pub first_failure: Option<Ktime>,
+    /// Last failure for lack of a port.
     #[serde(skip)]
     pub last_failure: Option<Ktime>,
     /// Attempts per second over the last ten seconds of the window.
     pub connects_per_second: f64,
     /// The rate that this destination's capacity bears for good, given how long a port is held; `None` = unknown.
     pub sustainable_per_second: Option<f64>,
-    /// 0 = exhausted now; `None` = not at this rate, or unknown.
+    /// Until the ports run out at this rate; 0 = exhausted now; `None` = not at this rate, or unknown.
     pub seconds_to_exhaustion: Option<f64>,
+    /// How much that forecast is worth; `None` without one.
     pub forecast_confidence: Option<Confidence>,
     /// How long connect() searched for a port, failed searches included; empty where no hook tells.
     pub port_search_ms: Durations,
-    /// Median of the latest searches, and the quickest that it ever was; `None` before there were enough.
+    /// Median of the latest searches; `None` before there were enough.
     pub port_search_recent_ms: Option<f64>,
+    /// The lowest that this median ever was; `None` before there were enough.
     pub port_search_quickest_ms: Option<f64>,
     /// Most ports first.
     pub holders: Vec<Holder>,
@@ -209,35 +269,49 @@ impl Destination {
     }
 }
 
-/// Who does what to whom: one process towards one destination.
+/// What one process does towards one destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attribution {
+    /// Name of the process's workload.
     pub workload: Arc<str>,
     /// 0 (null in JSON) = unknown.
     #[serde(serialize_with = "known_pid")]
     pub pid: u32,
+    /// The kernel's name of the process.
     pub comm: Arc<str>,
+    /// Its command line, arguments separated by blanks.
     #[serde(skip)]
     pub cmdline: Option<Arc<str>>,
+    /// Network namespace of its sockets.
     pub netns: Netns,
+    /// Source address.
     pub local_addr: Addr,
+    /// Destination address.
     pub remote_addr: Addr,
+    /// Destination port.
     pub remote_port: u16,
+    /// Attempts to connect.
     pub connects: u64,
+    /// Attempts that were established.
     pub established: u64,
+    /// Failed attempts by reason.
     pub failed: FailureCounts,
+    /// Flows that this side closed first.
     pub active_closes: u64,
+    /// Its minisockets.
     pub time_wait: TimeWaitStats,
+    /// Its sockets that the peer has closed.
     pub close_wait: CloseWaitStats,
+    /// How long its flows lived.
     pub lifetime_ms: Durations,
-    /// Ports held now, all states.
+    /// Local ports held now, in any state.
     pub ports_held: u32,
-    /// Age of the oldest established flow now.
+    /// Age of the oldest established flow now; `None` = there is none.
     pub oldest_established_seconds: Option<f64>,
-    /// That its flows are in now.
+    /// The states that its flows are in now.
     #[serde(skip)]
     pub states: StateSet,
-    /// The owner is a guess (a listener in place of the process that accepted, an owner from /proc).
+    /// The owner was concluded (a listener in place of the process that accepted, an owner from /proc), not seen.
     pub inferred: bool,
 }
 
@@ -252,11 +326,17 @@ impl Attribution {
 /// A listening socket.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listener {
+    /// Its network namespace.
     pub netns: Netns,
+    /// The address that it listens on; unspecified = on all.
     pub addr: Addr,
+    /// The port that it listens on.
     pub port: u16,
+    /// Name of the workload that listens; `None` = unknown.
     pub workload: Option<Arc<str>>,
+    /// The process that listens; `None` = unknown.
     pub pid: Option<u32>,
+    /// Connections accepted.
     pub accepted: u64,
     /// Inside the namespace's ephemeral range and not reserved: connect() may take the port while nobody listens.
     pub in_ephemeral_range: bool,
@@ -267,126 +347,34 @@ pub struct Listener {
 /// One network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Namespace {
+    /// Its inode number (and cookie).
     pub netns: Netns,
+    /// Its name under `/run/netns`, if it has one.
     pub name: Option<Arc<str>>,
+    /// `net.ipv4.ip_local_port_range`; `None` = unknown.
     pub port_range: Option<(u16, u16)>,
-    /// Ports of the range that are reserved, and that are held by bind() or listen().
+    /// Ports of the range that `net.ipv4.ip_local_reserved_ports` reserves.
     pub reserved: u32,
+    /// Ports of the range that bind() or listen() holds.
     pub blocked: u32,
+    /// Ports that connect() can get towards each destination; `None` = unknown.
     pub capacity: Option<u32>,
+    /// `net.ipv4.tcp_tw_reuse`: 0 off, 1 on, 2 loopback only; `None` = unknown.
     pub tw_reuse: Option<u8>,
+    /// `net.ipv4.tcp_tw_reuse_delay`; `None` = this kernel has no such setting.
     pub tw_reuse_delay_ms: Option<u32>,
+    /// `net.ipv4.tcp_timestamps`; `None` = unknown.
     pub timestamps: Option<bool>,
+    /// `net.ipv4.tcp_max_tw_buckets`; `None` = unknown.
     pub max_tw_buckets: Option<u32>,
+    /// `net.ipv4.tcp_fin_timeout`; `None` = unknown.
     pub fin_timeout_ms: Option<u32>,
-    /// The kernel's own count, where it could be read.
+    /// Minisockets by the kernel's own count (`/proc/net/sockstat`), where it could be read.
     pub time_wait_kernel: Option<u32>,
-    /// Our ledger's count, and how many of its entries are inferred rather than observed.
+    /// Minisockets by the tracker's count.
     pub time_wait_ledger: u64,
+    /// How many of these were concluded, not seen.
     pub time_wait_inferred: u64,
+    /// Entries of the connection-tracking table and its limit; `None` = the module is not there.
     pub conntrack: Option<(u32, u32)>,
-}
-
-/// Who began a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Opened {
-    /// This side sent the SYN.
-    Active,
-    /// A listener of this side accepted it.
-    Passive,
-    /// It existed before we started and its ports do not tell.
-    Unknown,
-}
-
-/// How a flow ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ended {
-    /// This side sent the first FIN and owns `TIME_WAIT`.
-    ActiveClose,
-    PassiveClose,
-    /// Both sent a FIN before seeing the other's.
-    SimultaneousClose,
-    /// The peer sent RST.
-    ResetByPeer,
-    /// This side dropped it without a FIN (linger 0, unread data, AF_UNSPEC, `ss -K`).
-    ResetByUs,
-    TimedOut,
-    /// It failed before it was established.
-    ConnectFailed,
-    /// A transition was lost; the end is known, its kind is not.
-    Unknown,
-}
-
-/// Who a flow belongs to, as a notice shows it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Owner {
-    pub pid: u32,
-    pub comm: Arc<str>,
-    pub workload: Arc<str>,
-    pub inferred: bool,
-}
-
-/// A flow is over (its full socket is; `TIME_WAIT` may follow).
-#[derive(Clone, Debug, PartialEq)]
-pub struct FlowEnd {
-    pub ktime: Ktime,
-    pub key: FlowKey,
-    pub owner: Option<Owner>,
-    pub opened: Opened,
-    pub ended: Ended,
-    /// First transition to CLOSE, milliseconds; `None` if it began before we did.
-    pub lifetime_ms: Option<f64>,
-    /// `SYN_SENT` to ESTABLISHED.
-    pub connect_ms: Option<f64>,
-    /// Set right after a loss.
-    pub repaired: bool,
-    /// A minisocket holds the 4-tuple now.
-    pub time_wait: bool,
-}
-
-/// A connect (or bind to port 0) failed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FailedConnect {
-    pub ktime: Ktime,
-    pub failure: Failure,
-    pub key: FlowKey,
-    pub owner: Option<Owner>,
-    pub tid: u32,
-    /// The return value of the system call confirmed the reason; otherwise it was concluded from transitions alone.
-    pub confirmed: bool,
-    /// From the first transition (or syscall entry) to the failure, milliseconds.
-    pub after_ms: Option<f64>,
-}
-
-/// A transition with its owner.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StateChange {
-    pub ktime: Ktime,
-    pub key: FlowKey,
-    pub owner: Option<Owner>,
-    pub old: TcpState,
-    pub new: TcpState,
-    /// Time spent in `old`, milliseconds.
-    pub dwell_ms: Option<f64>,
-}
-
-/// What `Tracker::ingest` has to tell as it happens.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    FlowEnd(FlowEnd),
-    FailedConnect(FailedConnect),
-    StateChange(StateChange),
-}
-
-/// Notices cost time, memory of the past costs memory; only what somebody reads is made.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent wishes")]
-pub struct NoticeKinds {
-    pub transitions: bool,
-    pub flows: bool,
-    pub failures: bool,
-    /// What [`detail::Details`] tells of the past.
-    pub history: bool,
 }

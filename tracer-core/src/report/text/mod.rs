@@ -35,6 +35,7 @@ const TOLD_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, Finding
 /// How the text should look.
 #[derive(Clone, Debug)]
 pub struct Style {
+    /// ANSI colours.
     pub colour: bool,
     /// Letters beyond ASCII, in bars and in names.
     pub unicode: bool,

@@ -7,10 +7,12 @@ use crate::event::TcpState;
 pub struct StateSet(u16);
 
 impl StateSet {
+    /// Adds a state.
     pub fn add(&mut self, state: TcpState) {
         self.0 |= bit(state);
     }
 
+    /// Is the state in the set?
     pub fn has(self, state: TcpState) -> bool {
         self.0 & bit(state) != 0
     }
