@@ -7,6 +7,8 @@
 
 #![deny(clippy::print_stderr)]
 
+#![forbid(unsafe_code)]
+
 pub mod clock;
 pub mod decode;
 pub mod errno;

@@ -2,6 +2,8 @@
 //!
 //! What events mean is `tracer_core`, which knows none of this.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod demo;
 pub mod export;
@@ -11,5 +13,4 @@ pub mod probe;
 pub mod run;
 pub mod source;
 pub mod stream;
-mod sys;
 pub mod tui;

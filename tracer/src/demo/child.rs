@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::protocol::{Counts, Line};
+use super::protocol::{DemoCounts, Line};
 use super::roles::ROLE;
 
 /// Lines of a child that wait for us. It writes a few per second, so this is many seconds' worth; a full channel makes it wait.
@@ -21,7 +21,7 @@ pub(super) struct Child {
     process: process::Child,
     stdin: ChildStdin,
     lines: Receiver<Result<Line>>,
-    counts: Counts,
+    counts: DemoCounts,
     done: bool,
 }
 
@@ -54,14 +54,14 @@ impl Child {
             }
         });
         let name = format!("{name} {}", role.join(" "));
-        Ok(Self { name, process, stdin, lines, counts: Counts::default(), done: false })
+        Ok(Self { name, process, stdin, lines, counts: DemoCounts::default(), done: false })
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> DemoCounts {
         self.counts
     }
 

@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result};
 use tracer_core::event::Netns;
 
 use child::Child;
-pub use protocol::Counts;
+pub use protocol::DemoCounts;
 pub use roles::{ROLE, role_main};
 
 /// A set-up that takes longer than this is stuck.
@@ -45,16 +45,16 @@ pub struct Incident {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What the worker with the pool counted.
-    pub pool: Counts,
+    pub pool: DemoCounts,
     /// What the worker without one counted.
-    pub legacy: Counts,
+    pub legacy: DemoCounts,
     /// The traffic is over; the namespaces are still there.
     pub finished: bool,
 }
 
 impl Progress {
     /// What the workload as a whole counted.
-    pub fn total(&self) -> Counts {
+    pub fn total(&self) -> DemoCounts {
         self.pool.plus(self.legacy)
     }
 }

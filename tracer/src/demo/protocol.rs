@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// What a worker counted itself, from the results of its own system calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DemoCounts {
     /// Connects that succeeded.
     pub connected: u64,
     /// Connects that failed with `EADDRNOTAVAIL`: no port left.
@@ -15,7 +15,7 @@ pub struct Counts {
     pub other_errors: u64,
 }
 
-impl Counts {
+impl DemoCounts {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Counts {
 pub(super) enum Line {
     /// The step that it was told is done.
     Ready,
-    Counts(Counts),
+    Counts(DemoCounts),
     /// The traffic is over; it waits to be stopped.
     Done,
 }
@@ -55,7 +55,7 @@ impl FromStr for Line {
         match words.as_slice() {
             ["ready"] => Ok(Self::Ready),
             ["done"] => Ok(Self::Done),
-            ["counts", connected, exhausted, other] => Ok(Self::Counts(Counts {
+            ["counts", connected, exhausted, other] => Ok(Self::Counts(DemoCounts {
                 connected: connected.parse()?,
                 exhausted: exhausted.parse()?,
                 other_errors: other.parse()?,
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn lines_survive_the_pipe() {
-        let counts = Counts { connected: 1000, exhausted: 812, other_errors: 3 };
+        let counts = DemoCounts { connected: 1000, exhausted: 812, other_errors: 3 };
         for line in [Line::Ready, Line::Done, Line::Counts(counts)] {
             assert_eq!(line.to_string().parse::<Line>().expect("a line of ours"), line);
         }

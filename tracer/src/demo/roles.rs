@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::prctl;
 
 use super::net;
-use super::protocol::{Counts, Line};
+use super::protocol::{DemoCounts, Line};
 
 /// The hidden subcommand.
 pub const ROLE: &str = "demo-role";
@@ -63,7 +63,7 @@ fn backend(address: SocketAddrV4) -> Result<()> {
     be_called(BACKEND)?;
     net::own_namespace()?;
     say(Line::Ready)?;
-    let Step::Listen = next_step()? else { bail!("a backend only listens") };
+    let RoleStep::Listen = next_step()? else { bail!("a backend only listens") };
     net::address(*address.ip())?;
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     end_with_stdin();
@@ -93,13 +93,13 @@ fn pool() -> Result<()> {
     be_called(CHECKOUT)?;
     net::own_namespace()?;
     say(Line::Ready)?;
-    let Step::Join(backend) = next_step()? else { bail!("the pool must first be joined to a backend") };
+    let RoleStep::Join(backend) = next_step()? else { bail!("the pool must first be joined to a backend") };
     net::join(backend)?;
     say(Line::Ready)?;
-    let Step::Go = next_step()? else { bail!("nothing is left but to go") };
+    let RoleStep::Go = next_step()? else { bail!("nothing is left but to go") };
     end_with_stdin();
 
-    let mut counts = Counts::default();
+    let mut counts = DemoCounts::default();
     let mut connections = Vec::new();
     for _ in 0..POOL_SIZE {
         connections.push(connect(&mut counts).context("filling the connection pool")?);
@@ -126,14 +126,14 @@ fn pool() -> Result<()> {
 fn legacy() -> Result<()> {
     be_called(CHECKOUT)?;
     say(Line::Ready)?;
-    let Step::Enter(pool) = next_step()? else { bail!("this worker must first enter the namespace of the pool") };
+    let RoleStep::Enter(pool) = next_step()? else { bail!("this worker must first enter the namespace of the pool") };
     net::enter(pool)?;
     say(Line::Ready)?;
-    let Step::Go = next_step()? else { bail!("nothing is left but to go") };
+    let RoleStep::Go = next_step()? else { bail!("nothing is left but to go") };
     end_with_stdin();
     say(Line::Ready)?;
 
-    let mut counts = Counts::default();
+    let mut counts = DemoCounts::default();
     let started = Instant::now();
     let mut first_failure = None;
     let mut pace = Pace::new(started, LEGACY_RATE);
@@ -165,7 +165,7 @@ fn legacy() -> Result<()> {
     }
 }
 
-fn connect(counts: &mut Counts) -> io::Result<TcpStream> {
+fn connect(counts: &mut DemoCounts) -> io::Result<TcpStream> {
     let connected = TcpStream::connect(net::backend());
     match &connected {
         Ok(_) => counts.connected += 1,
@@ -184,14 +184,14 @@ fn request(mut connection: &TcpStream) -> io::Result<()> {
 
 /// What we are told.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum RoleStep {
     Join(u32),
     Enter(u32),
     Listen,
     Go,
 }
 
-fn next_step() -> Result<Step> {
+fn next_step() -> Result<RoleStep> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).context("reading the next step")?;
     if line.is_empty() {
@@ -201,13 +201,13 @@ fn next_step() -> Result<Step> {
     step(&line)
 }
 
-fn step(line: &str) -> Result<Step> {
+fn step(line: &str) -> Result<RoleStep> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
-        ["join", pid] => Ok(Step::Join(pid.parse()?)),
-        ["enter", pid] => Ok(Step::Enter(pid.parse()?)),
-        ["listen"] => Ok(Step::Listen),
-        ["go"] => Ok(Step::Go),
+        ["join", pid] => Ok(RoleStep::Join(pid.parse()?)),
+        ["enter", pid] => Ok(RoleStep::Enter(pid.parse()?)),
+        ["listen"] => Ok(RoleStep::Listen),
+        ["go"] => Ok(RoleStep::Go),
         _ => bail!("{:?} is no step of the demo", line.trim()),
     }
 }
@@ -271,9 +271,9 @@ mod tests {
 
     #[test]
     fn steps_are_words_and_a_pid() {
-        assert_eq!(step("join 17\n").expect("a step"), Step::Join(17));
-        assert_eq!(step("enter 18\n").expect("a step"), Step::Enter(18));
-        assert_eq!(step("go\n").expect("a step"), Step::Go);
+        assert_eq!(step("join 17\n").expect("a step"), RoleStep::Join(17));
+        assert_eq!(step("enter 18\n").expect("a step"), RoleStep::Enter(18));
+        assert_eq!(step("go\n").expect("a step"), RoleStep::Go);
         for line in ["join", "join me", "stop", "go 1"] {
             assert!(step(line).is_err(), "{line}");
         }

@@ -7,71 +7,27 @@
 //! Not for: processes that show up later; the kernel records those in their own context.
 
 pub mod netns;
+mod root;
 mod sockets;
 
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use procfs::process::Process;
 use tracer_common::ARGV_BYTES;
 
 pub use self::netns::OpenNetns;
+use self::root::read;
+pub use self::root::{Coverage, ProcFs};
 pub use self::sockets::SocketOwners;
-use tracer_core::event::{CgroupId, Ktime, Netns, ProcessFacts};
+use tracer_core::event::{CgroupId, Ktime, ProcessFacts};
 use tracer_core::names::{cgroup, cmdline, text};
 
-/// Processes looked at in one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
-const MAX_PROCESSES: usize = 65_536;
-/// Bytes read of one `/proc` file of text; cgroup v1 with all its hierarchies stays far below.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// v1 hierarchies in order of trust: the first two are those that runtimes always use, the third is systemd's own.
 const V1_PREFERRED: [&str; 3] = ["memory", "pids", "name=systemd"];
 
-/// How much of a scan succeeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Processes looked at.
-    pub processes: usize,
-    /// Processes that were closed to us or gone.
-    pub unreadable: usize,
-    /// A bound was reached; the rest was not looked at.
-    pub truncated: bool,
-}
-
-/// A `/proc` and what belongs to it.
-#[derive(Clone, Debug)]
-pub struct ProcFs {
-    proc: PathBuf,
-    run_netns: PathBuf,
-    /// Nanoseconds per unit of field 22 of `/proc/PID/stat`.
-    tick: u64,
-}
-
-impl Default for ProcFs {
-    fn default() -> Self {
-        Self::at("/proc", "/run/netns")
-    }
-}
-
 impl ProcFs {
-    /// With other roots; `run_netns` is where iproute2 names namespaces.
-    pub fn at(proc: impl Into<PathBuf>, run_netns: impl Into<PathBuf>) -> Self {
-        let tick = 1_000_000_000 / procfs::ticks_per_second().max(1);
-        Self { proc: proc.into(), run_netns: run_netns.into(), tick }
-    }
-
-    /// Nanoseconds by which [`ProcessFacts::start`] from `/proc` may be earlier than the same process's from a record: `/proc` counts
-    /// in ticks. Two starts of one pid within a tick are the same process.
-    pub fn start_granularity(&self) -> u64 {
-        self.tick
-    }
-
-    fn dir(&self, pid: u32) -> PathBuf {
-        self.proc.join(pid.to_string())
-    }
-
     /// The executable of the process `pid` that began at `start` (nanoseconds since boot, 0 = whichever has the pid now); `None` if
     /// it is gone, its pid belongs to another process by now, or it is closed to us.
     pub fn exe_of(&self, pid: u32, start: u64) -> Option<Arc<str>> {
@@ -115,19 +71,6 @@ impl ProcFs {
             unit: place.unit,
             container: place.container,
         })
-    }
-
-    /// Pids in ascending order, so that scans decide alike whatever the directory's order is.
-    fn pids(&self, coverage: &mut Coverage) -> Vec<u32> {
-        let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
-        let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        pids.sort_unstable();
-        if pids.len() > MAX_PROCESSES {
-            pids.truncate(MAX_PROCESSES);
-            coverage.truncated = true;
-        }
-        coverage.processes = pids.len();
-        pids
     }
 
     /// Which process has which socket open, by one scan of `/proc/*/fd`.
@@ -176,21 +119,6 @@ fn exe(dir: &Path) -> Option<Arc<str>> {
     let path = target.to_string_lossy();
     // An upgraded package leaves the old binary running; it is still the same program.
     Some(text(path.strip_suffix(" (deleted)").unwrap_or(&path).as_bytes()))
-}
-
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-/// The number in `socket:[4711]` or `net:[4026531840]`.
-fn bracketed(target: &str, kind: &str) -> Option<u64> {
-    target.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
-}
-
-fn inode_to_netns(inode: u64) -> Option<Netns> {
-    u32::try_from(inode).ok().filter(|&inode| inode != 0).map(Netns::of_inode)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use super::output::{self, colour};
 use super::session::LiveTrace;
 use crate::cli::{OutputFormat, TraceConfig};
-use crate::demo::{Counts, Incident};
+use crate::demo::{DemoCounts, Incident};
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
 use tracer_core::filter::{Filter, Subject};
 use tracer_core::tracker::Tracker;
@@ -81,7 +81,7 @@ struct IncidentWatcher {
     shown: u32,
     told: Instant,
     over: Option<Instant>,
-    counts: Option<Counts>,
+    counts: Option<DemoCounts>,
 }
 
 impl IncidentWatcher {

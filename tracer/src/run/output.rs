@@ -86,7 +86,13 @@ pub fn colour() -> bool {
 /// Columns of the terminal, as the shell tells or the terminal itself.
 pub fn width() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    asked.or_else(crate::sys::terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
+    asked.or_else(terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
+}
+
+/// Columns of the terminal that stdout is; `None` if stdout is none or its size is unknown.
+fn terminal_columns() -> Option<usize> {
+    let size = io::stdout().is_terminal().then(crossterm::terminal::window_size)?.ok()?;
+    Some(usize::from(size.columns))
 }
 
 /// Prints what the tracker has to tell since the last time.

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::tracker_thread::{self, TraceObserver};
-use super::{privileges, signals};
+use super::{knobs, privileges, signals};
 use crate::cli::TraceConfig;
 use crate::host_clock;
 use crate::probe::{self, Host, ProbeError, Tier, attach};
@@ -20,7 +20,7 @@ use crate::source::baseline::{self, Pass, PassScope};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
-use tracer_core::host::{HostFacts, Knobs};
+use tracer_core::host::HostFacts;
 use tracer_core::input::TrackerInput;
 use tracer_core::recording::{RecordingHeader, header};
 use tracer_core::tracker::findings::Thresholds;
@@ -92,7 +92,7 @@ impl LiveTrace {
         let config = Config {
             by: trace.by,
             thresholds: Thresholds::default(),
-            knobs: knobs(&host),
+            knobs: knobs::knobs(&host),
             time_wait_observed: session.sees_time_wait(),
             calls_observed: session.sees_connects(),
             searches_observed: session.sees_port_searches(),
@@ -217,17 +217,6 @@ fn refused(error: ProbeError) -> StartError {
     match error {
         ProbeError::NotPermitted { missing } => StartError::NotPermitted(privileges::advice(&missing)),
         error => StartError::Unsupported(error),
-    }
-}
-
-/// Which remedies this kernel has.
-fn knobs(host: &Host) -> Knobs {
-    let sysctl = |name: &str| std::fs::exists(format!("/proc/sys/net/ipv4/{name}")).unwrap_or(false);
-    Knobs {
-        tw_reuse_delay: sysctl("tcp_tw_reuse_delay"),
-        ip_local_port_range_sockopt: crate::sys::has_local_port_range().unwrap_or(false),
-        port_step_width: sysctl("ip_local_port_step_width"),
-        kernel: host.kernel.clone(),
     }
 }
 

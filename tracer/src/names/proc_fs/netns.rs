@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use procfs::process::MountInfo;
 
-use super::{Coverage, ProcFs, bracketed, inode_to_netns, read};
+use super::root::{Coverage, ProcFs, bracketed, inode_to_netns, read};
 use tracer_core::event::Netns;
 use tracer_core::names::text;
 

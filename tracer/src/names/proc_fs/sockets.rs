@@ -9,7 +9,7 @@ use std::fs;
 use procfs::process::Process;
 use rustc_hash::FxHashMap;
 
-use super::{Coverage, ProcFs, bracketed};
+use super::root::{Coverage, ProcFs, bracketed};
 
 /// Sockets remembered: at 16 bytes each 8 MB; a host has at most a few hundred thousand open.
 const MAX_SOCKETS: usize = 524_288;

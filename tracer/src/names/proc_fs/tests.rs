@@ -1,39 +1,39 @@
 //! A `/proc` of our own making in a temporary directory, and the real one where that needs no privilege.
 
 use std::os::unix::fs::symlink;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
 
+use tempfile::TempDir;
+
+use super::root::bracketed;
 use super::sockets::scan_bounded;
 use super::*;
+use tracer_core::event::Netns;
 
-/// A directory that is removed at the end of its test.
 struct Fake {
-    root: PathBuf,
+    root: TempDir,
 }
-
-static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Fake {
     fn new() -> Self {
-        let unique = format!("portchurn-names-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = std::env::temp_dir().join(unique);
-        fs::create_dir_all(root.join("proc")).expect("temporary directory");
-        fs::create_dir_all(root.join("netns")).expect("temporary directory");
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir_all(root.path().join("proc")).expect("temporary directory");
+        fs::create_dir_all(root.path().join("netns")).expect("temporary directory");
         Self { root }
     }
 
     fn fs(&self) -> ProcFs {
-        ProcFs::at(self.root.join("proc"), self.root.join("netns"))
+        ProcFs::at(self.root.path().join("proc"), self.root.path().join("netns"))
     }
 
     fn write(&self, path: &str, contents: impl AsRef<[u8]>) {
-        let path = self.root.join(path);
+        let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().expect("below the root")).expect("directory");
         fs::write(path, contents).expect("file");
     }
 
     fn link(&self, path: &str, target: &str) {
-        let path = self.root.join(path);
+        let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().expect("below the root")).expect("directory");
         symlink(target, path).expect("link");
     }
@@ -46,18 +46,11 @@ impl Fake {
             &format!("proc/{pid}/stat"),
             format!("{pid} ({comm}) S {parent} {zeros}{starttime} {}\n", tail.trim()),
         );
-        fs::create_dir_all(self.root.join(format!("proc/{pid}/fd"))).expect("directory");
+        fs::create_dir_all(self.root.path().join(format!("proc/{pid}/fd"))).expect("directory");
         self.link(&format!("proc/{pid}/fd/0"), "/dev/null");
         for (fd, inode) in (3..).zip(inodes) {
             self.link(&format!("proc/{pid}/fd/{fd}"), &format!("socket:[{inode}]"));
         }
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        // Best effort: a leftover in the temporary directory hurts nobody.
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 
@@ -155,7 +148,7 @@ fn the_executable_of_a_reused_pid_is_not_told() {
 #[test]
 fn namespaces_are_found_in_all_three_places() {
     let fake = Fake::new();
-    let netns = fake.root.join("netns");
+    let netns = fake.root.path().join("netns");
     fake.link("proc/10/ns/net", "net:[4026531840]");
     fake.link("proc/11/ns/net", "net:[4026531840]");
     fake.link("proc/12/ns/net", "net:[4026532001]");

@@ -164,9 +164,8 @@ mod tests {
     /// A namespace that is full of TIME_WAITs has lists of several batches.
     #[test]
     fn a_list_of_sockets_is_never_spread_over_two_files() {
-        let dir = std::env::temp_dir().join(format!("portchurn-recorder-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory");
-        let path = dir.join("a.arrow");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.arrow");
         let header = RecordingHeader::default();
         let (request_baseline, _requests) = mpsc::channel();
         let file = tracer_core::recording::create(&part_path(&path, 1), true).expect("a file");
@@ -216,7 +215,6 @@ mod tests {
             }
             assert_eq!((replay.bad_rows(), replay.damage()), (0, None), "{}", path.display());
         }
-        std::fs::remove_dir_all(&dir).expect("ours");
         assert!(lists >= 1, "the last list at least fits");
     }
 }

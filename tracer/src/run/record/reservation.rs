@@ -94,26 +94,10 @@ fn existing_parts(output: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("portchurn-reservation-{}-{name}", std::process::id()));
-            fs::create_dir_all(&dir).expect("a directory");
-            Self(dir)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_trace_that_does_not_start_leaves_what_was_there() {
-        let dir = Dir::new("nothing");
-        let path = dir.0.join("a.arrow");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.arrow");
         drop(OutputReservation::new(&path, false, false).expect("room"));
         assert!(!path.exists());
         fs::write(&path, "old").expect("written");
@@ -122,22 +106,22 @@ mod tests {
         assert_eq!(fs::read(&path).expect("still there"), b"old");
         drop(OutputReservation::new(&path, false, true).and_then(OutputReservation::into_file).expect("a file"));
         assert_eq!(fs::read(&path).expect("there"), b"");
-        assert!(OutputReservation::new(&dir.0.join("no/such.arrow"), false, false).is_err());
+        assert!(OutputReservation::new(&dir.path().join("no/such.arrow"), false, false).is_err());
     }
 
     #[test]
     fn parts_of_an_earlier_rotation_are_in_the_way_whatever_their_numbers() {
-        let dir = Dir::new("parts");
-        let path = dir.0.join("a.arrow");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.arrow");
         for name in ["a.000007.arrow", "a.000008.arrow", "a.7.arrow", "b.000001.arrow", "a.000001.parquet"] {
-            fs::write(dir.0.join(name), name).expect("written");
+            fs::write(dir.path().join(name), name).expect("written");
         }
         let error = OutputReservation::new(&path, true, false).map(drop).expect_err("in the way").to_string();
         assert!(error.contains("a.000007.arrow exists"), "{error}");
         let file = OutputReservation::new(&path, true, true).and_then(OutputReservation::into_file).expect("a file");
         drop(file);
         let mut left: Vec<_> =
-            fs::read_dir(&dir.0).expect("a directory").flatten().map(|one| one.file_name()).collect();
+            fs::read_dir(dir.path()).expect("a directory").flatten().map(|one| one.file_name()).collect();
         left.sort();
         assert_eq!(left, ["a.000001.arrow", "a.000001.parquet", "a.7.arrow", "b.000001.arrow"]);
     }

@@ -395,20 +395,11 @@ mod tests {
 
     use super::*;
 
-    struct Dir(PathBuf);
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     /// What it waits for happens once; hours may have passed.
     #[test]
     fn a_flight_recorder_writes_beside_what_somebody_has_put_in_its_place() {
-        let dir = Dir(std::env::temp_dir().join(format!("portchurn-flight-{}", std::process::id())));
-        fs::create_dir_all(&dir.0).expect("a directory");
-        let path = dir.0.join("a.arrow");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.arrow");
         let header = RecordingHeader::default();
         let window = FlightWindow { before: Duration::from_secs(60), after: Duration::ZERO };
         let written = |force| {

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use tempfile::TempDir;
+
 use super::*;
 use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{RecordedChurn, header};
@@ -11,11 +13,16 @@ const CONNECTIONS: u64 = 6_000;
 const BATCH: usize = 500;
 const SPACING: u64 = 1_000;
 
-struct Recorded(PathBuf);
+struct Recorded {
+    /// Holds the file.
+    _dir: TempDir,
+    path: PathBuf,
+}
 
 impl Recorded {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("portchurn-{name}-{}.arrow", std::process::id()));
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.arrow");
         let mut writer = Writer::new(File::create(&path).expect("a file"), &header()).expect("a recording");
         for (number, step) in RecordedChurn::new(CONNECTIONS).enumerate() {
             writer.step(&step).expect("written");
@@ -25,18 +32,11 @@ impl Recorded {
             }
         }
         writer.finish().expect("written");
-        Self(path)
+        Self { _dir: dir, path }
     }
 
     fn config(&self) -> ReplayConfig {
-        ReplayConfig { file: self.0.clone(), speed: Speed::Max, from: None, to: None, by: None, filter: None }
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = std::fs::remove_file(&self.0);
+        ReplayConfig { file: self.path.clone(), speed: Speed::Max, from: None, to: None, by: None, filter: None }
     }
 }
 
@@ -53,7 +53,7 @@ fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
 
 #[test]
 fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows() {
-    let recorded = Recorded::new("back");
+    let recorded = Recorded::new();
     let config = recorded.config();
     let player = || {
         let mut player = Player::open(&config).expect("a recording");
@@ -75,7 +75,7 @@ fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows
 
 #[test]
 fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
-    let recorded = Recorded::new("end");
+    let recorded = Recorded::new();
     let config = recorded.config();
     let mut player = Player::open(&config).expect("a recording");
     while !player.ended {
@@ -96,9 +96,9 @@ fn at_the_end_nothing_is_waited_for_and_a_jump_from_there_stays_where_it_led() {
 
 #[test]
 fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
-    let recorded = Recorded::new("cut");
-    let file = File::options().write(true).open(&recorded.0).expect("the file");
-    let mut reader = Reader::open(File::open(&recorded.0).expect("the file")).expect("a recording");
+    let recorded = Recorded::new();
+    let file = File::options().write(true).open(&recorded.path).expect("the file");
+    let mut reader = Reader::open(File::open(&recorded.path).expect("the file")).expect("a recording");
     let places = reader.positions().expect("readable");
     let [.., cut, next] = places[..] else { panic!("{places:?}") };
     // In the middle of a batch, whose own times are told before it.
