@@ -13,12 +13,12 @@
 //!
 //! **What is not known does not match.** A comparison with a field that a [`Subject`] does not have is unknown, its negation is unknown
 //! too, and unknown at the end is no match: neither `unit=a.service` nor `unit!=a.service` nor `not unit=a.service` shows a flow
-//! whose owner nobody saw. `or` with something that is true is true, `and` with something that is false is false (Kleene's logic).
+//! of an unknown owner. `or` with something that is true is true, `and` with something that is false is false (Kleene's logic).
 //!
-//! **What sums up flows matches by any of them.** A destination or a workload is in every state that one of its flows is in, and has failed
+//! **A sum of flows matches if one of them does.** A destination or a workload is in every state that one of its flows is in, and has failed
 //! for every reason that one of its connects has failed for.
 //!
-//! Not for: choosing what is traced. Filters apply to what is shown; occupancy is always that of everybody.
+//! Not for: choosing what is traced. Filters apply to what is shown; occupancy always counts the ports of all workloads.
 
 mod net;
 mod parse;
@@ -73,7 +73,7 @@ impl Filter {
         &self.text
     }
 
-    /// Is `subject` to be shown?
+    /// Does the filter show `subject`?
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.node.holds(subject) == Some(true)
     }
@@ -99,7 +99,7 @@ impl Node {
     }
 }
 
-/// One node with the answer `decisive` settles it; else one unknown makes it unknown.
+/// The answer is `decisive` if one node gives it, else unknown if one node is unknown, else the opposite.
 fn decided(nodes: &[Node], subject: &Subject<'_>, decisive: bool) -> Option<bool> {
     let mut answer = Some(!decisive);
     for node in nodes {
@@ -128,7 +128,7 @@ impl Test {
                 let by_name = subject.netns_name.map(|found| name.matches(found));
                 match (by_inode, by_name) {
                     (Some(true), _) | (_, Some(true)) => Some(true),
-                    // A namespace without a name is known to have another one than this.
+                    // A namespace that has no name does not have this one.
                     (None, None) if inode.is_none() => subject.netns.map(|_| false),
                     (by_inode, by_name) => by_inode.or(by_name),
                 }
@@ -163,7 +163,7 @@ impl Glob {
         let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else { return false };
         let Some(last) = pieces.next_back() else { return rest.is_empty() };
         for piece in pieces {
-            // The leftmost place leaves the most for the pieces after it.
+            // The leftmost match leaves the most text for the pieces after it.
             let Some(at) = rest.find(piece) else { return false };
             rest = rest.get(at + piece.len()..).unwrap_or_default();
         }

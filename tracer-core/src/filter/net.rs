@@ -9,10 +9,10 @@ use crate::event::Addr;
 /// IPv4 lives in `::ffff:0:0/96` of [`Addr`].
 const MAPPED_BITS: u8 = 96;
 
-/// What to say when a value is none of these.
+/// What was expected where a value is none of these.
 pub(super) const EXPECTED: &str = "an address (10.0.0.1, 2001:db8::1), a network (10.0.0.0/8), a port (:443), or both (10.0.0.0/8:443, [2001:db8::1]:443)";
 
-/// Where one end of a flow has to be; at least one of the two is given.
+/// The address and port that one end of a flow must have; `None` = any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndpointPattern {
     network: Option<Ipv6Net>,
@@ -20,9 +20,9 @@ pub(super) struct EndpointPattern {
 }
 
 impl EndpointPattern {
-    /// `None` if `text` is nothing of the kind.
+    /// Parses the value of `src` or `dst`; `None` if it is neither an address, nor a network, nor a port.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        // A bare number is a port; it would be a strange address.
+        // A number alone is a port, although it could be an address.
         if let Ok(port) = text.parse() {
             return Some(Self { network: None, port: Some(port) });
         }
@@ -35,7 +35,7 @@ impl EndpointPattern {
         (network.is_some() || port.is_some() || text == "*").then_some(Self { network, port })
     }
 
-    /// `None` = a part that decides is unknown.
+    /// Does the end of a flow have this address and port? `None` = a part that decides is unknown.
     pub(super) fn holds(self, addr: Option<Addr>, port: Option<u16>) -> Option<bool> {
         let addr =
             self.network.map_or(Some(true), |network| addr.map(|addr| network.contains(&Ipv6Addr::from(addr.0))));

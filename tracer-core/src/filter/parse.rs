@@ -1,4 +1,4 @@
-//! Text to filter. Every error says where it is and what would have been right there.
+//! Parses the text of a filter. Every error has its column and says what would have been right there.
 
 use tracer_common::COMM_BYTES;
 
@@ -9,12 +9,12 @@ use crate::event::TcpState;
 use crate::names::cgroup::SHORT_ID_DIGITS;
 use crate::tracker::snapshot::Failure;
 
-/// Nesting of `not` and parentheses: more than anybody types, little enough for any stack.
+/// Nesting of `not` and parentheses, bounded because the parser recurses.
 pub const MAX_DEPTH: usize = 64;
-/// Characters of a filter; a list of a few hundred pids fits.
+/// Characters of a filter. A list of a few hundred pids fits.
 pub const MAX_FILTER_CHARS: usize = 8_192;
 const FIELDS: &str = "comm, pid, unit, container, workload, netns, src, dst, state, errno";
-/// Reasons that are no errno of connect(2) on their own.
+/// Reasons that have a name of this project instead of an errno's.
 const REASONS: [Failure; 6] = [
     Failure::PortsExhausted,
     Failure::TupleTaken,
@@ -92,7 +92,7 @@ struct Parser {
     chars: Vec<char>,
     /// Next character to read.
     at: usize,
-    /// Where we are, and the column where it began.
+    /// The present token, and the column where it begins.
     token: Token,
     column: usize,
     depth: usize,
@@ -256,14 +256,14 @@ fn flat(mut nodes: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
     }
 }
 
-/// Value to test, or what was expected instead.
+/// Parses a value; the error says what was expected instead.
 type ValueParser = fn(&str) -> Result<Test, String>;
 
 fn parser_of(field: &str) -> Option<ValueParser> {
     Some(match field {
         "comm" => |value| {
             let mut name = glob(value)?.0;
-            // The kernel keeps 15 bytes; a longer name would never match.
+            // The kernel keeps 15 bytes of a name; a longer one would never match.
             if !name.contains('*') {
                 let end = (0..COMM_BYTES).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
                 name.truncate(end);
@@ -273,7 +273,7 @@ fn parser_of(field: &str) -> Option<ValueParser> {
         "pid" => |value| value.parse().map(Test::Pid).map_err(|_| "a process id".into()),
         "unit" => |value| {
             let mut name = glob(value)?;
-            // As systemctl does.
+            // systemctl completes names the same way.
             if !name.has_star() && !name.0.contains('.') {
                 name.0.push_str(".service");
             }
@@ -281,7 +281,7 @@ fn parser_of(field: &str) -> Option<ValueParser> {
         },
         "container" => |value| {
             let mut name = glob(value)?;
-            // A whole id, as `docker ps --no-trunc` prints it: we know its first digits.
+            // A whole id, as `docker ps --no-trunc` prints it: a container is known by the first digits.
             let begin = name.0.rfind(':').map_or(0, |colon| colon + 1);
             let id = name.0.get(begin..).unwrap_or_default();
             if id.len() > SHORT_ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -303,7 +303,7 @@ fn glob(value: &str) -> Result<Glob, String> {
     if value.is_empty() { Err("a name, with `*` for any characters".into()) } else { Ok(Glob(value.into())) }
 }
 
-/// The kernel's spelling, `ss`'s with dashes, and its abbreviation of ESTABLISHED.
+/// A TCP state in the kernel's spelling or in that of `ss`, with dashes and `ESTAB`.
 fn state(value: &str) -> Result<Test, String> {
     let name = value.to_ascii_uppercase().replace('-', "_");
     let name = match name.as_str() {
@@ -315,11 +315,11 @@ fn state(value: &str) -> Result<Test, String> {
     found.map(Test::State).ok_or_else(|| format!("a state ({})", TcpState::ALL.map(TcpState::name).join(", ")))
 }
 
-/// A reason's name, with `*`, or an errno's number.
+/// The name of a reason, with `*`, or the number of an errno.
 fn reason(value: &str) -> Result<Test, String> {
     let known = || REASONS.into_iter().chain((1..=errno::MAX).map(Failure::Errno));
     let name = match value.parse() {
-        // All that connect() reports so, whatever we call it.
+        // connect() reports more than one reason so; this is the one that has the plain name.
         Ok(errno::EADDRNOTAVAIL) => Failure::PortsExhausted.name().into(),
         Ok(number) => Failure::Errno(number).name().into(),
         Err(_) => value.to_ascii_uppercase(),

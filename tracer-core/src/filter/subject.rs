@@ -43,7 +43,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// With what is known about the workload that it belongs to.
+    /// The subject with what is known about its workload.
     #[must_use]
     pub fn with_workload(mut self, workload: &'a Workload) -> Self {
         self.unit = self.unit.or(workload.unit.as_deref());
@@ -53,7 +53,7 @@ impl<'a> Subject<'a> {
         self
     }
 
-    /// `None` if this has nothing to do with failures.
+    /// The reasons of its failures; `None` if a subject of this kind has none.
     pub(super) fn failures(&self) -> Option<impl Iterator<Item = Failure> + use<'a>> {
         if self.failure.is_none() && self.failed.is_none() {
             return None;
@@ -66,7 +66,7 @@ impl<'a> Subject<'a> {
     }
 
     fn of_flow(key: &FlowKey, owner: Option<&'a Owner>) -> Self {
-        // Port 0 is "none yet" or "none any more".
+        // Port 0 stands for no port yet, or no port any more.
         let port = |port: u16| (port != 0).then_some(port);
         Self {
             comm: owner.map(|owner| &*owner.comm),
@@ -132,7 +132,7 @@ impl<'a> From<&'a FailedConnect> for Subject<'a> {
     }
 }
 
-/// The state is the new one.
+/// The state of the subject is the one that the flow entered.
 impl<'a> From<&'a StateChange> for Subject<'a> {
     fn from(from: &'a StateChange) -> Self {
         Self { state: Some(from.new), ..Self::of_flow(&from.key, from.owner.as_ref()) }

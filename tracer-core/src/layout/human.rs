@@ -1,6 +1,6 @@
-//! Numbers and durations as people read them at night. Not for: JSON, which gets the numbers as they are.
+//! Numbers, rates, sizes and durations for people. Not for: JSON, which gets the numbers as they are.
 
-/// Above this a table's column would burst; the number is then abbreviated (`18.4E`), never cut.
+/// From this on a number does not fit into a table's column and is abbreviated (`18.4E`).
 const FULL_BELOW: u64 = 10_000_000;
 
 /// `1,204`, all digits.
@@ -62,17 +62,17 @@ pub fn plural(count: u64, singular: &str) -> String {
     format!("{} {singular}{}", number(count), if count == 1 { "" } else { "s" })
 }
 
-/// `1 connect`, `1204 connects`: all digits and nothing between them, for sentences that scripts search too.
+/// `1 connect`, `1204 connects`: digits without separators, for the sentences of findings, which scripts search too.
 pub fn plain_plural(count: u64, singular: &str) -> String {
     format!("{count} {singular}{}", if count == 1 { "" } else { "s" })
 }
 
-/// `4.2/s`, `463/s`, for the same sentences.
+/// `4.2/s`, `463/s`, for the sentences of findings.
 pub fn per_second(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") }
 }
 
-/// Seconds at a precision that the reader of such a sentence can use: `50 us`, `4.0 ms`, `90 s`, `5 min`, `2.1 h`.
+/// Seconds in one unit, for the sentences of findings: `50 us`, `4.0 ms`, `90 s`, `5 min`, `2.1 h`.
 pub fn rough_seconds(seconds: f64) -> String {
     if seconds < 1e-3 {
         format!("{:.0} us", seconds * 1e6)
@@ -101,7 +101,7 @@ pub fn bytes(bytes: u64) -> String {
 
 /// Milliseconds in one unit, for columns: `50 us`, `2.1 ms`, `412 ms`, `61 s`, `10 min`, `2.1 h`, `5.2 d`.
 pub fn brief(value: f64) -> String {
-    /// Unit, milliseconds in it, and from how many milliseconds on the next one reads better.
+    /// The unit, its length in milliseconds, and the milliseconds from which on the next unit reads better.
     const UNITS: [(&str, f64, f64); 5] =
         [("us", 0.001, 0.0995), ("ms", 1.0, 999.5), ("s", 1e3, 119.5e3), ("min", 6e4, 6.6e6), ("h", 3.6e6, 172.8e6)];
     if !value.is_finite() {
@@ -116,7 +116,7 @@ pub fn brief(value: f64) -> String {
     format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// Seconds as `39 s`, `2 min 5 s`, `2 h 3 min`, `5 d 4 h`, and as years where days say nothing any more.
+/// Seconds in two units: `39 s`, `2 min 5 s`, `2 h 3 min`, `5 d 4 h`; more than ten years in years.
 pub fn seconds(value: f64) -> String {
     if !value.is_finite() {
         return "-".into();

@@ -1,9 +1,9 @@
-//! Pieces of text for a terminal: what kind of thing a piece is, cutting and filling in columns, and host text made safe.
+//! Pieces of text for a terminal: their meaning, cutting and filling to columns, and text of the host made safe.
 
 use anstyle::{AnsiColor, Effects};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// What a piece of text is, for its colour.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     /// Ordinary text.
@@ -44,10 +44,10 @@ impl Paint {
     }
 }
 
-/// One line of text in pieces, each with what it is.
+/// One line of text in pieces, each with its meaning.
 pub type StyledLine = Vec<(Paint, String)>;
 
-/// Single letters as a line: neighbours of one kind become one piece.
+/// A line of single letters: neighbours of one meaning become one piece.
 pub fn styled_letters(letters: Vec<(Paint, char)>) -> StyledLine {
     let mut pieces = StyledLine::new();
     for (paint, letter) in letters {

@@ -1,4 +1,4 @@
-//! A text report of fixed width: lines of pieces and wrapped sentences. It knows nothing of ports.
+//! A text report of fixed width: lines of pieces and wrapped sentences. This module knows nothing about ports.
 //!
 //! No line is ever wider than the page, whatever names the host has, and no name reaches the terminal with a control
 //! character in it. Colour is put on pieces of finished lines, so that it can neither change the layout nor carry meaning
@@ -40,12 +40,12 @@ impl TextPage {
         self.unicode
     }
 
-    /// An empty line.
+    /// Adds an empty line.
     pub fn blank(&mut self) {
         self.out.push('\n');
     }
 
-    /// One line of pieces; what would stand beyond the page is cut.
+    /// Adds one line of pieces, cut at the width of the page.
     pub fn line(&mut self, pieces: &[(Paint, &str)]) {
         let mut room = WIDTH;
         let last = pieces.len().saturating_sub(1);
@@ -58,13 +58,13 @@ impl TextPage {
         self.out.push('\n');
     }
 
-    /// A heading.
+    /// Adds an empty line and a heading.
     pub fn heading(&mut self, text: &str) {
         self.blank();
         self.line(&[(Paint::Strong, text)]);
     }
 
-    /// A paragraph behind a label: `label` on its first line, the rest indented as wide.
+    /// Adds a paragraph behind a label: `label` on its first line, the other lines indented by the label's width.
     pub fn paragraph(&mut self, paint: Paint, label: &str, body: Paint, text: &str) {
         let indent = " ".repeat(label.width());
         let options = textwrap::Options::new(WIDTH - label.width())

@@ -1,6 +1,6 @@
 //! Conditions on what the tracker concluded, for CI and cron: does one hold, and what shows it?
 //!
-//! Pure: one snapshot in, an answer out. A number that is not known makes no condition true.
+//! Pure: one snapshot in, an answer out. A condition on an unknown number does not hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,7 +42,7 @@ enum Kind {
     Compared { metric: Metric, above: bool, with: f64 },
 }
 
-/// One condition.
+/// One condition: the id of a finding, or a metric compared with a number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     text: String,
@@ -139,7 +139,7 @@ impl Condition {
     }
 }
 
-/// The values of a metric, and of what each is.
+/// The values of a metric, each with what has it.
 fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
     let destinations = || {
         snapshot.destinations.iter().map(|dest| {

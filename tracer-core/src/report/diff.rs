@@ -1,7 +1,7 @@
 //! Two traces side by side: before and after a deploy or a sysctl. Largest change first.
 //!
-//! Counts are compared per second, because no two traces are equally long. Not for: deciding which change matters; it says how
-//! large each is, and when the two should not be compared at all.
+//! Counts are compared per second, because no two traces are equally long. Not for: deciding which change matters; a comparison says
+//! how large each change is, and when the two traces should not be compared at all.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::tracker::snapshot::{Destination, Snapshot, Workload};
 
 /// Value of the field `schema`.
 pub const SCHEMA_NAME: &str = "portchurn.diff/1";
-/// Names take this much of a line.
+/// Columns of a name.
 const NAME: usize = 30;
-/// Rows of text per table; JSON has all.
+/// Rows per table of the text; JSON has all rows.
 const ROWS: usize = 20;
-/// Windows may differ by half before rates of start-up and shutdown stand out.
+/// The longer window may have this many times the length of the shorter one; beyond that, start-up and shutdown distort the rates.
 const LENGTHS: f64 = 1.5;
 
 /// One of the two traces that are compared.
@@ -61,7 +61,7 @@ pub struct Diff {
     schema: &'static str,
     before: Window,
     after: Window,
-    /// Why the two should not be compared; empty if nothing speaks against it.
+    /// Reasons not to compare the two; empty if there is none.
     not_comparable: Vec<String>,
     workloads: Vec<Row>,
     destinations: Vec<Row>,
@@ -81,19 +81,19 @@ struct Window {
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
-    /// 0 nothing changed, 1 something came or went altogether.
+    /// From 0 (nothing changed) to 1 (something appeared or disappeared).
     change: f64,
     metrics: BTreeMap<&'static str, Pair>,
 }
 
-/// `None` = not known, or not there.
+/// One metric before and after. `None` = unknown, or there was no such workload or destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 struct Pair {
     before: Option<f64>,
     after: Option<f64>,
 }
 
-/// A metric, and below which value it does not matter.
+/// A metric: its name, the value below which it does not matter, and how to compute it from a row and the seconds of the window.
 type Metric<T> = (&'static str, f64, fn(&T, f64) -> Option<f64>);
 
 const WORKLOAD: [Metric<Workload>; 8] = [
@@ -118,7 +118,7 @@ const DESTINATION: [Metric<Destination>; 5] = [
     }),
 ];
 
-/// How much of the larger the difference is; 0 below what matters.
+/// The difference as a share of the larger value; 0 if both are below `floor`.
 fn change(pair: Pair, floor: f64) -> f64 {
     let (before, after) = (pair.before.unwrap_or(0.0), pair.after.unwrap_or(0.0));
     let larger = before.max(after);
@@ -131,7 +131,7 @@ fn rows<T>(
     seconds: (f64, f64),
     metrics: &[Metric<T>],
 ) -> Vec<Row> {
-    // A name may occur in several namespaces; the first is the busiest.
+    // A name may occur in several namespaces; the first row of a name is the busiest.
     let mut pairs: BTreeMap<String, (Option<&T>, Option<&T>)> = BTreeMap::new();
     for (name, value) in before {
         pairs.entry(name).or_default().0.get_or_insert(value);
@@ -258,7 +258,7 @@ impl Window {
     }
 }
 
-/// What speaks against comparing the two.
+/// Reasons not to compare the two.
 fn objections(before: &Side<'_>, after: &Side<'_>) -> Vec<String> {
     let mut objections = Vec::new();
     let (a, b) = (before.seconds(), after.seconds());

@@ -1,8 +1,8 @@
-//! The contract `portchurn.report/1`, for scripts and dashboards that must survive our upgrades.
+//! The contract `portchurn.report/1`, for scripts and dashboards that must survive an upgrade.
 //!
-//! `schema/report.schema.json` is its written form; the tests hold every report against it. The types of the snapshot
-//! serialise themselves; only what they cannot know is added here: wall times, the window, the host. Fields may be added,
-//! none renamed or removed without a new [`SCHEMA_NAME`]. Not for: layout or rounding; numbers are as the tracker has them.
+//! `schema/report.schema.json` is its written form; the tests validate every report against it. The types of the snapshot
+//! serialise themselves; this module adds what they do not know: wall times, the window, the host. A version may add fields;
+//! renaming or removing one takes a new [`SCHEMA_NAME`]. Not for: layout or rounding; numbers are as the tracker has them.
 
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ struct TimedFinding<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Puts a snapshot, its host and its clock together. Lists keep the snapshot's order, which is a defined one.
+    /// A report on `snapshot`, taken on `host`, with wall times by `clock`. Lists keep the snapshot's order, which is defined.
     pub fn new(snapshot: &'a Snapshot, host: &'a HostFacts, clock: &Clock) -> Self {
         let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
         Self {

@@ -1,6 +1,6 @@
-//! The verdict: one snapshot, told once, as text for people ([`text`]) or as JSON for machines ([`json`]).
+//! Reports: one snapshot as text for people ([`text`]) or as JSON for machines ([`json`]).
 //!
-//! Both say the same, because both read the same [`Snapshot`](crate::tracker::snapshot::Snapshot); neither concludes
+//! Text and JSON say the same, because both read the same [`Snapshot`](crate::tracker::snapshot::Snapshot); neither concludes
 //! anything that is not in it. Not for: following events as they happen (`stream`), or colours and keys (`tui`).
 
 pub mod check;

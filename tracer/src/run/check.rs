@@ -9,10 +9,10 @@ use tracer_core::layout::human::between;
 use tracer_core::report::check::Held;
 use tracer_core::tracker::snapshot::Lost;
 
-/// Prints what holds, and nothing if nothing does.
+/// Prints the conditions that hold, with what shows it; prints nothing if none holds. Returns the exit code.
 ///
 /// # Errors
-/// It is no recording, or stdout could not be written to.
+/// The file is no recording, or stdout could not be written to.
 pub fn run(config: &CheckConfig) -> Result<u8> {
     let played = output::play(&config.file, None)?;
     let snapshot = played.tracker.snapshot();
@@ -40,7 +40,7 @@ pub fn run(config: &CheckConfig) -> Result<u8> {
     Ok(if held.is_empty() { exit::OK } else { exit::FINDING })
 }
 
-/// What an answer without a condition that holds is worth after a loss; `None` if nothing can have been lost.
+/// The warning that goes with an answer without a condition that holds; `None` if nothing can have been lost.
 fn caution(lost: &Lost) -> Option<String> {
     (lost.upper_bound() > 0).then(|| {
         format!(
@@ -54,8 +54,8 @@ fn caution(lost: &Lost) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// It said "0 events were lost" where only runs beside the chain had been skipped: the condition asked for the upper bound, the
-    /// sentence had the certain losses.
+    /// `check` once said "0 events were lost" where only runs beside the chain had been skipped: the condition asked for the upper
+    /// bound, the sentence had the certain losses.
     #[test]
     fn what_may_be_lost_is_never_called_0_events() {
         let caution = |lost| caution(&lost).unwrap_or_default();

@@ -12,7 +12,7 @@ use tracer_core::report::diff::{Diff, Side};
 use tracer_core::tracker::snapshot::Snapshot;
 use tracer_core::tracker::workload::By;
 
-/// What a recording came to. The tracker is gone by then: two of them may be more than a machine has to spare.
+/// What a recording shows. Its tracker is dropped before the next recording is read, because two trackers may need too much memory.
 fn outcome(path: &Path, by: Option<By>) -> Result<(Snapshot, HostFacts, Clock, String)> {
     let played = output::play(path, by)?;
     Ok((played.tracker.snapshot(), played.host, played.clock, played.by))
@@ -25,7 +25,7 @@ fn side((snapshot, host, clock, by): &(Snapshot, HostFacts, Clock, String)) -> S
 /// Prints what changed from one recording to the other.
 ///
 /// # Errors
-/// One is no recording, or stdout could not be written to.
+/// One of the files is no recording, or stdout could not be written to.
 pub fn run(config: &DiffConfig) -> Result<()> {
     let before = outcome(&config.before, config.by)?;
     let after = outcome(&config.after, config.by)?;

@@ -1,4 +1,4 @@
-//! `portchurn doctor`: every fact the plan stands on, then the proof by trying.
+//! `portchurn doctor`: the facts that the plan is made from, then an attempt to attach.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -17,9 +17,9 @@ use tracer_core::host::Degradation;
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// Works, with a loss.
+    /// Tracing works, but something cannot be seen.
     Degraded,
-    /// Cannot trace.
+    /// The host cannot be traced.
     Failed,
 }
 
@@ -30,7 +30,7 @@ pub struct Check {
     pub found: String,
 }
 
-/// All that `doctor` has to say.
+/// The result of `doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     pub kernel: String,
@@ -42,7 +42,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// 0 everything, 1 with losses, 2 cannot trace.
+    /// 0 = everything works, 1 = with losses, 2 = the host cannot be traced.
     pub fn exit_code(&self) -> u8 {
         if self.error.is_some() {
             2
@@ -51,7 +51,7 @@ impl Diagnosis {
         }
     }
 
-    /// For people, at most 80 columns where the facts allow it.
+    /// The diagnosis as text, at most 80 columns unless a fact is longer.
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
@@ -137,7 +137,7 @@ fn checks(host: &Host) -> Vec<Check> {
         ),
         check(
             "lockdown",
-            // integrity may forbid fentry, which an attempt tells; confidentiality forbids reading kernel memory.
+            // integrity may forbid fentry, which the attempt shows; confidentiality forbids reading kernel memory.
             if host.lockdown.as_deref() == Some("confidentiality") { Verdict::Failed } else { Verdict::Ok },
             host.lockdown.clone().unwrap_or_else(|| "unknown (securityfs is not mounted or has no lockdown)".into()),
         ),

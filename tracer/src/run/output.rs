@@ -1,4 +1,4 @@
-//! What commands share when they print: stdout, colours, widths, and a reader that has seen enough.
+//! What commands share when they print: stdout, colours, widths, and a reader that closes the pipe.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -19,7 +19,7 @@ use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Notice, Snapshot};
 use tracer_core::tracker::workload::By;
 
-/// Lines are this wide where the reader is no terminal.
+/// Columns of a line where stdout is no terminal.
 const PIPE_COLUMNS: usize = 120;
 
 /// Prints a report.
@@ -34,7 +34,7 @@ pub fn report(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, format: Outp
     out(&rendered)
 }
 
-/// Prints a text. Whoever closed the pipe has seen enough.
+/// Prints a text. A reader that has closed the pipe is no error.
 ///
 /// # Errors
 /// stdout could not be written to.
@@ -63,7 +63,7 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
     Ok(played)
 }
 
-/// How text should look on this stdout.
+/// How reports look on this stdout.
 pub fn style() -> text::Style {
     text::Style { colour: colour(), unicode: false, zone: TimeZone::system() }
 }
@@ -76,14 +76,14 @@ pub fn stream_format(format: OutputFormat) -> StreamFormat {
     }
 }
 
-/// Colours on a terminal that has not asked to be spared (<https://no-color.org>).
+/// Are there colours on this stdout? Only on a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
 pub fn colour() -> bool {
     let spared = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stdout().is_terminal() && !spared && !dumb
 }
 
-/// Columns of the terminal, as the shell tells or the terminal itself.
+/// Columns of a line: `COLUMNS` of the environment, else those of the terminal.
 pub fn width() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     asked.or_else(terminal_columns).filter(|&columns| columns > 0).unwrap_or(PIPE_COLUMNS)
@@ -95,7 +95,7 @@ fn terminal_columns() -> Option<usize> {
     Some(usize::from(size.columns))
 }
 
-/// Prints what the tracker has to tell since the last time.
+/// Prints the notices that the tracker has made since the last call.
 ///
 /// # Errors
 /// The output could not be written to.
@@ -115,7 +115,7 @@ pub fn notices<W: io::Write>(
             return Ok(StreamState::Closed);
         }
     }
-    // Called with every batch, which is at least every 20 ms.
+    // Callers come here with every batch, at least every 20 ms.
     if lines.loss(now, lost)? == StreamState::Closed {
         return Ok(StreamState::Closed);
     }

@@ -1,4 +1,4 @@
-//! What we need, what we keep, what we say when it is missing.
+//! Capabilities: which ones a trace needs, which ones it keeps, and what it says when some are missing.
 
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
@@ -6,18 +6,18 @@ use caps::{CapSet, Capability};
 use crate::probe::Host;
 use tracer_core::host::Degradation;
 
-/// Kept after the programs are attached, each for what still has to happen:
+/// Capabilities that are kept after the programs are attached, with their purpose:
 /// - `CAP_BPF`: reading the counter map, where unprivileged BPF is switched off;
 /// - `CAP_SYS_ADMIN`: entering network namespaces for the reconciling pass;
 /// - `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH`: looking at other users' /proc entries and at /run/netns.
 const KEPT: [Capability; 4] =
     [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 
-/// Drops every capability that is not needed any more. Must run before threads are made: capabilities belong to threads, and new
-/// ones inherit from their maker.
+/// Drops every capability that is not needed any more. Must run before threads are made: each thread has its own capabilities, and
+/// a new thread inherits those of the thread that makes it.
 ///
 /// # Errors
-/// The kernel refused, which leaves more rights than needed.
+/// The kernel refused to read or to drop capabilities.
 pub fn drop_unneeded() -> Result<()> {
     let held = caps::read(None, CapSet::Permitted).context("reading the process's capabilities")?;
     let keep = held.iter().filter(|capability| KEPT.contains(capability)).copied().collect();
@@ -27,7 +27,7 @@ pub fn drop_unneeded() -> Result<()> {
     caps::clear(None, CapSet::Inheritable).context("clearing inheritable capabilities")
 }
 
-/// What to say when BPF is refused: what is missing, and the command that gives it.
+/// The message when BPF is refused: the missing capabilities and the command that gives them.
 pub fn advice(missing: &str) -> String {
     let program = std::env::current_exe().map_or_else(|_| "portchurn".into(), |path| path.display().to_string());
     let more = if missing.contains("CAP_SYS_RESOURCE") { ",cap_sys_resource" } else { "" };
@@ -43,7 +43,7 @@ pub fn missing(host: &Host) -> impl Iterator<Item = (&'static str, &'static str)
     crate::probe::host::CAPABILITIES
         .iter()
         .filter(|(_, name, _)| !host.has(name))
-        // Either stands in for the other two.
+        // CAP_SYS_ADMIN stands in for both.
         .filter(|(_, name, _)| !(matches!(*name, "CAP_BPF" | "CAP_PERFMON") && host.has("CAP_SYS_ADMIN")))
         .map(|&(_, name, purpose)| (name, purpose))
 }

@@ -1,4 +1,4 @@
-//! One destination that is full or filling: how full, how fast, by whom, at whose cost. Not for: choosing which to show.
+//! One destination that is full or filling: occupancy, rate, holders and victims. Not for: choosing which destinations to show.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,7 +33,7 @@ pub fn occupancy(ports: &Ports) -> String {
     }
 }
 
-/// Never rounded up to 100: that word is kept for full.
+/// Rounded down, so that 100 % means full.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 1.0 { "<1 %".into() } else { format!("{} %", percent.floor()) }
@@ -122,7 +122,7 @@ pub fn exhaustion(destination: &Destination) -> String {
     }
 }
 
-/// What one workload has to do with the destination.
+/// One workload as holder and victim of the destination.
 #[derive(Default)]
 struct Role<'a> {
     ports: u32,
@@ -130,7 +130,7 @@ struct Role<'a> {
     processes: Vec<&'a Attribution>,
 }
 
-/// Holders and victims in one table, since they are often the same.
+/// Holders and victims in one table, because they are often the same workloads.
 fn who(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
     let mut roles: BTreeMap<&Arc<str>, Role<'_>> = BTreeMap::new();
     for holder in &destination.holders {
@@ -205,7 +205,7 @@ fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
     }
 }
 
-/// How long its flows live: the median of those that ended, else how long the oldest one has lived so far.
+/// How long the flows of a process live: the median of those that ended, else the age of the oldest one.
 fn life(process: &Attribution) -> String {
     match (process.lifetime_ms.p50, process.oldest_established_seconds) {
         (Some(p50), _) => brief(p50),
@@ -214,7 +214,7 @@ fn life(process: &Attribution) -> String {
     }
 }
 
-/// The command line without directories, so that what tells two processes apart fits in.
+/// The command line without directories: what distinguishes two processes is usually behind them.
 fn command(cmdline: &str) -> String {
     let base = |word| if str::starts_with(word, '/') { word.rsplit('/').next().unwrap_or(word) } else { word };
     cmdline.split(' ').map(base).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! The first sentence, and what the reader must know before believing it. Not for: detail.
+//! The first sentence of a report, and what was not seen. Not for: detail.
 
 use super::destination::{self, exhaustion, occupancy};
 use super::{Context, in_trouble};
@@ -8,7 +8,7 @@ use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Destination, Finding, Severity};
 
-/// A failure this close to the end of the window is still going on.
+/// A failure this close to the end of the window counts as present. Nanoseconds.
 const STILL_NANOS: u64 = 5_000_000_000;
 
 pub fn severity(severity: Severity) -> (&'static str, Paint) {
@@ -19,7 +19,7 @@ pub fn severity(severity: Severity) -> (&'static str, Paint) {
     }
 }
 
-/// The finding that the first sentence is about, where no destination is in trouble.
+/// The finding that the first sentence is about, if no destination is in trouble.
 pub fn finding<'a>(context: &Context<'a>) -> Option<&'a Finding> {
     let quiet = !context.snapshot.destinations.iter().any(in_trouble);
     context.snapshot.findings.first().filter(|finding| quiet && finding.severity != Severity::Info)
@@ -77,14 +77,14 @@ fn sentence(context: &Context<'_>) -> (&'static str, Paint, String) {
     ("OK", Paint::Good, format!("{verdict}. {}", fullest(context)))
 }
 
-/// Who holds most of the ports.
+/// The workload that holds most of the ports.
 fn holder(destination: &Destination) -> &str {
     destination.holders.first().map_or("An unknown workload", |holder| &holder.workload)
 }
 
 /// ` (bypass.service 1,100, pool.service 104)`.
 fn victims(destination: &Destination) -> String {
-    /// The sentence has room for a few; the table below has them all.
+    /// Workloads named in the sentence; the table of the destination has all.
     const NAMED: usize = 2;
     let mut names: Vec<_> = destination
         .victims
@@ -99,7 +99,7 @@ fn victims(destination: &Destination) -> String {
     if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
 }
 
-/// How far from trouble the host is.
+/// The fullest destination of a host that is not in trouble.
 fn fullest(context: &Context<'_>) -> String {
     let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
     let destinations = &context.snapshot.destinations;
@@ -120,7 +120,7 @@ fn fullest(context: &Context<'_>) -> String {
     )
 }
 
-/// What was lost, and what this host did not let us see.
+/// What was lost, and what could not be watched on this host.
 pub fn gaps(page: &mut TextPage, context: &Context<'_>) {
     let events = &context.snapshot.events;
     if context.incomplete() {

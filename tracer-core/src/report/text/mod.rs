@@ -1,7 +1,8 @@
-//! The verdict for whoever was woken up: the sentence first, then what is missing from it, then why, then what to do.
+//! The report as text: one sentence with the conclusion, then what could not be seen, then the destinations, then what to do.
 //!
-//! Eighty columns, ASCII unless asked, colour only on top of words. Unknown is printed as `unknown` or `-`, inferred is
-//! marked `~`. Not for: conclusions (they are the tracker's findings) and not for machines ([`json`](super::json)).
+//! Eighty columns, ASCII unless the style allows more, colour only on top of words. An unknown value is printed as `unknown` or `-`,
+//! an inferred one is marked `~`. Not for: conclusions (they are the tracker's findings) and not for machines
+//! ([`json`](super::json)).
 
 mod destination;
 mod headline;
@@ -17,29 +18,29 @@ use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Destination, FailureCounts, Finding, FindingId, Snapshot};
 
-/// Destinations told in full; more than these nobody reads at night, and JSON has them all.
+/// Destinations described in full. The reader is in a hurry, and JSON has all of them.
 const DESTINATIONS: usize = 4;
-/// Workloads told per destination.
+/// Workloads listed per destination.
 const WHO_WORKLOADS: usize = 5;
-/// Processes told per workload and destination.
+/// Processes listed per workload and destination.
 const WHO_PROCESSES: usize = 3;
 /// Rows of the table of workloads.
 const WORKLOADS: usize = 8;
-/// From here on a destination is near full. connect() itself is slower from half of this on, but it still works.
+/// From this share on a destination is nearly full. connect() is slower from half of the range on, but still works.
 const NEAR_FULL: f64 = 0.8;
-/// A forecast further away than this can wait for the day.
+/// A forecast further away than this is no reason to act at once.
 const SOON_SECONDS: f64 = 3_600.0;
-/// Findings that the headline and the destinations tell already, with more numbers.
+/// Findings that the headline and the destinations describe with more numbers.
 const TOLD_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, FindingId::PortExhaustionSoon];
 
-/// How the text should look.
+/// How the text looks.
 #[derive(Clone, Debug)]
 pub struct Style {
     /// ANSI colours.
     pub colour: bool,
     /// Letters beyond ASCII, in bars and in names.
     pub unicode: bool,
-    /// Zone of the times; the reader's, not the host's.
+    /// Time zone of the reader, not of the host.
     pub zone: TimeZone,
 }
 
@@ -49,7 +50,7 @@ impl Default for Style {
     }
 }
 
-/// What every part reads.
+/// What every part of the report reads.
 struct Context<'a> {
     snapshot: &'a Snapshot,
     host: &'a HostFacts,
@@ -58,24 +59,24 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Wall time, with its date only where that is not the day on which the window ended.
+    /// Wall time, with the date only if that is not the day on which the window ended.
     fn time(&self, ktime: Ktime) -> String {
         self.clock.time_or_date(ktime, self.snapshot.now, self.zone)
     }
 
-    /// Some of the `TIME_WAIT` entries of this namespace were concluded, not seen.
+    /// Were some of the `TIME_WAIT` entries of this namespace concluded, not seen?
     fn time_wait_inferred(&self, netns: Netns) -> bool {
         self.snapshot.namespaces.iter().any(|namespace| namespace.netns == netns && namespace.time_wait_inferred > 0)
     }
 
-    /// Numbers below may be too low.
+    /// May the numbers of the report be too low?
     fn incomplete(&self) -> bool {
         let events = &self.snapshot.events;
         events.lost.upper_bound() > 0 || events.skipped > 0 || events.evicted > 0
     }
 }
 
-/// Ports ran out towards it, did so lately, or will soon.
+/// Did ports run out towards the destination, or will they soon?
 fn in_trouble(destination: &Destination) -> bool {
     destination.failed.without_port() > 0
         || destination.ports.utilisation.is_some_and(|share| share >= NEAR_FULL)
@@ -116,7 +117,7 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
     page.finish()
 }
 
-/// What else was concluded: all but what was told above.
+/// The findings that the headline and the destinations do not describe.
 fn findings(page: &mut TextPage, context: &Context<'_>, troubled: bool) {
     let told = |finding: &&Finding| {
         (troubled && TOLD_BY_DESTINATIONS.contains(&finding.id))

@@ -1,4 +1,4 @@
-//! Advice, the busiest workloads, and the footer that says what all of it rests on.
+//! Advice, the busiest workloads, and the footer: host, window and number of events.
 
 use super::{Context, WORKLOADS};
 use crate::layout::human::{between, brief, number, plural, rate, seconds, short};
@@ -9,7 +9,7 @@ use crate::tracker::snapshot::{Advice, Snapshot};
 /// Columns of a workload's name.
 const NAME: usize = 24;
 
-/// Numbered, most severe finding first, each action once.
+/// The advice of all findings, numbered, most severe finding first, each action once.
 pub fn advice(page: &mut TextPage, snapshot: &Snapshot) {
     let mut all: Vec<&Advice> = Vec::new();
     for advice in snapshot.findings.iter().flat_map(|finding| &finding.advice) {

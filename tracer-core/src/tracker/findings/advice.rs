@@ -1,7 +1,7 @@
-//! What can be done about a destination that runs out of ports, with what it will bring.
+//! What can be done about a destination that runs out of ports, and what that will bring.
 //!
 //! Two settings that the web recommends are missing on purpose. `tcp_tw_recycle` is gone since Linux 4.12 and broke clients behind NAT
-//! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s whatever it says.
+//! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s at any value of it.
 
 use super::{Context, TIME_WAIT_SECONDS, endpoint};
 use crate::event::{Netns, TcpState};
@@ -10,18 +10,18 @@ use crate::tracker::snapshot::{Advice, Destination, Namespace};
 
 /// The widest range that leaves the well-known ports alone.
 const WIDE: (u16, u16) = (1024, 65535);
-/// Less gain than this is not worth a change to a production host.
+/// A smaller gain than this is not worth a change to a production host.
 const WORTHWHILE: f64 = 1.1;
-/// Requests that a kept connection carries, for the estimate: the default of nginx's `keepalive_requests` is ten times that.
+/// Requests that a kept connection carries, for the estimate: a tenth of the default of nginx's `keepalive_requests`.
 const REQUESTS_PER_CONNECTION: f64 = 100.0;
-/// Kernels without `tcp_tw_reuse_delay` wait for the full second after the last segment: at most this.
+/// Kernels without `tcp_tw_reuse_delay` wait for the next full second after the last segment: at most this.
 const REUSE_DELAY_SECONDS: f64 = 1.0;
-/// A delay to fall back to where reuse is on and still too slow; far above any round trip inside a data centre.
+/// The delay to recommend where reuse is on and still too slow: far above any round trip inside a data centre.
 const SHORT_REUSE_DELAY_MS: u32 = 250;
 /// Listening ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
 
-/// Advice for a destination that is out of ports or will be, best first.
+/// Advice for a destination that is out of ports or will be, the best first.
 pub(super) fn for_destination(context: Context<'_>, destination: &Destination) -> Vec<Advice> {
     let state = |state| destination.ports.by_state.get(&state).copied().unwrap_or(0);
     let half = destination.ports.in_use / 2;
@@ -42,7 +42,7 @@ pub(super) fn for_destination(context: Context<'_>, destination: &Destination) -
     advice
 }
 
-/// How long a port is held per connect, as far as the numbers tell.
+/// How long one connect holds a port, in seconds: from the sustainable rate where that is known, else 60 s.
 fn hold_seconds(destination: &Destination) -> f64 {
     match (destination.ports.capacity, destination.sustainable_per_second) {
         (Some(capacity), Some(sustainable)) if sustainable > 0.0 => f64::from(capacity) / sustainable,
@@ -109,7 +109,7 @@ fn close_leaked(destination: &Destination) -> Advice {
     }
 }
 
-/// `tcp_tw_reuse`, its timestamps, its delay: whichever is not set yet. Silent where the present setting is unknown.
+/// `tcp_tw_reuse`, its timestamps, its delay: the first that is not set yet; `None` where the present setting is unknown.
 fn reuse_time_wait(context: Context<'_>, destination: &Destination) -> Option<Advice> {
     let namespace = context.namespace(destination.netns)?;
     let loopback = destination.local_addr.is_loopback() && destination.remote_addr.is_loopback();
@@ -213,7 +213,7 @@ fn widen(context: Context<'_>, destination: &Destination) -> Option<Advice> {
     })
 }
 
-/// A range of its own for the holder, where somebody else suffers.
+/// A range of its own for the holder, where another workload suffers.
 fn separate(context: Context<'_>, destination: &Destination) -> Option<Advice> {
     if !context.knobs.ip_local_port_range_sockopt {
         return None;
@@ -252,7 +252,7 @@ fn more_addresses(destination: &Destination) -> Option<Advice> {
     })
 }
 
-/// The command for one namespace. Its name is used only where a shell takes it as one word.
+/// The command for one namespace. The name of the namespace is used only if a shell takes it as one word.
 pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> String {
     let plain =
         |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('-');
@@ -265,7 +265,7 @@ pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> Strin
     }
 }
 
-/// `None` where reserving ports is no different on this kernel.
+/// `net.ipv4.ip_local_port_step_width` for a namespace with reserved ports; `None` where the kernel has no such setting.
 pub(super) fn step_width(context: Context<'_>, namespace: &Namespace) -> Option<Advice> {
     (context.knobs.port_step_width && namespace.reserved > 0).then(|| Advice {
         action: sysctl(

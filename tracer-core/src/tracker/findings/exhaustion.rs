@@ -1,4 +1,4 @@
-//! Out of ports, now or soon.
+//! Destinations that are out of ports, will be soon, or are slow to give one.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Not yet, but soon.
+/// Ports will run out soon.
 pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
     let coming = context.snapshot.destinations.iter().filter_map(|destination| {
         let seconds = destination.seconds_to_exhaustion?;

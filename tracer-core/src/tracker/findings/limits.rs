@@ -59,7 +59,7 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
     found
 }
 
-/// Since Linux 4.2, so on every kernel that we run on.
+/// The option exists since Linux 4.2, so on every kernel that portchurn runs on.
 pub(super) fn bind_no_port(who: &str) -> Advice {
     Advice {
         action: format!(
@@ -72,7 +72,7 @@ pub(super) fn bind_no_port(who: &str) -> Advice {
     }
 }
 
-/// Half-open connections.
+/// Half-open connections that pile up at a listener.
 pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
     let piling = context.snapshot.listeners.iter().filter_map(|listener| {
         listener.syn_recv.filter(|&half_open| half_open >= context.thresholds.syn_recv_count).map(|n| (listener, n))
@@ -106,7 +106,7 @@ pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Services whose port may be gone when they restart.
+/// Services whose port may be taken while they restart.
 pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> {
     let mut groups: BTreeMap<Netns, Vec<&Listener>> = BTreeMap::new();
     for listener in context.snapshot.listeners.iter().filter(|listener| listener.in_ephemeral_range) {
@@ -168,7 +168,7 @@ pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> 
         .collect()
 }
 
-/// `nf_conntrack` near its limit: new connections of everybody are dropped there, which looks like anything but that.
+/// `nf_conntrack` near its limit: a full table drops the packets of new connections, whoever makes them.
 pub(super) fn conntrack_pressure(context: Context<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for namespace in &context.snapshot.namespaces {

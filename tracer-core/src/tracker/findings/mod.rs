@@ -1,10 +1,10 @@
-//! What the numbers mean, and what would help: conclusions for somebody who was woken up.
+//! Conclusions from the numbers of a snapshot, and what would help.
 //!
 //! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the numbers in it, the
-//! facts behind it for machines, and advice that names only what this kernel has and what is not yet set. [`FindingId`] lists
-//! what can be found.
+//! facts behind it for machines, and advice that names only settings that this kernel has and that are not set yet. [`FindingId`]
+//! lists what can be found.
 //!
-//! Not for: measuring. What a [`Snapshot`] does not know, no finding claims; a missing number makes a finding silent.
+//! Not for: measuring. Where a [`Snapshot`] lacks a number, the findings that need it are left out.
 
 mod advice;
 mod behaviour;
@@ -20,48 +20,48 @@ use super::snapshot::{Finding, FindingId, FindingSubject, Namespace, Severity, S
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
 
-/// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand; the
-/// worst come first and the last one says how many there are besides.
+/// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand: the
+/// worst are listed, and the last of them says how many more there are.
 const MAX_PER_ID: usize = 5;
 /// How long an entry stays in `TIME_WAIT`.
 const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64();
 
-/// When numbers become findings.
+/// The numbers from which on something is a finding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
-    /// A quarter of an hour: time to be woken up, look, and act.
+    /// Ports that run out within this many seconds: a quarter of an hour is time enough to look and act.
     pub soon_seconds: f64,
-    /// Below a minute there is no time left to look first; also the length of `TIME_WAIT`, so nothing frees ports sooner.
+    /// Ports that run out within this many seconds are critical: no port in `TIME_WAIT` becomes free before.
     pub soon_critical_seconds: f64,
-    /// Five times what a search costs while ports are plenty; ranges of some thousand ports never get there.
+    /// Milliseconds of a slow port search: five times what one costs while ports are plenty. Ranges of some thousand ports stay below.
     pub search_slow_ms: f64,
-    /// The cliff at half of the range is a factor of ten and more on ranges that matter.
+    /// A search is slow if it takes this many times the quickest: at half of the range the cost rises by ten and more.
     pub search_slow_factor: f64,
-    /// A quarter of the capacity in `TIME_WAIT` by one workload: twice two such workloads would fill it.
+    /// Share of the capacity that one workload keeps in `TIME_WAIT`: four such workloads fill it.
     pub churn_share: f64,
-    /// From half of the range on every `connect()` searches all even ports first and costs ten times as much.
+    /// The same as a warning: from half of the range on every connect() searches all even ports first, at ten times the cost.
     pub churn_warning_share: f64,
-    /// A second: connections that carry one request are shorter, pooled ones are not.
+    /// Median lifetime of short connections, milliseconds: those that carry one request are shorter, pooled ones are not.
     pub short_lifetime_ms: f64,
-    /// Half a minute: nobody holds a single request open that long.
+    /// Age of a pooled connection, seconds: a single request does not take that long.
     pub long_lived_seconds: f64,
-    /// Below one short connection a second, a pool that renews its connections looks the same.
+    /// Short connections per second beside a pool: below one, a pool that renews its connections looks the same.
     pub bypass_per_second: f64,
-    /// A few sockets in `CLOSE_WAIT` are normal while programs react to the end of a connection.
+    /// Sockets in `CLOSE_WAIT` of one workload: a few are normal while programs react to the end of a connection.
     pub close_wait_count: u64,
-    /// No program takes a minute to react.
+    /// Age of the oldest of them, seconds: no program takes a minute to react.
     pub close_wait_seconds: f64,
-    /// Fewer ports than this do not matter to anybody.
+    /// Ports in `FIN_WAIT2` towards one destination; fewer do not matter.
     pub fin_wait2_count: u32,
-    /// Share of the ports in use towards that destination.
+    /// Their share of the ports in use towards that destination.
     pub fin_wait2_share: f64,
-    /// The accept backlog that most programs ask for.
+    /// Half-open connections at one listener: the accept backlog that most programs ask for.
     pub syn_recv_count: u32,
-    /// A tenth of the range taken away from every destination at once.
+    /// Share of the range that bind() and listen() take away from every destination.
     pub blocked_share: f64,
-    /// A fifth left is one burst of new connections.
+    /// Share of the connection-tracking table in use: the fifth that is left is one burst of new connections.
     pub conntrack_warning: f64,
-    /// The next burst drops packets.
+    /// The same as critical: the next burst drops packets.
     pub conntrack_critical: f64,
 }
 
@@ -89,7 +89,7 @@ impl Default for Thresholds {
     }
 }
 
-/// What every rule looks at.
+/// What every rule reads.
 #[derive(Clone, Copy)]
 struct Context<'a> {
     snapshot: &'a Snapshot,
@@ -115,7 +115,7 @@ impl Context<'_> {
     }
 }
 
-/// Everything worth a sentence in `snapshot`, most severe first.
+/// All findings in `snapshot`, most severe first.
 pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = Context { snapshot, knobs, thresholds };
     let rules: [fn(Context<'_>) -> Vec<Finding>; 12] = [
@@ -133,7 +133,7 @@ pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> 
         limits::listener_in_ephemeral_range,
     ];
     let mut all: Vec<Finding> = rules.into_iter().flat_map(|rule| bounded(rule(context))).collect();
-    // Stable: within one severity the order above, which goes from what hurts to what might.
+    // Stable: findings of one severity keep the order of the rules.
     all.sort_by_key(|finding| finding.severity);
     all
 }
