@@ -1,6 +1,7 @@
 //! What one event costs the tracker, and one record the decoder, at several sizes of the tables.
 //!
-//! "fresh": tables grow from nothing. "steady": flows come and go while as many stay open. The events are made before the clock starts.
+//! "fresh": tables grow from nothing. "steady": flows come and go while as many stay open. The events are made before
+//! the clock starts.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
-//! Bytes that the tracker holds, as the operating system counts them: per live flow, per minisocket, with a full house, and after an
-//! hour of churn in compressed time. One JSON line per figure, as the other measuring programs print them.
+//! Bytes that the tracker holds, as the operating system counts them: per live flow, per minisocket, with a full house,
+//! and after an hour of churn in compressed time. One JSON line per figure, as the other measuring programs print them.
 //!
-//! A program of its own per figure (it starts itself again): freed memory that the allocator keeps would blur the next figure.
+//! A program of its own per figure (it starts itself again): freed memory that the allocator keeps would blur the next
+//! figure.
 
 use std::process::Command;
 

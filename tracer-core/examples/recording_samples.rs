@@ -1,7 +1,7 @@
 //! Writes the sample recordings that every later version must read, and the seeds of the fuzz targets.
 //!
-//! `cargo run -p tracer-core --features testing --example recording_samples DIR CORPUS`. The samples of a released version are never written
-//! again; a new version gets a directory of its own.
+//! `cargo run -p tracer-core --features testing --example recording_samples DIR CORPUS`. The samples of a released
+//! version are never written again; a new version gets a directory of its own.
 
 use std::collections::HashSet;
 use std::fs;

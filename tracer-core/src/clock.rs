@@ -1,17 +1,17 @@
-//! Wall time for people and files, from one anchor.
+//! Converts the instants of events into wall time.
 //!
-//! Events carry [`Ktime`] only, because NTP and `date -s` move the wall clock under a running trace and must not reorder it.
-//! Views need wall time all the same; a [`Clock`] is the one place that translates, and a recording stores its anchor, so
+//! Events carry [`Ktime`] only, because NTP and `date -s` move the wall clock of a host during a trace, which must not
+//! reorder events. People need wall time. A [`Clock`] converts with one anchor, and a recording stores the anchor, so
 //! that a replay shows the times of the incident.
 //!
-//! Not for: asking what time it is while tracking. The tracker gets time as an argument.
+//! Not for: reading the present time. The tracker gets the time as an argument.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::event::Ktime;
 
-/// The anchor: this `Ktime` was that wall time.
+/// One instant on two clocks, the anchor, from which every other conversion follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     ktime: Ktime,
@@ -19,7 +19,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Says that `ktime` was `unix_nanos` nanoseconds after 1970-01-01T00:00:00Z.
+    /// A clock with the anchor `ktime` = `unix_nanos` nanoseconds after 1970-01-01T00:00:00Z.
     pub const fn new(ktime: Ktime, unix_nanos: i64) -> Self {
         Self { ktime, unix_nanos }
     }
@@ -29,13 +29,14 @@ impl Clock {
         (self.ktime, self.unix_nanos)
     }
 
-    /// Wall time of `ktime`. Instants that a calendar cannot hold (only a damaged record has one) become its last or first.
+    /// Wall time of `ktime`. An instant out of the range of [`Timestamp`], which only a damaged record has, becomes its
+    /// last or first.
     pub fn to_timestamp(self, ktime: Ktime) -> Timestamp {
         let nanos = i128::from(self.unix_nanos) + i128::from(ktime.0) - i128::from(self.ktime.0);
         Timestamp::from_nanosecond(nanos).unwrap_or(if nanos < 0 { Timestamp::MIN } else { Timestamp::MAX })
     }
 
-    /// The instant of a wall time, for `--from 14:02`; clamped to what a `Ktime` can hold.
+    /// The instant of a wall time; clamped to the range of [`Ktime`].
     pub fn to_ktime(self, timestamp: Timestamp) -> Ktime {
         let nanos = timestamp.as_nanosecond() - i128::from(self.unix_nanos) + i128::from(self.ktime.0);
         Ktime(u64::try_from(nanos).unwrap_or(if nanos < 0 { 0 } else { u64::MAX }))
@@ -46,7 +47,7 @@ impl Clock {
         format!("{:.9}", self.to_timestamp(ktime))
     }
 
-    /// `03:11:07.123` in `zone`, for lines that are read as they appear.
+    /// `03:11:07.123` in `zone`.
     pub fn time_of_day(self, ktime: Ktime, zone: &TimeZone) -> String {
         zone.to_datetime(self.to_timestamp(ktime)).strftime("%H:%M:%S.%3f").to_string()
     }
@@ -56,7 +57,7 @@ impl Clock {
         zone.to_datetime(self.to_timestamp(ktime)).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
-    /// `03:11:07` in `zone`; with its date in front if that is not the day of `today`.
+    /// `03:11:07` in `zone`, with its date in front if the day is not that of `today`.
     pub fn time_or_date(self, ktime: Ktime, today: Ktime, zone: &TimeZone) -> String {
         let full = self.date_time(ktime, zone);
         match (full.split_once(' '), self.date_time(today, zone).split_once(' ')) {

@@ -6,7 +6,6 @@
 //! This crate knows no kernel, no terminal and no operating system: it builds and runs anywhere.
 
 #![deny(clippy::print_stderr)]
-
 #![forbid(unsafe_code)]
 
 pub mod clock;

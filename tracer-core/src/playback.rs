@@ -1,4 +1,4 @@
-//! A recording into a tracker that is set up as the live one was.
+//! Feeds a recording to a tracker that is set up as the one of the live trace was.
 //!
 //! Not for: where steps come from (`replay`), what they do to a tracker (`input`), or what is shown.
 
@@ -13,7 +13,7 @@ use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
 use crate::tracker::{Config, Tracker};
 
-/// A tracker set up as the live one was; `by` overrides how it grouped.
+/// A tracker set up as the one of the live trace was. `by` overrides how that grouped processes.
 pub fn tracker(header: &RecordingHeader, by: Option<By>, notices: NoticeKinds) -> Tracker {
     let recorded = Config::from(&header.watch);
     let mut tracker = Tracker::new(Config { by: by.unwrap_or(recorded.by), notices, ..recorded });
@@ -21,18 +21,21 @@ pub fn tracker(header: &RecordingHeader, by: Option<By>, notices: NoticeKinds) -
     tracker
 }
 
-/// A recording read to its end.
+/// A recording that was read to its end, or to its first damage.
 pub struct Played {
+    /// The tracker, which has been fed everything that could be read.
     pub tracker: Tracker,
-    /// What made processes one workload.
+    /// What made processes one workload: a value of `--by`.
     pub by: String,
+    /// The host that was traced.
     pub host: HostFacts,
+    /// Turns instants of the recording into wall time.
     pub clock: Clock,
     /// What could not be read, in sentences.
     pub warnings: Vec<String>,
 }
 
-/// Reads a whole recording, as fast as it goes.
+/// Reads a whole recording as fast as possible.
 ///
 /// # Errors
 /// [`ReplayError`]: the file is no recording that this version reads, or its bytes could not be read.

@@ -1,10 +1,10 @@
-//! A recording as a source of steps, with positions.
+//! A recording as a source of steps, with positions in time.
 //!
-//! Reading from the beginning to the end is exact. [`Replay::seek`] is not, and says so by its return value: it reads the names and
-//! limits of what lies before without the events, then goes on from the nearest list of sockets, so that what was open then is
-//! known, but not what had happened to it.
+//! Reading from the beginning to the end is exact. [`Replay::seek`] is not: of everything before the target it reads
+//! only names and limits, then continues from the nearest list of sockets. So the tracker knows which sockets were
+//! open, but not what had happened to them. The return value says where reading began.
 //!
-//! Not for: waiting. [`Pacer`] tells when a step is due; who replays decides how to wait.
+//! Not for: waiting. [`Pacer`] tells when a step is due, and the caller waits.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -19,25 +19,29 @@ use crate::clock::Clock;
 use crate::event::{Event, Ktime, Netns};
 use crate::recording::{BatchPosition, Damage, ReadError, Reader, RecordedStep, RecordingHeader};
 
-/// Reads ahead of the frames, which are read in pieces.
+/// Bytes of the buffer between the file and the reader, which reads frames in pieces.
 const BUFFER: usize = 1 << 18;
-/// Names of processes taken over from what a seek jumps across. The tracker keeps no more of them either.
+/// Facts that [`Facts`] keeps. The tracker keeps no more names of processes either.
 const MAX_FACTS: usize = 1 << 16;
 
 /// Why a recording cannot be replayed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
+    /// The file could not be opened.
     #[error("{}", named(path))]
     Open { path: PathBuf, source: io::Error },
+    /// The path is a directory.
     #[error("{} is a directory; a recording is a file", path.display())]
     Directory { path: PathBuf },
+    /// The file is no recording that this version reads, or reading it failed.
     #[error("{}", named(path))]
     Read { path: PathBuf, source: ReadError },
+    /// The input is a pipe, which can only be read from its beginning to its end.
     #[error("{} cannot be searched (a pipe has only one direction): replay it from its beginning, or save it to a file", path.display())]
     NoSeek { path: PathBuf },
 }
 
-/// What stdin is called in messages.
+/// The name of the input in messages.
 fn named(path: &Path) -> String {
     if path == Path::new("-") { "stdin".into() } else { path.display().to_string() }
 }
@@ -45,7 +49,9 @@ fn named(path: &Path) -> String {
 /// First and last time in a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// The beginning of observation, or the first row if that is earlier.
     pub first: Ktime,
+    /// The latest row.
     pub last: Ktime,
 }
 
@@ -54,11 +60,11 @@ enum ReplayInput {
     Pipe(Box<Reader<BufReader<Box<dyn Read + Send>>>>),
 }
 
-/// A position between two batches of a file.
+/// A position between two batches of a file, of [`Replay::mark`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     position: u64,
-    /// Counted up to here.
+    /// Bad rows up to here.
     bad_rows: u64,
 }
 
@@ -66,17 +72,18 @@ pub struct Mark {
 pub struct Replay {
     path: PathBuf,
     input: ReplayInput,
-    /// Of a file: where its batches are, once somebody asked.
+    /// Of a file: the positions of its batches, once they were needed.
     positions: Option<Vec<BatchPosition>>,
-    /// What a seek found before the position it went to.
+    /// Facts from before the target of a seek, which come before the next step of the file.
     ahead: VecDeque<RecordedStep>,
 }
 
 impl Replay {
-    /// Opens a file, a pipe, or stdin as `-`.
+    /// Opens a file, a named pipe, or stdin if `path` is `-`.
     ///
     /// # Errors
-    /// [`ReplayError`]: it is not there, or no recording that this version reads.
+    /// [`ReplayError::Open`] if it cannot be opened, [`ReplayError::Directory`] if it is one, [`ReplayError::Read`] if
+    /// it is no recording that this version reads.
     pub fn open(path: &Path) -> Result<Self, ReplayError> {
         let path_buf = || path.to_path_buf();
         let read = |source| ReplayError::Read { path: path_buf(), source };
@@ -102,6 +109,7 @@ impl Replay {
         Ok(Self { path: path_buf(), input, positions: None, ahead: VecDeque::new() })
     }
 
+    /// The header of the recording.
     pub fn header(&self) -> &RecordingHeader {
         match &self.input {
             ReplayInput::File(reader) => reader.header(),
@@ -109,6 +117,7 @@ impl Replay {
         }
     }
 
+    /// The clock of the recording.
     pub fn clock(&self) -> Clock {
         self.header().clock()
     }
@@ -118,7 +127,7 @@ impl Replay {
         Ktime(self.header().begin_ns)
     }
 
-    /// What could not be read; known once the end was reached.
+    /// What could not be read; complete once [`Self::next_step`] has returned `None`.
     pub fn damage(&self) -> Option<&Damage> {
         match &self.input {
             ReplayInput::File(reader) => reader.damage(),
@@ -126,7 +135,7 @@ impl Replay {
         }
     }
 
-    /// Rows of a kind that is newer than this program.
+    /// Rows so far that made no sense to this version and were left out.
     pub fn bad_rows(&self) -> u64 {
         match &self.input {
             ReplayInput::File(reader) => reader.bad_rows(),
@@ -137,7 +146,7 @@ impl Replay {
     /// The next thing that the tracker was fed; `None` at the end or at the first damage.
     ///
     /// # Errors
-    /// The bytes could not be read.
+    /// [`ReplayError::Read`] if the input fails.
     pub fn next_step(&mut self) -> Result<Option<RecordedStep>, ReplayError> {
         if let Some(step) = self.ahead.pop_front() {
             return Ok(Some(step));
@@ -149,10 +158,11 @@ impl Replay {
         step.map_err(|source| ReplayError::Read { path: self.path.clone(), source: source.into() })
     }
 
-    /// All that [`Self::next_step`] would return from here on, to `each`; faster than one after the other.
+    /// Calls `each` with every step that [`Self::next_step`] would return from here on. It is faster, because no step
+    /// is moved.
     ///
     /// # Errors
-    /// As there.
+    /// [`ReplayError::Read`] if the input fails.
     pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> Result<(), ReplayError> {
         self.ahead.drain(..).for_each(|step| each(&step));
         let end = match &mut self.input {
@@ -162,10 +172,11 @@ impl Replay {
         end.map_err(|source| ReplayError::Read { path: self.path.clone(), source: source.into() })
     }
 
-    /// From when to when; `None` of a pipe, which does not tell, and of a recording without rows.
+    /// First and last time; `None` of a pipe, which has to be read for that, and of a recording without rows.
     ///
     /// # Errors
-    /// The bytes could not be read.
+    /// [`ReplayError::Open`] or [`ReplayError::Read`] if the file can no longer be read, or has been replaced since it
+    /// was opened.
     pub fn span(&mut self) -> Result<Option<Span>, ReplayError> {
         if matches!(self.input, ReplayInput::Pipe(_)) {
             return Ok(None);
@@ -175,11 +186,13 @@ impl Replay {
         Ok(last.map(|last| Span { first: begin.min(last), last }))
     }
 
-    /// Goes to `to`, for a tracker that knows nothing yet: the next steps are the names and limits known until then, then everything
-    /// from the nearest list of sockets that begins before `to`. Returns the time of that list, or of the beginning.
+    /// Goes to `to`, for a new tracker: the next steps are the names and limits known until then, followed by
+    /// everything from the nearest list of sockets that begins before `to`. Returns the time of that list, or the
+    /// beginning of observation.
     ///
     /// # Errors
-    /// A pipe cannot be searched, and bytes may not be readable.
+    /// [`ReplayError::NoSeek`] of a pipe; [`ReplayError::Open`] or [`ReplayError::Read`] if the file can no longer be
+    /// read, or has been replaced since it was opened.
     pub fn seek(&mut self, to: Ktime) -> Result<Ktime, ReplayError> {
         let begin = self.begin();
         let path = self.path.clone();
@@ -187,7 +200,7 @@ impl Replay {
         let positions = self.positions()?.to_vec();
         let ReplayInput::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path }) };
         self.ahead.clear();
-        // Batches overlap by the little that events of two CPUs are out of order.
+        // The times of neighbouring batches overlap a little, because events of two CPUs are out of order.
         let target = positions.partition_point(|position| position.last < to);
         let start =
             (0..=target).rev().find(|&at| positions.get(at).is_some_and(|position| position.baseline)).unwrap_or(0);
@@ -204,7 +217,7 @@ impl Replay {
         Ok(if start == 0 { begin } else { positions.get(start).map_or(begin, |position| position.first) })
     }
 
-    /// Where reading is, if it can come back to here: of a file, between two batches.
+    /// The present position, if reading can come back to it: in a file, between two batches.
     pub fn mark(&self) -> Option<Mark> {
         match &self.input {
             ReplayInput::File(reader) if self.ahead.is_empty() && reader.is_between_batches() => {
@@ -214,10 +227,10 @@ impl Replay {
         }
     }
 
-    /// The next step is the one that was next when the mark was taken.
+    /// Goes back to `mark`: the next step is the one that was next when the mark was taken.
     ///
     /// # Errors
-    /// A pipe cannot be searched, and the file may not be readable.
+    /// [`ReplayError::NoSeek`] of a pipe, [`ReplayError::Read`] if the file cannot be read.
     pub fn return_to(&mut self, mark: Mark) -> Result<(), ReplayError> {
         let read = |source: io::Error| ReplayError::Read { path: self.path.clone(), source: source.into() };
         let ReplayInput::File(reader) = &mut self.input else {
@@ -227,6 +240,7 @@ impl Replay {
         reader.return_to(mark.position, mark.bad_rows).map_err(read)
     }
 
+    /// The positions of all batches, read from the file the first time.
     fn positions(&mut self) -> Result<&[BatchPosition], ReplayError> {
         if matches!(self.input, ReplayInput::Pipe(_)) {
             return Err(ReplayError::NoSeek { path: self.path.clone() });
@@ -234,21 +248,24 @@ impl Replay {
         if self.positions.is_none() {
             let read = |source: ReadError| ReplayError::Read { path: self.path.clone(), source };
             let open = |source| ReplayError::Open { path: self.path.clone(), source };
-            // Without a buffer: of each batch 56 bytes are looked at, and what lies between is not read.
+            // Without a buffer: of each batch only prefix and trailer are read, 56 bytes.
             let mut reader = Reader::open(File::open(&self.path).map_err(open)?).map_err(read)?;
             if reader.header() != self.header() {
                 return Err(open(io::Error::other("the file has been replaced by another since it was opened")));
             }
-            self.positions = Some(reader.positions().map_err(|error| read(error.into()))?);
+            self.positions = Some(reader.batch_positions().map_err(|error| read(error.into()))?);
         }
         Ok(self.positions.as_deref().unwrap_or_default())
     }
 }
 
-/// What stays true after the events around it are past: who a process is, how a namespace is limited, what was lost.
+/// Collects the facts that stay true after the events around them: names of processes, limits of namespaces, totals of
+/// loss.
 #[derive(Debug, Default)]
 pub struct Facts {
+    /// The latest step of each subject, with the number of facts taken before it.
     known: FxHashMap<FactSubject, (u64, RecordedStep)>,
+    /// Facts taken so far.
     taken: u64,
 }
 
@@ -256,7 +273,7 @@ pub struct Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum FactSubject {
     Process(u32),
-    /// Two sources tell of a namespace, each a part; only the kernel's has the cookie.
+    /// A namespace has two sources that each know a part; the flag is true of the one that knows its cookie.
     Netns(Netns, bool),
     ReservedPorts(Netns),
     Loss,
@@ -276,24 +293,24 @@ impl FactSubject {
 }
 
 impl Facts {
-    /// Is this step such a fact?
+    /// Whether `step` is such a fact.
     pub fn is_one(step: &RecordedStep) -> bool {
         FactSubject::of(step).is_some()
     }
 
-    /// Takes a step if it is such a fact.
+    /// Keeps `step` if it is such a fact. It replaces an older one about the same.
     pub fn take(&mut self, step: RecordedStep) {
         let Some(subject) = FactSubject::of(&step) else { return };
         self.taken += 1;
         self.known.insert(subject, (self.taken, step));
         if self.known.len() > MAX_FACTS {
-            // The older half goes: processes that were seen long ago.
+            // The older half of the processes is dropped.
             let young = self.taken - MAX_FACTS as u64 / 2;
             self.known.retain(|subject, (taken, _)| *taken > young || !matches!(subject, FactSubject::Process(_)));
         }
     }
 
-    /// The facts in the order in which they were learnt.
+    /// The facts in the order in which they were taken.
     pub fn steps(&self) -> VecDeque<RecordedStep> {
         let mut known: Vec<_> = self.known.values().collect();
         known.sort_unstable_by_key(|(taken, _)| *taken);

@@ -1,8 +1,9 @@
 //! Synthetic traffic: connection churn of any length, the same every time.
 //!
 //! [`Connection`] knows the events of one connection, [`Churn`] begins and ends connections at a steady rate, and
-//! [`RecordedChurn`] is that as the steps of a recording. Measurements of the tracker and of recordings use them, and tests that
-//! need more events than a kernel makes in their time. Not for: correctness of the tracker, which real traffic decides.
+//! [`RecordedChurn`] is that as the steps of a recording. Measurements of the tracker and of recordings use them, and
+//! tests that need more events than a kernel makes in their time. Not for: correctness of the tracker, which real
+//! traffic decides.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -40,7 +41,8 @@ pub struct Topology {
     destinations: u64,
     server_port: u16,
     first_port: u16,
-    /// Local ports of the client, and the step from one to the next. The ports are walked with a stride that visits each.
+    /// Local ports of the client, and the step from one to the next. The ports are walked with a stride that visits
+    /// each.
     ports: u64,
     port_step: u64,
     port_stride: u64,
@@ -55,7 +57,8 @@ pub struct Topology {
 const SERVER_PID: u32 = 77;
 
 impl Topology {
-    /// Eight processes that connect to `destinations` servers elsewhere, from 40,000 ports: one socket a connection is seen.
+    /// Eight processes that connect to `destinations` servers elsewhere, from 40,000 ports: one socket a connection is
+    /// seen.
     pub const fn clients(destinations: u64) -> Self {
         Self {
             netns: Netns::of_inode(4_026_531_840),
@@ -199,7 +202,8 @@ impl Connection {
         Event::TimeWaitEnd(self.minisocket(Ktime(at), true))
     }
 
-    /// The whole connection as both sockets show it, closed at once by the client; `later` is the time of the next event.
+    /// The whole connection as both sockets show it, closed at once by the client; `later` is the time of the next
+    /// event.
     fn at_both_ends(&self, mut later: impl FnMut() -> Ktime) -> [Event; 11] {
         use TcpState::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
         let key = FlowKey { local: self.key.remote, remote: self.key.local, ..self.key };
@@ -241,8 +245,9 @@ impl Noise {
     }
 }
 
-/// A steady state: `live` flows stay open while connections come, go, and leave a TIME_WAIT of a minute, at a rate at which
-/// `time_waits` minisockets exist at any moment. It keeps no list of them, so that it takes no memory that a measurement would count.
+/// A steady state: `live` flows stay open while connections come, go, and leave a TIME_WAIT of a minute, at a rate at
+/// which `time_waits` minisockets exist at any moment. It keeps no list of them, so that it takes no memory that a
+/// measurement would count.
 #[derive(Debug)]
 pub struct Churn {
     topology: Topology,
@@ -343,8 +348,8 @@ pub fn tracker(notices: NoticeKinds) -> Tracker {
     tracker
 }
 
-/// The steps of a recording: connections to one server, each closed at once by the client, as both of their sockets on this host
-/// show them. The header to go with it is [`header`].
+/// The steps of a recording: connections to one server, each closed at once by the client, as both of their sockets on
+/// this host show them. The header to go with it is [`header`].
 #[derive(Debug)]
 pub struct RecordedChurn {
     churn: Churn,

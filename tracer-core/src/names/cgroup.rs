@@ -1,7 +1,7 @@
-//! What a cgroup path says: systemd unit and container.
+//! Finds systemd unit and container in a cgroup path.
 //!
-//! Runtimes write the container's id into the path, each in its own way; nobody is asked over a socket. Not for: turning ids into
-//! container names, which would need the runtime's API and its permissions.
+//! Every container runtime writes the container's id into the path, each in its own form. Not for: turning ids into
+//! names of containers, which would need the runtime's API and its permissions.
 
 use std::sync::Arc;
 
@@ -9,18 +9,22 @@ use super::text;
 
 /// Hex digits of a whole container id.
 const ID_DIGITS: usize = 64;
-/// Digits that are shown, as `docker ps` does.
+/// Digits of an id that are shown, as many as `docker ps` shows.
 pub const SHORT_ID_DIGITS: usize = 12;
 
-/// What a path says about its processes.
+/// Names of the processes in a cgroup, out of its path. `None` = the path has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupNames {
+    /// The path itself, without control characters.
     pub path: Option<Arc<str>>,
+    /// systemd unit (`nginx.service`).
     pub unit: Option<Arc<str>>,
+    /// Container id, 12 hex digits, with the runtime in front if it is known (`docker:0123456789ab`).
     pub container: Option<Arc<str>>,
 }
 
-/// From a record: components leaf first, all zero at and above the root. v2 unless it is at its root while v1 is not.
+/// Names in the path components of a record, which begin with the leaf and are zero at and above the root. Those of
+/// cgroup v2 are used unless they name the root; then those of v1.
 pub fn from_record<const N: usize, const DEPTH: usize>(v2: &[[u8; N]; DEPTH], v1: &[[u8; N]; DEPTH]) -> CgroupNames {
     let components = |names: &[[u8; N]; DEPTH]| -> Vec<Arc<str>> {
         let mut leaf_first: Vec<_> = names.iter().map(|name| text(name)).take_while(|name| !name.is_empty()).collect();
@@ -31,25 +35,26 @@ pub fn from_record<const N: usize, const DEPTH: usize>(v2: &[[u8; N]; DEPTH], v1
     let chosen = if unified.is_empty() { components(v1) } else { unified };
     let mut names = describe(&chosen.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
     if let (Some(path), true) = (&names.path, chosen.len() == DEPTH) {
-        // There may be more above; without the leading slash it does not claim to be the whole path.
+        // The record has no room for more: the path may go on above, so it has no leading slash.
         names.path = Some(path.trim_start_matches('/').into());
     }
     names
 }
 
-/// From a path as `/proc/PID/cgroup` has it.
+/// Names in a path as `/proc/PID/cgroup` has it.
 pub fn from_path(path: &str) -> CgroupNames {
     let path = text(path.as_bytes());
     // A path outside the reader's cgroup namespace begins with `/..`.
     describe(&path.split('/').filter(|name| !name.is_empty() && *name != "..").collect::<Vec<&str>>())
 }
 
-/// `components` from the root to the leaf.
+/// Names in a path; `components` begin at the root.
 fn describe(components: &[&str]) -> CgroupNames {
     if components.is_empty() {
         return CgroupNames::default();
     }
-    // The container nearest to the leaf, and where it is: what lies above it belongs to the runtime, not to its processes.
+    // The container nearest to the leaf. The components above it belong to the runtime, not to the container's
+    // processes.
     let found = (0..components.len()).rev().find_map(|at| {
         let parent = at.checked_sub(1).and_then(|parent| components.get(parent));
         container(components.get(at)?, parent.copied()).map(|name| (at, name))
@@ -62,11 +67,11 @@ fn describe(components: &[&str]) -> CgroupNames {
     }
 }
 
-/// The service nearest to the leaf.
+/// The systemd service nearest to the leaf.
 ///
-/// `user@1000.service` is the manager of everything that this user runs: it is the unit only of the manager itself. Scopes
-/// (`session-3.scope`, `run-r1a2b.scope`, `app-…-4711.scope`) are no unit here: their names change with every start, so
-/// that one program would fall apart into many workloads.
+/// `user@1000.service` manages everything that this user runs, so it counts only as the unit of the manager itself.
+/// Scopes (`session-3.scope`, `run-r1a2b.scope`, `app-…-4711.scope`) do not count as units: their names change with
+/// every start, so that one program would become many workloads.
 fn unit(components: &[&str]) -> Option<Arc<str>> {
     let services = components.iter().enumerate().rev().filter(|(_, name)| is_service(name));
     let (at, name) = services.into_iter().next()?;
@@ -79,11 +84,11 @@ fn is_service(name: &str) -> bool {
     name.strip_suffix(".service").is_some_and(|stem| !stem.is_empty())
 }
 
-/// `docker:0123456789ab` if this component is a container's.
+/// `docker:0123456789ab` if this component names a container.
 fn container(name: &str, parent: Option<&str>) -> Option<Arc<str>> {
     let name = name.strip_suffix(".scope").unwrap_or(name);
-    // containerd with the systemd spelling under the cgroupfs driver: `kubepods-…-pod<uid>.slice:cri-containerd:<id>`. A record
-    // may hold only the beginning of the id there.
+    // containerd with systemd's form of the path under the cgroupfs driver:
+    // `kubepods-…-pod<uid>.slice:cri-containerd:<id>`. A record may hold only the beginning of the id.
     if let Some((prefix, id)) = name.rsplit_once(':') {
         let runtime = runtime(prefix.rsplit(':').next()?)?;
         return (id.len() >= SHORT_ID_DIGITS && is_hex(id)).then(|| label(Some(runtime), id))?;
@@ -104,7 +109,8 @@ fn label(runtime: Option<&str>, id: &str) -> Option<Arc<str>> {
     })
 }
 
-/// The runtime behind a scope's prefix. Exact, so that `crio-conmon-<id>.scope`, the monitor, is no container.
+/// The runtime of a scope's prefix. The prefix must match as a whole: `crio-conmon-<id>.scope` is a monitor process,
+/// not a container.
 fn runtime(prefix: &str) -> Option<&'static str> {
     Some(match prefix {
         "docker" => "docker",
@@ -115,12 +121,12 @@ fn runtime(prefix: &str) -> Option<&'static str> {
     })
 }
 
-/// What the directory around a bare id tells.
+/// The runtime of a directory around a bare id.
 fn parent_says(parent: &str) -> Option<&'static str> {
     match parent {
         "docker" => Some("docker"),
         "libpod" | "libpod_parent" => Some("podman"),
-        // `pod<uid>` or `kubepods…`: some runtime of Kubernetes; `crictl inspect` finds it.
+        // `pod<uid>` or `kubepods…`: a container of Kubernetes, whatever the runtime; `crictl inspect` finds it.
         pod if pod.starts_with("pod") || pod.starts_with("kubepods") => Some("kubepods"),
         _ => None,
     }

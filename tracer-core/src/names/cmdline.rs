@@ -1,19 +1,22 @@
-//! Command lines from raw argument bytes, as the kernel itself shows them, and the application pool in a process title.
+//! Command lines from the raw bytes of arguments, in the form that the kernel shows in `/proc/PID/cmdline`, and the
+//! application pool in a process title.
 //!
-//! Not for: `/proc` (see `proc_fs`); the bytes may come from there or from a [`tracer_common::TaskRecord`].
+//! Not for: reading `/proc`. The bytes come from there or from a [`tracer_common::TaskRecord`].
 
 use std::sync::Arc;
 
-/// Appended to what was cut at the number of bytes kept.
+/// Marks a command line that was cut.
 const CUT: char = '…';
 /// php-fpm titles its workers so; its master is `php-fpm: master process (...)`.
 const FPM_TITLE: &str = "php-fpm: pool ";
 
-/// The command line in `bytes`, the first bytes from `mm->arg_start` on, of which the arguments are `argv_len`.
+/// The command line in `bytes`, the first bytes from `mm->arg_start` on. The arguments are `argv_len` bytes long, of
+/// which `bytes` may be the beginning.
 ///
-/// As in `get_mm_cmdline` of `fs/proc/base.c`: if the last byte of the arguments is not NUL, the process has overwritten them with
-/// setproctitle(3), and the title runs to the first NUL, possibly past their end. Else the arguments are NUL-separated and
-/// shown joined by spaces. `None` if there is nothing to show (kernel threads, unreadable memory).
+/// The rules are those of `get_mm_cmdline` in `fs/proc/base.c`. If the last byte of the arguments is not NUL, the
+/// process has overwritten them with setproctitle(3), and the title ends at the first NUL, possibly past the arguments.
+/// Otherwise the arguments are separated by NULs, which become spaces. `None` if there is no text: a kernel thread, or
+/// memory that could not be read.
 pub fn from_record(bytes: &[u8], argv_len: u32) -> Option<Arc<str>> {
     let argv_len = usize::try_from(argv_len).unwrap_or(usize::MAX);
     let last = argv_len.checked_sub(1)?;
@@ -24,13 +27,14 @@ pub fn from_record(bytes: &[u8], argv_len: u32) -> Option<Arc<str>> {
             let title = bytes.get(..end.unwrap_or(bytes.len()))?;
             joined(title, end.is_none())
         }
-        // Whether the byte past the kept ones is NUL is unknown. Padding of a title ends in several NULs: then nothing is missing.
+        // The last byte of the arguments is not in `bytes`. A title is padded with several NULs: then nothing is
+        // missing.
         None => joined(bytes, !bytes.ends_with(&[0, 0])),
     }
 }
 
-/// The command line in the contents of `/proc/PID/cmdline`, where the kernel has already found the title; cut at `limit` bytes so
-/// that one process has one name, whether a record or `/proc` told it.
+/// The command line in the contents of `/proc/PID/cmdline`, where the kernel has applied those rules. It is cut at
+/// `limit` bytes, so that a process has the same name from a record and from `/proc`.
 pub fn from_proc(bytes: &[u8], limit: usize) -> Option<Arc<str>> {
     match bytes.get(..limit) {
         Some(kept) if bytes.len() > limit => joined(kept, !kept.ends_with(&[0, 0])),
@@ -59,18 +63,18 @@ fn joined(bytes: &[u8], cut: bool) -> Option<Arc<str>> {
     (!line.is_empty()).then(|| line.into())
 }
 
-/// Without the beginning of a character whose rest was cut off; foreign bytes elsewhere stay.
+/// `bytes` without the beginning of a UTF-8 character whose rest was cut off; other invalid bytes stay.
 fn whole_characters(bytes: &[u8]) -> &[u8] {
     let broken = bytes.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
-    // A lead byte promises more than it got; a lone foreign byte (no lead byte) is no character cut in two.
+    // Only a lead byte begins a character that may have been cut.
     match bytes.len().checked_sub(broken).map(|start| bytes.split_at(start)) {
         Some((whole, [0xc2..=0xf4, ..])) => whole,
         _ => bytes,
     }
 }
 
-/// The pool in the title of a php-fpm worker (`php-fpm: pool www`). A child that the worker forks without exec keeps the title and
-/// so stays with its pool; one that execs has a command line of its own.
+/// The pool in the title of a php-fpm worker (`php-fpm: pool www`). A child that the worker forks keeps the title, and
+/// so the pool, until it calls exec.
 pub fn pool(cmdline: &str) -> Option<Arc<str>> {
     let name = cmdline.strip_prefix(FPM_TITLE)?.trim();
     (!name.is_empty()).then(|| name.into())

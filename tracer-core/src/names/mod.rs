@@ -1,10 +1,10 @@
-//! Who a process is, in the words of its operators: command line, systemd unit, container, application pool.
+//! Names of a process that its operators know: command line, systemd unit, container, application pool.
 //!
-//! A process of 20 ms is gone before anybody can read `/proc`, so these names come from what the kernel recorded in the
-//! process's own context.
+//! A process that lives 20 ms is gone before its `/proc` can be read, so these names come from the record that the
+//! kernel side wrote in the process's own context.
 //!
-//! Not for: grouping processes into workloads (`tracker::workload`), and not for caching: a [`tracer_common::TaskRecord`] is
-//! written once per process and exec, so nothing is asked twice.
+//! Not for: grouping processes into workloads ([`crate::tracker::workload`]), and not for caching: the kernel side
+//! writes one [`tracer_common::TaskRecord`] per process and exec.
 
 pub mod cgroup;
 pub mod cmdline;
@@ -15,7 +15,8 @@ use tracer_common::TaskRecord;
 
 use crate::event::{CgroupId, Ktime, Netns, ProcessFacts};
 
-/// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a terminal).
+/// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a
+/// terminal).
 pub fn text(bytes: &[u8]) -> Arc<str> {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())

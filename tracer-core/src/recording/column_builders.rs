@@ -1,7 +1,7 @@
 //! Builders of the columns of a batch.
 //!
-//! A row touches only the columns that it has a value for: every other column is null, or false, in that row. This keeps a row of
-//! two dozen columns cheap.
+//! A row touches only the columns that it has a value for: every other column is null, or false, in that row. This
+//! keeps a row of two dozen columns cheap.
 //!
 //! Not for: the meaning of a row, which `encode` knows.
 
@@ -156,7 +156,8 @@ impl Default for AddressBuilder {
 }
 
 impl AddressBuilder {
-    /// Sets the address of `row`, which must have none yet. False if the list is full and does not hold the address; the row is null then.
+    /// Sets the address of `row`, which must have none yet. False if the list is full and does not hold the address;
+    /// the row is null then.
     pub fn put(&mut self, row: usize, addr: Addr) -> bool {
         let Some(index) = self.index_of(addr) else { return false };
         self.keys.put(row, index);

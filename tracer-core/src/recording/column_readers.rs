@@ -1,7 +1,7 @@
 //! Readers of the columns of a batch, by row: the counterpart of `column_builders`.
 //!
-//! `get` looks whether the row has a value; `at` is for rows of which the caller knows that they have one. Not for: the meaning of a
-//! row, which `decode` knows.
+//! `get` looks whether the row has a value; `at` is for rows of which the caller knows that they have one. Not for: the
+//! meaning of a row, which `decode` knows.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
@@ -50,10 +50,11 @@ impl<W: Copy> EnumReader<W> {
 
 /// A column of addresses.
 pub enum AddressReader {
-    /// Since version 2: indexes into the file's list of addresses. `parsed` is that list so far, each text parsed once for all batches;
-    /// `None` stands for a text that is no address.
+    /// Since version 2: indexes into the file's list of addresses. `parsed` is that list so far, each text parsed once
+    /// for all batches; `None` stands for a text that is no address.
     Listed { keys: NumberReader<u32>, parsed: Vec<Option<Addr>> },
-    /// Version 1: a text in each row. Most rows repeat one of the last two addresses: `latest` are the rows that these were parsed from.
+    /// Version 1: a text in each row. Most rows repeat one of the last two addresses: `latest` are the rows that these
+    /// were parsed from.
     Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 

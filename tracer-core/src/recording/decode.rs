@@ -1,7 +1,7 @@
 //! Decodes rows of every version into steps: the reading half of the format.
 //!
-//! The checksum of a row's frame was right, but the program that wrote it may be wrong: a row that makes no sense is counted and left
-//! out. Not for: bytes, which `message` turns into arrays.
+//! The checksum of a row's frame was right, but the program that wrote it may be wrong: a row that makes no sense is
+//! counted and left out. Not for: bytes, which `message` turns into arrays.
 
 use std::sync::Arc;
 
@@ -178,15 +178,17 @@ pub struct Decoder {
     row: usize,
     rows: usize,
     open: Option<OpenSocketList>,
-    /// The file begins in the middle of a trace and no list has begun yet: rows of sockets are the rest of a list that an earlier file
-    /// began, and are left out.
+    /// The file begins in the middle of a trace and no list has begun yet: rows of sockets are the rest of a list that
+    /// an earlier file began, and are left out.
     adrift: bool,
-    /// Rows that made no sense so far: their kind is unknown to this version, or they lack a value that their kind needs.
+    /// Rows that made no sense so far: their kind is unknown to this version, or they lack a value that their kind
+    /// needs.
     pub bad_rows: u64,
 }
 
 impl Decoder {
-    /// `offset` plus `CLOCK_MONOTONIC` is wall time, in nanoseconds; `continued` is [`super::RecordingHeader::continued`].
+    /// `offset` plus `CLOCK_MONOTONIC` is wall time, in nanoseconds; `continued` is
+    /// [`super::RecordingHeader::continued`].
     pub fn new(offset: i64, continued: bool) -> Self {
         Self {
             offset,
@@ -200,7 +202,8 @@ impl Decoder {
         }
     }
 
-    /// Takes the next batch; rows that are left of the one before are dropped. False if the batch lacks a column of its version.
+    /// Takes the next batch; rows that are left of the one before are dropped. False if the batch lacks a column of its
+    /// version.
     pub fn feed(&mut self, batch: &RecordBatch) -> bool {
         if let Some(columns) = self.columns.take() {
             self.carried = columns.into_cross_batch_state();

@@ -1,6 +1,7 @@
 //! Facts that few rows have, as JSON in the column `detail`: names of processes, limits of namespaces, counts of loss.
 //!
-//! A column for each would be null in nearly every row. Not for: facts of connections, which every row of a kind has; these are columns.
+//! A column for each would be null in nearly every row. Not for: facts of connections, which every row of a kind has;
+//! these are columns.
 
 use std::sync::Arc;
 

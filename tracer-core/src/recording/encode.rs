@@ -26,14 +26,15 @@ const SOCKS: usize = BATCH_ROWS / 2;
 pub struct Encoder {
     /// `time` minus this is `CLOCK_MONOTONIC`, in nanoseconds.
     offset: i64,
-    /// Random and never stored. Kernel addresses are XORed with it: equal sockets stay equal in a recording, and it does not reveal the
-    /// layout of kernel memory (KASLR).
+    /// Random and never stored. Kernel addresses are XORed with it: equal sockets stay equal in a recording, and it
+    /// does not reveal the layout of kernel memory (KASLR).
     address_mask: u64,
     rows: usize,
     stats: Stats,
     now: Ktime,
-    /// Cookie and masked address of the last row of a socket in this batch, by the cookie's remainder. A row whose cookie and address
-    /// are here leaves its address out. Cookies with the same remainder evict each other, which costs one repeated address.
+    /// Cookie and masked address of the last row of a socket in this batch, by the cookie's remainder. A row whose
+    /// cookie and address are here leaves its address out. Cookies with the same remainder evict each other, which
+    /// costs one repeated address.
     latest_socks: Vec<Option<(SocketCookie, u64)>>,
     time: NumberBuilder<TimestampNanosecondType>,
     kind: EnumBuilder,
@@ -122,7 +123,8 @@ impl Encoder {
         self.local_addr.is_full() || self.remote_addr.is_full()
     }
 
-    /// Adds the rows of a step. Whenever a batch is due, `full` must take it with [`Self::batch`]; a list of sockets may fill several.
+    /// Adds the rows of a step. Whenever a batch is due, `full` must take it with [`Self::batch`]; a list of sockets
+    /// may fill several.
     ///
     /// # Errors
     /// The error of `full`.
@@ -361,13 +363,15 @@ impl Encoder {
     }
 
     fn detail(&mut self, row: usize, detail: &impl serde::Serialize) {
-        // Structs of numbers and strings always serialise. If one did not, its row would have no detail, and readers would count it as bad.
+        // Structs of numbers and strings always serialise. If one did not, its row would have no detail, and readers
+        // would count it as bad.
         if let Ok(text) = serde_json::to_string(detail) {
             self.detail.put(row, &text);
         }
     }
 
-    /// The rows so far as a batch of `schema`. The encoder keeps its lists of addresses and is otherwise empty afterwards.
+    /// The rows so far as a batch of `schema`. The encoder keeps its lists of addresses and is otherwise empty
+    /// afterwards.
     ///
     /// # Errors
     /// [`ArrowError`] if the columns do not fit `schema`, which [`super::schema::schema`] rules out.

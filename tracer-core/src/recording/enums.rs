@@ -1,7 +1,8 @@
-//! The names that a recording stores in place of numbers: kinds of rows and TCP states. Those of errnos are in [`crate::errno`].
+//! The names that a recording stores in place of numbers: kinds of rows and TCP states. Those of errnos are in
+//! [`crate::errno`].
 //!
-//! Kinds and states are dictionaries of the file. A reader looks up the names that the file's dictionary holds, so that a later
-//! version may add some. Not for: what a name means; `FORMAT.md` says that.
+//! Kinds and states are dictionaries of the file. A reader looks up the names that the file's dictionary holds, so that
+//! a later version may add some. Not for: what a name means; `FORMAT.md` says that.
 
 use std::str::FromStr;
 
@@ -13,26 +14,44 @@ use crate::event::TcpState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RowKind {
+    /// A TCP socket changed its state.
     Transition,
+    /// A `TIME_WAIT` minisocket began.
     TimeWaitStart,
+    /// A `TIME_WAIT` minisocket ended.
     TimeWaitEnd,
+    /// connect(2) returned an error.
     ConnectFailed,
+    /// bind(2) returned an error.
     BindFailed,
+    /// accept(2) returned a socket.
     Accepted,
+    /// bind(2) gave a socket a port.
     Bound,
+    /// A bound or listening socket was destroyed.
     Released,
+    /// Names of a process.
     Process,
+    /// Limits of a network namespace.
     Netns,
+    /// Ports that connect() never chooses in a namespace.
     ReservedPorts,
+    /// A connect() has found its port.
     PortSearch,
+    /// The head of a list of the sockets of a namespace.
     Baseline,
+    /// One socket of that list.
     Socket,
+    /// Totals of what was lost.
     Loss,
+    /// The clock of the tracer.
     Tick,
+    /// Records of the kernel could not be decoded.
     Skipped,
 }
 
 impl RowKind {
+    /// All kinds, in the order of the file's dictionary.
     pub const ALL: [Self; 17] = [
         Self::Transition,
         Self::TimeWaitStart,

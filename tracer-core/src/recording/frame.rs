@@ -1,4 +1,5 @@
-//! Frames: the messages of an Arrow file with a checksum each, so that a reader can verify each message and needs no footer.
+//! Frames: the messages of an Arrow file with a checksum each, so that a reader can verify each message and needs no
+//! footer.
 //!
 //! ```text
 //! file     "ARROW1\0\0"  frame(schema)  frame(dictionary)*  (frame(addition)* frame(batch))*  frame(dictionary)*
@@ -27,10 +28,11 @@ pub const TRAILER: usize = 48;
 const FRAME_MAGIC: [u8; 4] = *b"PCB1";
 const TAIL_MAGIC: [u8; 4] = *b"PCE1";
 
-/// Bytes of metadata of one message, at most. Those of a batch take 3 KiB; those of the schema hold the header, which grows with the
-/// degradations of the host.
+/// Bytes of metadata of one message, at most. Those of a batch take 3 KiB; those of the schema hold the header, which
+/// grows with the degradations of the host.
 pub const MAX_METADATA: usize = 1 << 20;
-/// Bytes of the body of one message, at most. The writer cuts batches at [`super::MAX_TEXT`] of text and [`super::BATCH_ROWS`] rows of about 100 bytes.
+/// Bytes of the body of one message, at most. The writer cuts batches at [`super::MAX_TEXT`] of text and
+/// [`super::BATCH_ROWS`] rows of about 100 bytes.
 pub const MAX_BODY: usize = 64 << 20;
 
 /// What a message holds, so that a reader knows which messages it may skip.
@@ -112,7 +114,8 @@ fn trailer_fields(magic: [u8; 4], stats: Stats, number: u64) -> [u8; TRAILER - 8
     out
 }
 
-/// The check that guards the fields of a trailer alone: if the rest of the frame is missing, its times still say how much that is.
+/// The check that guards the fields of a trailer alone: if the rest of the frame is missing, its times still say how
+/// much that is.
 fn fields_check(bytes: &[u8]) -> [u8; 4] {
     let [a, b, c, d, ..] = checksum(bytes, &[]).to_le_bytes();
     [a, b, c, d]
@@ -163,7 +166,8 @@ pub fn intact(metadata: &[u8], body: &[u8], trailer: &Trailer) -> bool {
     trailer.body == body.len() as u64 && hasher.finish() == trailer.checksum
 }
 
-/// The latest time in any whole trailer or tail within `bytes`: nanoseconds since 1970. It says how much of a recording is missing.
+/// The latest time in any whole trailer or tail within `bytes`: nanoseconds since 1970. It says how much of a recording
+/// is missing.
 pub fn latest(bytes: &[u8]) -> Option<i64> {
     let starts = bytes.windows(4).enumerate().filter(|(_, word)| *word == FRAME_MAGIC || *word == TAIL_MAGIC);
     starts

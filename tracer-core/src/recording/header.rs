@@ -1,7 +1,9 @@
 //! What a recording says about itself before its first event.
 //!
-//! Written once, as JSON, into the metadata of the file's schema. These are types of the file, not of the program: a field of the
-//! program may be renamed, one of these may not. `From` leads from one to the other, both ways. Not for: anything that changes while recording; that is an event.
+//! The header is written once, as JSON, into the metadata of the file's schema. These are types of the file, not of the
+//! program: a field of the program may be renamed, a field of these may not. `From` converts both ways.
+//!
+//! Not for: facts that change while recording. These are events.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,26 +12,31 @@ use crate::event::Ktime;
 use crate::host::{Degradation, HostFacts, Knobs};
 use crate::tracker::Config;
 
-/// The first message of a recording.
+/// The header of a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordingHeader {
-    /// `portchurn 0.1.0`.
+    /// The program that wrote the file: `portchurn 0.1.0`.
     pub tool: String,
+    /// The anchor of the recording's clock.
     pub anchor: Anchor,
     /// `CLOCK_MONOTONIC` nanoseconds when observation began.
     pub begin_ns: u64,
+    /// The host that was traced.
     pub host: RecordedHost,
+    /// How the live tracker was set up.
     pub watch: RecordedConfig,
-    /// True of a file that starts in the middle of a trace: a later one of a rotation, or a flight recorder's.
+    /// The file starts in the middle of a trace: it is a later file of a rotation, or a flight recorder's.
     pub continued: bool,
 }
 
-/// This `CLOCK_MONOTONIC` was that wall time.
+/// One instant on two clocks, from which all wall times of a recording follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Anchor {
+    /// The instant in `CLOCK_MONOTONIC` nanoseconds.
     pub ktime_ns: u64,
+    /// The same instant in nanoseconds since 1970.
     pub unix_ns: i64,
 }
 
@@ -37,10 +44,15 @@ pub struct Anchor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordedHost {
+    /// [`HostFacts::hostname`].
     pub hostname: Option<String>,
+    /// [`HostFacts::kernel`].
     pub kernel: Option<String>,
+    /// [`HostFacts::boot_id`].
     pub boot_id: Option<String>,
+    /// [`HostFacts::tier`].
     pub tier: Option<String>,
+    /// [`HostFacts::degraded`].
     pub degraded: Vec<RecordedDegradation>,
 }
 
@@ -62,8 +74,11 @@ impl From<&RecordedHost> for HostFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordedDegradation {
+    /// [`Degradation::what`].
     pub what: String,
+    /// [`Degradation::why`].
     pub why: String,
+    /// [`Degradation::lost`].
     pub lost: String,
 }
 
@@ -85,9 +100,13 @@ impl From<RecordedDegradation> for Degradation {
 pub struct RecordedConfig {
     /// What made processes one workload: a value of `--by`.
     pub by: String,
+    /// [`Config::time_wait_observed`].
     pub time_wait_observed: bool,
+    /// [`Config::calls_observed`].
     pub calls_observed: bool,
+    /// [`Config::searches_observed`].
     pub searches_observed: bool,
+    /// [`Config::knobs`].
     pub knobs: RecordedKnobs,
 }
 
@@ -103,7 +122,8 @@ impl From<&Config> for RecordedConfig {
     }
 }
 
-/// Thresholds and notices are no part of a recording: the result has the defaults. So has a `by` that this version does not know.
+/// Thresholds and notices are no part of a recording: the result has the defaults. So has a `by` that this version does
+/// not know.
 impl From<&RecordedConfig> for Config {
     fn from(recorded: &RecordedConfig) -> Self {
         Self {
@@ -121,9 +141,13 @@ impl From<&RecordedConfig> for Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordedKnobs {
+    /// [`Knobs::tw_reuse_delay`].
     pub tw_reuse_delay: bool,
+    /// [`Knobs::ip_local_port_range_sockopt`].
     pub ip_local_port_range_sockopt: bool,
+    /// [`Knobs::port_step_width`].
     pub port_step_width: bool,
+    /// [`Knobs::kernel`].
     pub kernel: String,
 }
 
@@ -142,11 +166,12 @@ impl From<&RecordedKnobs> for Knobs {
 }
 
 impl RecordingHeader {
+    /// The clock of the recording.
     pub fn clock(&self) -> Clock {
         Clock::new(Ktime(self.anchor.ktime_ns), self.anchor.unix_ns)
     }
 
-    /// What has to be added to a `CLOCK_MONOTONIC` reading to get nanoseconds since 1970.
+    /// `CLOCK_MONOTONIC` nanoseconds plus this are nanoseconds since 1970.
     pub fn offset(&self) -> i64 {
         self.anchor.unix_ns.wrapping_sub_unsigned(self.anchor.ktime_ns)
     }

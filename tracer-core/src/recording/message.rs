@@ -1,8 +1,8 @@
 //! Reads one message of an Arrow stream into arrays.
 //!
-//! `arrow-ipc` checks that arrays fit each other, but it trusts every length before: it slices where a message points, allocates the
-//! size that a buffer claims to unpack to, and panics if a buffer is no whole number of values. So this module compares every pointer
-//! and every length with a bound first.
+//! `arrow-ipc` checks that arrays fit each other, but it trusts every length before: it slices where a message points,
+//! allocates the size that a buffer claims to unpack to, and panics if a buffer is no whole number of values. So this
+//! module compares every pointer and every length with a bound first.
 //!
 //! Not for: where the bytes come from (`reader`) or what the columns mean (`decode`).
 
@@ -18,7 +18,8 @@ use thiserror::Error;
 
 use super::{MAX_ADDRESSES, MAX_ROWS, frame};
 
-/// Bytes of all buffers of a message after unpacking, at most. A full batch takes 12 MiB, one of long command lines 16 MiB.
+/// Bytes of all buffers of a message after unpacking, at most. A full batch takes 12 MiB, one of long command lines 16
+/// MiB.
 const MAX_UNPACKED: u64 = 128 << 20;
 /// The length in front of a buffer that is not compressed.
 const NOT_COMPRESSED: i64 = -1;
@@ -59,8 +60,8 @@ pub enum MessageContent {
 /// The schema of a stream's first message.
 ///
 /// # Errors
-/// [`MessageError::Flatbuffer`] if `metadata` is no Arrow message, [`MessageError::Unexpected`] if the message is no schema,
-/// [`MessageError::Arrow`] if `arrow-ipc` does not know one of its types.
+/// [`MessageError::Flatbuffer`] if `metadata` is no Arrow message, [`MessageError::Unexpected`] if the message is no
+/// schema, [`MessageError::Arrow`] if `arrow-ipc` does not know one of its types.
 pub fn schema(metadata: &[u8]) -> Result<Schema, MessageError> {
     let message =
         arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
@@ -181,7 +182,8 @@ fn buffers(column: &DataType) -> Result<Vec<u64>, MessageError> {
     Ok([vec![1], values].concat())
 }
 
-/// Compares every number in a batch of up to `most` rows with its body. `sizes` are the bytes of one value of each buffer.
+/// Compares every number in a batch of up to `most` rows with its body. `sizes` are the bytes of one value of each
+/// buffer.
 ///
 /// # Errors
 /// [`MessageError::Absurd`], [`MessageError::Outside`] or [`MessageError::Torn`] at the first number that does not fit;

@@ -1,9 +1,10 @@
 //! Reads a recording from anything that yields bytes, to its end or to the first damage.
 //!
-//! The footer is not needed and its absence is not an error: it is what a crash leaves. Every frame is verified before anything
-//! of it is believed; behind the first one that is not as it was written nothing is replayed, and [`Damage`] says how much that is.
+//! The reader needs no footer: a writer that crashed leaves none. It verifies every frame before it uses anything in
+//! it. After the first frame that is not as it was written it returns no more steps, and [`Damage`] says how much is
+//! missing.
 //!
-//! Not for: positions (`source::replay`), meaning (`decode`).
+//! Not for: positions in time ([`crate::replay`]) or the meaning of rows (`decode`).
 
 use std::io::{self, Read};
 
@@ -17,57 +18,71 @@ use super::schema::{HEADER_KEY, VERSION_KEY};
 use super::{RecordedStep, RecordingHeader, VERSION, decode};
 use crate::event::Ktime;
 
-/// Bytes read at a time while looking for what lies behind a damage.
+/// Bytes read at a time when only the end of the input matters.
 const CHUNK: usize = 1 << 16;
 
-/// Of a frame that is all there.
+/// Why a complete frame cannot be verified.
 const NO_TRAILER: &str = "a batch's checksum is missing or damaged";
 
 /// Why a file is not read at all.
 #[derive(Debug, Error)]
 pub enum ReadError {
+    /// The input failed.
     #[error("it cannot be read")]
     Io(#[from] io::Error),
+    /// The input has no bytes.
     #[error("the file is empty: nothing was recorded, or it is still being created")]
     Empty,
+    /// The input does not begin like an Arrow file.
     #[error("this is no recording: it does not begin like an Arrow file (`ARROW1`)")]
     NotArrow,
+    /// The schema has no format version.
     #[error("this is an Arrow file of another program: it has no metadata `{VERSION_KEY}`")]
     NotOurs,
+    /// The format version is newer than [`VERSION`].
     #[error(
         "the recording has format version {found} and this portchurn reads up to {VERSION}: use the version that wrote it, or a newer one"
     )]
     TooNew { found: u32 },
+    /// The format version is none that was ever written.
     #[error("the recording has format version {found}, which no portchurn has ever written")]
     UnknownVersion { found: String },
+    /// The schema has no checksum.
     #[error(
         "the recording has no checksums where it begins: another program has written it anew, or it is damaged there; nothing in it can be verified, so use the original"
     )]
     Unverifiable,
+    /// The schema or the header is incomplete or damaged.
     #[error("the file ends or is damaged before its first event: {0}")]
     NoHeader(String),
 }
 
-/// What could not be read.
+/// The part of a file that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where the intact part ends.
+    /// Byte at which the intact part ends.
     pub at: u64,
     /// Bytes from there to the end of the file.
     pub bytes: u64,
-    /// How much later than the last intact row the file went on, as far as it still tells; `None` if it does not.
+    /// Nanoseconds from the last intact row to the latest time that is still found behind the damage; `None` if none is
+    /// found.
     pub nanos: Option<u64>,
+    /// What is wrong, as the beginning of a sentence.
     pub why: String,
 }
 
-/// A position in a file: that of a frame.
+/// Where a batch is, and what its trailer says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPosition {
+    /// Byte at which its frame begins.
     pub offset: u64,
+    /// Its rows.
     pub rows: u32,
+    /// Earliest time of its rows.
     pub first: Ktime,
+    /// Latest time of its rows.
     pub last: Ktime,
-    /// Names and limits are in it.
+    /// It holds names, limits or counts of loss.
     pub facts: bool,
     /// A list of sockets begins in it.
     pub baseline: bool,
@@ -81,32 +96,30 @@ pub struct Reader<R> {
     header: RecordingHeader,
     schema: SchemaRef,
     messages: Messages,
-    /// Words and addresses up to here have been read.
+    /// Dictionaries and additions up to this byte have been read.
     dictionaries_end: u64,
     decoder: decode::Decoder,
     damage: Option<Damage>,
-    /// Time of the last row of the last intact batch.
+    /// Latest time in the batches so far: nanoseconds since 1970.
     last: Option<i64>,
     finished: bool,
 }
 
+/// A frame as bytes.
 enum RawFrame {
-    Whole {
-        metadata: Vec<u8>,
-        body: Vec<u8>,
-        trailer: Trailer,
-    },
-    /// The end of the stream was marked.
+    /// Its checksum was right.
+    Whole { metadata: Vec<u8>, body: Vec<u8>, trailer: Trailer },
+    /// The marker of the end of the stream.
     End,
-    /// So many bytes were there, and this is what is wrong.
+    /// The bytes that could be read, and what is wrong.
     Broken(Vec<u8>, String),
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads what the file says about itself.
+    /// Reads the schema and the header.
     ///
     /// # Errors
-    /// [`ReadError`]: it is no recording, or one of a newer version.
+    /// [`ReadError`]: every variant is possible and says why `input` is no recording that this version reads.
     pub fn open(mut input: R) -> Result<Self, ReadError> {
         let mut magic = [0; frame::MAGIC.len()];
         match fill(&mut input, &mut magic)? {
@@ -134,20 +147,23 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// The header of the file.
     pub fn header(&self) -> &RecordingHeader {
         &self.header
     }
 
+    /// The schema of the file, with its metadata.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// What could not be read; known once the end was reached.
+    /// What could not be read; complete once [`Self::next_step`] has returned `None`.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Rows that made no sense although their batch was intact: of a kind that is newer than this program.
+    /// Rows so far that made no sense although their batch was intact: their kind is newer than this program, or a
+    /// value is missing.
     pub fn bad_rows(&self) -> u64 {
         self.decoder.bad_rows
     }
@@ -157,7 +173,8 @@ impl<R: Read> Reader<R> {
         self.at
     }
 
-    /// Everything that was consumed has been told: reading can go on from here without what came before.
+    /// Every row that was consumed has been returned: reading can go on from [`Self::position`] without the bytes
+    /// before it.
     pub fn is_between_batches(&self) -> bool {
         self.decoder.is_used_up()
     }
@@ -165,7 +182,7 @@ impl<R: Read> Reader<R> {
     /// The next thing that the tracker was fed; `None` at the end or at the first damage.
     ///
     /// # Errors
-    /// The bytes could not be read (which is not the same as their being wrong).
+    /// [`io::Error`] of the input. Wrong bytes are no error but [`Damage`].
     pub fn next_step(&mut self) -> io::Result<Option<RecordedStep>> {
         loop {
             if let Some(step) = self.decoder.next() {
@@ -177,10 +194,11 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// All that [`Self::next_step`] would return from here on, to `each`: a step less to move around for those who want them all.
+    /// Calls `each` with every step that [`Self::next_step`] would return from here on. It is faster, because no step
+    /// is moved.
     ///
     /// # Errors
-    /// As there.
+    /// [`io::Error`] of the input.
     pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> io::Result<()> {
         loop {
             while let Some(step) = self.decoder.next() {
@@ -192,7 +210,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Gives the decoder the next batch. False if there is none.
+    /// Hands the decoder the next batch. False if there is none.
     fn feed(&mut self) -> io::Result<bool> {
         let Some((batch, _)) = self.next_batch()? else { return Ok(false) };
         if self.decoder.feed(&batch) {
@@ -202,17 +220,17 @@ impl<R: Read> Reader<R> {
         Ok(false)
     }
 
-    /// The next intact batch as it is in the file.
+    /// The next batch of the file, with the statistics of its trailer; `None` at the end or at the first damage.
     ///
     /// # Errors
-    /// The bytes could not be read.
+    /// [`io::Error`] of the input. Wrong bytes are no error but [`Damage`].
     pub fn next_batch(&mut self) -> io::Result<Option<(RecordBatch, Stats)>> {
         while !self.finished && self.damage.is_none() {
             let start = self.at;
             match read_frame(&mut self.input, &mut self.at)? {
                 RawFrame::End => self.end(start)?,
                 RawFrame::Broken(bytes, why) => self.stop_at_damage(&bytes, start, why)?,
-                // Read out of turn.
+                // Read before, by `batch_positions`.
                 RawFrame::Whole { trailer, .. }
                     if trailer.stats.flags & flags::DICTIONARY != 0 && start < self.dictionaries_end => {}
                 RawFrame::Whole { metadata, body, trailer } => match self.messages.read(&metadata, body) {
@@ -228,7 +246,8 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    /// The stream is over; what follows is for other programs, and worth a look whether they can read it.
+    /// Looks behind the end of the stream, whether other programs can read the footer there. `start` is the byte of the
+    /// end marker.
     fn end(&mut self, start: u64) -> io::Result<()> {
         self.finished = true;
         let mut rest = vec![0; TRAILER];
@@ -238,7 +257,7 @@ impl<R: Read> Reader<R> {
             rest.truncate(found);
             return self.stop_at_damage(&rest, start, "the tail behind the last batch is damaged or missing".into());
         }
-        // Of the footer only the last bytes are looked at: all that it says, the frames have said.
+        // The frames have held everything that the footer repeats, so its last bytes suffice.
         let mut end = Vec::new();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -262,7 +281,8 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Nothing from `start` on is believed. Looks through the rest for how much that is.
+    /// Ends reading at the byte `start`, and searches the rest of the input for times that say how much is missing.
+    /// `read` are the bytes after `start` that were read already.
     fn stop_at_damage(&mut self, read: &[u8], start: u64, why: String) -> io::Result<()> {
         let mut window = read.to_vec();
         let mut latest = frame::latest(&window);
@@ -286,12 +306,12 @@ impl<R: Read> Reader<R> {
 }
 
 impl<R: Read + io::Seek> Reader<R> {
-    /// Where the batches are, from their trailers alone: of the bodies only words and addresses are read, so that each batch can be
-    /// read out of turn. Ends at the first frame that makes no sense. The reader goes on where it was.
+    /// The positions of all batches up to the first damaged frame. Only trailers and dictionaries are read, no batch;
+    /// afterwards each batch can be read out of turn. The reader then continues where it was.
     ///
     /// # Errors
-    /// The input could not be read.
-    pub fn positions(&mut self) -> io::Result<Vec<BatchPosition>> {
+    /// [`io::Error`] of the input.
+    pub fn batch_positions(&mut self) -> io::Result<Vec<BatchPosition>> {
         let here = self.input.stream_position()?;
         let mut at = frame::MAGIC.len() as u64;
         let mut positions = Vec::new();
@@ -317,7 +337,7 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(positions)
     }
 
-    /// Reads the words or addresses at `at`. False if they are damaged.
+    /// Reads the dictionary at byte `at`. False if it is damaged.
     fn read_dictionary(&mut self, at: u64) -> io::Result<bool> {
         self.input.seek(io::SeekFrom::Start(at))?;
         let mut end = at;
@@ -326,7 +346,7 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(self.messages.read(&metadata, body).is_ok())
     }
 
-    /// The trailer of the frame at `at`, and how long the frame is.
+    /// The trailer of the frame at byte `at` and the bytes of the frame; `None` if there is no frame.
     fn read_trailer(&mut self, at: u64) -> io::Result<Option<(Trailer, u64)>> {
         self.input.seek(io::SeekFrom::Start(at))?;
         let mut prefix = [0; PREFIX];
@@ -343,10 +363,11 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(frame::trailer(&trailer).map(|trailer| (trailer, (PREFIX + length) as u64 + trailer.body)))
     }
 
-    /// What is in the batch at `position`, read out of turn. Lists of sockets that it does not hold whole are left out.
+    /// The steps of the batch at `position`, read out of turn. Lists of sockets that it does not hold whole are left
+    /// out.
     ///
     /// # Errors
-    /// The input could not be read.
+    /// [`io::Error`] of the input.
     pub fn steps_of(&mut self, position: &BatchPosition) -> io::Result<Vec<RecordedStep>> {
         self.go_to(position)?;
         let bad_rows = self.decoder.bad_rows;
@@ -361,22 +382,22 @@ impl<R: Read + io::Seek> Reader<R> {
         Ok(steps)
     }
 
-    /// Reading goes on with the batch at `position`, whose predecessors count as read.
+    /// Continues with the batch at `position`.
     ///
     /// # Errors
-    /// The input could not be moved.
+    /// [`io::Error`] of the input.
     pub fn go_to(&mut self, position: &BatchPosition) -> io::Result<()> {
-        // The words come before the first batch and must have been read.
+        // The dictionaries come before the first batch and must have been read.
         if self.last.is_none() && self.damage.is_none() && !self.finished {
             self.next_batch()?;
         }
         self.return_to(position.offset, self.decoder.bad_rows)
     }
 
-    /// Reading goes on at a position at which it was between batches before, and had found so many bad rows.
+    /// Continues at the byte `position`, at which the reader was between two batches before and had found `bad_rows`.
     ///
     /// # Errors
-    /// The input could not be moved.
+    /// [`io::Error`] of the input.
     pub fn return_to(&mut self, position: u64, bad_rows: u64) -> io::Result<()> {
         self.input.seek(io::SeekFrom::Start(position))?;
         self.at = position;
@@ -387,7 +408,7 @@ impl<R: Read + io::Seek> Reader<R> {
     }
 }
 
-/// The schema of a recording.
+/// Reads the first message of a recording: its schema.
 fn read_schema(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     let mut found = read_frame(input, at)?;
     // Other programs align their first message to 64 bytes.
@@ -397,7 +418,7 @@ fn read_schema(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError>
     let (metadata, why) = match found {
         RawFrame::Whole { metadata, .. } => (metadata, None),
         RawFrame::End => return Err(ReadError::NoHeader("no schema".into())),
-        // Other programs' files have no trailer, and a newer version may have another one.
+        // A file of another program has no trailer, and a newer version may have another kind.
         RawFrame::Broken(bytes, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
     };
     let schema = match (message::schema(&metadata), &why) {
@@ -431,6 +452,7 @@ fn metadata_length(prefix: [u8; PREFIX]) -> Result<Option<usize>, String> {
     }
 }
 
+/// Reads the next frame and verifies it.
 fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<RawFrame> {
     let mut bytes = vec![0; PREFIX];
     let found = fill(input, &mut bytes)?;
@@ -475,13 +497,14 @@ fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<RawFrame> {
     Ok(RawFrame::Whole { metadata, body, trailer })
 }
 
-/// Appends up to `length` bytes. Memory is taken as bytes arrive: a length is only a claim.
+/// Appends up to `length` bytes to `out` and returns how many. Memory is allocated as bytes arrive, because a damaged
+/// file may claim any length.
 fn read_at_most(input: &mut impl Read, out: &mut Vec<u8>, length: usize) -> io::Result<u64> {
     out.reserve(length.min(CHUNK));
     input.take(length as u64).read_to_end(out).map(|found| found as u64)
 }
 
-/// Fills `buffer` as far as the input goes.
+/// Fills `buffer` from `input` and returns how many bytes there were.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -1,6 +1,8 @@
-//! Writes a recording, batch by batch, so that whatever happens to the program leaves a file that reads to its last batch.
+//! Writes a recording batch by batch: if the program dies, the file can be read to its last whole batch.
 //!
-//! Not for: threads and queues (`run::recorder`), rotation, or deciding when a batch is due; the caller knows the time.
+//! [`Writer`] is a whole recording into one [`Sink`]. [`Packer`] and [`RecordingFile`] are its two halves, for
+//! recorders that hold batches in memory or write several files. Not for: threads, queues, rotation, or deciding when a
+//! batch is due, which the caller does (the binary's `run::record`).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,44 +23,48 @@ use super::encode::Encoder;
 use super::frame::{self, Stats};
 use super::{RecordedStep, RecordingHeader, VERSION, schema};
 
-/// Level 1 packs churn as small as 3 does, in half the time.
+/// The zstd level. Level 1 packs churn as small as level 3 does, in half the time.
 const LEVEL: i32 = 1;
-/// Arrow's least alignment; compressed buffers are copied out anyway.
+/// Arrow's smallest alignment: a larger one would only add padding, since readers copy compressed buffers anyway.
 const ALIGNMENT: usize = 8;
 
 /// Why a recording cannot go on.
 #[derive(Debug, Error)]
 pub enum WriteError {
+    /// The sink failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The columns fit no batch, which would be a defect of this module.
     #[error("building a batch: {0}")]
     Arrow(#[from] ArrowError),
 }
 
-/// Where the bytes go. A writer that failed in the middle of a message takes back what it wrote of it.
+/// An output for a recording. It can be truncated, because a writer that fails in the middle of a message removes what
+/// it wrote of it.
 pub trait Sink: Write + Seek {
-    /// Cuts everything off behind `length`.
+    /// Truncates the output to `length` bytes and continues writing there.
     ///
     /// # Errors
-    /// The file system refused.
-    fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// [`io::Error`] of the file system.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
 
-    /// Waits until a power cut cannot take away what was written.
+    /// Waits until everything that was written would survive a power cut.
     ///
     /// # Errors
-    /// The device refused, or nobody will ever find what was written: the file has lost its name.
+    /// [`io::Error`] of the device; of kind [`io::ErrorKind::NotFound`] if the file has been deleted, so that no one
+    /// will find it.
     fn sync(&mut self) -> io::Result<()>;
 }
 
 impl Sink for File {
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)?;
         self.seek(SeekFrom::Start(length)).map(drop)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         match self.sync_data() {
-            // What the path leads to need not be on a disk.
+            // The path may lead to something that is on no disk.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
             result => result?,
         }
@@ -74,7 +80,7 @@ impl Sink for File {
 }
 
 impl Sink for io::Cursor<Vec<u8>> {
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.get_mut().truncate(usize::try_from(length).unwrap_or(usize::MAX));
         self.set_position(length);
         Ok(())
@@ -85,20 +91,22 @@ impl Sink for io::Cursor<Vec<u8>> {
     }
 }
 
-/// Creates a file that only its owner reads, and whose name survives a power cut.
+/// Creates a file that only its owner can read and whose name survives a power cut. `force` replaces an existing file.
 ///
 /// # Errors
-/// It exists and `force` was not given, or the file system refused.
+/// [`io::ErrorKind::AlreadyExists`] if the file exists and `force` is false, [`io::ErrorKind::InvalidInput`] if `path`
+/// is `-`, a directory or a special file, or another [`io::Error`] of the file system.
 pub fn create(path: &Path, force: bool) -> io::Result<File> {
-    let unfit = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     let special = "a recording needs a file that can be cut back when the disk is full; this is none";
     if path == Path::new("-") {
-        return unfit(special);
+        return invalid(special);
     }
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => return unfit("this is a directory; a recording is a file"),
-        Ok(found) if !found.is_file() && !found.is_symlink() => return unfit(special),
-        // What is replaced is removed first, so that its rights are not inherited and whoever reads it goes on reading it.
+        Ok(found) if found.is_dir() => return invalid("this is a directory; a recording is a file"),
+        Ok(found) if !found.is_file() && !found.is_symlink() => return invalid(special),
+        // The old file is removed first, so that the new one does not inherit its permissions and programs that read it
+        // are not disturbed.
         Ok(_) if force => fs::remove_file(path)?,
         Ok(_) | Err(_) => {}
     }
@@ -108,20 +116,23 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Some file systems cannot; their names are as safe as they ever are.
+    // Some file systems refuse to sync a directory; nothing more can be done for the name there.
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
     Ok(file)
 }
 
-/// What has been written so far.
+/// What a file holds so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Bytes in the file.
     pub bytes: u64,
+    /// Rows of all batches.
     pub rows: u64,
+    /// Batches.
     pub batches: u64,
-    /// Earliest and latest time of all rows: nanoseconds since 1970.
+    /// Earliest time of all rows: nanoseconds since 1970.
     pub first: i64,
+    /// Latest time of all rows: nanoseconds since 1970.
     pub last: i64,
 }
 
@@ -134,7 +145,7 @@ impl Written {
     }
 }
 
-/// A message ready to be written.
+/// A message that is ready to be written.
 pub struct EncodedMessage {
     head: Vec<u8>,
     body: Vec<u8>,
@@ -151,17 +162,19 @@ impl EncodedMessage {
     }
 }
 
-/// A batch ready to be written.
+/// A batch that is ready to be written.
 pub struct PackedBatch {
+    /// What it holds.
     pub stats: Stats,
     batch: EncodedMessage,
-    /// The addresses that it is the first to have.
+    /// Additions to the dictionaries: the addresses that no earlier batch had.
     additions: Vec<EncodedMessage>,
-    /// Its number among the packer's batches.
+    /// Its number among the packer's batches, from 1.
     number: u64,
 }
 
 impl PackedBatch {
+    /// Bytes that it takes in a file.
     pub fn bytes(&self) -> u64 {
         self.batch.bytes() + self.additions.iter().map(EncodedMessage::bytes).sum::<u64>()
     }
@@ -174,15 +187,17 @@ pub struct Packer {
     options: IpcWriteOptions,
     context: IpcWriteContext,
     generator: IpcDataGenerator,
-    /// What has been said of each dictionary.
+    /// What the batches so far have had of each dictionary.
     dictionaries: DictionaryTracker,
     /// Batches so far.
     packed: u64,
 }
 
 impl Packer {
+    /// Packs steps of a recording with this header.
+    ///
     /// # Errors
-    /// The schema could not be encoded, which no schema of ours causes.
+    /// [`WriteError::Arrow`] if the schema could not be encoded, which would be a defect of this module.
     pub fn new(header: &RecordingHeader) -> Result<Self, WriteError> {
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?
             .try_with_compression(Some(CompressionType::ZSTD))?
@@ -199,25 +214,26 @@ impl Packer {
         };
         packer.context.set_reserve_scratch(true);
         packer.dictionaries = packer.numbering();
-        // Of the dictionaries that every file begins with: from now on what is new is an addition to them.
+        // An empty batch, so that the tracker knows the dictionaries that every file begins with: later addresses are
+        // additions to them.
         let (batch, _) = packer.encoder.batch(&packer.schema)?;
         packer.pack(&batch, Stats::default())?;
         Ok(packer)
     }
 
-    /// New addresses find no place any more.
+    /// No new address fits into one of the address columns: further ones take more space, in `detail`.
     pub fn is_full_of_addresses(&self) -> bool {
         self.encoder.is_full_of_addresses()
     }
 
-    /// Knows the dictionaries of the schema and has said nothing of any.
+    /// A tracker that knows the dictionaries of the schema, none of which has been written.
     fn numbering(&self) -> DictionaryTracker {
         let mut numbering = DictionaryTracker::new(true);
         self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut numbering, &self.options);
         numbering
     }
 
-    /// All dictionaries whole, as they are now, in the order of their columns. Rows under construction are lost.
+    /// All dictionaries as they are now, in the order of their columns. Rows that are not in a batch yet are lost.
     fn whole(&mut self, flags: u32) -> Result<Vec<EncodedMessage>, WriteError> {
         let (batch, _) = self.encoder.batch(&self.schema)?;
         let mut numbering = self.numbering();
@@ -229,7 +245,7 @@ impl Packer {
     /// The first message of a file: the schema with this header.
     ///
     /// # Errors
-    /// The header does not serialise, which none of ours causes.
+    /// [`WriteError::Io`] if the header does not serialise, which would be a defect of this module.
     pub fn schema_message(&self, header: &RecordingHeader) -> Result<SchemaMessage, WriteError> {
         let json = serde_json::to_string(header).map_err(io::Error::from)?;
         let schema = schema::schema(HashMap::from([
@@ -242,14 +258,16 @@ impl Packer {
         Ok(SchemaMessage { schema, message: EncodedMessage::new(data, Stats::default()) })
     }
 
+    /// Rows that are not in a batch yet.
     pub fn rows(&self) -> usize {
         self.encoder.rows()
     }
 
-    /// Adds a step; batches that fill up on the way go to `packed`.
+    /// Adds a step and calls `packed` with each batch that it filled.
     ///
     /// # Errors
-    /// A batch could not be built or `packed` refused it.
+    /// The error of `packed`, or [`WriteError::Arrow`] if a batch could not be built, which would be a defect of this
+    /// module.
     pub fn step(
         &mut self,
         step: &RecordedStep,
@@ -266,10 +284,10 @@ impl Packer {
         Ok(())
     }
 
-    /// Packs what there is, even if it is little.
+    /// Packs the rows since the last batch, however few; `None` if there are none.
     ///
     /// # Errors
-    /// The batch could not be built.
+    /// [`WriteError::Arrow`] if the batch could not be built, which would be a defect of this module.
     pub fn flush(&mut self) -> Result<Option<PackedBatch>, WriteError> {
         if self.encoder.rows() == 0 {
             return Ok(None);
@@ -288,37 +306,38 @@ impl Packer {
     }
 }
 
-/// See [`Packer::schema_message`].
+/// The first message of a file, of [`Packer::schema_message`].
 pub struct SchemaMessage {
     schema: SchemaRef,
     message: EncodedMessage,
 }
 
-/// One file.
+/// One file of a recording. A rotation has several.
 pub struct RecordingFile<S> {
     sink: S,
     schema: SchemaRef,
-    /// Where each dictionary is, in the order of their columns.
+    /// The position of each dictionary, in the order of their columns.
     dictionaries: Vec<Block>,
     batches: Vec<WrittenBatch>,
     written: Written,
-    /// Batches of the packer up to here have their addresses in the dictionaries that the file began with.
+    /// The file began with the addresses of the packer's batches up to this number.
     since: u64,
 }
 
-/// Where a batch is.
+/// The position of a batch in its file.
 struct WrittenBatch {
-    /// Where its additions begin, or itself.
+    /// Byte at which its additions begin, or itself if it has none.
     start: u64,
     block: Block,
     stats: Stats,
 }
 
 impl<S: Sink> RecordingFile<S> {
-    /// Begins a file in an empty sink, with the packer's words and addresses of now. Rows under its construction are lost.
+    /// Begins a file in an empty sink with the packer's present dictionaries. Rows of the packer that are not in a
+    /// batch yet are lost.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn begin(mut sink: S, schema_message: SchemaMessage, packer: &mut Packer) -> Result<Self, WriteError> {
         sink.write_all(&frame::MAGIC)?;
         let written = Written { bytes: frame::MAGIC.len() as u64, ..Written::default() };
@@ -333,10 +352,11 @@ impl<S: Sink> RecordingFile<S> {
         Ok(output)
     }
 
+    /// Writes a message and returns its position.
     fn message(&mut self, message: &EncodedMessage) -> Result<Block, WriteError> {
         self.sink.write_all(&message.head)?;
         self.sink.write_all(&message.body)?;
-        // A file of 8 EiB and a batch of 2 GiB are both out of reach.
+        // The conversions cannot fail: no file has 8 EiB and no message 2 GiB.
         let block = Block::new(
             i64::try_from(self.written.bytes).unwrap_or(i64::MAX),
             i32::try_from(message.head.len()).unwrap_or(i32::MAX),
@@ -346,14 +366,16 @@ impl<S: Sink> RecordingFile<S> {
         Ok(block)
     }
 
+    /// What the file holds so far.
     pub fn written(&self) -> Written {
         self.written
     }
 
-    /// Adds a batch. After an error the file ends with the batch before, and [`Self::finish`] still makes it whole.
+    /// Adds a batch. After an error the file ends with the previous batch, and [`Self::finish`] still makes a whole
+    /// file of it.
     ///
     /// # Errors
-    /// The sink refused, for example because the disk is full.
+    /// [`WriteError::Io`] of the sink, for example because the disk is full.
     pub fn batch(&mut self, packed: &PackedBatch) -> Result<(), WriteError> {
         let start = self.written.bytes;
         let additions = if packed.number > self.since { packed.additions.as_slice() } else { &[] };
@@ -365,8 +387,8 @@ impl<S: Sink> RecordingFile<S> {
                 Ok(())
             }
             Err(error) => {
-                // If this fails too, the reader finds the damage.
-                let _ = self.sink.cut(start);
+                // If this fails too, readers find the damage.
+                let _ = self.sink.truncate(start);
                 self.written.bytes = start;
                 Err(error)
             }
@@ -376,7 +398,7 @@ impl<S: Sink> RecordingFile<S> {
     /// Hands everything to the operating system.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         Ok(self.sink.flush()?)
     }
@@ -384,33 +406,35 @@ impl<S: Sink> RecordingFile<S> {
     /// Waits until everything is on the disk.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of [`Sink::sync`].
     pub fn sync(&mut self) -> Result<(), WriteError> {
         Ok(self.sink.sync()?)
     }
 
-    /// Ends the file with its dictionaries and footer, safe on the disk, giving up its last batches if that is what it takes to
-    /// fit. Rows under the packer's construction are lost.
+    /// Ends the file with its dictionaries and footer, and waits until it is on the disk. If the footer does not fit,
+    /// the last batches are removed until it does. Rows of the packer that are not in a batch yet are lost.
     ///
     /// # Errors
-    /// The sink refused even then. Readers of ours read the file all the same.
+    /// [`WriteError::Io`] of the sink, if not even an empty file fits or the disk fails. portchurn reads the file
+    /// nevertheless.
     pub fn finish(mut self, packer: &mut Packer) -> Result<(Written, S), WriteError> {
         let whole = packer.whole(0)?;
         loop {
             let end = self.written.bytes;
             let Err(error) = self.end(&whole) else { break };
-            self.sink.cut(end)?;
+            self.sink.truncate(end)?;
             let Some(last) = self.batches.pop() else { return Err(error) };
             self.written = Written { bytes: last.start, ..Written::default() };
             for batch in &self.batches {
                 self.written.count(batch.stats);
             }
-            self.sink.cut(self.written.bytes)?;
+            self.sink.truncate(self.written.bytes)?;
         }
         self.sync()?;
         Ok((self.written, self.sink))
     }
 
+    /// Writes the dictionaries, the tail and the footer.
     fn end(&mut self, whole: &[EncodedMessage]) -> Result<(), WriteError> {
         let mut dictionaries = self.dictionaries.clone();
         let schema = SchemaRef::clone(&self.schema);
@@ -456,15 +480,17 @@ impl<S: Sink> RecordingFile<S> {
     }
 }
 
-/// A whole recording into one sink: what tests, fixtures and exports need.
+/// Writes a whole recording into one sink.
 pub struct Writer<S> {
     packer: Packer,
     output: RecordingFile<S>,
 }
 
 impl<S: Sink> Writer<S> {
+    /// Begins a recording in an empty sink.
+    ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn new(sink: S, header: &RecordingHeader) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let schema_message = packer.schema_message(header)?;
@@ -475,16 +501,16 @@ impl<S: Sink> Writer<S> {
     /// Adds a step.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn step(&mut self, step: &RecordedStep) -> Result<(), WriteError> {
         let output = &mut self.output;
         self.packer.step(step, |packed| output.batch(&packed))
     }
 
-    /// Ends the present batch.
+    /// Writes the rows since the last batch as a batch.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         if let Some(packed) = self.packer.flush()? {
             self.output.batch(&packed)?;
@@ -492,18 +518,18 @@ impl<S: Sink> Writer<S> {
         self.output.flush()
     }
 
-    /// Ends the file.
+    /// Ends the file and returns what it holds.
     ///
     /// # Errors
-    /// The sink refused.
+    /// [`WriteError::Io`] of the sink.
     pub fn finish(mut self) -> Result<(Written, S), WriteError> {
         self.flush()?;
         self.output.finish(&mut self.packer)
     }
 }
 
-/// A file of these messages (flatbuffer and body each), sealed as if a writer of ours had written them: what a test of the
-/// reader needs to get behind the checksums.
+/// A file of these messages (flatbuffer and body each) with right checksums, so that tests and fuzzers reach the code
+/// behind them.
 #[cfg(any(test, feature = "testing"))]
 pub fn seal_for_tests(messages: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut file = frame::MAGIC.to_vec();

@@ -122,7 +122,8 @@ impl FlowTable {
         self.rows += 1;
         let end = self.wall(end);
         self.end.append_value(end);
-        // A lifetime is a count of nanoseconds made a float; whole nanoseconds come back out of it for about a hundred days.
+        // A lifetime is a count of nanoseconds made a float; whole nanoseconds come back out of it for about a hundred
+        // days.
         #[expect(clippy::cast_possible_truncation, reason = "a float above the range becomes the last instant")]
         self.start.append_option(lasted_ms.map(|lasted| end.saturating_sub((lasted * 1e6).round() as i64)));
         self.netns.append_option((key.netns.inode != 0).then_some(key.netns.inode));

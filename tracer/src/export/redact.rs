@@ -1,8 +1,9 @@
 //! Takes out what tells people and machines apart by name, and keeps that they are apart.
 //!
-//! Addresses, names, command lines and paths become keyed hashes. The key is drawn for each redaction and never written down, so
-//! equal values are equal within a file and mean nothing outside of it. Loopback and unspecified addresses stay: they say where
-//! a connection goes, not to whom. Ports, times, states, errnos, limits, pids and counts stay; they are the incident.
+//! Addresses, names, command lines and paths become keyed hashes. The key is drawn for each redaction and never written
+//! down, so equal values are equal within a file and mean nothing outside of it. Loopback and unspecified addresses
+//! stay: they say where a connection goes, not to whom. Ports, times, states, errnos, limits, pids and counts stay;
+//! they are the incident.
 //!
 //! Not for: anonymity against somebody who watched the same traffic, who can join by times and ports.
 

@@ -19,9 +19,11 @@ use thiserror::Error;
 use super::lines;
 pub use super::lines::LineFormat;
 
-/// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be much older.
+/// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be
+/// much older.
 const MAX_HOURS: usize = 8;
-/// Memory of a row group at which it is written early: a wide table would hold hundreds of megabytes until it has a million rows.
+/// Memory of a row group at which it is written early: a wide table would hold hundreds of megabytes until it has a
+/// million rows.
 const MAX_GROUP: usize = 32 << 20;
 const HOUR_NANOS: i64 = 3_600_000_000_000;
 
@@ -83,8 +85,8 @@ impl TableWriter for ParquetFile {
     }
 }
 
-/// A Hive-partitioned dataset: `host=NAME/hour=2026-03-14T02/WRITER-0.parquet`. Recordings of many hosts and days fit into one
-/// directory, and engines skip the hours that a query does not ask for.
+/// A Hive-partitioned dataset: `host=NAME/hour=2026-03-14T02/WRITER-0.parquet`. Recordings of many hosts and days fit
+/// into one directory, and engines skip the hours that a query does not ask for.
 pub struct PartitionedDataset {
     root: PathBuf,
     host: String,

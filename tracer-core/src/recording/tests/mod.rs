@@ -221,7 +221,7 @@ fn positions_are_found_without_reading_and_reading_goes_on_from_there() {
     let second = |second: u64| RecordedStep::Advance(Ktime(second * 1_000_000_000));
     let steps: Vec<RecordedStep> = (0..10).map(second).collect();
     let mut reader = Reader::open(Cursor::new(write(&steps, 3))).expect("a recording");
-    let positions = reader.positions().expect("in memory");
+    let positions = reader.batch_positions().expect("in memory");
     assert_eq!(positions.iter().map(|place| place.rows).collect::<Vec<_>>(), [3, 3, 3, 1]);
     assert_eq!((positions[1].first, positions[1].last), (Ktime(3_000_000_000), Ktime(5_000_000_000)));
     reader.go_to(&positions[2]).expect("in memory");
@@ -292,7 +292,7 @@ fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
     let bytes = write(&steps, 3);
     assert_eq!(read(&bytes).expect("a recording"), (steps.clone(), None));
     let mut reader = Reader::open(Cursor::new(&bytes)).expect("a recording");
-    let positions = reader.positions().expect("in memory");
+    let positions = reader.batch_positions().expect("in memory");
     assert_eq!(positions.len(), 3);
     for (place, batch) in positions.iter().zip(steps.chunks(3)).rev() {
         assert_eq!(reader.steps_of(place).expect("in memory"), batch);
@@ -386,8 +386,8 @@ impl std::io::Seek for Small {
 }
 
 impl writer::Sink for Small {
-    fn cut(&mut self, length: u64) -> std::io::Result<()> {
-        self.0.cut(length)
+    fn truncate(&mut self, length: u64) -> std::io::Result<()> {
+        self.0.truncate(length)
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
@@ -450,7 +450,8 @@ fn samples_of_every_version_are_read_as_they_were_written() {
     );
 }
 
-/// A reader needs all columns of the file's version: taking one away, or renaming it, takes a new version. Adding one does not.
+/// A reader needs all columns of the file's version: taking one away, or renaming it, takes a new version. Adding one
+/// does not.
 #[test]
 fn what_is_written_has_all_columns_of_its_version() {
     let sample = Reader::open(&include_bytes!("../samples/v3/clean.arrow")[..]).expect("a recording");
