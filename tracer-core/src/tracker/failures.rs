@@ -1,229 +1,234 @@
-//! Failed connects: what transitions and the system call's return value say about one failure becomes one failure.
+//! The rules for failed connects: transitions and the return value of the system call become one failure.
 //!
 //! connect() that finds no port leaves CLOSE->SYN_SENT, SYN_SENT->CLOSE in one call of one thread, without an error noted on
 //! the socket and without a port ever chosen (net/ipv4/tcp_ipv4.c `tcp_v4_connect`). io_uring and `MSG_FASTOPEN` have no
-//! connect() to return from, so the signature alone must do; where the return value follows, it confirms or corrects.
+//! connect() to return from, so the transitions alone must do; where the return value follows, it confirms or corrects.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
-use super::Tracker;
-use super::flow::Flow;
-use super::lifecycle::millis;
-use super::people::AttrId;
-use super::ports::DestId;
-use super::snapshot::{FailedConnect, Failure, Notice};
+use super::snapshot::detail::{FailureRecord, PastHolder};
+use super::snapshot::{FailedConnect, Failure};
+use super::tables::Tables;
+use super::tables::accounting::Accounting;
+use super::tables::destinations::{DestinationEntry, DestinationId};
+use super::tables::flows::Flow;
+use super::tables::outbox::millis;
+use super::tables::pending_failures::FailedAttempt;
+use super::tables::processes::WorkloadId;
 use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT};
-use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, PortSearch, SocketId, TcpState, Transition};
+use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, PortSearch, TcpState, Transition};
 
-/// Threads with a failure that waits for its return value. Far more than can fail within the window.
-const MAX_PENDING: usize = 16_384;
-/// The return follows the last transition within microseconds, unless the thread is preempted or was asleep in a blocking connect.
-const CONFIRM_NANOS: u64 = 500_000_000;
+/// Holders listed per failure.
+const MAX_HOLDERS: usize = 16;
 
-/// These reach a caller only through a transition, which has told already; a later connect() on the same socket merely collects the
+/// These reach a caller only through a transition, which has been counted; a later connect() on the same socket merely collects the
 /// error.
-const TOLD_BY_TRANSITION: [u16; 4] = [ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED];
+const SEEN_AS_TRANSITION: [u16; 4] = [ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED];
 
-#[derive(Clone, Debug)]
-struct Failed {
-    at: Ktime,
-    id: SocketId,
+/// A flow that was never established has closed.
+pub fn connect_failed(tables: &mut Tables, flow: &Flow, t: &Transition) {
+    let in_call = flow.tid != 0 && t.current_tid == flow.tid;
+    let port_chosen = t.last_port != flow.port_before;
+    let failure = match t.sk_err {
+        0 if t.classic && (!in_call || port_chosen) => Failure::Unknown,
+        0 if t.shutdown => Failure::Aborted,
+        0 if in_call && flow.bound => Failure::TupleTaken,
+        0 if in_call && !port_chosen && t.key.local.port == 0 => Failure::PortsExhausted,
+        0 => Failure::Aborted,
+        errno => Failure::Errno(errno),
+    };
+    let failed = FailedAttempt {
+        at: t.ktime,
+        id: flow.id(),
+        key: *flow.key(),
+        attribution: flow.attribution(),
+        tid: flow.tid,
+        failure,
+        began: flow.began,
+        inferred: flow.inferred_owner,
+    };
+    if tables.pending.can_wait(flow.tid) {
+        settle_thread(tables, flow.tid);
+        tables.await_return(failed);
+    } else {
+        commit(tables, &failed, false);
+    }
+}
+
+/// A connect() has its port.
+pub fn port_found(tables: &mut Tables, search: &PortSearch) {
+    let Some(at) = tables.flows.find(search.id, None) else { return };
+    let Some((attribution, state)) = tables.flows.get(at).map(|flow| (flow.attribution(), flow.state())) else {
+        return;
+    };
+    if state == TcpState::SynSent {
+        tables.occupy(at);
+    }
+    tables.accounting.record_search(attribution, search.nanos);
+}
+
+/// The thread goes on to something else: no return value will correct its failure.
+pub fn settle_thread(tables: &mut Tables, tid: u32) {
+    if let Some(failed) = tables.take_pending(tid) {
+        commit(tables, &failed, false);
+    }
+}
+
+/// Failures whose call should have returned by now stand as they are.
+pub fn settle_overdue(tables: &mut Tables, now: Ktime) {
+    while let Some(failed) = tables.take_overdue_failure(now) {
+        commit(tables, &failed, false);
+    }
+}
+
+/// A system call has returned an error.
+pub fn call_failed(tables: &mut Tables, call: &CallFailed) {
+    match call.call {
+        Call::Connect => connect_returned(tables, call),
+        Call::Bind => bind_returned(tables, call),
+    }
+}
+
+fn connect_returned(tables: &mut Tables, call: &CallFailed) {
+    let same = |failed: &FailedAttempt| {
+        failed.id.sock == call.id.sock || (failed.id.cookie.is_some() && failed.id.cookie == call.id.cookie)
+    };
+    if tables.pending.get(call.caller.tid).is_some_and(same)
+        && let Some(mut failed) = tables.take_pending(call.caller.tid)
+    {
+        failed.failure = match (failed.failure, call.errno) {
+            (known @ (Failure::PortsExhausted | Failure::TupleTaken), EADDRNOTAVAIL) => known,
+            (_, errno) => Failure::Errno(errno),
+        };
+        commit(tables, &failed, true);
+        return;
+    }
+    let counted = SEEN_AS_TRANSITION.contains(&call.errno) || tables.flows.closed_at(call.id.cookie).is_some();
+    let Some(target) = call.target.filter(|_| !counted) else { return };
+    let v4 = target.addr.ip().is_ipv4();
+    let failure = match call.errno {
+        // IPv4 always has a source address to offer, so this can only be exhaustion whose transitions were lost.
+        EADDRNOTAVAIL if v4 => Failure::PortsExhausted,
+        EADDRNOTAVAIL => Failure::NoLocalAddress,
+        errno => Failure::Errno(errno),
+    };
+    let key = FlowKey { netns: call.netns, device: call.device, local: call.local, remote: target };
+    let destination = tables.accounting.destination(&key, call.ktime);
+    count_call(tables, call, key, destination, failure);
+}
+
+fn bind_returned(tables: &mut Tables, call: &CallFailed) {
+    let asked_for_any = call.target.is_some_and(|target| target.port == 0);
+    let failure = match call.errno {
+        EADDRINUSE if asked_for_any => Failure::BindExhausted,
+        EADDRNOTAVAIL => Failure::NoLocalAddress,
+        // A named port that is taken, a privileged one: nothing to do with ephemeral ports.
+        _ => return,
+    };
+    let local = call.target.unwrap_or(call.local);
+    let remote = Endpoint { addr: Addr::UNSPECIFIED, port: 0 };
+    let key = FlowKey { netns: call.netns, device: call.device, local, remote };
+    count_call(tables, call, key, None, failure);
+}
+
+/// Counts a failure of which only the system call is known.
+fn count_call(
+    tables: &mut Tables,
+    call: &CallFailed,
     key: FlowKey,
-    attr: Option<AttrId>,
-    dest: Option<DestId>,
-    tid: u32,
+    destination: Option<DestinationId>,
     failure: Failure,
-    began: Option<Ktime>,
-    inferred: bool,
+) {
+    let process = tables.accounting.process(call.caller.pid);
+    let attribution = tables.accounting.attribute(process, destination, call.netns, false, call.ktime);
+    let failed = FailedAttempt {
+        at: call.ktime,
+        id: call.id,
+        key,
+        attribution,
+        tid: call.caller.tid,
+        failure,
+        began: Some(call.entered),
+        inferred: false,
+    };
+    commit(tables, &failed, true);
 }
 
-/// Failures that wait for their system call to return, by thread.
-#[derive(Clone, Debug, Default)]
-pub struct Pending {
-    by_tid: FxHashMap<u32, Failed>,
-    order: VecDeque<(Ktime, u32)>,
+/// Counts and reports a failure. `confirmed`: by the return value of the system call.
+fn commit(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool) {
+    tables.accounting.count(failed.attribution, |counters| counters.fail(failed.failure));
+    if failed.failure == Failure::PortsExhausted {
+        // A search in vain is a search too.
+        let searched = failed.began.map(|began| failed.at.since(began));
+        tables.accounting.count_exhaustion(failed.attribution, failed.at, searched);
+    }
+    let lack_of_port = failed.failure.is_without_port();
+    tables.outbox.count(failed.at, |second| {
+        let count = if lack_of_port { &mut second.exhausted } else { &mut second.failed };
+        *count += 1;
+    });
+    if !tables.outbox.wants_failure(lack_of_port) {
+        return;
+    }
+    let notice = FailedConnect {
+        ktime: failed.at,
+        failure: failed.failure,
+        key: failed.key,
+        owner: tables.accounting.owner(failed.attribution, failed.inferred),
+        tid: failed.tid,
+        confirmed,
+        after_ms: failed.began.map(|began| millis(failed.at.since(began))),
+    };
+    let record = if lack_of_port { record(tables, failed, &notice) } else { None };
+    tables.outbox.connect_failed(notice, record);
 }
 
-impl Tracker {
-    /// A flow that was never established has closed.
-    pub(super) fn connect_failed(&mut self, flow: &Flow, t: &Transition) {
-        let in_call = flow.tid != 0 && t.current_tid == flow.tid;
-        let port_chosen = t.last_port != flow.port_before;
-        let failure = match t.sk_err {
-            0 if t.classic && (!in_call || port_chosen) => Failure::Unknown,
-            0 if t.shutdown => Failure::Aborted,
-            0 if in_call && flow.bound => Failure::TupleTaken,
-            0 if in_call && !port_chosen && t.key.local.port == 0 => Failure::PortsExhausted,
-            0 => Failure::Aborted,
-            errno => Failure::Errno(errno),
-        };
-        let failed = Failed {
-            at: t.ktime,
-            id: flow.id,
-            key: flow.key,
-            attr: flow.attr,
-            dest: flow.dest,
-            tid: flow.tid,
-            failure,
-            began: flow.began,
-            inferred: flow.inferred_owner,
-        };
-        if !self.config.calls_observed || flow.tid == 0 || self.pending.by_tid.len() >= MAX_PENDING {
-            self.commit(&failed, false);
-            return;
-        }
-        self.settle_thread(flow.tid);
-        self.pending.order.push_back((failed.at, failed.tid));
-        self.pending.by_tid.insert(failed.tid, failed);
-    }
+/// A failure for lack of a port with its circumstances, if a history is kept.
+fn record(tables: &mut Tables, failed: &FailedAttempt, notice: &FailedConnect) -> Option<FailureRecord> {
+    let now = tables.now;
+    let Tables { outbox, accounting, ports, .. } = tables;
+    let history = outbox.history_mut()?;
+    let holders = match accounting.attributions().destination(failed.attribution) {
+        Some(id) => history.holders(id, now).unwrap_or_else(|| {
+            let holders = holders_of(accounting, id);
+            history.remember_holders(id, now, &holders);
+            holders
+        }),
+        None => Arc::from([]),
+    };
+    let destination = accounting.destination_of(failed.attribution);
+    Some(FailureRecord {
+        failed: notice.clone(),
+        holders,
+        in_use: destination.map_or(0, DestinationEntry::in_use),
+        capacity: destination.and_then(|destination| ports.capacity(destination)),
+    })
+}
 
-    /// A connect() has its port.
-    pub(super) fn port_found(&mut self, search: &PortSearch) {
-        let Some(at) = self.flows.find(search.id, None) else { return };
-        let Some((dest, state)) = self.flows.get(at).map(|flow| (flow.dest, flow.state)) else { return };
-        if state == TcpState::SynSent {
-            self.occupy(at);
-        }
-        if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
-            dest.search.record(search.nanos);
-        }
-    }
-
-    /// The thread goes on to something else: its failure stands as it is.
-    pub(super) fn settle_thread(&mut self, tid: u32) {
-        if let Some(failed) = self.pending.by_tid.remove(&tid) {
-            self.commit(&failed, false);
-        }
-    }
-
-    /// Failures whose call should have returned by now stand as they are.
-    pub(super) fn settle_failures(&mut self, now: Ktime) {
-        while let Some(&(at, tid)) = self.pending.order.front() {
-            if now.since(at) <= CONFIRM_NANOS {
-                break;
-            }
-            self.pending.order.pop_front();
-            if self.pending.by_tid.get(&tid).is_some_and(|failed| failed.at == at) {
-                self.settle_thread(tid);
-            }
-        }
-    }
-
-    /// Ends all waiting: nothing more will come.
-    pub fn finish(&mut self) {
-        self.settle_failures(Ktime(u64::MAX));
-    }
-
-    pub(super) fn call_failed(&mut self, call: &CallFailed) {
-        match call.call {
-            Call::Connect => self.connect_returned(call),
-            Call::Bind => self.bind_returned(call),
-        }
-    }
-
-    fn connect_returned(&mut self, call: &CallFailed) {
-        let same = |failed: &Failed| {
-            failed.id.sock == call.id.sock || (failed.id.cookie.is_some() && failed.id.cookie == call.id.cookie)
-        };
-        if self.pending.by_tid.get(&call.caller.tid).is_some_and(same)
-            && let Some(mut failed) = self.pending.by_tid.remove(&call.caller.tid)
+/// The workloads that hold the ports of a destination now, most ports first.
+fn holders_of(accounting: &Accounting, destination: DestinationId) -> Arc<[PastHolder]> {
+    let mut sums: BTreeMap<WorkloadId, (u64, u64)> = BTreeMap::new();
+    for (_, attribution) in accounting.attributions().iter() {
+        let counters = &attribution.counters;
+        if attribution.destination == Some(destination)
+            && counters.ports.now > 0
+            && let Some(process) = accounting.processes().get(attribution.process)
         {
-            failed.failure = match (failed.failure, call.errno) {
-                (known @ (Failure::PortsExhausted | Failure::TupleTaken), EADDRNOTAVAIL) => known,
-                (_, errno) => Failure::Errno(errno),
-            };
-            self.commit(&failed, true);
-            return;
-        }
-        let told = TOLD_BY_TRANSITION.contains(&call.errno) || self.flows.closed_at(call.id.cookie).is_some();
-        let Some(target) = call.target.filter(|_| !told) else { return };
-        let v4 = target.addr.ip().is_ipv4();
-        let failure = match call.errno {
-            // IPv4 always has a source address to offer, so this can only be exhaustion whose transitions were lost.
-            EADDRNOTAVAIL if v4 => Failure::PortsExhausted,
-            EADDRNOTAVAIL => Failure::NoLocalAddress,
-            errno => Failure::Errno(errno),
-        };
-        let key = FlowKey { netns: call.netns, device: call.device, local: call.local, remote: target };
-        let dest = self.dest(&key, call.ktime);
-        self.fail_call(call, key, dest, failure);
-    }
-
-    fn bind_returned(&mut self, call: &CallFailed) {
-        let asked_for_any = call.target.is_some_and(|target| target.port == 0);
-        let failure = match call.errno {
-            EADDRINUSE if asked_for_any => Failure::BindExhausted,
-            EADDRNOTAVAIL => Failure::NoLocalAddress,
-            // A named port that is taken, a privileged one: no matter of ephemeral ports.
-            _ => return,
-        };
-        let local = call.target.unwrap_or(call.local);
-        let key = FlowKey {
-            netns: call.netns,
-            device: call.device,
-            local,
-            remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 },
-        };
-        self.fail_call(call, key, None, failure);
-    }
-
-    fn fail_call(&mut self, call: &CallFailed, key: FlowKey, dest: Option<DestId>, failure: Failure) {
-        let proc = self.people.of_pid(call.caller.pid);
-        let attr = self.people.attribute(proc, dest, call.netns, false, call.ktime);
-        self.commit(
-            &Failed {
-                at: call.ktime,
-                id: call.id,
-                key,
-                attr: Some(attr),
-                dest,
-                tid: call.caller.tid,
-                failure,
-                began: Some(call.entered),
-                inferred: false,
-            },
-            true,
-        );
-    }
-
-    fn commit(&mut self, failed: &Failed, confirmed: bool) {
-        self.count(failed.attr, failed.dest, |cell| cell.fail(failed.failure));
-        if failed.failure == Failure::PortsExhausted
-            && let Some(dest) = failed.dest.and_then(|dest| self.places.get_mut(dest))
-        {
-            dest.fail(failed.at);
-            // In vain, but searched it has.
-            if let Some(began) = failed.began {
-                dest.search.record(failed.at.since(began));
-            }
-        }
-        let lack = failed.failure.is_without_port();
-        if let Some(history) = &mut self.history {
-            history.count(failed.at, |second| {
-                let count = if lack { &mut second.exhausted } else { &mut second.failed };
-                *count += 1;
-            });
-        }
-        let logged = lack && self.history.is_some();
-        if !logged && !self.config.notices.failures {
-            return;
-        }
-        let told = FailedConnect {
-            ktime: failed.at,
-            failure: failed.failure,
-            key: failed.key,
-            owner: self.owner(failed.attr, failed.inferred),
-            tid: failed.tid,
-            confirmed,
-            after_ms: failed.began.map(|began| millis(failed.at.since(began))),
-        };
-        if logged {
-            self.log_failure(told.clone(), failed.dest);
-        }
-        if self.config.notices.failures {
-            self.notices.push(Notice::FailedConnect(told));
+            let sum = sums.entry(process.workload).or_default();
+            sum.0 += counters.ports.now;
+            sum.1 += counters.time_wait.now;
         }
     }
+    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let mut holders: Vec<PastHolder> = sums
+        .into_iter()
+        .filter_map(|(id, (ports, time_wait))| {
+            let workload = Arc::clone(&accounting.processes().workload_entry(id)?.name);
+            Some(PastHolder { workload, ports: small(ports), time_wait: small(time_wait) })
+        })
+        .collect();
+    holders.sort_by(|a, b| (b.ports, &a.workload).cmp(&(a.ports, &b.workload)));
+    holders.truncate(MAX_HOLDERS);
+    holders.into()
 }

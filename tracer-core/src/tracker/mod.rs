@@ -1,198 +1,97 @@
-//! The heart: events in, conclusions out.
+//! Events in, conclusions out.
 //!
-//! A plain type with one owner. It reads no clock ([`Tracker::advance`] tells it the time), does no I/O, holds no lock, and is
-//! bounded everywhere, so that live and replayed events mean the same and a flood makes the answer less complete instead
-//! of the host worse. What it concluded is read as an immutable [`Snapshot`]; what happens just now as [`Notice`]s.
+//! [`Tracker`] is a plain value with one owner. It reads no clock ([`Tracker::advance`] gives it the time), does no I/O and holds no
+//! lock, so that live and replayed events mean the same. All its tables are bounded: a flood makes the answer less complete, not the
+//! host slower. Readers get what was concluded so far as an immutable [`Snapshot`], and what happens just now as [`Notice`]s.
 //!
-//! `flow` holds the lives of sockets, `time_wait` the minisockets, `bound` the sockets that block ports, `ports` the
-//! destinations and namespaces, `people` the processes and workloads; `lifecycle`, `minisockets`, `sockets`, `failures` and
-//! `reconcile` are the rules by which events change them, `assemble` builds the snapshot, `findings` judges it; `history` and
-//! `details` serve whoever watches.
+//! From the ground up:
+//!
+//! - `tables`: what is known, each table with its invariants.
+//! - The rules by which events change the tables: `lifecycle` (transitions), `minisockets`, `sockets` (accept, listen, bind),
+//!   `failures` (failed calls), `reconcile` (lists of sockets). Each is a set of functions over the tables.
+//! - [`Tracker`]: hands each event to its rule, and time to all of them.
+//! - `assemble` and `details` read the tables for a [`Snapshot`] and for a view; `forecast` looks ahead; [`findings`] judge a snapshot.
 
 mod assemble;
-mod bound;
-mod cell;
+mod config;
 mod details;
 mod failures;
 pub mod findings;
-mod flow;
-mod history;
+mod forecast;
 mod lifecycle;
 mod minisockets;
-mod pairs;
-mod people;
 pub mod port_buckets;
-mod ports;
 mod reconcile;
-mod search;
-mod slab;
 pub mod snapshot;
 mod sockets;
-mod time_wait;
+mod tables;
+mod timing;
 pub mod workload;
 
-use std::collections::VecDeque;
-use std::time::Duration;
+pub use config::Config;
+pub use timing::TIME_WAIT;
 
-use bound::BoundSockets;
-use failures::Pending;
-use findings::Thresholds;
+use snapshot::detail::{DetailRequest, Details};
+use snapshot::{EventCounts, Notice, Snapshot};
+use tables::Tables;
 
-use crate::host::Knobs;
-use flow::Flows;
-use history::History;
-use people::{AttrId, People};
-use ports::{DestId, Places};
-use slab::Ref;
-use snapshot::{EventCounts, Notice, NoticeKinds, Owner, Snapshot};
-use time_wait::Ledger;
-use workload::By;
-
-use crate::event::{DestinationKey, Event, FlowKey, Ktime, LossCounts};
-
-/// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
-/// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
-const SETTLE_NANOS: u64 = 20_000_000;
-/// The same where the end of the search is an event of its own: only a search whose end was not seen waits that long.
-const SETTLE_UNSEEN_NANOS: u64 = 1_000_000_000;
-
-/// How long a minisocket stays in `TIME_WAIT` (`TCP_TIMEWAIT_LEN`, include/net/tcp.h). No setting changes it.
-pub const TIME_WAIT: Duration = Duration::from_secs(60);
-/// What the kernel's timer wheel adds to a timer of that length on average, at 250 Hz (kernel/time/timer.c).
-const WHEEL_DELAY: Duration = Duration::from_secs(1);
-
-/// What the tracker needs to know beside events.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    pub by: By,
-    pub thresholds: Thresholds,
-    pub knobs: Knobs,
-    /// `TIME_WAIT` begins and ends come as events; otherwise they are inferred.
-    pub time_wait_observed: bool,
-    /// Failed system calls come as events and confirm or correct what transitions say.
-    pub calls_observed: bool,
-    /// The end of each port search comes as an event.
-    pub searches_observed: bool,
-    /// Which notices to produce, and whether to remember what [`Tracker::details`] tells of the past.
-    pub notices: NoticeKinds,
-}
+use crate::event::{Event, Ktime, LossCounts};
 
 /// The tracker.
 #[derive(Clone, Debug)]
 pub struct Tracker {
     config: Config,
-    start: Option<Ktime>,
-    now: Ktime,
+    tables: Tables,
     generation: u64,
-    flows: Flows,
-    ledger: Ledger,
-    bound: BoundSockets,
-    places: Places,
-    people: People,
-    pending: Pending,
-    /// Flows in `SYN_SENT` that may still fail for lack of a port.
-    unsettled: VecDeque<(Ktime, Ref)>,
-    /// Minisockets whose timer was cancelled, and when.
-    cancelled: VecDeque<(Ktime, Ref)>,
-    notices: Vec<Notice>,
-    history: Option<Box<History>>,
     read: u64,
     skipped: u64,
-    evicted: u64,
-    repaired: u64,
-    duplicates: u64,
     loss: LossCounts,
-    /// Number of the latest pass of `sock_diag`.
-    pass: u32,
 }
 
 impl Tracker {
+    /// A tracker that has seen nothing yet.
     pub fn new(config: Config) -> Self {
-        Self {
-            start: None,
-            now: Ktime(0),
-            generation: 0,
-            flows: Flows::default(),
-            ledger: Ledger::new(config.time_wait_observed),
-            bound: BoundSockets::default(),
-            places: Places::default(),
-            people: People::new(config.by),
-            pending: Pending::default(),
-            unsettled: VecDeque::new(),
-            cancelled: VecDeque::new(),
-            notices: Vec::new(),
-            history: config.notices.history.then(Box::default),
-            read: 0,
-            skipped: 0,
-            evicted: 0,
-            repaired: 0,
-            duplicates: 0,
-            loss: LossCounts::default(),
-            pass: 0,
-            config,
-        }
+        let tables = Tables::new(&config);
+        Self { config, tables, generation: 0, read: 0, skipped: 0, loss: LossCounts::default() }
     }
 
     /// Observation begins: rates and the window count from here.
     pub fn begin(&mut self, at: Ktime) {
-        self.start = Some(at);
-        self.now = self.now.max(at);
+        self.tables.start = Some(at);
+        self.tables.now = self.tables.now.max(at);
     }
 
     /// Takes one event.
     pub fn ingest(&mut self, event: &Event) {
         self.read += 1;
+        if let Some(at) = happened_at(event) {
+            self.observe(at);
+        }
+        let tables = &mut self.tables;
         match event {
-            Event::Transition(transition) => {
-                self.observe(transition.ktime);
-                self.transition(transition);
-            }
-            Event::TimeWaitStart(begin) => {
-                self.observe(begin.ktime);
-                self.time_wait_begins(begin);
-            }
-            Event::TimeWaitEnd(end) => {
-                self.observe(end.ktime);
-                self.time_wait_ends(end);
-            }
-            Event::CallFailed(call) => {
-                self.observe(call.ktime);
-                self.call_failed(call);
-            }
-            Event::Accepted(accepted) => {
-                self.observe(accepted.ktime);
-                self.accepted(accepted);
-            }
-            Event::Bound(bound) => {
-                self.observe(bound.ktime);
-                self.port_bound(bound);
-            }
-            Event::Released(released) => {
-                self.observe(released.ktime);
-                self.port_released(released.id);
-            }
-            Event::PortSearch(search) => {
-                self.observe(search.ktime);
-                self.port_found(search);
-            }
-            Event::Process(facts) => {
-                self.people.introduce(facts);
-            }
-            Event::Netns(facts) => match self.places.namespace(facts.netns) {
+            Event::Transition(transition) => lifecycle::transition(tables, transition),
+            Event::TimeWaitStart(begin) => minisockets::begins(tables, begin),
+            Event::TimeWaitEnd(end) => minisockets::ends(tables, end),
+            Event::CallFailed(call) => failures::call_failed(tables, call),
+            Event::Accepted(accepted) => sockets::accepted(tables, accepted),
+            Event::Bound(bound) => sockets::port_bound(tables, bound),
+            Event::Released(released) => sockets::port_released(tables, released.id),
+            Event::PortSearch(search) => failures::port_found(tables, search),
+            Event::Process(facts) => tables.accounting.learn(facts),
+            Event::Netns(facts) => match tables.ports.namespace(facts.netns) {
                 Some(namespace) => namespace.learn(facts),
-                None => self.evicted += 1,
+                None => tables.anomalies.evicted += 1,
             },
             Event::ReservedPorts(_, netns, ports) => {
-                if let Some(namespace) = self.places.namespace(*netns) {
+                if let Some(namespace) = tables.ports.namespace(*netns) {
                     namespace.reserve(ports);
                 }
             }
-            Event::Baseline(baseline) => self.reconcile(baseline),
+            Event::Baseline(baseline) => reconcile::reconcile(tables, baseline),
             Event::Loss(loss) => self.loss = *loss,
         }
-        if let Some(history) = &mut self.history {
-            history.count(self.now, |second| second.events += 1);
-        }
+        let now = self.tables.now;
+        self.tables.outbox.count(now, |second| second.events += 1);
         self.generation += 1;
     }
 
@@ -203,34 +102,53 @@ impl Tracker {
 
     /// Moves the clock to `now`: what is due by the rules happens, what was pending is settled.
     pub fn advance(&mut self, now: Ktime) {
-        if now <= self.now && self.start.is_some() {
+        if now <= self.tables.now && self.tables.start.is_some() {
             return;
         }
         self.observe(now);
-        self.settle(now);
-        self.settle_failures(now);
-        for at in self.ledger.overdue(now) {
-            if self.config.time_wait_observed {
-                self.repaired += 1;
-            }
-            self.end_time_wait(at, now);
-        }
+        failures::settle_overdue(&mut self.tables, now);
+        minisockets::end_overdue(&mut self.tables, now);
         self.generation += 1;
+    }
+
+    /// Settles what is pending: nothing more will come.
+    pub fn finish(&mut self) {
+        failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
     }
 
     /// Everything concluded so far.
     pub fn snapshot(&self) -> Snapshot {
-        self.assemble()
+        let mut snapshot = assemble::snapshot(&self.tables);
+        snapshot.generation = self.generation;
+        snapshot.events = self.event_counts();
+        snapshot.findings = findings::findings(&snapshot, &self.config.knobs, &self.config.thresholds);
+        snapshot
+    }
+
+    /// What a view asks for beyond the snapshot. Without [`snapshot::NoticeKinds::history`] there is no past in it.
+    pub fn details(&self, request: &DetailRequest) -> Details {
+        details::details(&self.tables, request)
+    }
+
+    /// Who the processes are, how the namespaces are limited and what was lost so far: what a reader needs to know who sees the
+    /// events from here on only.
+    pub fn facts(&self) -> Vec<Event> {
+        let processes = self.tables.accounting.processes().facts().map(|facts| Event::Process(Box::new(facts.clone())));
+        let namespaces = self.tables.ports.namespaces().iter().flat_map(|namespace| {
+            let facts = Event::Netns(Box::new(namespace.facts.clone()));
+            [facts, Event::ReservedPorts(self.tables.now, namespace.facts.netns, namespace.all_reserved().into())]
+        });
+        processes.chain(namespaces).chain([Event::Loss(self.loss)]).collect()
     }
 
     /// What happened since the last call, in order.
     pub fn drain_notices(&mut self) -> std::vec::Drain<'_, Notice> {
-        self.notices.drain(..)
+        self.tables.outbox.drain()
     }
 
     /// The latest instant seen.
     pub fn now(&self) -> Ktime {
-        self.now
+        self.tables.now
     }
 
     /// What was lost so far.
@@ -238,9 +156,9 @@ impl Tracker {
         self.event_counts().lost
     }
 
-    /// Flows and minisockets held in memory: what the size of this and the time to copy it go by.
+    /// Flows and minisockets held in memory, to which the memory of the tracker and the time to copy it are proportional.
     pub fn entries(&self) -> u64 {
-        self.flows.len() as u64 + self.ledger.len() as u64
+        self.tables.flows.len() as u64 + self.tables.time_wait.len() as u64
     }
 
     /// Events ingested so far.
@@ -248,101 +166,49 @@ impl Tracker {
         self.read
     }
 
+    /// Rises whenever anything may have changed.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
+    /// Time has come to `at`.
     fn observe(&mut self, at: Ktime) {
-        if self.start.is_none() {
-            self.start = Some(at);
-        }
-        self.now = self.now.max(at);
-        if self.unsettled.front().is_some_and(|&(began, _)| self.now.since(began) > self.settle_nanos()) {
-            self.settle(self.now);
-        }
-        if !self.cancelled.is_empty() {
-            self.settle_cancelled(self.now);
-        }
-    }
-
-    fn settle_nanos(&self) -> u64 {
-        if self.config.searches_observed { SETTLE_UNSEEN_NANOS } else { SETTLE_NANOS }
-    }
-
-    /// Flows that have been in `SYN_SENT` long enough hold a port.
-    fn settle(&mut self, now: Ktime) {
-        let nanos = self.settle_nanos();
-        while let Some(&(began, at)) = self.unsettled.front() {
-            if now.since(began) <= nanos {
-                break;
-            }
-            self.unsettled.pop_front();
-            self.occupy(at);
-        }
+        let tables = &mut self.tables;
+        tables.start.get_or_insert(at);
+        tables.now = tables.now.max(at);
+        let now = tables.now;
+        tables.end_overdue_searches(now);
+        minisockets::end_all_cancelled(tables, now);
     }
 
     /// How complete the picture is.
     fn event_counts(&self) -> EventCounts {
-        let loss = &self.loss;
+        let (loss, anomalies) = (&self.loss, &self.tables.anomalies);
         EventCounts {
             read: self.read,
             lost: snapshot::Lost {
                 ring_full: loss.ring_transitions + loss.ring_time_wait + loss.ring_calls + loss.ring_facts,
-                missed_runs: loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(self.duplicates)),
+                missed_runs: loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(anomalies.duplicates)),
                 other_runs: loss.other_missed,
                 recorder: loss.recorder,
             },
             skipped: self.skipped,
-            evicted: self.evicted + loss.call_map_full,
-            repaired: self.repaired,
-            duplicates: self.duplicates,
+            evicted: self.tables.evicted() + loss.call_map_full,
+            repaired: anomalies.repaired,
+            duplicates: anomalies.duplicates,
         }
     }
+}
 
-    fn dest(&mut self, key: &FlowKey, at: Ktime) -> Option<DestId> {
-        let (id, forgotten) = self.places.dest(&DestinationKey::from(key), at);
-        if let Some(forgotten) = forgotten {
-            self.people.forget_destination(forgotten);
-            self.evicted += 1;
-        }
-        if id.is_none() {
-            self.evicted += 1;
-        }
-        id
-    }
-
-    /// Applies `change` to the counters of who does it (process and workload) and of where it goes.
-    fn count(&mut self, attr: Option<AttrId>, dest: Option<DestId>, change: impl Fn(&mut cell::Cell)) {
-        if let Some(attr) = attr {
-            self.people.count(attr, &change);
-        }
-        if let Some(dest) = dest.and_then(|dest| self.places.get_mut(dest)) {
-            change(&mut dest.cell);
-        }
-    }
-
-    fn owner(&self, attr: Option<AttrId>, inferred: bool) -> Option<Owner> {
-        let attr = self.people.attr(attr?)?;
-        if attr.proc == self.people.unknown() {
-            return None;
-        }
-        let proc = self.people.proc(attr.proc)?;
-        Some(Owner {
-            pid: proc.facts.pid,
-            comm: std::sync::Arc::clone(&proc.facts.comm),
-            workload: std::sync::Arc::clone(&self.people.workload_entry(proc.workload)?.name),
-            inferred,
-        })
-    }
-
-    /// Is this local port one that connect() could have chosen and that nobody listens on?
-    fn looks_ephemeral(&self, key: &FlowKey) -> bool {
-        let listening = self.bound.listener(key.netns, key.local.addr, key.local.port).is_some();
-        let in_range = self
-            .places
-            .known_namespace(key.netns)
-            .is_none_or(|namespace| namespace.facts.port_range.is_none() || namespace.in_range(key.local.port));
-        !listening && in_range
+/// When it happened, for events that move the clock. Facts and lists are gathered beside the stream of events.
+fn happened_at(event: &Event) -> Option<Ktime> {
+    match event {
+        Event::Transition(transition) => Some(transition.ktime),
+        Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => Some(event.ktime),
+        Event::CallFailed(call) => Some(call.ktime),
+        Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => Some(event.ktime),
+        Event::PortSearch(search) => Some(search.ktime),
+        Event::Process(_) | Event::Netns(_) | Event::ReservedPorts(..) | Event::Baseline(_) | Event::Loss(_) => None,
     }
 }
 

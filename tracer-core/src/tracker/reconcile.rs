@@ -1,23 +1,24 @@
-//! Merges a complete list of a namespace's sockets: what existed before us is entered, what a loss left wrong is set right.
+//! The rules for complete lists of a namespace's sockets: what existed before the trace is entered, what a loss left wrong is set right.
 //!
-//! A row speaks of some moment between the begin and the end of its pass. An event of that time, of later or of shortly before is
-//! believed over the row; a flow that has been silent for longer is what the row says it is, or gone if no row has it.
+//! A row is true of some moment between the begin and the end of its pass. An event of that time, of later or of shortly before is
+//! believed over the row. A flow without events for longer is what the row says, or gone if no row has it.
 
 use rustc_hash::FxHashSet;
 
-use super::bound::Bound;
-use super::flow::Flow;
-use super::slab::Ref;
 use super::snapshot::Opened;
-use super::time_wait::Entry;
-use super::{TIME_WAIT, Tracker};
+use super::tables::Tables;
+use super::tables::bound_sockets::{BoundSocket, BoundSocketId};
+use super::tables::flows::{Flow, FlowId};
+use super::tables::time_wait::TimeWaitEntry;
+use super::timing::TIME_WAIT;
+use super::{lifecycle, minisockets};
 use crate::event::{Baseline, Endpoint, Ktime, SocketId, SocketRow, TcpState};
 
 /// [`TIME_WAIT`] in nanoseconds.
 const TIME_WAIT_NANOS: u64 = TIME_WAIT.as_secs() * 1_000_000_000;
 
-/// A transition is told before it is made, and the socket of CLOSE->SYN_SENT is in no list until its port is found. A thread that
-/// is preempted in between, or searches long, leaves lists that contradict an event which is true. The next pass tells.
+/// A transition is recorded before it is made, and the socket of CLOSE->SYN_SENT is in no list until its port is found. A thread that
+/// is preempted in between, or searches long, leaves lists that contradict an event which is true. The next pass tells which.
 const SETTLED_NANOS: u64 = 50_000_000;
 
 /// The time of the latest events that a list of this pass may correct.
@@ -25,206 +26,188 @@ fn settled(baseline: &Baseline) -> Ktime {
     Ktime(baseline.began.0.saturating_sub(SETTLED_NANOS))
 }
 
-impl Tracker {
-    pub(super) fn reconcile(&mut self, baseline: &Baseline) {
-        self.pass = self.pass.wrapping_add(1);
-        let first = match self.places.namespace(baseline.netns) {
-            Some(namespace) => !std::mem::replace(&mut namespace.baselined, true),
-            None => {
-                self.evicted += 1;
-                return;
-            }
-        };
-        // Listeners first: they tell which side of a loopback connection is which.
-        for row in baseline.rows.iter().filter(|row| row.state == TcpState::Listen) {
-            self.list_listener(row, baseline.began);
+/// Merges a complete list of the sockets of a namespace.
+pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
+    tables.pass = tables.pass.wrapping_add(1);
+    let first = match tables.ports.namespace(baseline.netns) {
+        Some(namespace) => !std::mem::replace(&mut namespace.baselined, true),
+        None => {
+            tables.anomalies.evicted += 1;
+            return;
         }
-        self.bound.recount(baseline.netns);
-        for row in baseline.rows.iter().filter(|row| row.state != TcpState::Listen) {
-            if row.minisocket || row.state == TcpState::TimeWait {
-                self.list_minisocket(row, baseline, first);
-            } else {
-                self.list_flow(row, baseline, first);
-            }
-        }
-        self.remove_unlisted(baseline);
+    };
+    // Listeners first: they show which side of a loopback connection is which.
+    for row in baseline.rows.iter().filter(|row| row.state == TcpState::Listen) {
+        list_listener(tables, row, baseline.began);
     }
-
-    fn list_listener(&mut self, row: &SocketRow, began: Ktime) {
-        let owner = row.owner.map(|pid| self.people.of_pid(pid));
-        self.bind_entry(Bound {
-            id: SocketId { cookie: row.cookie, sock: 0 },
-            netns: row.key.netns,
-            addr: row.key.local.addr,
-            port: row.key.local.port,
-            listening: true,
-            owner,
-            accepted: 0,
-            syn_recv: None,
-            last: began,
-            pass: self.pass,
-        });
-    }
-
-    fn list_minisocket(&mut self, row: &SocketRow, baseline: &Baseline, first: bool) {
-        let pass = self.pass;
-        let fin_wait2 = row.state == TcpState::FinWait2;
-        if let Some(at) = self.ledger.find(&row.key) {
-            self.ledger.list(at, pass, fin_wait2);
-            return;
-        }
-        // It may have begun after the row was read and ended before we read it, or its flow is still to close: a minisocket whose
-        // events we have seen does not come back.
-        let known = self.flows.closed_at(row.cookie).is_some_and(|closed| closed >= settled(baseline));
-        if known && self.config.time_wait_observed {
-            return;
-        }
-        let heir_of = self.flows.find(SocketId { cookie: row.cookie, sock: 0 }, Some(&row.key));
-        if heir_of.and_then(|at| self.flows.get(at)).is_some_and(|flow| flow.last >= settled(baseline)) {
-            return;
-        }
-        self.repaired += u64::from(!first || heir_of.is_some());
-        let (attr, dest, bound) = if let Some((attr, flow)) =
-            heir_of.and_then(|at| self.flows.get(at)).and_then(|flow| Some((flow.attr?, flow)))
-        {
-            (attr, flow.dest, flow.bound)
+    tables.ports.recount_half_open(baseline.netns);
+    for row in baseline.rows.iter().filter(|row| row.state != TcpState::Listen) {
+        if row.minisocket || row.state == TcpState::TimeWait {
+            list_minisocket(tables, row, baseline, first);
         } else {
-            let dest = if self.looks_ephemeral(&row.key) { self.dest(&row.key, baseline.ended) } else { None };
-            let unknown = self.people.unknown();
-            (self.people.attribute(unknown, dest, row.key.netns, true, baseline.ended), dest, false)
-        };
-        let lived = row.remaining.map_or(0, |remaining| TIME_WAIT_NANOS.saturating_sub(remaining));
-        let entry = Entry {
-            key: row.key,
-            cookie: row.cookie,
-            began: Ktime(baseline.ended.0.saturating_sub(lived)),
-            armed: Ktime(baseline.ended.0.saturating_sub(lived)),
-            attr: Some(attr),
-            dest,
-            observed: false,
-            fin_wait2,
-            bound,
-            pass,
-        };
-        if let Some(at) = heir_of {
-            // The port passes from the socket to the minisocket.
-            self.vacate(at);
-        }
-        self.begin_time_wait(entry, heir_of.is_some());
-        if let Some(at) = heir_of {
-            self.became_minisocket(at, baseline.began);
+            list_flow(tables, row, baseline, first);
         }
     }
+    remove_unlisted(tables, baseline);
+}
 
-    fn list_flow(&mut self, row: &SocketRow, baseline: &Baseline, first: bool) {
-        let pass = self.pass;
-        let id = SocketId { cookie: row.cookie, sock: 0 };
-        if let Some(at) = self.flows.find(id, Some(&row.key)) {
-            let Some(flow) = self.flows.get_mut(at) else { return };
-            flow.pass = pass;
-            let stale = flow.last < settled(baseline) && flow.state != row.state;
-            if flow.key.local.port == 0 {
-                self.flows.name_port(at, row.key.local.port);
-            }
-            if stale {
-                self.repaired += 1;
-                if let Some(flow) = self.flows.get_mut(at) {
-                    flow.repaired = true;
-                }
-                self.set_state(at, row.state, baseline.began);
-                if let Some(flow) = self.flows.get_mut(at) {
-                    flow.state_since = None;
-                }
-                self.occupy(at);
-            }
-            return;
-        }
-        if self.flows.closed_at(row.cookie).is_some() || row.state == TcpState::Close {
-            return;
-        }
-        let listener = self.bound.listener(row.key.netns, row.key.local.addr, row.key.local.port);
-        let passive = listener.is_some();
-        if let (TcpState::SynRecv, Some(at)) = (row.state, listener) {
-            // A half-open request is no socket yet; the flow begins when it is established.
-            self.bound.half_open(at);
-            return;
-        }
-        let dest = if !passive && self.looks_ephemeral(&row.key) { self.dest(&row.key, baseline.ended) } else { None };
-        let of_listener = listener.and_then(|at| self.bound.get(at)?.owner);
-        let proc = row.owner.map(|pid| self.people.of_pid(pid)).or(of_listener).unwrap_or(self.people.unknown());
-        let attr = self.people.attribute(proc, dest, row.key.netns, true, baseline.ended);
-        if !first {
-            self.repaired += 1;
-        }
-        let flow = Flow {
-            key: row.key,
-            id,
-            state: row.state,
-            previous: row.state,
-            opened: if passive { Opened::Passive } else { Opened::Unknown },
-            attr: Some(attr),
-            dest,
-            began: None,
-            established: None,
-            state_since: None,
-            last: baseline.began,
-            tid: 0,
-            port_before: 0,
-            bound: false,
-            occupies: false,
-            inferred_owner: true,
-            repaired: !first,
-            pass,
-        };
-        match self.flows.insert(flow) {
-            Some(at) => {
-                self.occupy(at);
-                if row.state == TcpState::CloseWait {
-                    self.count(Some(attr), dest, |cell| cell.close_wait.up());
-                }
-            }
-            None => self.evicted += 1,
-        }
+fn list_listener(tables: &mut Tables, row: &SocketRow, began: Ktime) {
+    let owner = row.owner.map(|pid| tables.accounting.process(pid));
+    tables.bind(BoundSocket {
+        id: SocketId { cookie: row.cookie, sock: 0 },
+        netns: row.key.netns,
+        addr: row.key.local.addr,
+        port: row.key.local.port,
+        listening: true,
+        owner,
+        accepted: 0,
+        syn_recv: None,
+        last: began,
+        pass: tables.pass,
+    });
+}
+
+fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: bool) {
+    let pass = tables.pass;
+    let fin_wait2 = row.state == TcpState::FinWait2;
+    if let Some(at) = tables.time_wait.find(&row.key) {
+        tables.time_wait.list(at, pass, fin_wait2);
+        return;
     }
+    // It may have begun after the row was read and ended before we read it, or its flow is still to close: a minisocket whose
+    // events we have seen does not come back.
+    let known = tables.flows.closed_at(row.cookie).is_some_and(|closed| closed >= settled(baseline));
+    if known && tables.time_wait.ends_observed() {
+        return;
+    }
+    let former = tables.flows.find(SocketId { cookie: row.cookie, sock: 0 }, Some(&row.key));
+    let flow = former.and_then(|at| tables.flows.get(at));
+    if flow.is_some_and(|flow| flow.last >= settled(baseline)) {
+        return;
+    }
+    tables.anomalies.repaired += u64::from(!first || former.is_some());
+    let (attribution, bound) = match flow {
+        Some(flow) => (flow.attribution(), flow.bound),
+        None => {
+            let ephemeral = tables.ports.looks_ephemeral(&row.key);
+            let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
+            let unknown = tables.accounting.processes().unknown();
+            (tables.accounting.attribute(unknown, destination, row.key.netns, true, baseline.ended), false)
+        }
+    };
+    let lived = row.remaining.map_or(0, |remaining| TIME_WAIT_NANOS.saturating_sub(remaining));
+    let began = Ktime(baseline.ended.0.saturating_sub(lived));
+    let entry = TimeWaitEntry {
+        key: row.key,
+        cookie: row.cookie,
+        began,
+        timer_started: began,
+        attribution,
+        observed: false,
+        fin_wait2,
+        bound,
+        pass,
+    };
+    if let Some(at) = former {
+        // The port passes from the socket to the minisocket.
+        tables.vacate(at);
+    }
+    tables.begin_minisocket(entry, former.is_some());
+    if let Some(at) = former {
+        lifecycle::became_minisocket(tables, at, baseline.began);
+    }
+}
 
-    /// What the list does not have and nothing has been heard of since before it was taken is gone.
-    fn remove_unlisted(&mut self, baseline: &Baseline) {
-        let pass = self.pass;
-        let gone = |last: Ktime, seen: u32| seen != pass && last < settled(baseline);
-        // A flow that has neither port nor cookie yet cannot be recognised in a list: one of those that the list brought towards the
-        // same destination may be it, which its next transition tells (`Flows::twin`).
-        let listed: FxHashSet<Endpoint> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.id.sock == 0 && flow.pass == pass && flow.key.netns == baseline.netns)
-            .map(|(_, flow)| flow.key.remote)
-            .collect();
-        let nameless = |flow: &Flow| flow.id.cookie.is_none() && flow.key.local.port == 0;
-        let flows: Vec<Ref> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.key.netns == baseline.netns && gone(flow.last, flow.pass))
-            .filter(|(_, flow)| !(nameless(flow) && listed.contains(&flow.key.remote)))
-            .map(|(at, _)| at)
-            .collect();
-        for at in flows {
-            self.loses_end(at, baseline.began);
+fn list_flow(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: bool) {
+    let id = SocketId { cookie: row.cookie, sock: 0 };
+    if let Some(at) = tables.flows.find(id, Some(&row.key)) {
+        update_flow(tables, at, row, baseline);
+        return;
+    }
+    if tables.flows.closed_at(row.cookie).is_some() || row.state == TcpState::Close {
+        return;
+    }
+    let listener = tables.ports.listener_of(&row.key);
+    let passive = listener.is_some();
+    if let (TcpState::SynRecv, Some(at)) = (row.state, listener) {
+        // A half-open request is no socket yet; the flow begins when it is established.
+        tables.ports.count_half_open(at);
+        return;
+    }
+    let ephemeral = !passive && tables.ports.looks_ephemeral(&row.key);
+    let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
+    let of_listener = listener.and_then(|at| tables.ports.bound().get(at)?.owner);
+    let owner = row.owner.map(|pid| tables.accounting.process(pid));
+    let process = owner.or(of_listener).unwrap_or(tables.accounting.processes().unknown());
+    let attribution = tables.accounting.attribute(process, destination, row.key.netns, true, baseline.ended);
+    tables.anomalies.repaired += u64::from(!first);
+    let mut flow = Flow::new(id, row.key, row.state, attribution, baseline.began);
+    flow.opened = if passive { Opened::Passive } else { Opened::Unknown };
+    flow.repaired = !first;
+    flow.pass = tables.pass;
+    if let Some(at) = tables.insert_flow(flow) {
+        tables.occupy(at);
+    }
+}
+
+/// A list has a flow that is known.
+fn update_flow(tables: &mut Tables, at: FlowId, row: &SocketRow, baseline: &Baseline) {
+    let pass = tables.pass;
+    let Some(flow) = tables.flows.get_mut(at) else { return };
+    flow.pass = pass;
+    let stale = flow.last < settled(baseline) && flow.state() != row.state;
+    flow.repaired |= stale;
+    if flow.key().local.port == 0 {
+        tables.flows.name_port(at, row.key.local.port);
+    }
+    if stale {
+        tables.anomalies.repaired += 1;
+        tables.set_state(at, row.state, baseline.began);
+        if let Some(flow) = tables.flows.get_mut(at) {
+            flow.state_since = None;
         }
-        let minisockets = self.ledger.unlisted(baseline.netns, pass, settled(baseline));
-        for at in minisockets {
-            // Without its timer in sight an end found by looking is the rule, not a repair.
-            self.repaired += u64::from(self.config.time_wait_observed);
-            self.end_time_wait(at, baseline.began);
-        }
-        let listeners: Vec<Ref> = self
-            .bound
-            .iter()
-            .filter(|(_, bound)| bound.netns == baseline.netns && bound.listening && gone(bound.last, bound.pass))
-            .map(|(at, _)| at)
-            .collect();
-        for at in listeners {
-            self.repaired += 1;
-            self.unbind(at);
-        }
+        tables.occupy(at);
+    }
+}
+
+/// What the list does not have, and what had no event since before it was taken, is gone.
+fn remove_unlisted(tables: &mut Tables, baseline: &Baseline) {
+    let pass = tables.pass;
+    let gone = |last: Ktime, seen: u32| seen != pass && last < settled(baseline);
+    // A flow that has neither port nor cookie yet cannot be recognised in a list: one of those that the list brought towards the
+    // same destination may be it, which its next transition shows (`Flows::duplicate_of`).
+    let listed: FxHashSet<Endpoint> = tables
+        .flows
+        .iter()
+        .filter(|(_, flow)| flow.id().sock == 0 && flow.pass == pass && flow.key().netns == baseline.netns)
+        .map(|(_, flow)| flow.key().remote)
+        .collect();
+    let unrecognisable = |flow: &Flow| flow.id().cookie.is_none() && flow.key().local.port == 0;
+    let flows: Vec<FlowId> = tables
+        .flows
+        .iter()
+        .filter(|(_, flow)| flow.key().netns == baseline.netns && gone(flow.last, flow.pass))
+        .filter(|(_, flow)| !(unrecognisable(flow) && listed.contains(&flow.key().remote)))
+        .map(|(at, _)| at)
+        .collect();
+    for at in flows {
+        lifecycle::end_was_lost(tables, at, baseline.began);
+    }
+    let observed = tables.time_wait.ends_observed();
+    for at in tables.time_wait.unlisted(baseline.netns, pass, settled(baseline)) {
+        // Where the timers are not traced, an end found by a list is the rule, not a repair.
+        tables.anomalies.repaired += u64::from(observed);
+        minisockets::end(tables, at, baseline.began);
+    }
+    let listeners: Vec<BoundSocketId> = tables
+        .ports
+        .bound()
+        .iter()
+        .filter(|(_, bound)| bound.netns == baseline.netns && bound.listening && gone(bound.last, bound.pass))
+        .map(|(at, _)| at)
+        .collect();
+    for at in listeners {
+        tables.anomalies.repaired += 1;
+        tables.unbind(at);
     }
 }

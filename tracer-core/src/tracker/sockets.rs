@@ -1,127 +1,94 @@
-//! Sockets that change hands or ports outside a flow's states: accept(), listen(), bind().
+//! The rules for sockets that change hands or ports outside of a flow's states: accept(), listen(), bind().
 
-use super::Tracker;
-use super::bound::Bound;
-use super::slab::Ref;
 use super::snapshot::Opened;
-use crate::event::{Netns, SocketEvent, SocketId, TcpState, Transition};
+use super::tables::Tables;
+use super::tables::bound_sockets::BoundSocket;
+use crate::event::{SocketEvent, SocketId, TcpState, Transition};
 
-impl Tracker {
-    /// accept() handed the flow to a process: from now on it is that process's.
-    pub(super) fn accepted(&mut self, e: &SocketEvent) {
-        let Some(at) = self.flows.find(e.id, Some(&e.key)) else { return };
-        let proc = self.people.of_pid(e.pid);
-        let Some(flow) = self.flows.get(at) else { return };
-        let (old, state) = (flow.attr, flow.state);
-        if flow.dest.is_some() {
-            // Told apart wrongly: it looked like one of ours towards them.
-            return;
-        }
-        let attr = self.people.attribute(proc, None, e.key.netns, false, e.ktime);
-        if let Some(flow) = self.flows.get_mut(at) {
-            flow.attr = Some(attr);
-            flow.inferred_owner = false;
-            flow.opened = Opened::Passive;
-        }
-        if old == Some(attr) {
-            return;
-        }
-        // What was credited to the listener so far moves along. Only what such a flow can have done by now.
-        let close_wait = state == TcpState::CloseWait;
-        self.count(old, None, |cell| {
-            cell.accepted = cell.accepted.saturating_sub(1);
-            if close_wait {
-                cell.close_wait.down();
-                cell.passive_closes = cell.passive_closes.saturating_sub(1);
-            }
-        });
-        self.count(Some(attr), None, |cell| {
-            cell.accepted += 1;
-            if close_wait {
-                cell.close_wait.up();
-                cell.passive_closes += 1;
-            }
-        });
+/// accept() handed a flow to a process, which owns it from now on.
+pub fn accepted(tables: &mut Tables, e: &SocketEvent) {
+    let Some(at) = tables.flows.find(e.id, Some(&e.key)) else { return };
+    let process = tables.accounting.process(e.pid);
+    let Some(flow) = tables.flows.get(at) else { return };
+    let (former, state) = (flow.attribution(), flow.state());
+    if tables.accounting.destination_of(former).is_some() {
+        // It was taken for a flow that this host opened.
+        return;
     }
-
-    pub(super) fn listens(&mut self, t: &Transition) {
-        let owner = t.caller.map(|caller| self.people.of_pid(caller.pid));
-        self.bind_entry(Bound {
-            id: t.id,
-            netns: t.key.netns,
-            addr: t.key.local.addr,
-            port: t.key.local.port,
-            listening: true,
-            owner,
-            accepted: 0,
-            syn_recv: None,
-            last: t.ktime,
-            pass: self.pass,
-        });
+    let attribution = tables.accounting.attribute(process, None, e.key.netns, false, e.ktime);
+    if let Some(flow) = tables.flows.get_mut(at) {
+        flow.inferred_owner = false;
+        flow.opened = Opened::Passive;
     }
-
-    pub(super) fn stops_listening(&mut self, t: &Transition) {
-        let Some(at) = self.bound.find(t.id) else { return };
-        if t.key.local.port == 0 {
-            self.unbind(at);
-        } else {
-            self.bound.stop_listening(at);
+    tables.reassign_flow(at, attribution);
+    if former == attribution {
+        return;
+    }
+    // What was credited to the listener so far moves along. Only what such a flow can have done by now.
+    let close_wait = state == TcpState::CloseWait;
+    tables.accounting.count(former, |counters| {
+        counters.accepted = counters.accepted.saturating_sub(1);
+        if close_wait {
+            counters.close_wait.down();
+            counters.passive_closes = counters.passive_closes.saturating_sub(1);
         }
-    }
-
-    pub(super) fn port_bound(&mut self, e: &SocketEvent) {
-        let owner = self.people.of_pid(e.pid);
-        self.bind_entry(Bound {
-            id: e.id,
-            netns: e.key.netns,
-            addr: e.key.local.addr,
-            port: e.key.local.port,
-            listening: false,
-            owner: Some(owner),
-            accepted: 0,
-            syn_recv: None,
-            last: e.ktime,
-            pass: self.pass,
-        });
-    }
-
-    pub(super) fn bind_entry(&mut self, bound: Bound) -> Option<Ref> {
-        let (netns, port) = (bound.netns, bound.port);
-        match self.bound.upsert(bound) {
-            Some((at, newly)) => {
-                if newly != 0 {
-                    self.hold_port(netns, port);
-                }
-                Some(at)
-            }
-            None => {
-                self.evicted += 1;
-                None
-            }
+    });
+    tables.accounting.count(attribution, |counters| {
+        counters.accepted += 1;
+        if close_wait {
+            counters.close_wait.up();
+            counters.passive_closes += 1;
         }
-    }
+    });
+}
 
-    pub(super) fn port_released(&mut self, id: SocketId) {
-        if let Some(at) = self.bound.find(id) {
-            self.unbind(at);
-        }
-    }
+/// listen().
+pub fn listens(tables: &mut Tables, t: &Transition) {
+    let owner = t.caller.map(|caller| tables.accounting.process(caller.pid));
+    tables.bind(BoundSocket {
+        id: t.id,
+        netns: t.key.netns,
+        addr: t.key.local.addr,
+        port: t.key.local.port,
+        listening: true,
+        owner,
+        accepted: 0,
+        syn_recv: None,
+        last: t.ktime,
+        pass: tables.pass,
+    });
+}
 
-    pub(super) fn unbind(&mut self, at: Ref) {
-        if let Some(bound) = self.bound.remove(at) {
-            self.free_port(bound.netns, bound.port);
-        }
+/// A listening socket was closed. A bound one may keep its port.
+pub fn stops_listening(tables: &mut Tables, t: &Transition) {
+    let Some(at) = tables.ports.find(t.id) else { return };
+    if t.key.local.port == 0 {
+        tables.unbind(at);
+    } else {
+        tables.ports.stop_listening(at);
     }
+}
 
-    pub(super) fn hold_port(&mut self, netns: Netns, port: u16) {
-        if let Some(namespace) = self.places.namespace(netns) {
-            namespace.hold(port);
-        }
-    }
+/// bind().
+pub fn port_bound(tables: &mut Tables, e: &SocketEvent) {
+    let owner = tables.accounting.process(e.pid);
+    tables.bind(BoundSocket {
+        id: e.id,
+        netns: e.key.netns,
+        addr: e.key.local.addr,
+        port: e.key.local.port,
+        listening: false,
+        owner: Some(owner),
+        accepted: 0,
+        syn_recv: None,
+        last: e.ktime,
+        pass: tables.pass,
+    });
+}
 
-    pub(super) fn free_port(&mut self, netns: Netns, port: u16) {
-        if let Some(namespace) = self.places.namespace(netns) {
-            namespace.release(port);
-        }
+/// A bound socket was destroyed.
+pub fn port_released(tables: &mut Tables, id: SocketId) {
+    if let Some(at) = tables.ports.find(id) {
+        tables.unbind(at);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::snapshot::{Ended, Failure};
+use super::snapshot::{Ended, Failure, NoticeKinds};
 use super::*;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Caller, CgroupId, DestinationKey, Endpoint, Netns, NetnsFacts, ProcessFacts,
-    SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
+    Addr, Baseline, Call, CallFailed, Caller, CgroupId, DestinationKey, Endpoint, FlowKey, Netns, NetnsFacts,
+    ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 

@@ -15,8 +15,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::TIME_WAIT;
 use super::snapshot::{Finding, FindingId, FindingSubject, Namespace, Severity, Snapshot};
+use super::timing::TIME_WAIT;
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
 

@@ -105,3 +105,89 @@ fn an_exec_makes_another_process_and_leaves_the_first_its_deeds() {
         lab.tracker.snapshot().workloads.iter().map(|found| (found.name.to_string(), found.connects)).collect();
     assert_eq!(names, [("client".into(), 1), ("other".into(), 1)]);
 }
+
+/// More short-lived clients than attributions are kept apart, each with one connect() that is refused.
+fn crowd(lab: &mut Lab, count: u32, pause: u64) {
+    for n in 0..count {
+        let pid = 1000 + n;
+        start(lab, pid, "curl");
+        let mut sock = Sock { pid, ..Lab::socket(1_000 + u64::from(n)) };
+        lab.to(&mut sock, SynSent);
+        sock.last_port = 32_768;
+        lab.fails(&mut sock, Close, 111);
+        lab.pass(pause);
+    }
+}
+
+/// A process that starts and is of the same workload as one that is there.
+fn start(lab: &mut Lab, pid: u32, comm: &str) {
+    lab.ingest(&Event::Process(Box::new(ProcessFacts { pid, start: 5, comm: comm.into(), ..ProcessFacts::default() })));
+}
+
+/// An attribution without ports, TIME_WAIT or CLOSE_WAIT was folded although its flows lived on; another process got its id and
+/// the credit for their ends.
+#[test]
+fn the_end_of_an_accepted_flow_is_credited_to_its_process_through_a_crowd() {
+    let mut lab = Lab::new();
+    let mut listener =
+        Sock { port: 443, pid: 200, remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 }, ..Lab::socket(9) };
+    lab.to(&mut listener, Listen);
+    start(&mut lab, 201, "server");
+    let mut children = [(10, 200), (11, 201)].map(|(cookie, pid)| {
+        let peer = Endpoint { addr: addr(3), port: 55_000 };
+        let mut child = Sock { state: SynRecv, port: 443, pid: 1, remote: peer, ..Lab::socket(cookie) };
+        lab.to(&mut child, Established);
+        let key = FlowKey { netns: NETNS, device: 0, local: Endpoint { addr: addr(1), port: 443 }, remote: peer };
+        let id = SocketId { cookie: SocketCookie::new(cookie), sock: 0 };
+        lab.ingest(&Event::Accepted(SocketEvent {
+            ktime: Ktime(lab.now),
+            id,
+            key,
+            pid,
+            tid: pid,
+            named: None,
+            listener: None,
+        }));
+        child
+    });
+    crowd(&mut lab, 5_000, SECOND);
+    for child in &mut children {
+        lab.to(child, CloseWait);
+        lab.to(child, LastAck);
+        lab.to(child, Close);
+    }
+    let counted = |name: &str| {
+        let list = lab.tracker.snapshot().workloads;
+        let found = list.into_iter().find(|workload| &*workload.name == name).expect("has done something");
+        (found.accepted, found.passive_closes, found.closed)
+    };
+    assert_eq!((counted("server"), counted("curl")), ((2, 2, 2), (0, 0, 0)));
+    let owners = lab.notices.iter().filter_map(|notice| match notice {
+        Notice::FlowEnd(end) => end.owner.as_ref().map(|owner| owner.pid),
+        _ => None,
+    });
+    assert_eq!(owners.collect::<Vec<_>>(), [200, 201]);
+}
+
+#[test]
+fn a_connect_that_searches_for_its_port_keeps_its_process_through_a_crowd() {
+    let mut lab = Lab::with(|config| config.searches_observed = true);
+    start(&mut lab, 101, "client");
+    let mut searching = [(1, 100), (2, 101)].map(|(cookie, pid)| {
+        let mut sock = Sock { pid, ..Lab::socket(cookie) };
+        lab.to(&mut sock, SynSent);
+        sock
+    });
+    crowd(&mut lab, 5_000, 0);
+    for (sock, port) in searching.iter_mut().zip([32_768, 32_770]) {
+        (sock.port, sock.last_port) = (port, port);
+        lab.to(sock, Established);
+    }
+    let snapshot = lab.tracker.snapshot();
+    let established = |name: &str| {
+        snapshot.workloads.iter().filter(|found| &*found.name == name).map(|found| found.established).sum::<u64>()
+    };
+    assert_eq!((established("client"), established("curl")), (2, 0));
+    let holders: Vec<_> = snapshot.destinations[0].holders.iter().map(|holder| &*holder.workload).collect();
+    assert_eq!(holders, ["client"]);
+}

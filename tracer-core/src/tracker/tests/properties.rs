@@ -1,9 +1,11 @@
-//! Whatever arrives in whatever order - lost, repeated, late, contradictory - the books stay consistent.
+//! Whatever arrives in whatever order - lost, repeated, late, contradictory - the tables stay consistent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::tables::attributions::AttributionId;
+use super::super::tables::destinations::DestinationId;
 use super::*;
 use crate::event::PortSearch;
 
@@ -135,29 +137,48 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// Every number that is kept incrementally against the same number counted afresh.
 fn consistent(tracker: &Tracker) {
-    let mut held: BTreeMap<DestId, BTreeMap<TcpState, u32>> = BTreeMap::new();
-    for (_, flow) in tracker.flows.iter().filter(|(_, flow)| flow.occupies) {
-        let dest = flow.dest.expect("only towards a destination is a port held");
-        *held.entry(dest).or_default().entry(flow.state).or_default() += 1;
+    let tables = &tracker.tables;
+    let accounting = &tables.accounting;
+    let destination = |attribution| accounting.attributions().destination(attribution);
+    let mut held: BTreeMap<DestinationId, BTreeMap<TcpState, u32>> = BTreeMap::new();
+    for (_, flow) in tables.flows.iter().filter(|(_, flow)| flow.occupies()) {
+        let id = destination(flow.attribution()).expect("only towards a destination is a port held");
+        *held.entry(id).or_default().entry(flow.state()).or_default() += 1;
     }
-    for dest in tracker.ledger.iter().filter_map(|(_, entry)| entry.dest) {
-        *held.entry(dest).or_default().entry(TcpState::TimeWait).or_default() += 1;
+    for id in tables.time_wait.iter().filter_map(|(_, entry)| destination(entry.attribution)) {
+        *held.entry(id).or_default().entry(TcpState::TimeWait).or_default() += 1;
     }
-    for (id, dest) in tracker.places.dests() {
+    for (id, entry) in accounting.destinations().iter() {
         let counted = held.remove(&id).unwrap_or_default();
-        assert_eq!(dest.states().collect::<BTreeMap<_, _>>(), counted, "occupancy by state");
-        assert_eq!(dest.in_use(), counted.values().sum::<u32>(), "occupancy");
-        assert!(dest.peak >= dest.in_use());
+        assert_eq!(entry.states().collect::<BTreeMap<_, _>>(), counted, "occupancy by state");
+        assert_eq!(entry.in_use(), counted.values().sum::<u32>(), "occupancy");
+        assert!(entry.peak >= entry.in_use());
     }
     assert!(held.is_empty(), "ports held towards destinations that are not there: {held:?}");
+    let mut users: BTreeMap<AttributionId, u32> = BTreeMap::new();
+    let flows = tables.flows.iter().map(|(_, flow)| flow.attribution());
+    let minisockets = tables.time_wait.iter().map(|(_, entry)| entry.attribution);
+    for id in flows.chain(minisockets).chain(tables.pending.iter().map(|failed| failed.attribution)) {
+        *users.entry(id).or_default() += 1;
+    }
+    for (id, entry) in accounting.attributions().iter() {
+        assert_eq!(entry.users(), users.remove(&id).unwrap_or_default(), "users of an attribution");
+    }
+    assert!(users.is_empty(), "something is counted in attributions that are not there: {users:?}");
+    let mut blocked: BTreeSet<u16> = BTreeSet::new();
+    blocked.extend(tables.ports.bound().iter().map(|(_, bound)| bound.port));
+    blocked.extend(tables.time_wait.iter().filter(|(_, entry)| entry.bound).map(|(_, entry)| entry.key.local.port));
+    let namespace = tables.ports.namespaces().get(NETNS).expect("the only one");
+    blocked.retain(|&port| namespace.in_range(port));
+    assert_eq!(namespace.blocked_ports(), blocked.into_iter().collect::<Vec<_>>(), "blocked ports");
     let snapshot = tracker.snapshot();
-    assert_eq!(snapshot.flows, u64::try_from(tracker.flows.len()).expect("fits"));
-    assert_eq!(snapshot.time_wait, u64::try_from(tracker.ledger.len()).expect("fits"));
+    assert_eq!(snapshot.flows, u64::try_from(tables.flows.len()).expect("fits"));
+    assert_eq!(snapshot.time_wait, u64::try_from(tables.time_wait.len()).expect("fits"));
     let time_wait: u64 = snapshot.workloads.iter().map(|workload| workload.time_wait.now).sum();
     assert_eq!(time_wait, snapshot.time_wait, "each entry belongs to one workload");
-    let close_wait = tracker.flows.iter().filter(|(_, flow)| flow.state == CloseWait && flow.attr.is_some());
-    let told: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
-    assert_eq!(told, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
+    let close_wait = tables.flows.iter().filter(|(_, flow)| flow.state() == CloseWait);
+    let counted: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
+    assert_eq!(counted, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
     for workload in &snapshot.workloads {
         assert!(workload.established <= workload.connects + workload.accepted + snapshot.events.read, "{workload:?}");
         assert!(workload.lifetime_ms.count <= workload.closed, "{workload:?}");
@@ -170,7 +191,7 @@ fn consistent(tracker: &Tracker) {
 
 proptest! {
     #[test]
-    fn any_order_of_events_keeps_the_books(
+    fn any_order_of_events_keeps_the_tables_consistent(
         events in prop::collection::vec((event(), prop::option::weighted(0.1, ktime())), 1..200),
         observed in any::<bool>(),
     ) {

@@ -2,9 +2,9 @@
 
 use hdrhistogram::Histogram;
 
-use super::snapshot::detail::{DurationHistogram, HistogramBucket};
-use super::snapshot::{CloseWaitStats, Durations, Failure, FailureCounts, TimeWaitStats};
 use crate::event::Ktime;
+use crate::tracker::snapshot::detail::{DurationHistogram, HistogramBucket};
+use crate::tracker::snapshot::{CloseWaitStats, Durations, Failure, FailureCounts, TimeWaitStats};
 
 /// Two significant digits: percentiles within 1 %, about 9 KiB for durations up to ten seconds. Minimum, mean and maximum are exact.
 const SIGNIFICANT_DIGITS: u8 = 2;
@@ -184,7 +184,7 @@ impl Rate {
 
 /// The counters.
 #[derive(Clone, Debug, Default)]
-pub struct Cell {
+pub struct Counters {
     pub connects: u64,
     pub established: u64,
     pub failed: FailureCounts,
@@ -203,7 +203,7 @@ pub struct Cell {
     pub connect: Distribution,
 }
 
-impl Cell {
+impl Counters {
     pub fn fail(&mut self, failure: Failure) {
         self.failed.count(failure);
     }

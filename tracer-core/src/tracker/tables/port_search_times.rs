@@ -4,14 +4,15 @@
 //! (net/ipv4/inet_hashtables.c `__inet_hash_connect`): while half of the range is free it costs microseconds, from then on the whole
 //! half is walked by every connect(), long before one fails.
 
-use super::cell::Distribution;
+use super::counters::Distribution;
 
 /// Searches that one median is taken over: a few milliseconds of a storm, a minute of a trickle.
 const RECENT: usize = 64;
 
 /// Search times of one destination.
 #[derive(Clone, Debug, Default)]
-pub struct Search {
+pub struct PortSearchTimes {
+    /// All of them.
     pub all: Distribution,
     recent: Vec<u64>,
     /// Median of the last full window of `RECENT` searches, nanoseconds.
@@ -20,7 +21,8 @@ pub struct Search {
     pub quickest: Option<u64>,
 }
 
-impl Search {
+impl PortSearchTimes {
+    /// A search has ended after so many nanoseconds, with a port or without.
     pub fn record(&mut self, nanos: u64) {
         self.all.record(nanos);
         self.recent.push(nanos);
@@ -39,13 +41,13 @@ mod tests {
 
     #[test]
     fn medians_follow_the_cliff_and_remember_the_plain() {
-        let mut search = Search::default();
+        let mut times = PortSearchTimes::default();
         for nanos in [50_000, 700_000] {
             for outlier in 0..RECENT {
-                search.record(if outlier % 8 == 0 { 9_000_000 } else { nanos });
+                times.record(if outlier % 8 == 0 { 9_000_000 } else { nanos });
             }
         }
-        search.record(1);
-        assert_eq!((search.median, search.quickest, search.all.summary().count), (Some(700_000), Some(50_000), 129));
+        times.record(1);
+        assert_eq!((times.median, times.quickest, times.all.summary().count), (Some(700_000), Some(50_000), 129));
     }
 }

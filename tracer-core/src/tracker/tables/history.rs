@@ -1,5 +1,5 @@
 //! What only a view that somebody watches needs to remember: the last minutes second by second, the last failures with the
-//! holders of that instant, the last steps of flows. Kept only if [`super::snapshot::NoticeKinds::history`] is set, and bounded.
+//! holders of that instant, the last steps of flows. Kept only if [`crate::tracker::snapshot::NoticeKinds::history`] is set, and bounded.
 //!
 //! Not for: sums and occupancy, which are the tables' business and never forget.
 
@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::ports::DestId;
-use super::snapshot::detail::{FailureRecord, PastHolder, SecondCounts};
+use super::destinations::DestinationId;
 use crate::event::{FlowKey, Ktime, SocketCookie, TcpState};
+use crate::tracker::snapshot::detail::{FailureRecord, PastHolder, SecondCounts};
 
 /// Five minutes: as wide as a large terminal's sparkline.
 const SECONDS: usize = 300;
@@ -23,7 +23,7 @@ const HOLDERS_NANOS: u64 = 100_000_000;
 
 /// One remembered transition.
 #[derive(Clone, Copy, Debug)]
-pub struct Trace {
+pub struct StateStep {
     pub at: Ktime,
     pub cookie: Option<SocketCookie>,
     pub key: FlowKey,
@@ -33,13 +33,13 @@ pub struct Trace {
 
 /// Counts by second.
 #[derive(Clone, Debug)]
-struct Pulse {
+struct PerSecondRing {
     /// The second that `ring[second % len]` counts.
     second: u64,
     ring: Box<[SecondCounts]>,
 }
 
-impl Pulse {
+impl PerSecondRing {
     fn at(&mut self, at: Ktime) -> Option<&mut SecondCounts> {
         let second = at.0 / 1_000_000_000;
         let len = self.ring.len() as u64;
@@ -74,17 +74,17 @@ fn index(second: u64, len: u64) -> usize {
 /// The memory.
 #[derive(Clone, Debug)]
 pub struct History {
-    pulse: Pulse,
+    seconds: PerSecondRing,
     failures: VecDeque<Arc<FailureRecord>>,
     /// The last answer per destination.
-    holders: FxHashMap<DestId, (Ktime, Arc<[PastHolder]>)>,
-    steps: VecDeque<Trace>,
+    holders: FxHashMap<DestinationId, (Ktime, Arc<[PastHolder]>)>,
+    steps: VecDeque<StateStep>,
 }
 
 impl Default for History {
     fn default() -> Self {
         Self {
-            pulse: Pulse { second: 0, ring: vec![SecondCounts::default(); SECONDS + 2].into() },
+            seconds: PerSecondRing { second: 0, ring: vec![SecondCounts::default(); SECONDS + 2].into() },
             failures: VecDeque::new(),
             holders: FxHashMap::default(),
             steps: VecDeque::new(),
@@ -94,12 +94,12 @@ impl Default for History {
 
 impl History {
     pub fn count(&mut self, at: Ktime, change: impl FnOnce(&mut SecondCounts)) {
-        if let Some(second) = self.pulse.at(at) {
+        if let Some(second) = self.seconds.at(at) {
             change(second);
         }
     }
 
-    pub fn step(&mut self, step: Trace) {
+    pub fn step(&mut self, step: StateStep) {
         if self.steps.len() >= MAX_STEPS {
             self.steps.pop_front();
         }
@@ -107,12 +107,12 @@ impl History {
     }
 
     /// The holders of `dest` as they were a moment ago, if they were asked for so lately.
-    pub fn holders(&self, dest: DestId, now: Ktime) -> Option<Arc<[PastHolder]>> {
+    pub fn holders(&self, dest: DestinationId, now: Ktime) -> Option<Arc<[PastHolder]>> {
         let (at, holders) = self.holders.get(&dest)?;
         (now.since(*at) < HOLDERS_NANOS && *at <= now).then(|| Arc::clone(holders))
     }
 
-    pub fn keep_holders(&mut self, dest: DestId, now: Ktime, holders: &Arc<[PastHolder]>) {
+    pub fn remember_holders(&mut self, dest: DestinationId, now: Ktime, holders: &Arc<[PastHolder]>) {
         // Destinations that failed once and never again would stay for good.
         if self.holders.len() >= MAX_FAILURES {
             self.holders.clear();
@@ -134,18 +134,18 @@ impl History {
 
     /// Whole seconds from `since` to `now`, oldest first.
     pub fn seconds(&self, now: Ktime, since: Ktime) -> Vec<SecondCounts> {
-        self.pulse.seconds(now, since)
+        self.seconds.seconds(now, since)
     }
 
     /// The steps of the last flow on this 4-tuple, oldest first. `cookie` is the flow's, where one is known.
-    pub fn steps(&self, cookie: Option<SocketCookie>, key: &FlowKey) -> Vec<Trace> {
+    pub fn steps(&self, cookie: Option<SocketCookie>, key: &FlowKey) -> Vec<StateStep> {
         // The first step of a connect() has no port yet; only the cookie finds it.
         let cookie = cookie.or_else(|| self.steps.iter().rev().find(|step| step.key == *key)?.cookie);
-        let same = |step: &&Trace| match cookie {
+        let same = |step: &&StateStep| match cookie {
             Some(_) => step.cookie == cookie,
             None => step.key == *key,
         };
-        let mut steps: Vec<Trace> = Vec::new();
+        let mut steps: Vec<StateStep> = Vec::new();
         for step in self.steps.iter().rev().filter(same) {
             steps.push(*step);
             if step.old == TcpState::Close {
@@ -164,7 +164,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn the_pulse_has_whole_seconds_without_gaps() {
+    fn the_ring_has_whole_seconds_without_gaps() {
         let mut history = History::default();
         history.count(Ktime(10 * SECOND), |second| second.connects += 2);
         history.count(Ktime(12 * SECOND + 5), |second| second.exhausted += 1);
@@ -187,7 +187,7 @@ mod tests {
         };
         for at in 0..MAX_STEPS as u64 + 10 {
             let (old, new) = (TcpState::Established, TcpState::FinWait1);
-            history.step(Trace { at: Ktime(at), cookie: None, key, old, new });
+            history.step(StateStep { at: Ktime(at), cookie: None, key, old, new });
         }
         assert_eq!(history.steps(None, &key).len(), MAX_STEPS);
     }

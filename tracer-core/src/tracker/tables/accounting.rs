@@ -1,0 +1,240 @@
+//! Who uses ports, and towards what: processes, destinations, and the attributions that join the two.
+//!
+//! The three change together. Every flow, minisocket and pending failure is counted in one attribution, and with it in the
+//! workload of its process and in its destination. While any of them may still be counted there ([`Accounting::retain`]), neither
+//! the attribution nor its destination makes room for another.
+
+use std::sync::Arc;
+
+use super::attributions::{AttributionId, Attributions};
+use super::counters::Counters;
+use super::destinations::{DestinationEntry, DestinationId, Destinations};
+use super::processes::{ProcessId, Processes};
+use crate::event::{DestinationKey, FlowKey, Ktime, Netns, ProcessFacts, TcpState};
+use crate::tracker::snapshot::Owner;
+use crate::tracker::workload::By;
+
+/// Processes, destinations and attributions.
+#[derive(Clone, Debug)]
+pub struct Accounting {
+    processes: Processes,
+    destinations: Destinations,
+    attributions: Attributions,
+    evicted: u64,
+}
+
+impl Accounting {
+    /// Empty tables. `by`: what workloads are named after.
+    pub fn new(by: By) -> Self {
+        Self {
+            processes: Processes::new(by),
+            destinations: Destinations::default(),
+            attributions: Attributions::default(),
+            evicted: 0,
+        }
+    }
+
+    /// The processes and their workloads.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// The destinations.
+    pub fn destinations(&self) -> &Destinations {
+        &self.destinations
+    }
+
+    /// The attributions.
+    pub fn attributions(&self) -> &Attributions {
+        &self.attributions
+    }
+
+    /// Destinations that were forgotten, or not entered, because their table was at its bound.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// The destination of an attribution.
+    pub fn destination_of(&self, id: AttributionId) -> Option<&DestinationEntry> {
+        self.destinations.get(self.attributions.destination(id)?)
+    }
+
+    /// Who an attribution is about; `None` if nobody knows. `inferred` is passed on.
+    pub fn owner(&self, id: AttributionId, inferred: bool) -> Option<Owner> {
+        let process = self.attributions.get(id)?.process;
+        if process == self.processes.unknown() {
+            return None;
+        }
+        let entry = self.processes.get(process)?;
+        Some(Owner {
+            pid: entry.facts.pid,
+            comm: Arc::clone(&entry.facts.comm),
+            workload: Arc::clone(&self.processes.workload_entry(entry.workload)?.name),
+            inferred,
+        })
+    }
+
+    /// Learns who a process is.
+    pub fn learn(&mut self, facts: &ProcessFacts) {
+        self.processes.learn(facts);
+    }
+
+    /// The process with this pid.
+    pub fn process(&mut self, pid: u32) -> ProcessId {
+        self.processes.of_pid(pid)
+    }
+
+    /// The destination of a flow, created at need. `None` if the table is full of destinations in use.
+    pub fn destination(&mut self, key: &FlowKey, at: Ktime) -> Option<DestinationId> {
+        let key = DestinationKey::from(key);
+        if let Some(known) = self.destinations.find(&key) {
+            return Some(known);
+        }
+        if self.destinations.is_full() {
+            self.evicted += 1;
+            let forgotten = self.destinations.forget_idle()?;
+            self.attributions.forget_destination(&mut self.processes, forgotten);
+        }
+        self.destinations.insert(key, at)
+    }
+
+    /// The attribution of a process towards a destination, created at need. `inferred`: the process is a guess.
+    pub fn attribute(
+        &mut self,
+        process: ProcessId,
+        destination: Option<DestinationId>,
+        netns: Netns,
+        inferred: bool,
+        at: Ktime,
+    ) -> AttributionId {
+        self.attributions.find_or_insert(&mut self.processes, (process, destination), netns, inferred, at)
+    }
+
+    /// Something refers to the attribution that will be counted there.
+    pub(super) fn retain(&mut self, id: AttributionId) {
+        if let Some(destination) = self.attributions.retain(id) {
+            self.destinations.retain(destination);
+        }
+    }
+
+    /// The counterpart of [`Self::retain`].
+    pub(super) fn release(&mut self, id: AttributionId) {
+        if let Some(destination) = self.attributions.release(id) {
+            self.destinations.release(destination);
+        }
+    }
+
+    /// A bound socket refers to the process.
+    pub(super) fn retain_process(&mut self, id: ProcessId) {
+        self.processes.retain(id);
+    }
+
+    /// The counterpart of [`Self::retain_process`].
+    pub(super) fn release_process(&mut self, id: ProcessId) {
+        self.processes.release(id);
+    }
+
+    /// Applies `change` to the counters of the attribution, of its workload and of its destination.
+    pub fn count(&mut self, id: AttributionId, change: impl Fn(&mut Counters)) {
+        let Some((process, destination)) = self.attributions.count(id, &change) else { return };
+        self.processes.count(process, &change);
+        if let Some(destination) = destination.and_then(|id| self.destinations.get_mut(id)) {
+            change(&mut destination.counters);
+        }
+    }
+
+    /// Counts an attempt to connect.
+    pub fn count_attempt(&mut self, id: AttributionId, at: Ktime) {
+        let attempt = |counters: &mut Counters| counters.connects += 1;
+        let Some((process, destination)) = self.attributions.count(id, attempt) else { return };
+        self.processes.count(process, attempt);
+        self.processes.count_attempt(process, at);
+        if let Some(destination) = destination.and_then(|id| self.destinations.get_mut(id)) {
+            attempt(&mut destination.counters);
+            destination.rate.count(at);
+            destination.touch(at);
+        }
+    }
+
+    /// Counts a failure for lack of a port. `searched`: how long connect() looked for one, nanoseconds.
+    pub fn count_exhaustion(&mut self, id: AttributionId, at: Ktime, searched: Option<u64>) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.fail(at);
+            if let Some(nanos) = searched {
+                destination.search.record(nanos);
+            }
+        }
+    }
+
+    /// connect() has found a port, after so many nanoseconds.
+    pub fn record_search(&mut self, id: AttributionId, nanos: u64) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.search.record(nanos);
+        }
+    }
+
+    /// A socket or minisocket in `state` takes a local port towards the attribution's destination. `bound`: the port was chosen by
+    /// bind(). False, and nothing is taken, if there is no destination.
+    pub(super) fn occupy(&mut self, id: AttributionId, state: TcpState, bound: bool) -> bool {
+        let Some(destination) = self.destination_mut(id) else { return false };
+        destination.occupy(state, bound);
+        if let Some((process, _)) = self.attributions.count(id, |counters| counters.ports.up()) {
+            self.processes.count(process, |counters| counters.ports.up());
+        }
+        true
+    }
+
+    /// The counterpart of [`Self::occupy`].
+    pub(super) fn vacate(&mut self, id: AttributionId, state: TcpState, bound: bool) {
+        let Some(destination) = self.destination_mut(id) else { return };
+        destination.release(state, bound);
+        if let Some((process, _)) = self.attributions.count(id, |counters| counters.ports.down()) {
+            self.processes.count(process, |counters| counters.ports.down());
+        }
+    }
+
+    /// A socket that holds a port changes its state.
+    pub(super) fn change_state(&mut self, id: AttributionId, from: TcpState, to: TcpState, at: Ktime) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.change_state(from, to);
+            destination.touch(at);
+        }
+    }
+
+    /// A minisocket has begun, and its timer at `timer_started`. `new`: it counts as a begin.
+    pub(super) fn begin_minisocket(&mut self, id: AttributionId, timer_started: Ktime, bound: bool, new: bool) {
+        self.retain(id);
+        self.occupy(id, TcpState::TimeWait, bound);
+        if let Some(destination) = self.destination_mut(id) {
+            destination.schedule_release(timer_started);
+            destination.touch(timer_started);
+        }
+        self.count(id, |counters| {
+            counters.time_wait.up();
+            counters.tw_entered += u64::from(new);
+        });
+    }
+
+    /// The timer of a minisocket that was started at `before` has been started again.
+    pub(super) fn restart_minisocket(&mut self, id: AttributionId, before: Ktime, now: Ktime) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.unschedule_release(before);
+            destination.schedule_release(now);
+        }
+    }
+
+    /// A minisocket whose timer was started at `timer_started` has ended.
+    pub(super) fn end_minisocket(&mut self, id: AttributionId, timer_started: Ktime, bound: bool, now: Ktime) {
+        self.vacate(id, TcpState::TimeWait, bound);
+        if let Some(destination) = self.destination_mut(id) {
+            destination.unschedule_release(timer_started);
+            destination.touch(now);
+        }
+        self.count(id, |counters| counters.time_wait.down());
+        self.release(id);
+    }
+
+    fn destination_mut(&mut self, id: AttributionId) -> Option<&mut DestinationEntry> {
+        self.destinations.get_mut(self.attributions.destination(id)?)
+    }
+}

@@ -1,0 +1,89 @@
+//! What the tracker reports as it happens: notices, and the history that a view shows.
+//!
+//! Both cost time or memory, so that only what somebody reads is made.
+
+use super::history::{History, StateStep};
+use crate::event::Ktime;
+use crate::tracker::snapshot::detail::{FailureRecord, SecondCounts};
+use crate::tracker::snapshot::{FailedConnect, FlowEnd, Notice, NoticeKinds, Owner, StateChange};
+
+/// Milliseconds of so many nanoseconds.
+pub fn millis(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
+}
+
+/// Notices that nobody has fetched yet, and the history.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    kinds: NoticeKinds,
+    notices: Vec<Notice>,
+    history: Option<Box<History>>,
+}
+
+impl Outbox {
+    /// Empty. Only notices of these kinds will be made.
+    pub fn new(kinds: NoticeKinds) -> Self {
+        Self { kinds, notices: Vec::new(), history: kinds.history.then(Box::default) }
+    }
+
+    /// Takes all notices, oldest first.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Notice> {
+        self.notices.drain(..)
+    }
+
+    /// The history, if it is kept.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_deref()
+    }
+
+    /// The history, if it is kept.
+    pub fn history_mut(&mut self) -> Option<&mut History> {
+        self.history.as_deref_mut()
+    }
+
+    /// Counts something in the second of `at`.
+    pub fn count(&mut self, at: Ktime, change: impl FnOnce(&mut SecondCounts)) {
+        if let Some(history) = &mut self.history {
+            history.count(at, change);
+        }
+    }
+
+    /// A flow or a minisocket has changed its state, after `dwell` nanoseconds in the former one if that is known.
+    pub fn state_changed(&mut self, step: StateStep, dwell: Option<u64>, owner: impl FnOnce() -> Option<Owner>) {
+        if let Some(history) = &mut self.history {
+            history.step(step);
+        }
+        if self.kinds.transitions {
+            self.notices.push(Notice::StateChange(StateChange {
+                ktime: step.at,
+                key: step.key,
+                owner: owner(),
+                old: step.old,
+                new: step.new,
+                dwell_ms: dwell.map(millis),
+            }));
+        }
+    }
+
+    /// A flow is over.
+    pub fn flow_ended(&mut self, end: impl FnOnce() -> FlowEnd) {
+        if self.kinds.flows {
+            self.notices.push(Notice::FlowEnd(end()));
+        }
+    }
+
+    /// Somebody reads about failed connects, or about those for lack of a port.
+    pub fn wants_failure(&self, lack_of_port: bool) -> bool {
+        self.kinds.failures || (lack_of_port && self.history.is_some())
+    }
+
+    /// A connect() has failed. `record`: it failed for lack of a port, and these were the circumstances.
+    pub fn connect_failed(&mut self, failed: FailedConnect, record: Option<FailureRecord>) {
+        if let (Some(history), Some(record)) = (&mut self.history, record) {
+            history.fail(record);
+        }
+        if self.kinds.failures {
+            self.notices.push(Notice::FailedConnect(failed));
+        }
+    }
+}

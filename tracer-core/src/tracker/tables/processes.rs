@@ -1,0 +1,256 @@
+//! Processes, and the workloads that they belong to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::counters::{Counters, Rate};
+use super::slab::{Ref, Slab};
+use crate::event::{Ktime, Netns, ProcessFacts};
+use crate::tracker::workload::{By, workload_name};
+
+/// Processes remembered. A busy host has a few thousand with sockets; the rest are short-lived clients, of which those without
+/// attributions are forgotten first.
+const MAX_PROCESSES: usize = 16_384;
+/// /proc gives the start of a process in ticks of 10 ms, the kernel's records in nanoseconds.
+const START_GRANULARITY: u64 = 10_000_000;
+/// Name of what cannot be attributed: sockets from before the start that no process has open, processes whose facts were lost.
+pub const UNKNOWN: &str = "unknown";
+
+/// Refers to a process.
+pub type ProcessId = Ref<ProcessEntry>;
+/// Refers to a workload.
+pub type WorkloadId = Ref<WorkloadEntry>;
+
+/// A process, or the fold of many processes of one workload.
+#[derive(Clone, Debug)]
+pub struct ProcessEntry {
+    /// What is known of the process.
+    pub facts: Arc<ProcessFacts>,
+    /// The workload that the process belongs to.
+    pub workload: WorkloadId,
+    /// Stands for processes folded together; its pid is 0.
+    pub folded: bool,
+    /// Attributions and bound sockets that refer to the process. A process without any may be forgotten.
+    users: u32,
+}
+
+/// Processes that an SRE thinks of as one.
+#[derive(Clone, Debug)]
+pub struct WorkloadEntry {
+    /// Never empty.
+    pub name: Arc<str>,
+    /// Of the first process seen, for the identity columns of a report.
+    pub facts: Arc<ProcessFacts>,
+    /// Sums over the processes of the workload.
+    pub counters: Counters,
+    /// Connects per second.
+    pub rate: Rate,
+    /// Namespaces in which its processes had sockets.
+    pub netns: BTreeSet<Netns>,
+}
+
+/// The processes and the workloads.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    by: By,
+    entries: Slab<ProcessEntry>,
+    /// The process that has this pid now.
+    by_pid: FxHashMap<u32, ProcessId>,
+    /// The fold of each workload that has one.
+    folds: FxHashMap<WorkloadId, ProcessId>,
+    workloads: Slab<WorkloadEntry>,
+    by_name: FxHashMap<Arc<str>, WorkloadId>,
+    unknown: ProcessId,
+}
+
+impl Processes {
+    /// Only the unknown process. `by`: what workloads are named after.
+    pub fn new(by: By) -> Self {
+        let name: Arc<str> = UNKNOWN.into();
+        let facts = Arc::new(ProcessFacts { comm: Arc::clone(&name), ..ProcessFacts::default() });
+        // There are no more workloads than distinct names; with every process holding sockets, the sockets bound the processes.
+        let (mut workloads, mut entries) = (Slab::unlimited(), Slab::unlimited());
+        let workload = workloads.push(WorkloadEntry::new(Arc::clone(&name), Arc::clone(&facts)));
+        let unknown = entries.push(ProcessEntry { facts, workload, folded: true, users: 0 });
+        Self {
+            by,
+            entries,
+            by_pid: FxHashMap::default(),
+            folds: FxHashMap::default(),
+            workloads,
+            by_name: FxHashMap::from_iter([(name, workload)]),
+            unknown,
+        }
+    }
+
+    /// The process to which everything without an owner is credited.
+    pub fn unknown(&self) -> ProcessId {
+        self.unknown
+    }
+
+    /// Learns who a process is. A process that has exec'ed into another workload, or a new process under an old pid, is another
+    /// process; what the earlier one did stays its own.
+    pub fn learn(&mut self, facts: &ProcessFacts) -> ProcessId {
+        let name = workload_name(facts, self.by);
+        if let Some(&known) = self.by_pid.get(&facts.pid)
+            && let Some(process) = self.entries.get_mut(known)
+        {
+            let same_start = process.facts.start == 0
+                || facts.start == 0
+                || process.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
+            let unseen = &*process.facts.comm == UNKNOWN && process.facts.start == 0;
+            if same_start && self.workloads.get(process.workload).is_some_and(|entry| entry.name == name) {
+                // The same process: keep what either report of it knew.
+                let mut merged = facts.clone();
+                merged.exe = merged.exe.or_else(|| process.facts.exe.clone());
+                merged.cmdline = merged.cmdline.or_else(|| process.facts.cmdline.clone());
+                process.facts = Arc::new(merged);
+                return known;
+            }
+            if unseen && same_start {
+                // Its first facts were lost: what it does from now on has a name.
+                let facts = Arc::new(facts.clone());
+                let workload = self.workload(name, &facts);
+                if let Some(process) = self.entries.get_mut(known) {
+                    process.facts = facts;
+                    process.workload = workload;
+                }
+                return known;
+            }
+        }
+        let pid = facts.pid;
+        let facts = Arc::new(facts.clone());
+        let workload = self.workload(name, &facts);
+        let id = self.insert(ProcessEntry { facts, workload, folded: false, users: 0 });
+        self.by_pid.insert(pid, id);
+        id
+    }
+
+    /// The process with this pid. One of which nothing is known yet is entered without a name.
+    pub fn of_pid(&mut self, pid: u32) -> ProcessId {
+        if pid == 0 {
+            return self.unknown;
+        }
+        match self.by_pid.get(&pid) {
+            Some(&id) => id,
+            None => self.learn(&ProcessFacts { pid, comm: UNKNOWN.into(), ..ProcessFacts::default() }),
+        }
+    }
+
+    fn insert(&mut self, process: ProcessEntry) -> ProcessId {
+        if self.entries.len() >= MAX_PROCESSES {
+            self.forget_unused();
+        }
+        self.entries.push(process)
+    }
+
+    /// Drops processes that nothing refers to.
+    fn forget_unused(&mut self) {
+        let unused: Vec<ProcessId> = self
+            .entries
+            .iter()
+            .filter(|(_, process)| process.users == 0 && !process.folded)
+            .map(|(id, _)| id)
+            .collect();
+        for id in unused {
+            self.entries.remove(id);
+        }
+        self.by_pid.retain(|_, &mut id| self.entries.get(id).is_some());
+    }
+
+    fn workload(&mut self, name: Arc<str>, facts: &Arc<ProcessFacts>) -> WorkloadId {
+        if let Some(&id) = self.by_name.get(&name) {
+            return id;
+        }
+        let id = self.workloads.push(WorkloadEntry::new(Arc::clone(&name), Arc::clone(facts)));
+        self.by_name.insert(name, id);
+        id
+    }
+
+    /// Something more refers to the process, which is not forgotten as long as anything does.
+    pub fn retain(&mut self, id: ProcessId) {
+        if let Some(process) = self.entries.get_mut(id) {
+            process.users += 1;
+        }
+    }
+
+    /// The counterpart of [`Self::retain`].
+    pub fn release(&mut self, id: ProcessId) {
+        if let Some(process) = self.entries.get_mut(id) {
+            process.users = process.users.saturating_sub(1);
+        }
+    }
+
+    /// The pseudo-process that stands for folded processes of the workload of `process`.
+    pub fn fold_of(&mut self, process: ProcessId) -> ProcessId {
+        let Some((workload, comm)) = self.get(process).map(|entry| (entry.workload, Arc::clone(&entry.facts.comm)))
+        else {
+            return self.unknown;
+        };
+        if let Some(&fold) = self.folds.get(&workload) {
+            return fold;
+        }
+        let facts = Arc::new(ProcessFacts { comm, ..ProcessFacts::default() });
+        let fold = self.insert(ProcessEntry { facts, workload, folded: true, users: 0 });
+        self.folds.insert(workload, fold);
+        fold
+    }
+
+    /// The process had a socket in this namespace.
+    pub fn seen_in(&mut self, process: ProcessId, netns: Netns) {
+        if let Some(workload) = self.workload_of_mut(process) {
+            workload.netns.insert(netns);
+        }
+    }
+
+    /// Applies `change` to the counters of the workload of `process`.
+    pub fn count(&mut self, process: ProcessId, change: impl FnOnce(&mut Counters)) {
+        if let Some(workload) = self.workload_of_mut(process) {
+            change(&mut workload.counters);
+        }
+    }
+
+    /// Counts an attempt to connect for the rate of the workload of `process`.
+    pub fn count_attempt(&mut self, process: ProcessId, at: Ktime) {
+        if let Some(workload) = self.workload_of_mut(process) {
+            workload.rate.count(at);
+        }
+    }
+
+    /// The process, unless it has been forgotten.
+    pub fn get(&self, id: ProcessId) -> Option<&ProcessEntry> {
+        self.entries.get(id)
+    }
+
+    /// The workload.
+    pub fn workload_entry(&self, id: WorkloadId) -> Option<&WorkloadEntry> {
+        self.workloads.get(id)
+    }
+
+    /// The workload of a process.
+    pub fn workload_of(&self, process: ProcessId) -> Option<&WorkloadEntry> {
+        self.workloads.get(self.entries.get(process)?.workload)
+    }
+
+    fn workload_of_mut(&mut self, process: ProcessId) -> Option<&mut WorkloadEntry> {
+        self.workloads.get_mut(self.entries.get(process)?.workload)
+    }
+
+    /// What is known of the processes that have a pid now.
+    pub fn facts(&self) -> impl Iterator<Item = &ProcessFacts> {
+        self.by_pid.values().filter_map(|&id| self.get(id)).filter(|process| !process.folded).map(|entry| &*entry.facts)
+    }
+
+    /// All workloads, in the order in which they appeared.
+    pub fn workloads(&self) -> impl Iterator<Item = (WorkloadId, &WorkloadEntry)> {
+        self.workloads.iter()
+    }
+}
+
+impl WorkloadEntry {
+    fn new(name: Arc<str>, facts: Arc<ProcessFacts>) -> Self {
+        Self { name, facts, counters: Counters::default(), rate: Rate::default(), netns: BTreeSet::new() }
+    }
+}
