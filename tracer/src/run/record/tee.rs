@@ -83,8 +83,9 @@ impl RecorderTee {
         }
         match self.commands.try_send(RecorderCommand::Input(copy)) {
             Ok(()) if tells_loss => self.recorded_loss = self.lost,
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost += input.events(),
+            // A recorder that has ended has everything that was asked for, or says itself why it ended.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => self.lost += input.events(),
         }
     }
 
@@ -108,5 +109,59 @@ impl RecorderTee {
             counts.recorder = self.lost;
             self.loss = *counts;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use tracer_core::event::{Netns, NetnsFacts};
+
+    fn input(fact: Event) -> TrackerInput {
+        TrackerInput { facts: vec![fact], now: Some(Ktime(1)), ..TrackerInput::default() }
+    }
+
+    fn netns_facts() -> Event {
+        Event::Netns(Box::new(NetnsFacts { netns: Netns::of_inode(1), ..NetnsFacts::default() }))
+    }
+
+    fn losses(received: &mpsc::Receiver<RecorderCommand>) -> Vec<u64> {
+        let loss = |fact: &Event| if let Event::Loss(counts) = fact { Some(counts.recorder) } else { None };
+        let inputs = received.try_iter().filter_map(|command| match command {
+            RecorderCommand::Input(input) => Some(input.facts),
+            RecorderCommand::Trigger => None,
+        });
+        inputs.flat_map(|facts| facts.iter().filter_map(loss).collect::<Vec<_>>()).collect()
+    }
+
+    /// A flight recorder that had written its window once reported what came afterwards as lost to a slow disk.
+    #[test]
+    fn what_comes_after_a_recorder_has_ended_is_not_lost() {
+        let (commands, received) = mpsc::sync_channel(1);
+        let mut tee = RecorderTee::new(commands);
+        drop(received);
+        tee.observe(&input(netns_facts()));
+        assert_eq!(tee.close(), 0);
+    }
+
+    /// In the full-screen view one recording may follow another.
+    #[test]
+    fn a_recording_lacks_what_its_own_recorder_lost_and_says_so_until_it_is_recorded() {
+        let (commands, received) = mpsc::sync_channel(1);
+        let mut tee = RecorderTee::new(commands);
+        let earlier = Event::Loss(LossCounts { ring_calls: 5, recorder: 7, ..LossCounts::default() });
+        tee.introduce(vec![earlier.clone()], Ktime(1));
+        // The queue is full of the introduction.
+        tee.observe(&input(netns_facts()));
+        tee.observe(&input(earlier));
+        assert_eq!(losses(&received), [0], "the introduction knows of no loss of this recorder");
+        assert_eq!(tee.lost(), 1, "the counts are repeated");
+        tee.observe(&TrackerInput::default());
+        assert_eq!(losses(&received), [1]);
+        tee.observe(&input(netns_facts()));
+        assert_eq!(losses(&received), [0; 0], "it is known by now");
+        assert_eq!(tee.close(), 1);
     }
 }
