@@ -18,7 +18,7 @@ mod wire;
 pub use counters::{COUNTERS, Counter};
 pub use records::{
     ARGV_BYTES, CGROUP_DEPTH, CGROUP_NAME_BYTES, COMM_BYTES, CallRecord, DecodeError, Header, NetnsRecord,
-    PROTOCOL_TCP, PortSearchRecord, RESERVED_BITMAP_BYTES, Record, RecordKind, ReservedPortsRecord, SocketRecord,
-    TaskRecord, TimeWaitRecord, TransitionRecord, call, flags, kind_of,
+    PROTOCOL_MPTCP, PROTOCOL_TCP, PortSearchRecord, RESERVED_BITMAP_BYTES, Record, RecordKind, ReservedPortsRecord,
+    SocketRecord, TaskRecord, TimeWaitRecord, TransitionRecord, answer, call, flags, kind_of,
 };
 pub use settings::Offsets;

@@ -9,6 +9,8 @@ use crate::wire::{Field as _, wire};
 /// `IPPROTO_TCP`. MPTCP (262) fires the same tracepoint for the MPTCP socket and for its subflows. The subflows are TCP
 /// and are recorded; the MPTCP socket, DCCP and SCTP are not.
 pub const PROTOCOL_TCP: u16 = 6;
+/// `IPPROTO_MPTCP`.
+pub const PROTOCOL_MPTCP: u16 = 262;
 /// `TASK_COMM_LEN`.
 pub const COMM_BYTES: usize = 16;
 /// Bytes of command line kept per process: enough for `php-fpm: pool NAME` and for the path and first arguments of a
@@ -37,6 +39,10 @@ pub mod flags {
     pub const EXPIRED: u16 = 8;
     /// From the classic tracepoint: no netns, no cookie, and `sport` may be stale.
     pub const CLASSIC: u16 = 16;
+    /// The application had called shutdown() or close() (`sk_shutdown`).
+    pub const SHUTDOWN: u16 = 32;
+    /// The socket has a port range of its own (`IP_LOCAL_PORT_RANGE`), which `TransitionRecord::cgroup` holds.
+    pub const OWN_RANGE: u16 = 64;
 }
 
 /// `CallRecord::call`.
@@ -45,6 +51,16 @@ pub mod call {
     pub const CONNECT: u8 = 1;
     /// bind(2) failed.
     pub const BIND: u8 = 2;
+}
+
+/// Answers to a yes-or-no question about a socket.
+pub mod answer {
+    /// No.
+    pub const NO: u8 = 0;
+    /// Yes.
+    pub const YES: u8 = 1;
+    /// This kernel's BTF does not describe the member.
+    pub const UNKNOWN: u8 = 255;
 }
 
 /// What a record describes. The number is the first byte of the record; numbers are never re-used.
@@ -114,12 +130,12 @@ wire! {
     pub struct Header {
         /// [`RecordKind`].
         pub kind: u8,
-        /// `AF_INET` (2) or `AF_INET6` (10) as the socket has it; 0 where there is no socket.
-        pub family: u8,
+        /// 0.
+        pub pad: u8,
         /// [`flags`].
         pub flags: u16,
-        /// Bytes of the whole record.
-        pub size: u32,
+        /// Low half of `net->net_cookie` of the namespace whose inode number the record has; 0 = unknown.
+        pub netns_cookie: u32,
         /// Time of the event: `CLOCK_MONOTONIC` nanoseconds (`bpf_ktime_get_ns`).
         pub ktime: u64,
     }
@@ -136,6 +152,8 @@ wire! {
         pub sock: u64,
         /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// `skc_bound_dev_if`: index of the interface that the socket is bound to, 0 = none.
+        pub device: u32,
         /// Thread group that was current; meaningful only with [`flags::CALLER`].
         pub tgid: u32,
         /// Thread that was current; see `tgid`.
@@ -146,17 +164,12 @@ wire! {
         pub rport: u16,
         /// `inet_sport`: the last local port held; stale on a re-used socket.
         pub sport: u16,
-        /// `sk_err` at this instant, a positive errno.
-        pub sk_err: u16,
-        /// `sk_shutdown` at this instant: 1 = receiving, 2 = sending is shut down.
-        pub shutdown: u8,
-        /// State before the transition: `TCP_*` of include/net/tcp_states.h.
-        pub old_state: u8,
-        /// State after the transition.
-        pub new_state: u8,
-        /// 0.
-        pub pad: u8,
-        /// cgroup v2 id of the current task, with [`flags::CALLER`].
+        /// `sk_err` at this instant: a positive errno, of which Linux has none above 255 on the supported architectures.
+        pub sk_err: u8,
+        /// `TCP_*` of include/net/tcp_states.h: the old state in the upper four bits, the new one in the lower four.
+        pub states: u8,
+        /// With [`flags::CALLER`] the cgroup v2 id of the current task, with [`flags::OWN_RANGE`] the socket's own port range: the
+        /// low end in bits 0 to 15, the high end in bits 16 to 31.
         pub cgroup: u64,
         /// Local address.
         pub laddr: [u8; 16],
@@ -178,10 +191,14 @@ wire! {
         pub lport: u16,
         /// Remote port.
         pub rport: u16,
+        /// `skc_bound_dev_if`, 0 = none.
+        pub device: u32,
         /// `tw_substate`: `FIN_WAIT2` (5) until the peer's FIN arrived, then `TIME_WAIT` (6).
         pub substate: u8,
+        /// [`answer`]: the peer has sent TCP timestamps (`tw_ts_recent_stamp` is not 0).
+        pub timestamps: u8,
         /// 0.
-        pub pad: [u8; 7],
+        pub pad: [u8; 2],
         /// Local address.
         pub laddr: [u8; 16],
         /// Remote address.
@@ -204,10 +221,14 @@ wire! {
         pub cgroup: u64,
         /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// `skc_bound_dev_if`, 0 = none.
+        pub device: u32,
         /// Thread group of the caller.
         pub tgid: u32,
         /// Thread of the caller.
         pub tid: u32,
+        /// `IP_LOCAL_PORT_RANGE` of the socket: low end | high end << 16; 0 = none.
+        pub own_range: u32,
         /// Positive errno.
         pub errno: u16,
         /// The port asked for: destination of connect, local port of bind.
@@ -238,8 +259,14 @@ wire! {
         pub cookie: u64,
         /// Address of the `struct sock`; identifies the socket while it lives.
         pub sock: u64,
+        /// At accept(): the listening socket's cookie, 0 = unknown or none yet.
+        pub listener_cookie: u64,
+        /// At accept(): address of the listening socket; 0 = unknown.
+        pub listener: u64,
         /// Inode number of the network namespace; 0 = unknown.
         pub netns: u32,
+        /// `skc_bound_dev_if`, 0 = none.
+        pub device: u32,
         /// Thread group of the caller.
         pub tgid: u32,
         /// Thread of the caller.
@@ -248,6 +275,10 @@ wire! {
         pub lport: u16,
         /// Remote port.
         pub rport: u16,
+        /// [`answer`]: bind() named the port (`SOCK_BINDPORT_LOCK` of `sk_userlocks`).
+        pub named: u8,
+        /// 0.
+        pub pad: [u8; 3],
         /// Local address.
         pub laddr: [u8; 16],
         /// Remote address.
@@ -277,6 +308,10 @@ wire! {
         pub netns: u32,
         /// Bytes of `arg_end - arg_start`, which may exceed [`ARGV_BYTES`].
         pub argv_len: u32,
+        /// Low half of `self_exec_id`, which exec raises by one (fs/exec.c `begin_new_exec`); 0 = unknown.
+        pub exec_id: u32,
+        /// 0.
+        pub pad: u32,
         /// comm of the group leader.
         pub comm: [u8; COMM_BYTES],
         /// comm of the thread.
@@ -307,7 +342,7 @@ wire! {
     pub struct NetnsRecord {
         /// See [`Header`].
         pub header: Header,
-        /// `net->net_cookie`, 0 if this kernel has none; inode numbers are recycled, cookies are not.
+        /// `net->net_cookie` whole, 0 if this kernel has none; inode numbers are recycled, cookies are not.
         pub net_cookie: u64,
         /// `bpf_jiffies64` at `ktime`; two records together give this kernel's `HZ`.
         pub jiffies: u64,
@@ -387,8 +422,8 @@ pub enum Record<'a> {
     PortSearch(PortSearchRecord),
     /// [`RecordKind::ReservedPorts`].
     ReservedPorts {
-        /// See [`Header::ktime`].
-        ktime: u64,
+        /// See [`Header`].
+        header: Header,
         /// See [`ReservedPortsRecord::netns`].
         netns: u32,
         /// [`RESERVED_BITMAP_BYTES`] bytes.
@@ -466,7 +501,7 @@ impl<'a> Record<'a> {
 
     fn reserved_ports(own: &'a [u8]) -> Option<Self> {
         Some(Self::ReservedPorts {
-            ktime: Header::read(own)?.ktime,
+            header: Header::read(own)?,
             netns: u32::read(own.get(core::mem::offset_of!(ReservedPortsRecord, netns)..)?)?,
             bitmap: own.get(core::mem::offset_of!(ReservedPortsRecord, bitmap)..)?,
         })

@@ -17,6 +17,8 @@ macro_rules! with_offsets {
             SKC_NUM = "sock"."__sk_common.skc_num",
             SKC_FAMILY = "sock"."__sk_common.skc_family",
             SKC_STATE = "sock"."__sk_common.skc_state",
+            /// Index of the interface that the socket is bound to.
+            SKC_BOUND_DEV_IF = "sock"."__sk_common.skc_bound_dev_if",
             SKC_V6_DADDR = "sock"."__sk_common.skc_v6_daddr",
             SKC_V6_RCV_SADDR = "sock"."__sk_common.skc_v6_rcv_saddr",
             SKC_NET = "sock"."__sk_common.skc_net.net",
@@ -24,10 +26,18 @@ macro_rules! with_offsets {
             SK_PROTOCOL = "sock"."sk_protocol",
             SK_ERR = "sock"."sk_err",
             SK_SHUTDOWN = "sock"."sk_shutdown",
+            /// `SOCK_BINDPORT_LOCK` and others; a bit field before 6.12.
+            SK_USERLOCKS = "sock"."sk_userlocks",
             /// Local port, big-endian; survives the release of the port and is stale on a re-used socket.
             INET_SPORT = "inet_sock"."inet_sport",
+            /// The socket's own port range: two 16-bit ends, the low one first in memory. Since 6.3, backported to some before.
+            INET_PORT_RANGE = "inet_sock"."local_port_range",
+            /// When the peer's last TCP timestamp came, in seconds; 0 = it sends none.
+            TCP_TS_RECENT_STAMP = "tcp_sock"."rx_opt.ts_recent_stamp",
             NS_INUM = "net"."ns.inum",
             NET_COOKIE = "net"."net_cookie",
+            /// Random, one for each namespace.
+            NET_HASH_MIX = "net"."hash_mix",
             NET_PORT_RANGE = "net"."ipv4.ip_local_ports.range",
             NET_RESERVED_PORTS = "net"."ipv4.sysctl_local_reserved_ports",
             NET_TW_REUSE = "net"."ipv4.sysctl_tcp_tw_reuse",
@@ -40,6 +50,7 @@ macro_rules! with_offsets {
             NET_TIMESTAMPS = "net"."ipv4.sysctl_tcp_timestamps",
             TW_TIMER = "inet_timewait_sock"."tw_timer",
             TW_SUBSTATE = "inet_timewait_sock"."tw_substate",
+            TW_TS_RECENT_STAMP = "tcp_timewait_sock"."tw_ts_recent_stamp",
             /// The timer that tcp_connect() arms after the SYN; in `struct sock` since 6.19.
             ICSK_RETRANSMIT = "inet_connection_sock"."icsk_retransmit_timer",
             SK_RETRANSMIT = "sock"."tcp_retransmit_timer",
@@ -50,6 +61,7 @@ macro_rules! with_offsets {
             TASK_PARENT = "task_struct"."real_parent",
             TASK_COMM = "task_struct"."comm",
             TASK_MM = "task_struct"."mm",
+            TASK_EXEC_ID = "task_struct"."self_exec_id",
             TASK_START = "task_struct"."start_boottime",
             TASK_FILES = "task_struct"."files",
             TASK_CGROUPS = "task_struct"."cgroups",
@@ -64,6 +76,10 @@ macro_rules! with_offsets {
             FILE_INODE = "file"."f_inode",
             INODE_MODE = "inode"."i_mode",
             SOCKET_SK = "socket"."sk",
+            /// The first argument of a system call: x86_64, arm64.
+            REGS_FIRST_ARG = "pt_regs"."di" | "orig_x0",
+            /// The TCP socket that an MPTCP socket binds, listens and connects with.
+            MPTCP_FIRST = "mptcp_sock"."first",
             CSS_SET_DFL = "css_set"."dfl_cgrp",
             CSS_SET_SUBSYS = "css_set"."subsys",
             CSS_CGROUP = "cgroup_subsys_state"."cgroup",
@@ -86,6 +102,8 @@ macro_rules! define {
         impl Offsets {
             /// No such member in this kernel.
             pub const MISSING: u32 = u32::MAX;
+            /// A bit field's offset has the first bit within its byte here, above the byte's offset in the struct.
+            pub const BIT_SHIFT: u32 = 24;
             /// Number of members.
             pub const COUNT: usize = [$(stringify!($name)),+].len();
 

@@ -89,14 +89,12 @@ fn records(count: usize) -> Vec<u8> {
         };
         let mut record = vec![0; kind.size()];
         record[0] = kind as u8;
-        record[1] = 2;
+
         let mut put = |at: usize, value: &[u8]| record[at..at + value.len()].copy_from_slice(value);
-        put(std::mem::offset_of!(Header, size), &u32::try_from(kind.size()).unwrap_or(0).to_ne_bytes());
         put(std::mem::offset_of!(Header, ktime), &(number as u64).to_ne_bytes());
         if kind == RecordKind::Transition {
             put(std::mem::offset_of!(TransitionRecord, cookie), &(number as u64 + 1).to_ne_bytes());
-            put(std::mem::offset_of!(TransitionRecord, old_state), &[1]);
-            put(std::mem::offset_of!(TransitionRecord, new_state), &[4]);
+            put(std::mem::offset_of!(TransitionRecord, states), &[(1 << 4) | 4]);
         } else {
             put(std::mem::offset_of!(TimeWaitRecord, cookie), &(number as u64 + 1).to_ne_bytes());
             put(std::mem::offset_of!(TimeWaitRecord, substate), &[6]);

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use tracer_common::{
-    CallRecord, DecodeError, Header, NetnsRecord, Record, SocketRecord, TimeWaitRecord, TransitionRecord, call, flags,
+    CallRecord, DecodeError, Header, NetnsRecord, Record, SocketRecord, TimeWaitRecord, TransitionRecord, answer, call,
+    flags,
 };
 
 use crate::event::{
@@ -49,8 +50,8 @@ pub fn decode(mut bytes: &[u8], processes: impl IntoIterator<Item = ProcessFacts
                 id: socket_id(&record.header, record.cookie, record.sock),
                 nanos: record.nanos,
             })),
-            Record::ReservedPorts { ktime, netns, bitmap } => {
-                Some(Event::ReservedPorts(Ktime(ktime), Netns::of_inode(netns), reserved(bitmap)))
+            Record::ReservedPorts { header, netns: inode, bitmap } => {
+                Some(Event::ReservedPorts(Ktime(header.ktime), netns(&header, inode), reserved(bitmap)))
             }
         };
         match event {
@@ -61,12 +62,33 @@ pub fn decode(mut bytes: &[u8], processes: impl IntoIterator<Item = ProcessFacts
     skipped
 }
 
-fn key(netns: u32, laddr: [u8; 16], lport: u16, raddr: [u8; 16], rport: u16) -> FlowKey {
-    FlowKey {
-        netns: Netns::of_inode(netns),
-        device: 0,
-        local: Endpoint { addr: Addr(laddr), port: lport },
-        remote: Endpoint { addr: Addr(raddr), port: rport },
+fn netns(header: &Header, inode: u32) -> Netns {
+    Netns { inode, cookie: header.netns_cookie }
+}
+
+/// The key of any record that has one: these fields are in all of them.
+macro_rules! key {
+    ($record:expr) => {
+        FlowKey {
+            netns: netns(&$record.header, $record.netns),
+            device: $record.device,
+            local: Endpoint { addr: Addr($record.laddr), port: $record.lport },
+            remote: Endpoint { addr: Addr($record.raddr), port: $record.rport },
+        }
+    };
+}
+
+/// Both ends of `IP_LOCAL_PORT_RANGE`; `None` for 0, which is no option.
+fn own_range(raw: u32) -> Option<(u16, u16)> {
+    let [a, b, c, d] = raw.to_le_bytes();
+    (raw != 0).then_some((u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
+}
+
+fn answer(raw: u8) -> Option<bool> {
+    match raw {
+        answer::NO => Some(false),
+        answer::YES => Some(true),
+        _ => None,
     }
 }
 
@@ -79,21 +101,26 @@ fn socket_id(header: &Header, cookie: u64, sock: u64) -> SocketId {
 }
 
 fn transition(record: &TransitionRecord) -> Option<Transition> {
-    let caller = record.header.flags & flags::CALLER != 0;
+    let has = |flag: u16| record.header.flags & flag != 0;
+    let range = if has(flags::OWN_RANGE) { u32::try_from(record.cgroup).unwrap_or(0) } else { 0 };
     Some(Transition {
         ktime: Ktime(record.header.ktime),
         id: socket_id(&record.header, record.cookie, record.sock),
-        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        key: key!(record),
         last_port: record.sport,
-        own_range: None,
-        old: TcpState::from_raw(record.old_state)?,
-        new: TcpState::from_raw(record.new_state)?,
-        sk_err: record.sk_err,
-        shutdown: record.shutdown != 0,
-        caller: caller.then_some(Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) }),
+        own_range: own_range(range),
+        old: TcpState::from_raw(record.states >> 4)?,
+        new: TcpState::from_raw(record.states & 15)?,
+        sk_err: u16::from(record.sk_err),
+        shutdown: has(flags::SHUTDOWN),
+        caller: has(flags::CALLER).then_some(Caller {
+            pid: record.tgid,
+            tid: record.tid,
+            cgroup: CgroupId(record.cgroup),
+        }),
         current_tid: record.tid,
-        rescued: record.header.flags & flags::RESCUED != 0,
-        classic: record.header.flags & flags::CLASSIC != 0,
+        rescued: has(flags::RESCUED),
+        classic: has(flags::CLASSIC),
     })
 }
 
@@ -101,9 +128,9 @@ fn time_wait(record: &TimeWaitRecord) -> TimeWaitEvent {
     TimeWaitEvent {
         ktime: Ktime(record.header.ktime),
         cookie: socket_cookie(&record.header, record.cookie),
-        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        key: key!(record),
         fin_wait2: record.substate == TcpState::FinWait2 as u8,
-        timestamps: None,
+        timestamps: answer(record.timestamps),
         expired: record.header.flags & flags::EXPIRED != 0,
     }
 }
@@ -113,7 +140,7 @@ fn call_failed(record: &CallRecord) -> Option<CallFailed> {
         ktime: Ktime(record.header.ktime),
         entered: Ktime(record.entered),
         id: socket_id(&record.header, record.cookie, record.sock),
-        netns: Netns::of_inode(record.netns),
+        netns: netns(&record.header, record.netns),
         caller: Caller { pid: record.tgid, tid: record.tid, cgroup: CgroupId(record.cgroup) },
         comm: text(&record.comm),
         call: match record.call {
@@ -124,8 +151,8 @@ fn call_failed(record: &CallRecord) -> Option<CallFailed> {
         errno: record.errno,
         target: (record.has_addr != 0).then_some(Endpoint { addr: Addr(record.addr), port: record.port }),
         local: Endpoint { addr: Addr(record.laddr), port: record.lport },
-        device: 0,
-        own_range: None,
+        device: record.device,
+        own_range: own_range(record.own_range),
     })
 }
 
@@ -133,11 +160,12 @@ fn socket_event(record: &SocketRecord) -> SocketEvent {
     SocketEvent {
         ktime: Ktime(record.header.ktime),
         id: socket_id(&record.header, record.cookie, record.sock),
-        key: key(record.netns, record.laddr, record.lport, record.raddr, record.rport),
+        key: key!(record),
         pid: record.tgid,
         tid: record.tid,
-        named: None,
-        listener: None,
+        named: answer(record.named),
+        listener: (record.listener != 0)
+            .then_some(SocketId { cookie: SocketCookie::new(record.listener_cookie), sock: record.listener }),
     }
 }
 
@@ -147,7 +175,7 @@ fn netns_facts(record: &NetnsRecord) -> NetnsFacts {
     let millis = |jiffies: u32| u32::try_from(u64::from(jiffies) * 1000 / hz).ok();
     NetnsFacts {
         ktime: Ktime(record.header.ktime),
-        netns: Netns::of_inode(record.netns),
+        netns: netns(&record.header, record.netns),
         name: None,
         cookie: (record.net_cookie != 0).then_some(record.net_cookie),
         port_range: (record.range_hi != 0).then_some((record.range_lo, record.range_hi)),

@@ -52,6 +52,9 @@ impl SocketCookie {
 
 /// A network namespace. People name it by its inode number (`/proc/PID/ns/net`), which the kernel re-uses at once for another
 /// namespace; the cookie tells two of one number apart.
+///
+/// On one host either every source of events has cookies or none has (before Linux 5.14, in recordings of format 3 and older), so that
+/// the events of a namespace meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Netns {
     /// Inode number; 0 = unknown.
@@ -61,6 +64,12 @@ pub struct Netns {
 }
 
 impl Netns {
+    /// A namespace whose whole cookie is known.
+    pub const fn new(inode: u32, cookie: u64) -> Self {
+        let [a, b, c, d, ..] = cookie.to_le_bytes();
+        Self { inode, cookie: u32::from_le_bytes([a, b, c, d]) }
+    }
+
     /// A namespace whose cookie is unknown.
     pub const fn of_inode(inode: u32) -> Self {
         Self { inode, cookie: 0 }

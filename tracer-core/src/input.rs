@@ -78,7 +78,6 @@ mod tests {
         let mut bytes = vec![0; kind.size()];
         bytes[0] = kind as u8;
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(std::mem::offset_of!(Header, size), &u32::try_from(kind.size()).expect("small").to_ne_bytes());
         put(std::mem::offset_of!(Header, ktime), &ktime.to_ne_bytes());
         bytes
     }

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_common::{Counter, Header, RecordKind};
 
 use crate::maps::{COUNTERS, EVENTS};
+use crate::sock::Netns;
 
 /// User space polls on a timer, because a wake-up per record costs ten times as much as the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -30,10 +31,10 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Header of a record of `size` bytes.
+/// Header of a record about the namespace `netns`.
 #[inline(always)]
-pub fn header(kind: RecordKind, family: u8, flags: u16, size: usize, ktime: u64) -> Header {
-    Header { kind: kind as u8, family, flags, size: size as u32, ktime }
+pub fn header(kind: RecordKind, flags: u16, netns: Netns, ktime: u64) -> Header {
+    Header { kind: kind as u8, pad: 0, flags, netns_cookie: netns.cookie, ktime }
 }
 
 /// Reserves a record, lets `fill` initialise it, and submits it. With a full ring it adds one to `lost` and returns
@@ -42,11 +43,23 @@ pub fn header(kind: RecordKind, family: u8, flags: u16, size: usize, ktime: u64)
 /// `fill` gets a pointer to uninitialised memory and must write every field.
 #[inline(always)]
 pub fn record<T: 'static>(lost: Counter, fill: impl FnOnce(*mut T)) -> bool {
+    record_if(lost, |out| {
+        fill(out);
+        true
+    })
+}
+
+/// The same for a record that `fill` may decide not to send, by returning false. False means a full ring here too.
+#[inline(always)]
+pub fn record_if<T: 'static>(lost: Counter, fill: impl FnOnce(*mut T) -> bool) -> bool {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         count(lost);
         return false;
     };
-    fill(entry.as_mut_ptr());
-    entry.submit(BPF_RB_NO_WAKEUP);
+    if fill(entry.as_mut_ptr()) {
+        entry.submit(BPF_RB_NO_WAKEUP);
+    } else {
+        entry.discard(BPF_RB_NO_WAKEUP);
+    }
     true
 }

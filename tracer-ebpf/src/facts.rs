@@ -15,14 +15,19 @@ use tracer_common::{
     ReservedPortsRecord, TaskRecord,
 };
 
-use crate::emit::{header, now, record};
-use crate::maps::{CGROUP_V1_SUBSYS, KnownNetns, KnownTask, NAMESPACES, TASKS, offset};
-use crate::sock::{peek, peek_or};
+use crate::emit::{header, now, record, record_if};
+use crate::maps::{CGROUP_V1_SUBSYS, KnownNetns, KnownTask, NAMESPACES, NetnsKey, TASKS, offset};
+use crate::sock::{Netns, peek, peek_or};
 
 /// The limits change rarely but the `TIME_WAIT` count always does; a forecast needs it once a second.
 const LIMITS_EVERY_NS: u64 = 1_000_000_000;
-/// The bitmap has 8 KiB and changes only when an administrator changes it.
-const RESERVED_EVERY_NS: u64 = 30_000_000_000;
+/// Copying and hashing the bitmap of reserved ports (8 KiB) takes microseconds, which a storm of failing connects must
+/// not pay each time.
+const RESERVED_EVERY_NS: u64 = 20_000_000;
+/// Words hashed per round of the loop, of which each costs the verifier as much as a word.
+const WORDS_AT_ONCE: usize = 8;
+/// Odd, with its bits spread: 2^64 divided by the golden ratio.
+const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Thread group and thread of the current task.
 #[inline(always)]
@@ -41,17 +46,17 @@ pub fn current_cgroup() -> u64 {
 
 /// Sends a [`TaskRecord`] of the current process if user space has none yet, or if the process has called exec() since.
 #[inline(always)]
-pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
+pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: Netns) {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     let (tgid, tid) = current();
     let leader: u64 = peek_or(task, offset::TASK_LEADER.load(), 0);
     let start: u64 = peek_or(leader, offset::TASK_START.load(), 0);
-    let mm: u64 = peek_or(task, offset::TASK_MM.load(), 0);
+    let exec: u64 = peek_or(task, offset::TASK_EXEC_ID.load(), 0);
     // SAFETY: the value is copied before anything else runs. If the kernel recycles the element meanwhile, the copy
     // holds another process's start time; the worst outcome is that a process is described twice.
     if let Some(known) = unsafe { TASKS.get(&tgid) } {
-        if known.start == start && known.mm == mm {
+        if known.start == start && known.exec == exec {
             return;
         }
     }
@@ -61,10 +66,10 @@ pub fn introduce_task<C: EbpfContext>(ctx: &C, netns: u32) {
     }
     let sent = record::<TaskRecord>(Counter::FactRingFull, |out| {
         // SAFETY: `out` is ring-buffer memory of this size; every field is written below.
-        unsafe { describe_task(out, task, leader, start, mm, tgid, tid, netns) };
+        unsafe { describe_task(out, task, leader, start, exec, tgid, tid, netns) };
     });
     // A record that did not fit is tried again at the next connect.
-    if sent && TASKS.insert(&tgid, &KnownTask { start, mm }, 0).is_err() {
+    if sent && TASKS.insert(&tgid, &KnownTask { start, exec }, 0).is_err() {
         warn!(ctx, "table of known tasks is full: process {} will be described again", tgid);
     }
 }
@@ -78,11 +83,12 @@ unsafe fn describe_task(
     task: u64,
     leader: u64,
     start: u64,
-    mm: u64,
+    exec: u64,
     tgid: u32,
     tid: u32,
-    netns: u32,
+    netns: Netns,
 ) {
+    let mm: u64 = peek_or(task, offset::TASK_MM.load(), 0);
     let parent: u64 = peek_or(leader, offset::TASK_PARENT.load(), 0);
     let parent_leader: u64 = peek_or(parent, offset::TASK_LEADER.load(), 0);
     let arg_start: u64 = peek_or(mm, offset::MM_ARG_START.load(), 0);
@@ -90,15 +96,17 @@ unsafe fn describe_task(
     let css_set: u64 = peek_or(task, offset::TASK_CGROUPS.load(), 0);
     // SAFETY: `out` is valid by contract; helpers write inside the array they are given and zero it on failure.
     unsafe {
-        (*out).header = header(RecordKind::Task, 0, 0, TaskRecord::SIZE, now());
+        (*out).header = header(RecordKind::Task, 0, netns, now());
         (*out).start_boottime = start;
         (*out).cgroup = current_cgroup();
         (*out).tgid = tgid;
         (*out).tid = tid;
         (*out).ppid = peek_or(parent, offset::TASK_TGID.load(), 0);
         (*out).uid = bpf_get_current_uid_gid() as u32;
-        (*out).netns = netns;
+        (*out).netns = netns.inode;
         (*out).argv_len = arg_end.wrapping_sub(arg_start) as u32;
+        (*out).exec_id = exec as u32;
+        (*out).pad = 0;
         (*out).comm = peek_or(leader, offset::TASK_COMM.load(), [0; 16]);
         (*out).thread_comm = peek_or(task, offset::TASK_COMM.load(), [0; 16]);
         (*out).parent_comm = peek_or(parent_leader, offset::TASK_COMM.load(), [0; 16]);
@@ -153,31 +161,67 @@ unsafe fn cgroup_path(out: *mut [[u8; CGROUP_NAME_BYTES]; CGROUP_DEPTH], cgroup:
     }
 }
 
-/// Sends the limits of a namespace if the last record of them is older than [`LIMITS_EVERY_NS`]. `net` is its `struct
-/// net`.
+/// Sends the limits of a namespace if the last record of them is older than [`LIMITS_EVERY_NS`] or has another port range,
+/// and its reserved ports if they have changed. The reserved ports are looked at along with the limits and when a call
+/// has failed for lack of a port (`failed`). `net` is the namespace's `struct net`.
 #[inline(always)]
-pub fn introduce_netns(net: u64, netns: u32) {
+pub fn introduce_netns(net: u64, netns: Netns, failed: bool) {
     let ktime = now();
-    // SAFETY: the value is copied at once; a recycled element costs one record more or less.
-    let known = unsafe { NAMESPACES.get(&netns) }.copied().unwrap_or(KnownNetns { limits_at: 0, reserved_at: 0 });
-    if known.limits_at != 0 && ktime.wrapping_sub(known.limits_at) < LIMITS_EVERY_NS {
-        return;
+    let identity = if offset::NET_COOKIE.load() == Offsets::MISSING {
+        peek_or(net, offset::NET_HASH_MIX.load(), 0)
+    } else {
+        netns.cookie
+    };
+    let key = NetnsKey { inode: netns.inode, identity };
+    let Some(known) = known(&key) else { return };
+    let range: [u32; 2] = peek_or(net, offset::NET_PORT_RANGE.load(), [0; 2]);
+    // SAFETY: an aligned element of this map. Where two CPUs write it at once, or the kernel recycles it meanwhile, a record
+    // is sent more or less.
+    unsafe {
+        (*known).net = net;
+        let due = (*known).limits_at == 0
+            || (*known).range != range
+            || ktime.wrapping_sub((*known).limits_at) >= LIMITS_EVERY_NS;
+        if !due && !failed {
+            return;
+        }
+        if due && limits(net, netns, range, ktime) {
+            (*known).limits_at = ktime;
+            (*known).range = range;
+        }
     }
-    let (range_lo, range_hi) = port_range(net);
+    reserved_ports(netns.inode, netns.cookie, identity, ktime);
+}
+
+/// The element of a namespace, made now if there is none: a place in the map for new and old ones alike, because the
+/// verifier would walk all that follows once for each kind of place. `None` never happens, LRU maps have room.
+#[inline(always)]
+fn known(key: &NetnsKey) -> Option<*mut KnownNetns> {
+    if let Some(known) = NAMESPACES.get_ptr_mut(key) {
+        return Some(known);
+    }
+    let _ = NAMESPACES.insert(key, &KnownNetns { net: 0, limits_at: 0, reserved_at: 0, reserved: 0, range: [0; 2] }, 0);
+    NAMESPACES.get_ptr_mut(key)
+}
+
+/// Sends the limits; false if the ring is full.
+#[inline(always)]
+fn limits(net: u64, netns: Netns, range: [u32; 2], ktime: u64) -> bool {
+    let (range_lo, range_hi) = port_range(range);
     let unknown = u32::MAX;
     let time_wait = if offset::NET_TW_REFCOUNT.load() == Offsets::MISSING {
         peek_or(net, offset::NET_TW_COUNT.load(), unknown)
     } else {
         peek_or::<u32>(net, offset::NET_TW_REFCOUNT.load(), 0).wrapping_sub(1)
     };
-    let sent = record::<NetnsRecord>(Counter::FactRingFull, |out| {
+    record::<NetnsRecord>(Counter::FactRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
             *out = NetnsRecord {
-                header: header(RecordKind::Netns, 0, 0, NetnsRecord::SIZE, ktime),
+                header: header(RecordKind::Netns, 0, netns, ktime),
                 net_cookie: peek_or(net, offset::NET_COOKIE.load(), 0),
                 jiffies: bpf_jiffies64(),
-                netns,
+                netns: netns.inode,
                 range_lo,
                 range_hi,
                 time_wait,
@@ -189,38 +233,52 @@ pub fn introduce_netns(net: u64, netns: u32) {
                 pad: [0; 6],
             };
         }
-    });
-    if !sent {
-        return;
-    }
-    let mut next = KnownNetns { limits_at: ktime, reserved_at: known.reserved_at };
-    if (known.reserved_at == 0 || ktime.wrapping_sub(known.reserved_at) >= RESERVED_EVERY_NS)
-        && reserved_ports(net, netns, ktime)
-    {
-        next.reserved_at = ktime;
-    }
-    // An LRU map has room for every key. If the insert fails, the next connect sends the limits again.
-    let _ = NAMESPACES.insert(&netns, &next, 0);
+    })
 }
 
 /// `ip_local_port_range`: two ints before 6.8, one `u32` of high << 16 | low since (the second word is then a lock or
 /// padding).
 #[inline(always)]
-fn port_range(net: u64) -> (u16, u16) {
-    let [first, second]: [u32; 2] = peek_or(net, offset::NET_PORT_RANGE.load(), [0; 2]);
+fn port_range([first, second]: [u32; 2]) -> (u16, u16) {
     if first > 0xffff { (first as u16, (first >> 16) as u16) } else { (first as u16, second as u16) }
 }
 
-#[inline(always)]
-fn reserved_ports(net: u64, netns: u32, ktime: u64) -> bool {
-    let Some(bitmap) = peek::<u64>(net, offset::NET_RESERVED_PORTS.load()) else { return false };
-    record::<ReservedPortsRecord>(Counter::FactRingFull, |out| {
-        // SAFETY: ring-buffer memory of this size; the helper fills or zeroes the bitmap.
+/// Sends the reserved ports of a namespace if they have never been sent or their hash is
+/// another now, unless they were looked at a moment ago. Notes nothing if the ring is full. Returns 0.
+///
+/// A function that the verifier knows as global: it walks the loop once, and not for each way on which a program can get
+/// here. Such functions take and return plain numbers only, so the address of the `struct net` comes by way of the map.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reserved_ports(inode: u32, cookie: u32, identity: u32, ktime: u64) -> u32 {
+    let Some(known) = NAMESPACES.get_ptr_mut(&NetnsKey { inode, identity }) else { return 0 };
+    // SAFETY: an aligned element of this map; see `introduce_netns`.
+    let known = unsafe { &mut *known };
+    if known.reserved_at != 0 && ktime.wrapping_sub(known.reserved_at) < RESERVED_EVERY_NS {
+        return 0;
+    }
+    let Some(bitmap) = peek::<u64>(known.net, offset::NET_RESERVED_PORTS.load()) else { return 0 };
+    // The record's own memory takes the copy that is hashed: nothing else is large enough.
+    record_if::<ReservedPortsRecord>(Counter::FactRingFull, |out| {
+        let mut hash: u64 = 0;
+        // SAFETY: ring-buffer memory of this size; the helper fills or zeroes the bitmap, which is aligned to words.
         unsafe {
-            (*out).header = header(RecordKind::ReservedPorts, 0, 0, ReservedPortsRecord::SIZE, ktime);
-            (*out).netns = netns;
+            (*out).header = header(RecordKind::ReservedPorts, 0, Netns { inode, cookie }, ktime);
+            (*out).netns = inode;
             (*out).pad = 0;
-            bpf_probe_read_kernel((&raw mut (*out).bitmap).cast(), RESERVED_BITMAP_BYTES as u32, bitmap as *const _);
+            let words = (&raw mut (*out).bitmap).cast::<[u64; WORDS_AT_ONCE]>();
+            bpf_probe_read_kernel(words.cast(), RESERVED_BITMAP_BYTES as u32, bitmap as *const _);
+            for at in 0..RESERVED_BITMAP_BYTES / 8 / WORDS_AT_ONCE {
+                for word in words.add(at).read() {
+                    hash = (hash ^ word).wrapping_mul(HASH_FACTOR);
+                    hash ^= hash >> 32;
+                }
+            }
         }
-    })
+        let send = known.reserved_at == 0 || known.reserved != hash;
+        known.reserved_at = ktime;
+        known.reserved = hash;
+        send
+    });
+    0
 }

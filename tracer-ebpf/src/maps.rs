@@ -36,9 +36,9 @@ pub static CALLS: LruHashMap<u32, PendingCall> = LruHashMap::with_max_entries(16
 #[map]
 pub static TASKS: LruHashMap<u32, KnownTask> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Namespaces whose limits user space has, by inode number, with the times of the last records.
+/// Namespaces whose limits user space has, with the last that were sent.
 #[map]
-pub static NAMESPACES: LruHashMap<u32, KnownNetns> = LruHashMap::with_max_entries(4_096, 0);
+pub static NAMESPACES: LruHashMap<NetnsKey, KnownNetns> = LruHashMap::with_max_entries(4_096, 0);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -72,15 +72,33 @@ pub struct PendingCall {
 #[derive(Clone, Copy)]
 pub struct KnownTask {
     pub start: u64,
-    /// Address of the `mm_struct`. exec() replaces it, so a new address means a new program under the same pid.
-    pub mm: u64,
+    /// `self_exec_id`. exec() raises it, so another number means another program under the same pid. The address of the
+    /// `mm_struct` would not do: the kernel soon uses it again.
+    pub exec: u64,
+}
+
+/// A namespace for good: the kernel uses inode numbers again at once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NetnsKey {
+    pub inode: u32,
+    /// Low half of the cookie, on kernels without cookies `net->hash_mix`, which is random.
+    pub identity: u32,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct KnownNetns {
+    /// Address of its `struct net`.
+    pub net: u64,
+    /// When the limits were sent last; 0 = never.
     pub limits_at: u64,
+    /// When the reserved ports were last looked at; 0 = never.
     pub reserved_at: u64,
+    /// Hash of the bitmap of reserved ports that was sent last.
+    pub reserved: u64,
+    /// `ip_local_ports.range` as the kernel has it.
+    pub range: [u32; 2],
 }
 
 /// Address of `tw_timer_handler`, which distinguishes a minisocket's timer from all others.
@@ -90,6 +108,10 @@ pub static TW_TIMER_HANDLER: Global<u64> = Global::new(0);
 /// 1 if `tp_btf` programs may call `bpf_get_socket_cookie` (not on 5.10).
 #[unsafe(no_mangle)]
 pub static HAVE_COOKIE: Global<u8> = Global::new(0);
+
+/// 1 if `bpf_task_pt_regs` exists (since 5.15).
+#[unsafe(no_mangle)]
+pub static HAVE_TASK_REGS: Global<u8> = Global::new(0);
 
 /// Byte offset into `css_set.subsys` of the cgroup v1 hierarchy that task records name; `u32::MAX` = none.
 #[unsafe(no_mangle)]

@@ -8,9 +8,9 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
-use tracer_common::{Offsets, PROTOCOL_TCP, flags};
+use tracer_common::{Offsets, PROTOCOL_MPTCP, PROTOCOL_TCP, answer, flags};
 
-use crate::maps::{HAVE_COOKIE, offset};
+use crate::maps::{HAVE_COOKIE, HAVE_TASK_REGS, offset};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
@@ -48,11 +48,23 @@ pub fn peek_or<T: Copy>(base: u64, offset: u32, absent: T) -> T {
 /// Addresses and ports of a socket of either family: what identifies a connection.
 #[derive(Clone, Copy)]
 pub struct Tuple {
-    pub family: u8,
+    /// Index of the interface that the socket is bound to, 0 = none.
+    pub device: u32,
     pub laddr: [u64; 2],
     pub raddr: [u64; 2],
     pub lport: u16,
     pub rport: u16,
+}
+
+/// A network namespace: its inode number and the low half of its cookie, each 0 if unknown.
+#[derive(Clone, Copy)]
+pub struct Netns {
+    pub inode: u32,
+    pub cookie: u32,
+}
+
+impl Netns {
+    pub const UNKNOWN: Self = Self { inode: 0, cookie: 0 };
 }
 
 /// `::ffff:a.b.c.d` as two native words.
@@ -109,13 +121,21 @@ impl Trusted {
     }
 
     #[inline(always)]
-    pub fn sk_err(self) -> u16 {
-        self.load::<u32>(offset::SK_ERR.load()) as u16
+    pub fn sk_err(self) -> u8 {
+        let errno: u32 = self.load(offset::SK_ERR.load());
+        if errno > 255 { 255 } else { errno as u8 }
     }
 
     #[inline(always)]
-    pub fn shutdown(self) -> u8 {
-        self.load(offset::SK_SHUTDOWN.load())
+    pub fn shutdown(self) -> bool {
+        self.load::<u8>(offset::SK_SHUTDOWN.load()) != 0
+    }
+
+    /// [`answer`]: bind() named the port.
+    #[inline(always)]
+    pub fn named(self) -> u8 {
+        let at = offset::SK_USERLOCKS.load();
+        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(self.load(byte_of(at)), at) }
     }
 
     #[inline(always)]
@@ -123,10 +143,15 @@ impl Trusted {
         self.load(offset::SKC_NET.load())
     }
 
-    /// Inode number of the socket's network namespace.
+    /// The socket's network namespace, whose `struct net` is `net`.
     #[inline(always)]
-    pub fn netns(self) -> u32 {
-        Self(self.net()).load(offset::NS_INUM.load())
+    pub fn netns(net: *const c_void) -> Netns {
+        let net = Self(net);
+        let cookie = offset::NET_COOKIE.load();
+        Netns {
+            inode: net.load(offset::NS_INUM.load()),
+            cookie: if cookie == Offsets::MISSING { 0 } else { net.load(cookie) },
+        }
     }
 
     /// The socket cookie and its record flag, 0 if the cookie is unknown. The helper generates the cookie if the socket
@@ -152,7 +177,7 @@ impl Trusted {
             (mapped(self.load(offset::SKC_RCV_SADDR.load())), mapped(self.load(offset::SKC_DADDR.load())))
         };
         Tuple {
-            family: family as u8,
+            device: self.load(offset::SKC_BOUND_DEV_IF.load()),
             laddr,
             raddr,
             lport: self.port(),
@@ -171,6 +196,9 @@ impl Trusted {
 pub struct Untrusted(pub u64);
 
 impl Untrusted {
+    /// No socket: everything about it reads as zero.
+    pub const NONE: Self = Self(0);
+
     #[inline(always)]
     pub fn family(self) -> u16 {
         peek_or(self.0, offset::SKC_FAMILY.load(), 0)
@@ -188,10 +216,34 @@ impl Untrusted {
         (cookie, if cookie == 0 { 0 } else { flags::COOKIE })
     }
 
+    /// The `struct net` of the socket's network namespace.
     #[inline(always)]
-    pub fn netns(self) -> u32 {
-        let net: u64 = peek_or(self.0, offset::SKC_NET.load(), 0);
-        peek_or(net, offset::NS_INUM.load(), 0)
+    pub fn net(self) -> u64 {
+        peek_or(self.0, offset::SKC_NET.load(), 0)
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> Netns {
+        let net = self.net();
+        Netns { inode: peek_or(net, offset::NS_INUM.load(), 0), cookie: peek_or(net, offset::NET_COOKIE.load(), 0) }
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        peek_or(self.0, offset::SKC_STATE.load(), 0)
+    }
+
+    /// [`answer`]: bind() named the port.
+    #[inline(always)]
+    pub fn named(self) -> u8 {
+        let at = offset::SK_USERLOCKS.load();
+        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(peek_or(self.0, byte_of(at), 0), at) }
+    }
+
+    /// `IP_LOCAL_PORT_RANGE` of the socket: low end | high end << 16, 0 if it has none.
+    #[inline(always)]
+    pub fn own_range(self) -> u32 {
+        peek_or(self.0, offset::INET_PORT_RANGE.load(), 0)
     }
 
     #[inline(always)]
@@ -209,7 +261,7 @@ impl Untrusted {
             )
         };
         Tuple {
-            family: family as u8,
+            device: peek_or(self.0, offset::SKC_BOUND_DEV_IF.load(), 0),
             laddr,
             raddr,
             lport: peek_or(self.0, offset::SKC_NUM.load(), 0),
@@ -218,7 +270,33 @@ impl Untrusted {
     }
 }
 
-/// The TCP socket behind a file descriptor of the current task; `None` if the descriptor is not a TCP socket.
+/// The byte in which a bit field begins.
+#[inline(always)]
+fn byte_of(offset: u32) -> u32 {
+    offset & ((1 << Offsets::BIT_SHIFT) - 1)
+}
+
+/// [`answer`] of `SOCK_BINDPORT_LOCK` (include/net/sock.h) in the byte of `sk_userlocks`, whose offset is `at`.
+#[inline(always)]
+fn port_lock(byte: u8, at: u32) -> u8 {
+    const SOCK_BINDPORT_LOCK: u8 = 8;
+    let locks = byte >> ((at >> Offsets::BIT_SHIFT) & 7);
+    if locks & SOCK_BINDPORT_LOCK == 0 { answer::NO } else { answer::YES }
+}
+
+/// First argument of the system call that the current task is in or leaves; `None` before 5.15.
+#[inline(always)]
+pub fn first_argument() -> Option<u64> {
+    if HAVE_TASK_REGS.load() == 0 {
+        return None;
+    }
+    // SAFETY: on kernels without these helpers this is dead code to the verifier, because the global is read-only.
+    let regs = unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) };
+    peek(regs as u64, offset::REGS_FIRST_ARG.load())
+}
+
+/// The TCP socket behind a file descriptor of the current task, of an MPTCP socket the one that it binds, listens and
+/// connects with; `None` if the descriptor is neither.
 #[inline(always)]
 pub fn tcp_socket_of_fd(fd: u32) -> Option<Untrusted> {
     const S_IFMT: u16 = 0o170_000;
@@ -239,7 +317,10 @@ pub fn tcp_socket_of_fd(fd: u32) -> Option<Untrusted> {
         return None;
     }
     let socket: u64 = peek(file, offset::FILE_PRIVATE.load())?;
-    let sk = Untrusted(peek(socket, offset::SOCKET_SK.load())?);
+    let mut sk = Untrusted(peek(socket, offset::SOCKET_SK.load())?);
+    if sk.protocol() == PROTOCOL_MPTCP {
+        sk = Untrusted(peek(sk.0, offset::MPTCP_FIRST.load())?);
+    }
     let family = sk.family();
     (sk.protocol() == PROTOCOL_TCP && (family == AF_INET || family == AF_INET6)).then_some(sk)
 }

@@ -34,10 +34,10 @@ pub fn facts(record: &TaskRecord) -> ProcessFacts {
         ktime: Ktime(record.header.ktime),
         pid: record.tgid,
         start: record.start_boottime,
-        exec_id: 0,
+        exec_id: record.exec_id,
         ppid: record.ppid,
         uid: record.uid,
-        netns: Netns::of_inode(record.netns),
+        netns: Netns { inode: record.netns, cookie: record.header.netns_cookie },
         cgroup: CgroupId(record.cgroup),
         comm: text(&record.comm),
         parent_comm: text(&record.parent_comm),
@@ -58,13 +58,7 @@ mod tests {
     /// A record as the kernel writes it: bytes, so that the decoding is in the test too.
     fn record(argv: &[u8], argv_len: u32, comm: &[u8], leaf: &[u8]) -> TaskRecord {
         let mut record = Record::task(&[0; TaskRecord::SIZE]).expect("all zero is a record");
-        record.header = Header {
-            kind: RecordKind::Task as u8,
-            family: 0,
-            flags: 0,
-            size: u32::try_from(TaskRecord::SIZE).expect("small"),
-            ktime: 77,
-        };
+        record.header = Header { kind: RecordKind::Task as u8, pad: 0, flags: 0, netns_cookie: 9, ktime: 77 };
         record.tgid = 42;
         record.start_boottime = 9_000_000_001;
         record.argv_len = argv_len;

@@ -13,10 +13,10 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use tracer_common::{CallRecord, Counter, PROTOCOL_TCP, RecordKind, SocketRecord, call};
 
 use crate::emit::{count, header, now, record};
-use crate::facts::{current, current_cgroup, introduce_task};
+use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::{ACCEPTED, CALLS, PendingCall, offset};
 use crate::probes::connecting;
-use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, mapped, peek, tcp_socket_of_fd};
+use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, first_argument, mapped, peek, tcp_socket_of_fd};
 
 /// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after
 /// the 8 common bytes and the 4-byte number with its padding.
@@ -24,7 +24,10 @@ const FIRST_ARG: usize = 16;
 const SECOND_ARG: usize = 24;
 const RETURN: usize = 16;
 
+const LISTEN: u8 = 10;
+
 const EINTR: i64 = 4;
+const EADDRINUSE: i64 = 98;
 const EISCONN: i64 = 106;
 const EALREADY: i64 = 114;
 const EINPROGRESS: i64 = 115;
@@ -70,12 +73,13 @@ pub fn bind_exit(ctx: TracePointContext) -> u32 {
         if ret >= 0 && sk.tuple().lport == 0 {
             return 0;
         }
+        lacks_port(sk, -ret);
         // One call for both outcomes: the verifier would walk an inlined second call as the whole function again.
         introduce_task(&ctx, sk.netns());
         if ret < 0 {
             failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
         } else {
-            socket(RecordKind::Bound, sk);
+            socket(RecordKind::Bound, sk, Untrusted::NONE);
         }
     }
     0
@@ -103,7 +107,16 @@ fn accepted(ctx: &TracePointContext) {
         && let Some(sk) = tcp_socket_of_fd(fd as u32)
     {
         introduce_task(ctx, sk.netns());
-        socket(RecordKind::Accepted, sk);
+        socket(RecordKind::Accepted, sk, listener());
+    }
+}
+
+/// The listening socket of the accept() that the current task leaves.
+#[inline(always)]
+fn listener() -> Untrusted {
+    match first_argument().and_then(|fd| tcp_socket_of_fd(fd as u32)) {
+        Some(sk) if sk.state() == LISTEN => sk,
+        _ => Untrusted::NONE,
     }
 }
 
@@ -206,13 +219,22 @@ fn bound(ctx: &FExitContext) {
     if ret >= 0 && sk.tuple().lport == 0 {
         return;
     }
+    lacks_port(sk, -ret);
     introduce_task(ctx, sk.netns());
     if ret < 0 {
         let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
         let pending = PendingCall { entered: now(), sockaddr: 0, fd: 0, call: u32::from(call::BIND) };
         failed(&pending, target, sk, -ret);
     } else {
-        socket(RecordKind::Bound, sk);
+        socket(RecordKind::Bound, sk, Untrusted::NONE);
+    }
+}
+
+/// bind() may have failed because there is no port left: user space then needs the limits that are in force.
+#[inline(always)]
+fn lacks_port(sk: Untrusted, errno: i64) {
+    if errno == EADDRINUSE {
+        introduce_netns(sk.net(), sk.netns(), true);
     }
 }
 
@@ -236,7 +258,7 @@ fn accepted_child(ctx: &FExitContext, child: u64) {
     let sk = Untrusted(child);
     if sk.protocol() == PROTOCOL_TCP {
         introduce_task(ctx, sk.netns());
-        socket(RecordKind::Accepted, sk);
+        socket(RecordKind::Accepted, sk, Untrusted(ctx.arg::<*const c_void>(0) as u64));
     }
 }
 
@@ -310,14 +332,16 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted,
     record::<CallRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::CallFailed, tuple.family, flag, CallRecord::SIZE, now());
+            (*out).header = header(RecordKind::CallFailed, flag, netns, now());
             (*out).cookie = cookie;
             (*out).sock = sk.0;
             (*out).entered = pending.entered;
             (*out).cgroup = current_cgroup();
-            (*out).netns = netns;
+            (*out).netns = netns.inode;
+            (*out).device = tuple.device;
             (*out).tgid = tgid;
             (*out).tid = tid;
+            (*out).own_range = sk.own_range();
             (*out).errno = errno as u16;
             (*out).port = port;
             (*out).lport = tuple.lport;
@@ -332,7 +356,7 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted,
 }
 
 #[inline(always)]
-fn socket(kind: RecordKind, sk: Untrusted) {
+fn socket(kind: RecordKind, sk: Untrusted, listener: Untrusted) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();
@@ -340,14 +364,19 @@ fn socket(kind: RecordKind, sk: Untrusted) {
     record::<SocketRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(kind, tuple.family, flag, SocketRecord::SIZE, now());
+            (*out).header = header(kind, flag, netns, now());
             (*out).cookie = cookie;
             (*out).sock = sk.0;
-            (*out).netns = netns;
+            (*out).listener_cookie = listener.cookie().0;
+            (*out).listener = listener.0;
+            (*out).netns = netns.inode;
+            (*out).device = tuple.device;
             (*out).tgid = tgid;
             (*out).tid = tid;
             (*out).lport = tuple.lport;
             (*out).rport = tuple.rport;
+            (*out).named = sk.named();
+            (*out).pad = [0; 3];
             (*out).laddr = bytes(tuple.laddr);
             (*out).raddr = bytes(tuple.raddr);
         }

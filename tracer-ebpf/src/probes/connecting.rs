@@ -11,7 +11,7 @@ use tracer_common::{Counter, Offsets, PortSearchRecord, RecordKind};
 use crate::emit::{header, now, record};
 use crate::facts::current;
 use crate::maps::{CONNECTING, offset};
-use crate::sock::{Untrusted, peek_or};
+use crate::sock::{Netns, Untrusted, peek_or};
 
 const SYN_SENT: u8 = 2;
 
@@ -69,7 +69,7 @@ pub fn searched(sk: Untrusted, since: u64) {
     record::<PortSearchRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::PortSearch, 0, flag, PortSearchRecord::SIZE, ktime);
+            (*out).header = header(RecordKind::PortSearch, flag, Netns::UNKNOWN, ktime);
             (*out).cookie = cookie;
             (*out).sock = sk.0;
             (*out).nanos = ktime.saturating_sub(since);

@@ -19,8 +19,9 @@ use tracer_common::{Counter, PROTOCOL_TCP, RecordKind, SocketRecord, TransitionR
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::LAST;
+use crate::maps::offset;
 use crate::probes::connecting;
-use crate::sock::{Trusted, bytes, mapped};
+use crate::sock::{Netns, Trusted, bytes, mapped, peek_or};
 
 const SYN_SENT: i32 = 2;
 const FIN_WAIT1: i32 = 4;
@@ -63,6 +64,13 @@ pub fn state_third(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Both states in one byte. A state that four bits do not hold becomes 0, which is none.
+#[inline(always)]
+fn states(old: i32, new: i32) -> u8 {
+    let bits = |state: i32| if state as u32 > 15 { 0 } else { state as u8 };
+    bits(old) << 4 | bits(new)
+}
+
 /// Notes the transition in `LAST`; true if this program has to record it.
 #[inline(always)]
 fn mine<const LINK: u8>(sock: u64, old: i32, new: i32) -> bool {
@@ -94,10 +102,16 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     if !sk.is_tcp() || !mine::<LINK>(sk.address(), old, new) {
         return;
     }
-    let netns = sk.netns();
-    if LINK == FIRST && old == CLOSE {
-        introduce_task(ctx, netns);
-        introduce_netns(sk.net() as u64, netns);
+    let net = sk.net();
+    let netns = Trusted::netns(net);
+    // connect() has found no port, or was given up while it waited for an answer.
+    let failed = old == SYN_SENT && new == CLOSE && sk.port() == 0 && sk.sk_err() == 0;
+    if LINK == FIRST && (old == CLOSE || failed) {
+        // First, because the verifier walks its loop once for each way to it.
+        introduce_netns(net as u64, netns, failed);
+        if !failed {
+            introduce_task(ctx, netns);
+        }
     }
     let (cookie, cookie_flag) = sk.cookie();
     let (tgid, tid) = current();
@@ -106,6 +120,13 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     // Only these two need the last port: in all other states it equals the port held now.
     let sport = if new == CLOSE || new == SYN_SENT { sk.last_port() } else { tuple.lport };
     let mut flag = cookie_flag;
+    let own_range: u32 = if failed { peek_or(sk.address(), offset::INET_PORT_RANGE.load(), 0) } else { 0 };
+    if own_range != 0 {
+        flag |= flags::OWN_RANGE;
+    }
+    if sk.shutdown() {
+        flag |= flags::SHUTDOWN;
+    }
     if caller {
         flag |= flags::CALLER;
     }
@@ -123,21 +144,19 @@ fn transition<const LINK: u8>(ctx: &BtfTracePointContext) {
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::Transition, tuple.family, flag, TransitionRecord::SIZE, ktime);
+            (*out).header = header(RecordKind::Transition, flag, netns, ktime);
             (*out).cookie = cookie;
             (*out).sock = sk.address();
-            (*out).netns = netns;
+            (*out).netns = netns.inode;
+            (*out).device = tuple.device;
             (*out).tgid = tgid;
             (*out).tid = tid;
             (*out).lport = tuple.lport;
             (*out).rport = tuple.rport;
             (*out).sport = sport;
             (*out).sk_err = sk.sk_err();
-            (*out).shutdown = sk.shutdown();
-            (*out).old_state = old as u8;
-            (*out).new_state = new as u8;
-            (*out).pad = 0;
-            (*out).cgroup = if caller { current_cgroup() } else { 0 };
+            (*out).states = states(old, new);
+            (*out).cgroup = if caller { current_cgroup() } else { u64::from(own_range) };
             (*out).laddr = bytes(tuple.laddr);
             (*out).raddr = bytes(tuple.raddr);
         }
@@ -155,18 +174,23 @@ pub fn socket_destroyed(ctx: BtfTracePointContext) -> i32 {
     let (cookie, flag) = sk.cookie();
     let (tgid, tid) = current();
     let tuple = sk.tuple();
-    let netns = sk.netns();
+    let netns = Trusted::netns(sk.net());
     record::<SocketRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::Released, tuple.family, flag, SocketRecord::SIZE, now());
+            (*out).header = header(RecordKind::Released, flag, netns, now());
             (*out).cookie = cookie;
             (*out).sock = sk.address();
-            (*out).netns = netns;
+            (*out).listener_cookie = 0;
+            (*out).listener = 0;
+            (*out).netns = netns.inode;
+            (*out).device = tuple.device;
             (*out).tgid = tgid;
             (*out).tid = tid;
             (*out).lport = tuple.lport;
             (*out).rport = tuple.rport;
+            (*out).named = sk.named();
+            (*out).pad = [0; 3];
             (*out).laddr = bytes(tuple.laddr);
             (*out).raddr = bytes(tuple.raddr);
         }
@@ -193,23 +217,24 @@ pub fn state_classic(ctx: TracePointContext) -> u32 {
             if v6 { ctx.read_at::<[u64; 2]>(56).ok()? } else { mapped(ctx.read_at(36).ok()?) },
         ))
     };
-    let Some((sock, [old, new], [sport, dport, family, protocol], laddr, raddr)) = read() else { return 0 };
+    let Some((sock, [old, new], [sport, dport, _, protocol], laddr, raddr)) = read() else { return 0 };
     if protocol != PROTOCOL_TCP {
         return 0;
     }
     let (tgid, tid) = current();
     let caller = in_callers_context(old, new);
     if old == CLOSE {
-        introduce_task(&ctx, 0);
+        introduce_task(&ctx, Netns::UNKNOWN);
     }
     record::<TransitionRecord>(Counter::TransitionRingFull, |out| {
         let flag = flags::CLASSIC | if caller { flags::CALLER } else { 0 };
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(RecordKind::Transition, family as u8, flag, TransitionRecord::SIZE, now());
+            (*out).header = header(RecordKind::Transition, flag, Netns::UNKNOWN, now());
             (*out).cookie = 0;
             (*out).sock = sock;
             (*out).netns = 0;
+            (*out).device = 0;
             (*out).tgid = tgid;
             (*out).tid = tid;
             // The tracepoint's sport is `inet_sport`: not yet chosen or stale at ->SYN_SENT, already released at
@@ -218,10 +243,7 @@ pub fn state_classic(ctx: TracePointContext) -> u32 {
             (*out).rport = dport;
             (*out).sport = sport;
             (*out).sk_err = 0;
-            (*out).shutdown = 0;
-            (*out).old_state = old as u8;
-            (*out).new_state = new as u8;
-            (*out).pad = 0;
+            (*out).states = states(old, new);
             (*out).cgroup = if caller { current_cgroup() } else { 0 };
             (*out).laddr = bytes(laddr);
             (*out).raddr = bytes(raddr);

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use tracer_common::{Counter, RecordKind, TimeWaitRecord, flags};
+use tracer_common::{Counter, Offsets, RecordKind, TimeWaitRecord, answer, flags};
 
 use crate::emit::{header, now, record};
 use crate::maps::{TW_TIMER_HANDLER, offset};
@@ -54,7 +54,8 @@ pub fn minisocket_start(ctx: FExitContext) -> u32 {
     let (sk, tw) = (ctx.arg::<*const c_void>(0) as u64, ctx.arg::<*const c_void>(3) as u64);
     // 0 when the namespace already has as many as `tcp_max_tw_buckets` allows.
     if tw != 0 {
-        describe(Untrusted(sk), ctx.arg::<i32>(2) as u8, RecordKind::TimeWaitStart, 0);
+        let timestamps = timestamps(sk, offset::TCP_TS_RECENT_STAMP.load());
+        describe(Untrusted(sk), ctx.arg::<i32>(2) as u8, timestamps, RecordKind::TimeWaitStart, 0);
     }
     0
 }
@@ -97,30 +98,44 @@ fn is_time_wait(timer: *const c_void) -> bool {
     unsafe { load(timer, offset::TIMER_FUNCTION.load()) == TW_TIMER_HANDLER.load() }
 }
 
+/// [`answer`]: the peer has sent TCP timestamps; `at` is the offset of the second in which the last one came.
+#[inline(always)]
+fn timestamps(sk: u64, at: u32) -> u8 {
+    if at == Offsets::MISSING {
+        answer::UNKNOWN
+    } else if peek_or::<u32>(sk, at, 0) == 0 {
+        answer::NO
+    } else {
+        answer::YES
+    }
+}
+
 #[inline(always)]
 fn minisocket(address: u64, kind: RecordKind, flag: u16) {
     // `tw_substate` is a `volatile unsigned char`.
     let substate: u8 = peek_or(address, offset::TW_SUBSTATE.load(), 0);
-    describe(Untrusted(address), substate, kind, flag);
+    describe(Untrusted(address), substate, timestamps(address, offset::TW_TS_RECENT_STAMP.load()), kind, flag);
 }
 
 /// Records a minisocket with the addresses, ports and cookie of `sk`, the minisocket itself or the socket that it
 /// replaces.
 #[inline(always)]
-fn describe(sk: Untrusted, substate: u8, kind: RecordKind, flag: u16) {
+fn describe(sk: Untrusted, substate: u8, timestamps: u8, kind: RecordKind, flag: u16) {
     let (cookie, cookie_flag) = sk.cookie();
     let tuple = sk.tuple();
     let netns = sk.netns();
     record::<TimeWaitRecord>(Counter::TimeWaitRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
-            (*out).header = header(kind, tuple.family, flag | cookie_flag, TimeWaitRecord::SIZE, now());
+            (*out).header = header(kind, flag | cookie_flag, netns, now());
             (*out).cookie = cookie;
-            (*out).netns = netns;
+            (*out).netns = netns.inode;
             (*out).lport = tuple.lport;
             (*out).rport = tuple.rport;
+            (*out).device = tuple.device;
             (*out).substate = substate;
-            (*out).pad = [0; 7];
+            (*out).timestamps = timestamps;
+            (*out).pad = [0; 2];
             (*out).laddr = bytes(tuple.laddr);
             (*out).raddr = bytes(tuple.raddr);
         }

@@ -242,6 +242,7 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
 pub fn object(plan: &Plan, btf: Option<&Btf>, cookie: bool, log: VerifierLogLevel) -> Result<Ebpf, ProbeError> {
     let handler = plan.timers.clone().unwrap_or(0);
     let have_cookie = u8::from(cookie);
+    let have_task_regs = u8::from(plan.task_regs);
     let entries = plan.offsets.entries();
     let mut loader = EbpfLoader::new();
     loader
@@ -250,6 +251,7 @@ pub fn object(plan: &Plan, btf: Option<&Btf>, cookie: bool, log: VerifierLogLeve
         .map_max_entries("EVENTS", plan.ring_size)
         .override_global("TW_TIMER_HANDLER", &handler, true)
         .override_global("HAVE_COOKIE", &have_cookie, true)
+        .override_global("HAVE_TASK_REGS", &have_task_regs, true)
         .override_global("CGROUP_V1_SUBSYS", &plan.cgroup_v1_subsys, true);
     for (global, _, offset) in &entries {
         // A global that no program reads is not in the object.

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use btfparse::{Readable, TypeInformation, TypeVariant};
 use caps::{CapSet, Capability};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use tracer_common::Offsets;
 
 /// What the host is and offers.
@@ -19,6 +21,8 @@ pub struct Host {
     pub btf: Result<BtfFacts, String>,
     /// Address of `tw_timer_handler`; the error says why not.
     pub tw_timer_handler: Result<u64, String>,
+    /// Sockets tell the cookie of their network namespace (since 5.14).
+    pub netns_cookies: bool,
     /// A tracefs is mounted where the kernel expects it.
     pub tracefs: bool,
     pub capabilities: BTreeSet<&'static str>,
@@ -38,6 +42,8 @@ pub struct BtfFacts {
     pub cgroup_subsystems: Vec<(String, u32)>,
     /// Parameters of `inet_csk_accept`: behind them fexit finds what it returned.
     pub accept_parameters: Option<usize>,
+    /// Programs may ask for the registers of a system call.
+    pub task_regs: bool,
 }
 
 /// Capabilities that some part of portchurn uses, with what each is for.
@@ -50,6 +56,24 @@ pub const CAPABILITIES: &[(Capability, &str, &str)] = &[
     (Capability::CAP_SYSLOG, "CAP_SYSLOG", "read kernel symbol addresses (TIME_WAIT timers)"),
     (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "read tracefs, whose directories belong to root"),
 ];
+
+sockopt_impl!(
+    /// The cookie of the socket's network namespace (`net->net_cookie`).
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// The cookie of the network namespace that the calling thread is in, never 0.
+///
+/// # Errors
+/// The kernel does not tell (`ENOPROTOOPT` before 5.14), or the socket could not be made.
+pub fn netns_cookie() -> nix::Result<u64> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    getsockopt(&socket, NetnsCookie)
+}
 
 struct Bytes(Vec<u8>);
 
@@ -80,6 +104,7 @@ impl Host {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             btf,
             tw_timer_handler,
+            netns_cookies: netns_cookie().is_ok(),
             tracefs: ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
                 .iter()
                 .any(|path| fs::exists(path).unwrap_or(false)),
@@ -132,7 +157,7 @@ fn btf_facts(path: &Path) -> Result<BtfFacts, String> {
         let id = types.id_of(name)?;
         match types.offset_of(id, member).ok()?.1 {
             btfparse::Offset::ByteOffset(bytes) => Some(bytes),
-            btfparse::Offset::BitOffsetAndSize(..) => None,
+            btfparse::Offset::BitOffsetAndSize(bits, _) => Some(((bits % 8) << Offsets::BIT_SHIFT) | (bits / 8)),
         }
     });
     let cgroup_subsystems = types
@@ -162,7 +187,9 @@ fn btf_facts(path: &Path) -> Result<BtfFacts, String> {
         },
         _ => None,
     };
-    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters })
+    // The helper is a function like any other. Its number alone says nothing: a distribution may have backported it.
+    let task_regs = types.id_of("bpf_task_pt_regs").is_some();
+    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters, task_regs })
 }
 
 /// The handler of every minisocket's timer (net/ipv4/inet_timewait_sock.c). Compilers may append a suffix to its name.

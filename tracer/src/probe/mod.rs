@@ -12,4 +12,4 @@ pub mod plan;
 pub use attach::{HookState, ProbeError, Session, Tier};
 pub use hooks::Hook;
 pub use host::Host;
-pub use plan::{Options, Plan, plan};
+pub use plan::{NetnsNames, Options, Plan, plan};

@@ -30,6 +30,17 @@ pub enum StateHook {
     Classic,
 }
 
+/// What records know of network namespaces, and so every other source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetnsNames {
+    /// Nothing: only our own namespace can be listed, as the unknown one.
+    Unknown,
+    /// Inode numbers, which the kernel uses again.
+    Inodes,
+    /// Inode numbers and cookies.
+    Cookies,
+}
+
 /// The decision.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -39,6 +50,8 @@ pub struct Plan {
     pub exact: bool,
     /// Parameters of `inet_csk_accept`.
     pub accept_parameters: Option<usize>,
+    /// `bpf_task_pt_regs` exists.
+    pub task_regs: bool,
     /// Address of the timer handler for the timer tracepoints; the error says why `TIME_WAIT` cannot be traced by them.
     pub timers: Result<u64, String>,
     /// connect, bind and accept at the syscall boundary; the error says why not.
@@ -53,13 +66,25 @@ pub struct Plan {
     pub degraded: Vec<Degradation>,
 }
 
+impl Plan {
+    /// What records will know of network namespaces.
+    pub fn netns_names(&self) -> NetnsNames {
+        match self.state {
+            StateHook::Classic => NetnsNames::Unknown,
+            StateHook::Chain if self.offsets.NET_COOKIE == Offsets::MISSING => NetnsNames::Inodes,
+            StateHook::Chain => NetnsNames::Cookies,
+        }
+    }
+}
+
 /// Without these the BTF programs cannot tell one socket from another.
-const NEEDED: [&str; 14] = [
+const NEEDED: [&str; 15] = [
     "SKC_DADDR",
     "SKC_RCV_SADDR",
     "SKC_DPORT",
     "SKC_NUM",
     "SKC_FAMILY",
+    "SKC_BOUND_DEV_IF",
     "SKC_V6_DADDR",
     "SKC_V6_RCV_SADDR",
     "SKC_NET",
@@ -79,10 +104,15 @@ const FOR_NAMES: [&str; 4] = ["TASK_LEADER", "TASK_COMM", "TASK_MM", "TASK_START
 /// Decides.
 pub fn plan(host: &Host, options: &Options) -> Plan {
     let mut degraded = Vec::new();
-    let (offsets, no_btf) = match &host.btf {
+    let (mut offsets, no_btf) = match &host.btf {
         Ok(facts) => (facts.offsets, None),
         Err(why) => (Offsets::from_lookup(|_, _| None), Some(why.clone())),
     };
+    if !host.netns_cookies {
+        // All sources name a namespace alike, or its events would not meet: records have a cookie where sockets tell it to
+        // user space too, and nowhere else.
+        offsets.NET_COOKIE = Offsets::MISSING;
+    }
     let missing = |names: &[&str]| {
         let lacking: Vec<_> = offsets
             .entries()
@@ -133,6 +163,7 @@ pub fn plan(host: &Host, options: &Options) -> Plan {
         offsets,
         exact: options.exact && state == StateHook::Chain,
         accept_parameters: host.btf.as_ref().ok().and_then(|facts| facts.accept_parameters),
+        task_regs: host.btf.as_ref().is_ok_and(|facts| facts.task_regs),
         mount_tracefs: !host.tracefs && (calls.is_ok() || state == StateHook::Classic),
         timers,
         calls,
@@ -199,8 +230,10 @@ mod tests {
                 offsets: Offsets::from_lookup(|_, _| Some(8)),
                 cgroup_subsystems: vec![("cpu_cgrp_id".into(), 1), ("pids_cgrp_id".into(), 11)],
                 accept_parameters: Some(4),
+                task_regs: true,
             }),
             tw_timer_handler: Ok(1),
+            netns_cookies: true,
             tracefs: true,
             capabilities: std::collections::BTreeSet::new(),
             lockdown: None,
@@ -236,7 +269,7 @@ mod tests {
             ("ipv4.ip_local_ports.range", StateHook::Chain, true, true),
         ] {
             let offsets = Offsets::from_lookup(|_, member| (member != absent).then_some(8));
-            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![], accept_parameters: None });
+            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![], accept_parameters: None, task_regs: false });
             let plan = plan(&Host { btf, ..host() }, &Options::default());
             assert_eq!((plan.state, plan.timers.is_ok(), plan.calls.is_ok()), (chain, time_wait, calls), "{absent}");
             let stated = [plan.timers.err(), plan.calls.err()].into_iter().flatten().count() + plan.degraded.len();

@@ -15,7 +15,7 @@ use super::tracker_thread::{self, TraceObserver};
 use super::{knobs, privileges, signals};
 use crate::cli::TraceConfig;
 use crate::host_clock;
-use crate::probe::{self, Host, ProbeError, Tier, attach};
+use crate::probe::{self, Host, ProbeError, attach};
 use crate::source::baseline::{self, Pass, PassScope};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
@@ -82,13 +82,13 @@ impl LiveTrace {
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
         let mut plan = probe::plan(&host, &trace.probes);
         plan.degraded.extend(privileges::gaps(&host));
+        let names = plan.netns_names();
         let session = attach::attach(&host, plan).map_err(refused)?;
         let clock = host_clock::sample().context("reading the clocks")?;
         privileges::drop_unneeded()?;
         for note in &session.notes {
             eprintln!("portchurn: {note}");
         }
-        let classic = session.tier == Tier::Classic;
         let config = Config {
             by: trace.by,
             thresholds: Thresholds::default(),
@@ -115,7 +115,7 @@ impl LiveTrace {
             .name("reader".into())
             .spawn(move || reader.run(&command_receiver, &input_sender))
             .context("starting the reader thread")?;
-        let scope = PassScope { initial: true, owners: true, merged: classic };
+        let scope = PassScope { initial: true, owners: true, names };
         let mut first = baseline::pass(scope);
         facts.degraded.extend(first.degradation());
         let pause = baseline::pause_after(first.nanos);

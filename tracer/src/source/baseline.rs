@@ -14,6 +14,8 @@ use nix::sched::{CloneFlags, setns};
 use super::sock_diag;
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
+use crate::probe::NetnsNames;
+use crate::probe::host::netns_cookie;
 use tracer_core::event::{Baseline, Event, Netns, NetnsFacts};
 use tracer_core::host::Degradation;
 
@@ -49,8 +51,8 @@ pub struct PassScope {
     pub initial: bool,
     /// Find the processes behind the sockets, which costs a scan of every /proc/PID/fd.
     pub owners: bool,
-    /// Only our own namespace, reported as the unknown one: records without namespaces cannot be told apart by them.
-    pub merged: bool,
+    /// What records know of their namespaces, so that both name them alike.
+    pub names: NetnsNames,
 }
 
 /// Runs one pass, on a thread of its own: one that has entered a namespace must not go on to do anything else.
@@ -70,18 +72,31 @@ fn run(scope: PassScope) -> Pass {
     // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
     let (mut namespaces, _) = proc.network_namespaces();
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
-    for namespace in namespaces {
+    for mut namespace in namespaces {
         let is_own = Some(namespace.netns) == own;
-        if scope.merged && !is_own {
+        if scope.names == NetnsNames::Unknown && !is_own {
             continue;
         }
         if !is_own && let Err(why) = enter(&namespace) {
             pass.failed.push((namespace.netns, why));
             continue;
         }
-        let netns = if scope.merged { Netns::of_inode(0) } else { namespace.netns };
+        let mut cookie = None;
+        if scope.names == NetnsNames::Cookies {
+            match netns_cookie() {
+                Ok(known) => {
+                    cookie = Some(known);
+                    namespace.netns = Netns::new(namespace.netns.inode, known);
+                }
+                Err(error) => {
+                    pass.failed.push((namespace.netns, format!("its cookie: {error}")));
+                    continue;
+                }
+            }
+        }
+        let netns = if scope.names == NetnsNames::Unknown { Netns::of_inode(0) } else { namespace.netns };
         pass.namespaces += 1;
-        limits.extend(sysctls(netns, namespace.name.clone()));
+        limits.extend(sysctls(netns, cookie, namespace.name.clone()));
         let began = host_clock::now();
         match sock_diag::dump(netns) {
             Ok(rows) => {
@@ -103,14 +118,20 @@ fn run(scope: PassScope) -> Pass {
                 row.row
             })
             .collect();
-        lists.push(Event::Baseline(Baseline { netns, began, ended, initial: scope.initial, rows }));
+        lists.push(Baseline { netns, began, ended, initial: scope.initial, rows });
     }
     pids.sort_unstable();
     pids.dedup();
     let now = host_clock::now();
-    pass.facts.extend(pids.into_iter().filter_map(|pid| Some(Event::Process(Box::new(proc.facts_of(pid, now)?)))));
+    pass.facts.extend(pids.into_iter().filter_map(|pid| {
+        let mut facts = proc.facts_of(pid, now)?;
+        if let Some(listed) = lists.iter().find(|list| list.netns.inode == facts.netns.inode) {
+            facts.netns = listed.netns;
+        }
+        Some(Event::Process(Box::new(facts)))
+    }));
     pass.facts.append(&mut limits);
-    pass.facts.append(&mut lists);
+    pass.facts.extend(lists.into_iter().map(Event::Baseline));
     pass.nanos = host_clock::now().since(started);
     pass
 }
@@ -128,7 +149,7 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
 }
 
 /// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
-fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
+fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>) -> Vec<Event> {
     let ktime = host_clock::now();
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
     let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
@@ -140,7 +161,7 @@ fn sysctls(netns: Netns, name: Option<Arc<str>>) -> Vec<Event> {
         ktime,
         netns,
         name,
-        cookie: None,
+        cookie,
         port_range,
         tw_reuse: number("ipv4/tcp_tw_reuse").and_then(|value| u8::try_from(value).ok()),
         tw_reuse_delay_ms: number("ipv4/tcp_tw_reuse_delay"),

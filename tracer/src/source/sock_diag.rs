@@ -12,7 +12,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHe
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow, TcpState};
+use tracer_core::event::{AcceptQueue, Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow, TcpState};
 
 /// A socket row with what only /proc can resolve.
 #[derive(Clone, Copy, Debug)]
@@ -91,23 +91,25 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Re
 
 fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Option<ListedSocket> {
     let id = &header.socket_id;
+    let state = TcpState::from_raw(header.state)?;
     let minisocket = header.timer == Some(Timer::TimeWait) && header.inode == 0;
     Some(ListedSocket {
         row: SocketRow {
             cookie: SocketCookie::new(u64::from_ne_bytes(id.cookie)),
             key: FlowKey {
                 netns,
-                device: 0,
+                device: id.interface_id,
                 local: Endpoint { addr: Addr::from(id.source_address), port: id.source_port },
                 remote: Endpoint { addr: Addr::from(id.destination_address), port: id.destination_port },
             },
-            state: TcpState::from_raw(header.state)?,
+            state,
             minisocket,
             remaining: expires_ms.filter(|_| minisocket).map(|ms| u64::from(ms) * 1_000_000),
             owner: None,
             named: None,
             timestamps: None,
-            queue: None,
+            queue: (state == TcpState::Listen)
+                .then_some(AcceptQueue { waiting: header.recv_queue, backlog: header.send_queue }),
         },
         inode: header.inode,
     })
