@@ -10,7 +10,7 @@ use crate::process::{ktime_ns, output};
 
 /// One line of `ss`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SocketRow {
+pub struct SsRow {
     /// As in the reports: `TIME_WAIT`, not `TIME-WAIT`.
     pub state: String,
     pub local: SocketAddr,
@@ -24,7 +24,7 @@ pub struct SocketRow {
 pub struct SocketListing {
     pub began_ns: u64,
     pub ended_ns: u64,
-    pub rows: Vec<SocketRow>,
+    pub rows: Vec<SsRow>,
 }
 
 impl SocketListing {
@@ -52,7 +52,7 @@ impl SocketListing {
     }
 }
 
-fn parse(line: &str) -> Result<SocketRow> {
+fn parse(line: &str) -> Result<SsRow> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [state, _, _, local, remote, ..] = fields.as_slice() else { anyhow::bail!("a line of ss: {line:?}") };
     let state = match *state {
@@ -67,7 +67,7 @@ fn parse(line: &str) -> Result<SocketRow> {
         other => other.to_owned(),
     };
     let minisocket = line.contains("timer:(timewait") || state == "TIME_WAIT";
-    Ok(SocketRow { state, local: endpoint(local)?, remote: endpoint(remote)?, minisocket })
+    Ok(SsRow { state, local: endpoint(local)?, remote: endpoint(remote)?, minisocket })
 }
 
 /// `127.0.0.1:80`, `127.0.0.1%lo:80`, `[::1]:80`, `[::ffff:127.0.0.1]:80`.

@@ -1,7 +1,10 @@
-//! `cargo xtask screenshots`: pictures of the full-screen view for the README, from what the end-to-end tests saw.
+//! `cargo xtask screenshots`: pictures of the full-screen view for the README, from the screens of an end-to-end test.
 //!
-//! The tests keep the screens of a real incident with their escape sequences; here they become SVG, letter by letter.
-//! Nothing is drawn by hand, and nothing is kept that no test has looked at.
+//! The test writes the screens of a real incident to files, with their escape sequences; this module turns the files into SVG. So
+//! the pictures show only what a test has checked.
+//!
+//! Written by hand because anstyle-svg 0.1 gives a run of letters no width: columns and backgrounds then depend on the reader's
+//! font, and it draws the background of a selected row in the wrong place.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,11 +15,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::e2e;
 use crate::shell::{root, say, target_dir};
 
-/// Screens that are shown somewhere.
+/// Screens that the README shows.
 const SHOWN: [&str; 3] = ["overview-80x24", "destination-80x24", "findings-80x24"];
-/// The test that keeps them.
+/// The test that writes them.
 const TEST: &str = "an_incident_is_seen_followed_and_left_at_80x24";
-/// Width and height of a letter's cell, and where its baseline is.
+/// Width and height of a letter's cell, and the offset of its baseline, in pixels.
 const CELL: (usize, usize) = (8, 17);
 const BASELINE: usize = 13;
 const MARGIN: usize = 10;
@@ -25,7 +28,7 @@ const FOREGROUND: &str = "#d6d9de";
 /// Black, red, green, yellow, blue, magenta, cyan, white.
 const PALETTE: [&str; 8] = ["#16181d", "#ef6b73", "#8cc570", "#e5c07b", "#6cb0f2", "#c98be0", "#5fbcc7", "#d6d9de"];
 
-/// Runs the test and draws what it kept.
+/// Runs the test and draws the screens that it wrote.
 pub fn screenshots() -> Result<()> {
     e2e::e2e(&e2e::E2eOptions::only(TEST))?;
     let (from, to) = (target_dir().join("tmp/screens"), root().join("docs"));
@@ -45,10 +48,10 @@ fn write(path: &Path, svg: &str) -> Result<()> {
     Ok(())
 }
 
-/// How letters look.
+/// Style of a run of letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the attributes that SGR switches one by one")]
-struct Look {
+struct TextStyle {
     colour: Option<usize>,
     bold: bool,
     dim: bool,
@@ -56,11 +59,12 @@ struct Look {
     reversed: bool,
 }
 
-impl Look {
-    /// Applies the numbers of an SGR sequence; those that the view does not use are left out.
+impl TextStyle {
+    /// Applies the numbers of an SGR sequence; numbers that the view does not use are ignored.
     fn apply(&mut self, codes: &str) {
-        for code in codes.split(';') {
-            match code.parse::<usize>().unwrap_or(0) {
+        let mut codes = codes.split(';').map(|code| code.parse::<usize>().unwrap_or(0));
+        while let Some(code) = codes.next() {
+            match code {
                 0 => *self = Self::default(),
                 1 => self.bold = true,
                 2 => self.dim = true,
@@ -70,6 +74,8 @@ impl Look {
                 24 => self.underlined = false,
                 27 => self.reversed = false,
                 39 => self.colour = None,
+                // 38;5;N: a colour of the palette of 256, of which the view uses the first 16.
+                38 if codes.next() == Some(5) => self.colour = codes.next().filter(|n| *n < 16).map(|n| n % 8),
                 colour @ 30..=37 => self.colour = Some(colour - 30),
                 colour @ 90..=97 => self.colour = Some(colour - 90),
                 _ => {}
@@ -78,29 +84,29 @@ impl Look {
     }
 }
 
-/// Letters of one look.
-type Run = (Look, String);
+/// Letters of one style.
+type Run = (TextStyle, String);
 
 /// The lines of a captured screen.
 fn lines(screen: &str) -> Vec<Vec<Run>> {
-    let mut look = Look::default();
+    let mut style = TextStyle::default();
     let mut lines = Vec::new();
     for line in screen.lines() {
         let mut runs: Vec<Run> = Vec::new();
-        let mut push = |look: Look, text: &str| match runs.last_mut() {
+        let mut push = |style: TextStyle, text: &str| match runs.last_mut() {
             _ if text.is_empty() => {}
-            Some((last, letters)) if *last == look => letters.push_str(text),
-            _ => runs.push((look, text.to_owned())),
+            Some((last, letters)) if *last == style => letters.push_str(text),
+            _ => runs.push((style, text.to_owned())),
         };
         let mut pieces = line.split("\u{1b}[");
-        push(look, pieces.next().unwrap_or_default());
+        push(style, pieces.next().unwrap_or_default());
         for piece in pieces {
             let end = piece.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(piece.len());
             let (codes, rest) = piece.split_at(end);
             if rest.starts_with('m') {
-                look.apply(codes);
+                style.apply(codes);
             }
-            push(look, rest.get(1..).unwrap_or_default());
+            push(style, rest.get(1..).unwrap_or_default());
         }
         lines.push(runs);
     }
@@ -119,11 +125,11 @@ fn svg(screen: &str) -> String {
     for (row, runs) in lines.iter().enumerate() {
         let top = MARGIN + row * CELL.1;
         let mut column = 0;
-        for (look, text) in runs {
+        for (style, text) in runs {
             let count = text.chars().count();
             let x = MARGIN + column * CELL.0;
             column += count;
-            draw(&mut out, *look, text, x, top, count * CELL.0);
+            draw(&mut out, *style, text, x, top, count * CELL.0);
         }
     }
     out.push_str("</svg>\n");
@@ -134,16 +140,16 @@ fn width(runs: &[Run]) -> usize {
     runs.iter().map(|(_, text)| text.chars().count()).sum()
 }
 
-fn draw(out: &mut String, look: Look, text: &str, x: usize, top: usize, width: usize) {
-    let colour = look.colour.and_then(|colour| PALETTE.get(colour)).copied();
+fn draw(out: &mut String, style: TextStyle, text: &str, x: usize, top: usize, width: usize) {
+    let colour = style.colour.and_then(|colour| PALETTE.get(colour)).copied();
     let mut letters = colour.unwrap_or(FOREGROUND);
-    if look.reversed {
+    if style.reversed {
         // Writing into a String cannot fail.
         let _ =
             writeln!(out, "<rect x=\"{x}\" y=\"{top}\" width=\"{width}\" height=\"{}\" fill=\"{letters}\"/>", CELL.1);
         letters = BACKGROUND;
     }
-    if look.underlined {
+    if style.underlined {
         let y = top + CELL.1 - 2;
         let _ = writeln!(out, "<path d=\"M{x} {y}h{width}\" stroke=\"{FOREGROUND}\" stroke-opacity=\".4\"/>");
     }
@@ -155,10 +161,10 @@ fn draw(out: &mut String, look: Look, text: &str, x: usize, top: usize, width: u
     if letters != FOREGROUND {
         let _ = write!(attributes, " fill=\"{letters}\"");
     }
-    if look.bold {
+    if style.bold {
         attributes.push_str(" font-weight=\"bold\"");
     }
-    if look.dim {
+    if style.dim {
         attributes.push_str(" fill-opacity=\".6\"");
     }
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -170,13 +176,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_sequences_become_looks() {
-        let screen = "a\u{1b}[1m\u{1b}[31mb\u{1b}[39m\u{1b}[22mc\u{1b}[0m\n\u{1b}[7m>x\u{1b}[m";
-        let plain = Look::default();
-        let red = Look { colour: Some(1), bold: true, ..plain };
+    fn escape_sequences_become_styles() {
+        let screen = "a\u{1b}[1m\u{1b}[31mb\u{1b}[39m\u{1b}[22mc\u{1b}[0m\n\u{1b}[7m>x\u{1b}[m\u{1b}[38;5;2mg";
+        let plain = TextStyle::default();
+        let red = TextStyle { colour: Some(1), bold: true, ..plain };
         let expected = [
             vec![(plain, "a".to_owned()), (red, "b".to_owned()), (plain, "c".to_owned())],
-            vec![(Look { reversed: true, ..plain }, ">x".to_owned())],
+            // tmux writes the colours of the terminal in the form of the palette of 256.
+            vec![
+                (TextStyle { reversed: true, ..plain }, ">x".to_owned()),
+                (TextStyle { colour: Some(2), ..plain }, "g".to_owned()),
+            ],
         ];
         assert_eq!(lines(screen), expected);
     }

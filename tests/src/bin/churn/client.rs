@@ -15,7 +15,7 @@ use socket2::{SockAddr, Socket};
 
 use crate::log::{Logger, SocketEnds};
 use crate::raw;
-use crate::sockets::{Connection, HeldSockets, end, local, number, tcp};
+use crate::sockets::{HeldSockets, OpenConnection, end, local, number, tcp};
 
 /// How a connection is to be made and ended.
 pub struct ConnectPlan {
@@ -87,7 +87,7 @@ pub fn connect(
     let time = (start, ktime_ns());
     let about = SocketEnds { socket: number(), local: local(&socket), remote: Some(to) };
     logger.write(LoggedCall::Connect, time, about, errno)?;
-    if errno == 0 { end(Connection { socket, about }, plan.then, logger, Some(held)) } else { Ok(()) }
+    if errno == 0 { end(OpenConnection { socket, about }, plan.then, logger, Some(held)) } else { Ok(()) }
 }
 
 /// Many connects on one socket: its cookie and its stale port stay while connections come and go.
@@ -99,7 +99,7 @@ pub fn retry(to: SocketAddr, times: u32, pause: Duration, logger: &Logger, held:
         let about = SocketEnds { socket: number(), local: local(&socket), remote: Some(to) };
         logger.write(LoggedCall::Connect, (start, ktime_ns()), about, errno)?;
         if errno == 0 {
-            held.connections.push(Connection { socket, about });
+            held.connections.push(OpenConnection { socket, about });
             return Ok(());
         }
         std::thread::sleep(pause);

@@ -24,13 +24,13 @@ pub fn number() -> u64 {
 /// What is open, per thread or process.
 #[derive(Default)]
 pub struct HeldSockets {
-    pub connections: Vec<Connection>,
+    pub connections: Vec<OpenConnection>,
     /// Bound or failed: kept so that their ports stay taken.
     pub others: Vec<Socket>,
     pub listeners: Vec<Socket>,
 }
 
-pub struct Connection {
+pub struct OpenConnection {
     pub socket: Socket,
     pub about: SocketEnds,
 }
@@ -52,7 +52,12 @@ pub fn local(socket: &Socket) -> Option<SocketAddr> {
 }
 
 /// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
-pub fn end(connection: Connection, then: AfterConnect, logger: &Logger, keep: Option<&mut HeldSockets>) -> Result<()> {
+pub fn end(
+    connection: OpenConnection,
+    then: AfterConnect,
+    logger: &Logger,
+    keep: Option<&mut HeldSockets>,
+) -> Result<()> {
     let mut socket = connection.socket;
     let mut start = ktime_ns();
     match then {
@@ -66,7 +71,7 @@ pub fn end(connection: Connection, then: AfterConnect, logger: &Logger, keep: Op
         }
         AfterConnect::Hold => {
             let keep = keep.context("nothing to hold it in")?;
-            keep.connections.push(Connection { socket, about: connection.about });
+            keep.connections.push(OpenConnection { socket, about: connection.about });
             return Ok(());
         }
     }
