@@ -1,4 +1,5 @@
-//! A full-screen view whose publisher panics after the first frame: does the terminal come back, is the message readable?
+//! A full-screen view whose publisher panics after the first frame, for a test that the terminal is restored and the
+//! message readable.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ fn main() {
         let workload = Workload { name: "service-1.service".into(), ..Workload::default() };
         let snapshot = Snapshot { generation: 1, workloads: vec![workload], ..Snapshot::default() };
         publisher.publish(Frame { snapshot, ..Frame::default() });
-        // Long enough for the test to see the screen.
+        // Long enough for the test to read the screen.
         std::thread::sleep(Duration::from_secs(3));
         panic!("the tracker came to grief");
     });

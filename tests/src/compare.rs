@@ -1,4 +1,4 @@
-//! A log against a report: equal to the last count, and lifetimes within a millisecond.
+//! Compares the log of the traffic with the report: counts must be equal, and lifetimes within a millisecond.
 
 #![expect(clippy::missing_panics_doc, reason = "assertions are what these functions are")]
 
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use crate::reported::{FailedCounts, ParsedReport, ReportedAttribution, StreamLine};
 use crate::script::{ConnectionTimes, Log, LoggedCall, canonical};
 
-/// What one process did towards one destination.
+/// Connects of one process to one destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectCounts {
     pub connects: u64,
@@ -19,7 +19,7 @@ pub struct ConnectCounts {
 /// Process id and destination.
 pub type PidAndDestination = (Option<u32>, SocketAddr);
 
-/// The names that reports give to errnos; EADDRNOTAVAIL is exhaustion unless the scenario says otherwise.
+/// The name that reports give to an errno. EADDRNOTAVAIL means exhaustion unless the scenario says otherwise.
 pub fn errno_name(errno: i32) -> String {
     match errno {
         4 => "EINTR",
@@ -30,14 +30,14 @@ pub fn errno_name(errno: i32) -> String {
         110 => "ETIMEDOUT",
         111 => "ECONNREFUSED",
         113 => "EHOSTUNREACH",
-        // A non-blocking connect that the script never saw through: `ScriptStep::Abandon`.
+        // A non-blocking connect that the script closed before its end: `ScriptStep::Abandon`.
         115 => "ABORTED",
         other => return format!("E{other}"),
     }
     .into()
 }
 
-/// What the clients say.
+/// The counts in the clients' log.
 pub fn logged(log: &Log) -> BTreeMap<PidAndDestination, ConnectCounts> {
     let mut by_who: BTreeMap<PidAndDestination, ConnectCounts> = BTreeMap::new();
     for entry in log.of(LoggedCall::Connect) {
@@ -53,7 +53,7 @@ pub fn logged(log: &Log) -> BTreeMap<PidAndDestination, ConnectCounts> {
     by_who
 }
 
-/// What the report says about the active side in one namespace.
+/// The counts in the report for the active side in one namespace.
 pub fn reported(report: &ParsedReport, netns: u32) -> BTreeMap<PidAndDestination, ConnectCounts> {
     let mut by_who: BTreeMap<PidAndDestination, ConnectCounts> = BTreeMap::new();
     for entry in report.attributions(netns).filter(|entry| entry.connects > 0 || !entry.failed.is_empty()) {
@@ -67,7 +67,7 @@ pub fn reported(report: &ParsedReport, netns: u32) -> BTreeMap<PidAndDestination
     by_who
 }
 
-/// Every process and destination, nobody else, and every number equal.
+/// Asserts that the report has the processes and destinations of the log, no others, and the same counts.
 #[track_caller]
 pub fn assert_counts(report: &ParsedReport, netns: u32, log: &Log) {
     report.assert_complete();
@@ -90,7 +90,8 @@ pub fn assert_counts(report: &ParsedReport, netns: u32, log: &Log) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// The lifetimes of a (pid, destination) all of whose connects succeeded: number, shortest, mean and longest.
+/// Asserts number, minimum, mean and maximum of the lifetimes per process and destination; all connects must have
+/// succeeded.
 #[track_caller]
 pub fn assert_lifetimes(report: &ParsedReport, netns: u32, log: &Log, peers: &Log) {
     let mut by_who: BTreeMap<PidAndDestination, Vec<ConnectionTimes>> = BTreeMap::new();
@@ -122,13 +123,14 @@ pub fn assert_lifetimes(report: &ParsedReport, netns: u32, log: &Log, peers: &Lo
     }
 }
 
-/// Within the bounds, give or take a millisecond.
+/// Asserts that a value lies within the bounds, with a tolerance of a millisecond.
 #[track_caller]
 fn assert_within(value: f64, (low, high): (f64, f64), what: &str) {
     assert!(value >= low - 1.0 && value <= high + 1.0, "{what}: {value} ms is not within 1 ms of [{low}, {high}]");
 }
 
-/// Each connection of the log as one finished flow of the stream, in order, opened actively, with its lifetime.
+/// Asserts that each connection of the log is one finished flow of the stream, in order, opened actively, with its
+/// lifetime.
 #[track_caller]
 pub fn assert_flows(lines: &[StreamLine], netns: u32, log: &Log, peers: &Log, ended: &str) {
     let mut flows: BTreeMap<(u32, SocketAddr, SocketAddr), Vec<&StreamLine>> = BTreeMap::new();
@@ -191,7 +193,7 @@ mod tests {
         ])
     }
 
-    /// A report that agrees with the log but for what is changed.
+    /// A report that agrees with the log except for `change`.
     fn report(change: impl Fn(&mut serde_json::Value)) -> ParsedReport {
         let mut value = json!({
             "schema": "portchurn.report/1",

@@ -1,13 +1,13 @@
 //! Transitions that the kernel shows to no tracing program.
 //!
 //! Some kernels of sandboxed virtual machines run no BPF program and write no perf sample while a process that they
-//! protect is current (seen with process 1 of a microVM). A softirq that lands on top of that process then moves
-//! sockets in the dark: no program is called, no recursion miss is counted, and no tracer can know. The tracepoint's
-//! plain perf counter still counts there, so a test can prove afterwards that its numbers were never to be had, and
-//! only then may it be run again.
+//! protect is current (seen with process 1 of a microVM). A softirq that interrupts that process changes the state of
+//! sockets unseen: the kernel calls no program and counts no recursion miss, so no tracer can know. The plain perf
+//! counter of the tracepoint still counts these transitions. With it a failed test can prove that no tracer could have
+//! seen its events, and only then may it run again.
 //!
-//! Not for excusing the tracer: a transition for which the program ran, or was skipped by the recursion guard, is never
-//! hidden.
+//! Not an excuse for the tracer: a transition for which the program ran, or was skipped by the recursion guard, is
+//! never counted as hidden.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
@@ -19,24 +19,25 @@ use aya::sys::{Stats, enable_stats};
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 
-/// First link of the tracer's chain: runs once per transition.
+/// First program of the tracer's chain: it runs once per transition.
 const PROGRAM: &str = "state_first";
 const TRACEPOINT_ID: &str = "/sys/kernel/tracing/events/sock/inet_sock_set_state/id";
-/// Both readings take some ten microseconds.
+/// Attempts to read both counts without a transition in between; one takes some ten microseconds.
 const LOOKS: u32 = 1000;
 
-/// Compares the kernel's count of a tracepoint with the runs of one tracer's program on it.
+/// Counts transitions that the kernel hides: its own count of the tracepoint, less the runs of one tracer's program on
+/// it.
 #[derive(Debug)]
 pub struct HiddenTransitions {
     counters: Vec<Counter>,
     program: ProgramFd,
-    /// Firings and runs at the start.
+    /// Count of the tracepoint and runs of the program at the start.
     before: (u64, u64),
     _run_counts: OwnedFd,
 }
 
 impl HiddenTransitions {
-    /// Watches the tracer of that process id, which has attached.
+    /// Starts counting for the tracer with this process id, which must have attached its programs.
     pub fn start(pid: u32) -> Result<Self> {
         let run_counts = enable_stats(Stats::RunTime).context("enabling run counts")?;
         let program = program_of(pid)?;
@@ -53,14 +54,14 @@ impl HiddenTransitions {
         Ok(Self { counters, program, before, _run_counts: run_counts })
     }
 
-    /// Transitions since the start for which the program was not even called.
+    /// Transitions since the start for which the kernel did not call the program.
     pub fn count(&mut self) -> Result<u64> {
         let (fired, runs) = at_once(&mut self.counters, &self.program)?;
         Ok((fired - self.before.0).saturating_sub(runs - self.before.1))
     }
 }
 
-/// Firings of the tracepoint and runs of the program, read in a moment without either.
+/// Count of the tracepoint and runs of the program, read while neither changes.
 fn at_once(counters: &mut [Counter], program: &ProgramFd) -> Result<(u64, u64)> {
     let mut before = runs(program)?;
     for _ in 0..LOOKS {
@@ -77,7 +78,7 @@ fn at_once(counters: &mut [Counter], program: &ProgramFd) -> Result<(u64, u64)> 
     anyhow::bail!("transitions without a pause")
 }
 
-/// Runs of a program and attempts that the recursion guard refused.
+/// Runs of a program, and calls that the recursion guard skipped.
 fn runs(program: &ProgramFd) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
     let field = |name: &str| {
@@ -91,7 +92,7 @@ fn runs(program: &ProgramFd) -> Result<u64> {
 fn program_of(pid: u32) -> Result<ProgramFd> {
     let mut own = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // A file that was closed meanwhile is none of ours.
+        // A descriptor that was closed meanwhile is not of a program.
         let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
         own.extend(text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
     }
@@ -101,7 +102,7 @@ fn program_of(pid: u32) -> Result<ProgramFd> {
     found.with_context(|| format!("{PROGRAM} of process {pid}"))?.fd().context("the program")
 }
 
-/// tracefs may not be mounted; a mount namespace of a child's own leaves nothing behind.
+/// tracefs may not be mounted. The mount namespace of a child process leaves no mount behind.
 fn tracepoint() -> Result<u64> {
     let script = format!(
         "cat {TRACEPOINT_ID} 2>/dev/null || {{ mount -t tracefs tests /sys/kernel/tracing && cat {TRACEPOINT_ID}; }}"

@@ -1,21 +1,22 @@
-//! What the sources of the BPF programs say about their hooks: the attribute above each program, and the kernel prototype in the
-//! comment above that.
+//! Hooks of the BPF programs as their sources declare them: the attribute above each program, and the kernel prototype
+//! in the comment above the attribute.
 //!
-//! A prototype that holds for some kernels only begins with their versions: `// 5.10-6.7: void f(...)`, `// 6.8+: void f(...)`.
+//! A prototype that only some kernels have begins with their versions: `// 5.10-6.7: void f(...)`, `// 6.8+: void
+//! f(...)`.
 //!
-//! Not a parser of Rust or C: it reads the one form that tracer-ebpf/src/probes keeps to, and refuses every other.
+//! Not a parser of Rust or C: it reads the one form that tracer-ebpf/src/probes uses, and refuses every other form.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How a program hangs on the kernel.
+/// How a program is attached to its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachType {
-    /// A tracepoint, seen through BTF.
+    /// To a tracepoint, with BTF (`tp_btf`).
     Btf,
-    /// A tracepoint, seen through its record.
+    /// To a classic tracepoint, whose record it reads.
     Classic,
     Fentry,
     Fexit,
@@ -27,15 +28,15 @@ pub struct DeclaredProgram {
     pub name: String,
     pub kind: AttachType,
     pub hook: String,
-    /// Of a classic tracepoint.
+    /// Category of a classic tracepoint.
     pub category: Option<String>,
     pub prototypes: Vec<Prototype>,
 }
 
-/// A C function's types.
+/// The types of a C function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prototype {
-    /// First and last version; `None` = from the beginning, still so.
+    /// First and last kernel version with this prototype; `None` = no limit.
     pub from: Option<KernelVersion>,
     pub to: Option<KernelVersion>,
     pub name: String,
@@ -52,12 +53,12 @@ impl Prototype {
     }
 }
 
-/// Of the kernel that this runs on.
+/// Version of the running kernel.
 pub fn running_version() -> Result<KernelVersion> {
     version(&fs::read_to_string("/proc/sys/kernel/osrelease")?)
 }
 
-/// `6.12.107+deb13-amd64`.
+/// Reads a release such as `6.12.107+deb13-amd64`.
 pub fn version(release: &str) -> Result<KernelVersion> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let mut part =
@@ -65,7 +66,7 @@ pub fn version(release: &str) -> Result<KernelVersion> {
     Ok((part()?, part()?))
 }
 
-/// The programs of every file in this directory.
+/// The programs that the files of this directory declare.
 pub fn programs(directory: &Path) -> Result<Vec<DeclaredProgram>> {
     let mut files: Vec<_> = fs::read_dir(directory)
         .with_context(|| format!("reading {}", directory.display()))?
@@ -139,7 +140,7 @@ fn prototype(comment: &str) -> Result<Prototype> {
     Ok(Prototype { from, to, name, returns, parameters })
 }
 
-/// `const struct sock *sk` is a `const struct sock *` called `sk`.
+/// Type and name of a declaration: `const struct sock *sk` is a `const struct sock *` called `sk`.
 fn declared(text: &str) -> Result<(String, String)> {
     let text = text.trim();
     let begin = text
@@ -150,7 +151,8 @@ fn declared(text: &str) -> Result<(String, String)> {
     Ok((canonical(kind), name.to_owned()))
 }
 
-/// One spelling for every type: `long unsigned int` is `unsigned long`, `T * *` is `T**`, and a parameter's own `const` is no part of it.
+/// One spelling for every type: `long unsigned int` becomes `unsigned long`, `T * *` becomes `T**`, and the `const` of
+/// a parameter itself is dropped.
 pub fn canonical(text: &str) -> String {
     let spaced = text.replace('*', " * ");
     let mut words: Vec<&str> = spaced.split_whitespace().collect();
@@ -169,7 +171,7 @@ pub fn canonical(text: &str) -> String {
         out.extend((!sized).then_some("int"));
     }
     if stars == 0 {
-        // A copy: the callee's promise not to change it concerns nobody else.
+        // The parameter is a copy, so its `const` is not part of the prototype.
         out.retain(|word| *word != "const");
     }
     out.join(" ") + &"*".repeat(stars)

@@ -1,4 +1,4 @@
-//! A namespace, a directory and the traffic in it: what nearly every scenario begins with.
+//! A network namespace and a scratch directory for the traffic of one test.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -13,10 +13,11 @@ use crate::process::{Running, until};
 use crate::script::{Log, LogEntry, LoggedCall, Script, ScriptStep, ServerBehaviour};
 use crate::ss::SocketListing;
 
-/// Long enough for the slowest script on an emulated machine.
+/// Limit of one script, enough for the slowest one on an emulated machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// The scratch directory is dropped last, after everything that writes into it.
+/// A namespace and a directory. The directory is the last field, so that it is removed after everything that writes
+/// into it.
 #[derive(Debug)]
 pub struct Lab {
     pub ns: TestNamespace,
@@ -24,16 +25,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// `TIME_WAIT` lasts its minute here. By default a late ACK from the other CPU may find its `TIME_WAIT`, be answered after the
-    /// peer's socket has gone, and the RST that comes back ends the minisocket (RFC 1337): a scenario that counts
-    /// ports would be off by one every now and then.
+    /// Creates both, with `tcp_rfc1337` set, so that each `TIME_WAIT` lasts its minute. Without it a late ACK from
+    /// another CPU reaches the minisocket, which answers after the peer's socket has gone; the RST that comes back ends
+    /// the minisocket early (RFC 1337), and scenarios that count ports were off by one now and then.
     pub fn new() -> Result<Self> {
         let ns = TestNamespace::new()?;
         ns.sysctl(&[("ipv4/tcp_rfc1337", "1")])?;
         Ok(Self { ns, dir: tempfile::Builder::new().prefix("portchurn-tests-").tempdir()? })
     }
 
-    /// With a small port range, so that exhaustion takes milliseconds. The range starts on an even port and has an even size.
+    /// The same with a small port range, so that exhaustion takes milliseconds. The range must start on an even port
+    /// and have an even size.
     pub fn with_ports(low: u16, high: u16) -> Result<Self> {
         let lab = Self::new()?;
         lab.ns.port_range(low, high)?;
@@ -52,7 +54,7 @@ impl Lab {
         self.dir.path().join(name)
     }
 
-    /// Lets every script go on that waits for this file.
+    /// Creates the file for which scripts wait in [`Lab::wait_for`].
     pub fn go(&self, name: &str) -> Result<()> {
         File::create(self.file(name)).map(drop).context("the signal file")
     }
@@ -81,7 +83,7 @@ impl Lab {
         Ok(Traffic { running: Running::start(command, self.dir(), name)?, log })
     }
 
-    /// A server that is listening when this returns.
+    /// Starts a server and waits until it listens.
     pub fn serve(&self, name: &str, addr: &str, manner: ServerBehaviour) -> Result<Traffic> {
         self.serve_in(&self.ns, name, addr, manner)
     }
@@ -93,13 +95,13 @@ impl Lab {
         Ok(server)
     }
 
-    /// Runs steps to their end.
+    /// Runs steps in this lab's namespace to their end.
     pub fn run(&self, name: &str, steps: Vec<ScriptStep>) -> Result<Log> {
         self.start(name, steps)?.finish()
     }
 
-    /// Waits until no full socket is left but those that are meant to stay: a connection ends when its server comes to closing it, which
-    /// may be long after the client's close().
+    /// Waits until at most `staying` full sockets are left: a connection ends when its server closes it, which may be
+    /// long after the client's close().
     pub fn quiet(&self, staying: usize) -> Result<SocketListing> {
         until("the last full sockets to go", LIMIT, || {
             let listing = SocketListing::take(&self.ns)?;
@@ -109,7 +111,7 @@ impl Lab {
     }
 }
 
-/// The traffic program: cargo puts it one directory above the test binaries.
+/// Path of the traffic program, which cargo puts one directory above the test binaries.
 fn churn() -> Result<PathBuf> {
     let test = std::env::current_exe().context("this test's own path")?;
     let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("churn")).find(|path| path.is_file());
@@ -152,7 +154,7 @@ impl Traffic {
         })
     }
 
-    /// Waits for the end; a script that failed fails here.
+    /// Waits for the end of the script; fails if the script failed.
     pub fn finish(&mut self) -> Result<Log> {
         self.running.succeed(LIMIT)?;
         self.log()

@@ -1,4 +1,4 @@
-//! Load of the benches in a namespace of its own, and what programs and processes cost meanwhile.
+//! The load of the benches in a namespace of its own, and the costs of programs and processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,15 +14,15 @@ use crate::process::Running;
 
 /// State transitions of one connection of the load, both ends together.
 pub const TRANSITIONS: u64 = 10;
-/// The slowest load, on the slowest machine.
+/// Limit of one load on the slowest machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// What `flood` says of itself.
+/// The output of `flood`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FloodResult {
     pub connections: u64,
     pub seconds: f64,
-    /// connect(), microseconds: 50, 90, 99, 99.9 per cent, and the slowest.
+    /// Time of connect() in microseconds: percentiles 50, 90, 99 and 99.9, and the maximum.
     pub connect_us: [u64; 5],
 }
 
@@ -36,19 +36,19 @@ impl FloodResult {
     }
 }
 
-/// How a load is to be made.
+/// The parameters of a load.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub connections: u64,
     pub rate: Option<u64>,
-    /// Run on this CPU alone.
+    /// The only CPU to run on; `None` = all.
     pub cpu: Option<usize>,
 }
 
-/// A namespace for one load: with its end all its TIME_WAITs are gone, so that the next starts like this one.
+/// A namespace for one load. Its end removes all its TIME_WAITs, so that every load starts with none.
 pub fn namespace() -> Result<TestNamespace> {
     let ns = TestNamespace::new()?;
-    // Every connection leaves a TIME_WAIT, as on a host without a bound; none is refused, none is used again.
+    // Every connection leaves a TIME_WAIT: none is refused for lack of room, and none is re-used.
     ns.sysctl(&[
         ("ipv4/tcp_max_tw_buckets", "4000000"),
         ("ipv4/tcp_tw_reuse", "0"),
@@ -63,7 +63,7 @@ impl Load {
         Self { connections, rate: None, cpu: None }
     }
 
-    /// Runs to its end.
+    /// Runs the load to its end.
     pub fn run(&self, ns: &TestNamespace, dir: &Path) -> Result<FloodResult> {
         let mut command = match self.cpu {
             Some(cpu) => {
@@ -74,7 +74,7 @@ impl Load {
             None => ns.command(sibling("flood")?),
         };
         command.args(["--connections", &self.connections.to_string()]);
-        // At most a tenth of the ports of each destination, at least a few destinations.
+        // So many destinations that each has at most a tenth of its ports in use.
         command.args(["--destinations", &(self.connections / 5_000).clamp(16, 4_000).to_string()]);
         if let Some(rate) = self.rate {
             command.args(["--rate", &rate.to_string()]);
@@ -85,28 +85,28 @@ impl Load {
     }
 }
 
-/// A program of this package, next to the one that runs.
+/// Path of a program of this package, in the directory of the running one.
 pub fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("our own path")?;
     let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("{name} (build it with `cargo build --release -p portchurn-tests`)"))
 }
 
-/// A BPF program's own statistics.
+/// The kernel's statistics of a BPF program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProgramRuns {
-    /// Only while statistics are switched on.
+    /// Counted only while statistics are switched on.
     pub runs: u64,
     pub nanos: u64,
-    /// Skipped by the kernel's recursion guard; always counted.
+    /// Calls that the recursion guard skipped; always counted.
     pub missed: u64,
 }
 
-/// The programs that a process holds, by name.
+/// The BPF programs whose descriptors a process holds, by name.
 pub fn programs(pid: u32) -> Result<BTreeMap<String, ProgramRuns>> {
     let mut held: BTreeMap<u32, ProgramRuns> = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // A file that was closed meanwhile is none of ours.
+        // A descriptor that was closed meanwhile is not of a program.
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
@@ -118,7 +118,7 @@ pub fn programs(pid: u32) -> Result<BTreeMap<String, ProgramRuns>> {
                 nanos: number("run_time_ns"),
                 missed: number("recursion_misses"),
             };
-            // Links of the program name it too, without its counters.
+            // The descriptor of a link names its program too, but without the counters.
             let known = held.entry(u32::try_from(id)?).or_default();
             if runs.runs >= known.runs && text.contains("run_cnt") {
                 *known = runs;
@@ -131,7 +131,7 @@ pub fn programs(pid: u32) -> Result<BTreeMap<String, ProgramRuns>> {
     Ok(names.collect())
 }
 
-/// Nanoseconds on a CPU, user and system, of all threads that a process has now.
+/// CPU time in nanoseconds, user and system, of all threads that a process has now.
 pub fn cpu_nanos(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -141,7 +141,8 @@ pub fn cpu_nanos(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// Nanoseconds that a process has spent in user space, its ended threads included, to the kernel's tick of ten milliseconds.
+/// User CPU time of a process in nanoseconds, with its ended threads, in steps of the kernel's tick of ten
+/// milliseconds.
 pub fn user_nanos(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, which may hold anything, ends with the last bracket.

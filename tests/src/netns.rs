@@ -1,8 +1,8 @@
-//! Network namespaces with links and sysctls, removed with their guard.
+//! Network namespaces with links and sysctls, removed when their guard is dropped.
 //!
-//! The tracer sees the whole host, so a test's namespace is also its filter: [`TestNamespace::inode`] is what the reports
-//! name it by. Names carry the id of the test process; `sweep` removes those whose process is gone, so that a killed
-//! test run leaves nothing for good.
+//! The tracer sees the whole host, so a test selects its own traffic by its namespace, which reports name by
+//! [`TestNamespace::inode`]. The name of a namespace contains the id of the test process; `sweep` removes the
+//! namespaces of processes that have ended, so that a killed test run leaves nothing behind for long.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -47,24 +47,25 @@ impl TestNamespace {
         &self.name
     }
 
-    /// What reports call this namespace.
+    /// Inode number, by which reports name this namespace.
     pub fn inode(&self) -> u32 {
         self.inode
     }
 
-    /// `ip` in this namespace.
+    /// Runs `ip` in this namespace and returns its output.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         output(Command::new("ip").args(["-n", &self.name]).args(arguments))
     }
 
-    /// A command that will run in this namespace under its own process id.
+    /// A command that will run in this namespace, in the process that is started.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
         command
     }
 
-    /// Runs `work` in a thread that is in this namespace: /proc/sys/net shows the namespace of the thread that opens it.
+    /// Runs `work` in a thread inside this namespace, because /proc/sys/net shows the namespace of the thread that
+    /// opens it.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let handle = File::open(self.path()).with_context(|| format!("opening namespace {}", self.name))?;
         let entered = move || {
@@ -87,7 +88,7 @@ impl TestNamespace {
         })
     }
 
-    /// Whether the kernel has this `net.*` value at all.
+    /// Whether this kernel has this `net.*` value.
     pub fn has_sysctl(&self, key: &str) -> Result<bool> {
         self.enter(|| Ok(Path::new(&format!("/proc/sys/net/{key}")).exists()))
     }
@@ -96,7 +97,7 @@ impl TestNamespace {
         self.sysctl(&[("ipv4/ip_local_port_range", &format!("{low} {high}"))])
     }
 
-    /// Counter of this namespace from /proc/net/netstat, e.g. `TCPTimeWaitOverflow`.
+    /// A counter of this namespace from /proc/net/netstat, e.g. `TCPTimeWaitOverflow`.
     pub fn netstat(&self, counter: &str) -> Result<u64> {
         self.enter(|| {
             let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
@@ -121,7 +122,7 @@ impl Drop for TestNamespace {
     }
 }
 
-/// Removes namespaces of test processes that have ended without their guards (kill -9, power loss).
+/// Removes the namespaces of test processes that ended without dropping their guards (kill -9).
 fn sweep() {
     let Ok(entries) = fs::read_dir(RUN) else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
@@ -134,7 +135,7 @@ fn sweep() {
     }
 }
 
-/// A veth pair: `10.77.0.1/24` on `v0` in the first namespace, `10.77.0.2/24` on `v1` in the second.
+/// Creates a veth pair: `10.77.0.1/24` on `v0` in the first namespace, `10.77.0.2/24` on `v1` in the second.
 pub fn link(left: &TestNamespace, right: &TestNamespace) -> Result<()> {
     pair(left, "v0", right, "v1")?;
     address(left, "v0", LEFT)?;
@@ -158,17 +159,18 @@ fn address(namespace: &TestNamespace, device: &str, address: &str) -> Result<()>
     Ok(())
 }
 
-/// What delays the packets of a [`delayed_link`].
+/// How the packets of a [`delayed_link`] are delayed.
 #[derive(Debug)]
 pub enum LinkDelay {
-    /// The kernel's own network emulator: timers deliver, in whatever task they interrupt.
+    /// By the kernel's network emulator: its timers deliver the packets in the task that they interrupt.
     Netem,
-    /// This namespace stands between the two; a process in it has to carry the frames from `r0` to `r1` and back, and
-    /// is the task in which they are delivered.
+    /// By a process in this namespace between the two, which must carry the frames from `r0` to `r1` and back. They are
+    /// delivered in its context.
     Relay(TestNamespace),
 }
 
-/// Like [`link`], for packets that arrive late and in a foreign task's context - which loopback and a bare veth never show.
+/// Like [`link`], but packets arrive late and in the context of an unrelated task, which never happens on loopback or a
+/// plain veth pair.
 pub fn delayed_link(left: &TestNamespace, right: &TestNamespace, delay_ms: u64) -> Result<LinkDelay> {
     link(left, right)?;
     let delay = format!("{delay_ms}ms");
@@ -186,7 +188,8 @@ pub fn delayed_link(left: &TestNamespace, right: &TestNamespace, delay_ms: u64) 
     address(left, "v0", LEFT)?;
     address(right, "v1", RIGHT)?;
     for (namespace, device) in [(left, "v0"), (right, "v1")] {
-        // A packet socket sees what the device would have completed: checksums and segments must be whole before it.
+        // A packet socket sees frames before the device completes them, so checksums and segments must not be
+        // offloaded.
         let mut ethtool = namespace.command("ethtool");
         ethtool.args(["-K", device, "tx", "off", "rx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off"]);
         output(&mut ethtool)?;

@@ -1,6 +1,7 @@
-//! Processes that end with their guard, and conditions awaited with a deadline.
+//! Child processes that are killed when their guard is dropped, and polling for conditions with a deadline.
 //!
-//! A process is only ever signalled by the id of a child that has not been waited for, so that the id cannot be another's.
+//! A process is signalled only by the id of a child that has not been reaped, so that the id cannot belong to another
+//! process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Pause between two looks at a condition.
+/// Pause between two checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Looks until `look` finds something; an error says what was awaited.
+/// Calls `look` until it returns a value. Fails after `limit`, with `what` in the message.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -28,11 +29,11 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
     }
 }
 
-/// Waits until a process that is not our child has ended. One that nobody has waited for yet has ended too.
+/// Waits until a process that is not our child has ended. A zombie counts as ended.
 pub fn gone(pid: u32, limit: Duration) -> Result<()> {
     let stat = PathBuf::from(format!("/proc/{pid}/stat"));
     until(&format!("the end of process {pid}"), limit, || {
-        // The state stands behind the name, which may hold anything.
+        // The state comes after the name, which may contain any character.
         let stat = fs::read_to_string(&stat).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         Ok(state.is_none_or(|state| matches!(state, 'Z' | 'X')).then_some(()))
@@ -43,13 +44,13 @@ pub fn gone(pid: u32, limit: Duration) -> Result<()> {
 ///
 /// # Panics
 ///
-/// Never: every kernel has it.
+/// Never: every kernel has this clock.
 pub fn ktime_ns() -> u64 {
     let now = nix::time::ClockId::CLOCK_MONOTONIC.now().expect("CLOCK_MONOTONIC exists");
     u64::try_from(Duration::from(now).as_nanos()).expect("584 years")
 }
 
-/// A child process; killed and waited for when dropped.
+/// A child process, killed and reaped when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -59,7 +60,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` with its output in files of `dir`, so that it can never block on a full pipe.
+    /// Starts `command` with its output in files of `dir`, so that it never blocks on a full pipe.
     pub fn start(mut command: Command, dir: &Path, name: &str) -> Result<Self> {
         let stdout = dir.join(format!("{name}.out"));
         let stderr = dir.join(format!("{name}.err"));
@@ -93,7 +94,7 @@ impl Running {
         until(&what, limit, || Ok(self.child.try_wait()?)).with_context(|| self.stderr())
     }
 
-    /// Waits for a successful end.
+    /// Waits for the end of the process; fails unless it succeeded.
     pub fn succeed(&mut self, limit: Duration) -> Result<()> {
         let status = self.wait(limit)?;
         if !status.success() {
@@ -117,13 +118,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // An ended child cannot be killed; that is the only error, and it is the wanted state.
+        // Killing fails only if the child has ended, which is the wanted state.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs a short command to its end and returns what it printed.
+/// Runs a short command to its end and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! What the scenarios of recordings share: commands run to their end, an incident, disks that fill up or stand still.
+//! Parts that the recording scenarios share: commands run to their end, an incident, and disks that fill up or freeze.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub fn portchurn(arguments: &[&str]) -> Result<Output> {
     Command::new(binary()?).args(arguments).output().context("starting portchurn")
 }
 
-/// Runs `portchurn` successfully and returns what it printed, and what it complained about.
+/// Runs `portchurn` to its end and returns standard output and standard error; fails unless it succeeded.
 pub fn printed(arguments: &[&str]) -> Result<(String, String)> {
     let output = portchurn(arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -24,33 +24,33 @@ pub fn printed(arguments: &[&str]) -> Result<(String, String)> {
     Ok((String::from_utf8(output.stdout)?, stderr))
 }
 
-/// A path of a test.
+/// The text of a test's path.
 ///
 /// # Panics
 ///
-/// If it is no text.
+/// If the path is not UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of ours is text")
 }
 
-/// A recording of the host, which prints its report when it is ended.
+/// Starts a recording of the host, which prints its report when it ends.
 pub fn record(lab: &Lab, file: &Path, more: &[&str]) -> Result<Tracer> {
     let mut arguments = vec!["record", "-o", text(file), "--json", "--for", "600s"];
     arguments.extend(more);
     Tracer::start(lab.dir(), "record", &arguments)
 }
 
-/// Traffic that keeps its log to itself, for speed.
+/// Starts traffic whose log stays in memory until the end, for speed.
 pub fn burst(lab: &Lab, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
     lab.start_script(&lab.ns, name, &Script { log: lab.log_path(name), buffered: true, comm: None, steps })
 }
 
-/// The server of an incident.
+/// Starts the server of an incident.
 pub fn incident(lab: &Lab) -> Result<Traffic> {
     lab.serve("server", "127.0.0.1:8443", ServerBehaviour::WaitForPeer)
 }
 
-/// Closed ones, held ones, and more than there are ports for.
+/// Makes connections that close, connections that stay, and more of these than there are ports.
 pub fn exhaust(lab: &Lab) -> Result<()> {
     let to = addr("127.0.0.1:8443");
     lab.run(
@@ -64,7 +64,7 @@ pub fn exhaust(lab: &Lab) -> Result<()> {
     .map(drop)
 }
 
-/// A server that takes as many connections as it gets.
+/// Starts a server whose log stays in memory, for many connections.
 pub fn busy_server(lab: &Lab, at: &str) -> Result<Traffic> {
     let mut server =
         burst(lab, "server", vec![ScriptStep::Serve { addr: addr(at), manner: ServerBehaviour::WaitForPeer }])?;
@@ -72,7 +72,7 @@ pub fn busy_server(lab: &Lab, at: &str) -> Result<Traffic> {
     Ok(server)
 }
 
-/// A file system of its own, unmounted with its guard.
+/// A file system for one test, unmounted when the guard is dropped.
 #[derive(Debug)]
 pub struct TestDisk {
     at: PathBuf,
@@ -80,14 +80,14 @@ pub struct TestDisk {
 }
 
 impl TestDisk {
-    /// 256 KiB of memory.
+    /// A file system of 256 KiB in memory.
     pub fn small(at: PathBuf) -> Result<Self> {
         fs::create_dir(&at)?;
         output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&at))?;
         Ok(Self { at, frozen: false })
     }
 
-    /// One that can be made to stand still.
+    /// A file system that can be frozen.
     pub fn that_freezes(at: PathBuf) -> Result<Self> {
         fs::create_dir(&at)?;
         let image = at.with_extension("image");
@@ -101,7 +101,7 @@ impl TestDisk {
         self.at.join(name)
     }
 
-    /// From now on whoever writes waits, and cannot even be killed.
+    /// Freezes the file system: from now on a process that writes to it blocks and cannot be killed.
     pub fn freeze(&mut self) -> Result<()> {
         output(Command::new("fsfreeze").arg("--freeze").arg(&self.at))?;
         self.frozen = true;
@@ -118,10 +118,10 @@ impl TestDisk {
 impl Drop for TestDisk {
     fn drop(&mut self) {
         if self.frozen {
-            // Whatever failed before matters more; those who wait must not wait for ever.
+            // An error here is ignored, because the test has failed already. Blocked processes must not block for ever.
             let _ = self.thaw();
         }
-        // The directory is removed with the lab; a busy mount would be told by that.
+        // The lab removes the directory later, which fails if the mount is still busy.
         let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }

@@ -1,14 +1,14 @@
 //! What `portchurn` reports, parsed: `portchurn.report/1` and the JSON lines of `stream`.
 //!
-//! These types are written down a second time on purpose: with the tracer's own types a changed contract would go unnoticed.
-//! Unknown fields are ignored, because the contract allows new ones; a missing field fails the test.
+//! These types are written down a second time on purpose: with the tracer's own types a changed contract would go
+//! unnoticed. Unknown fields are ignored, because the contract allows new ones; a missing field fails the test.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
-/// Failures by their name.
+/// Number of failed connects by the name of the failure.
 pub type FailedCounts = BTreeMap<String, u64>;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -45,8 +45,8 @@ pub struct ReportedLoss {
 }
 
 impl ReportedLoss {
-    /// Without `other_runs`, an upper bound: nearly every timer is none of TCP's, and a record really lost shows in the
-    /// counts.
+    /// Events that are certainly lost. Not `other_runs`, an upper bound: nearly all skipped runs were for timers that
+    /// are not TCP's, and a record that is really lost shows in the counts.
     pub fn total(&self) -> u64 {
         self.ring_full + self.missed_runs + self.recorder
     }
@@ -155,23 +155,23 @@ pub struct ReportedDurations {
 }
 
 impl ParsedReport {
-    /// The ground on which exact comparisons stand.
+    /// Asserts that nothing is lost, which exact comparisons need.
     ///
     /// # Panics
     ///
-    /// Unless the tracer saw everything.
+    /// If the tracer lost or skipped an event.
     pub fn assert_complete(&self) {
         assert_eq!(self.schema, "portchurn.report/1");
         assert_eq!(self.events.lost.total(), 0, "{:?}", self.events.lost);
         assert_eq!((self.events.skipped, self.events.evicted), (0, 0), "skipped, evicted");
     }
 
-    /// Who did what in this namespace; passive sides, which have no connects, included.
+    /// The attributions of this namespace, with passive sides, which have no connects.
     pub fn attributions(&self, netns: u32) -> impl Iterator<Item = &ReportedAttribution> {
         self.attributions.iter().filter(move |entry| entry.netns == netns)
     }
 
-    /// Occupancy towards one destination by state, zeros left out.
+    /// Occupancy of one destination by state, without zeros.
     pub fn occupancy(&self, netns: u32, remote: SocketAddr) -> BTreeMap<String, u32> {
         let mut states = BTreeMap::new();
         for entry in self.destinations.iter().filter(|entry| {

@@ -1,35 +1,49 @@
-//! Skips that cannot go unnoticed: a test names what it needs, and where skipping is not allowed the same words fail
-//! it.
+//! Skips that nobody can overlook: a test names what it needs; where something is missing, the test is skipped with a
+//! line on the terminal, or fails where skipping is not allowed.
 
 use std::env;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// `true` where a missing prerequisite has to fail the test.
+use e2e_protocol::SKIPPED;
+
+/// True where a missing prerequisite fails the test: `CI` or `PORTCHURN_TESTS_NO_SKIP` is set.
 pub fn skips_fail() -> bool {
     ["CI", "PORTCHURN_TESTS_NO_SKIP"].iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// What is missing, if anything.
+/// The missing ones of `needs` in one line; `None` if nothing is missing.
 pub fn missing(needs: &[Need]) -> Option<String> {
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 
-/// Something that a test cannot do without.
+/// Reports that the running test is skipped, twice: in the test's captured output, where `cargo xtask e2e` counts it,
+/// and directly on standard error, because libtest shows no output of a test that passes.
+pub fn report_skip(missing: &str) {
+    eprintln!("{SKIPPED}, missing: {missing}");
+    let thread = std::thread::current();
+    let line =
+        format!("\n!!! {} proves nothing: it was skipped, missing: {missing}\n", thread.name().unwrap_or("a test"));
+    // Without standard error there is nowhere to report to.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// A prerequisite of a test.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
     Root,
-    /// A program on PATH (Debian package).
+    /// A program on PATH, and its Debian package.
     Program(&'static str, &'static str),
     /// The binary under test.
     Portchurn,
     /// A Python with the packages of `python-requirements.txt`.
     Python,
-    /// A file of the kernel (what it stands for).
+    /// A file of the kernel, and what it stands for.
     File(&'static str, &'static str),
 }
 
-/// What every traced scenario needs.
+/// The prerequisites of every scenario with a tracer.
 pub const TRACING: &[Need] = &[
     Need::Root,
     Need::Portchurn,
@@ -60,22 +74,22 @@ pub fn python() -> Option<PathBuf> {
     named.or_else(made).filter(|path| path.is_file())
 }
 
-/// Looks a program up on PATH and in the directories of root's programs.
+/// Finds a program on PATH or in the directories of root's programs.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
     dirs.into_iter().map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// Returns from the test with success when something is missing, after saying what; fails where skips are not allowed.
-/// Without arguments it asks for [`TRACING`], with arguments for those needs as well.
+/// Skips the test when something is missing: returns success from it, or fails it where [`skips_fail`]. Checks
+/// [`TRACING`] and the needs in the arguments.
 #[macro_export]
 macro_rules! require {
     ($($need:expr),* $(,)?) => {
         let needs = [$crate::require::TRACING, &[$($need),*]].concat();
         if let Some(missing) = $crate::require::missing(&needs) {
             assert!(!$crate::require::skips_fail(), "missing: {missing}");
-            eprintln!("{}, missing: {missing}", $crate::SKIPPED);
+            $crate::require::report_skip(&missing);
             return Ok(());
         }
     };

@@ -1,6 +1,7 @@
-//! A terminal that a test looks at: tmux, with a server of its own per test.
+//! A terminal for the full-screen view: tmux, with one server per test.
 //!
-//! The program under test runs in a shell that says how it ended, so that one sees whether the terminal was given back.
+//! The program under test runs in a shell that prints how it ended, so that a test sees whether the program restored
+//! the terminal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{output, until};
 
-/// Until a screen shows what is expected of it; attaching the programs is in it.
+/// Limit until a screen shows what the test expects, with the time to attach the programs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Says whether lines are edited and keys echoed, as a shell needs it.
+/// Prints whether the terminal edits lines and echoes keys, as a shell needs it.
 const MODES: &str = "stty -a | tr ' ;' '\\n' | grep -x -e echo -e -echo -e icanon -e -icanon | xargs echo modes:";
 
-/// One window of one server; both end with it.
+/// One window of one tmux server; dropping it ends both.
 #[derive(Debug)]
 pub struct TestTerminal {
     socket: PathBuf,
@@ -29,12 +30,12 @@ impl TestTerminal {
     pub fn start(dir: &Path, name: &str, size: (u16, u16), command: &str) -> Result<Self> {
         let screen = Self { socket: dir.join(format!("{name}.tmux")), dir: dir.to_path_buf() };
         let (width, height) = (size.0.to_string(), size.1.to_string());
-        // The shell stays, so that what it shows can be read; it has no prompt that would look like something.
+        // The shell stays, so that its screen can be read. It has no prompt, which a test could mistake for output.
         let script = format!("cd '{}'; {command}; echo \"ended with $?\"; {MODES}; exec sleep 600", dir.display());
         let arguments =
             ["-f", "/dev/null", "new-session", "-d", "-x", &width, "-y", &height, "--", "sh", "-c", &script];
         output(screen.tmux().args(arguments)).context("starting tmux")?;
-        // Take what programs put into the clipboard.
+        // Accept what programs put into the clipboard.
         output(screen.tmux().args(["set-option", "-s", "set-clipboard", "on"]))?;
         Ok(screen)
     }
@@ -42,12 +43,12 @@ impl TestTerminal {
     fn tmux(&self) -> Command {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(&self.socket).env("LC_ALL", "C.UTF-8").env_remove("TMUX");
-        // What the terminal can do must not depend on who runs the test.
+        // The capabilities of the terminal must not depend on the environment of the test.
         command.env_remove("NO_COLOR").env("TERM", "xterm-256color").current_dir(&self.dir);
         command
     }
 
-    /// Presses keys, in tmux' names for them (`Enter`, `Escape`, `Tab`, `q`, ...).
+    /// Presses keys, named as tmux names them (`Enter`, `Escape`, `Tab`, `q`, ...).
     pub fn press(&self, keys: &[&str]) -> Result<()> {
         for key in keys {
             output(self.tmux().args(["send-keys", key])).with_context(|| format!("pressing {key}"))?;
@@ -55,12 +56,12 @@ impl TestTerminal {
         Ok(())
     }
 
-    /// Types text as it is.
+    /// Types text literally.
     pub fn type_text(&self, text: &str) -> Result<()> {
         output(self.tmux().args(["send-keys", "-l", text])).map(drop)
     }
 
-    /// Clicks with the left button, both counted from 0.
+    /// Clicks with the left button; column and line are counted from 0.
     pub fn click(&self, column: usize, line: usize) -> Result<()> {
         // SGR mouse reports, as a terminal sends them.
         let report = |end: char| format!("\u{1b}[<0;{};{}{end}", column + 1, line + 1);
@@ -73,17 +74,17 @@ impl TestTerminal {
         output(self.tmux().args(["resize-window", "-x", &width, "-y", &height])).map(drop)
     }
 
-    /// What is on the screen now.
+    /// The text on the screen.
     pub fn text(&self) -> Result<String> {
         output(self.tmux().args(["capture-pane", "-p"]))
     }
 
-    /// The same with its escape sequences.
+    /// The text on the screen with its escape sequences.
     pub fn coloured(&self) -> Result<String> {
         output(self.tmux().args(["capture-pane", "-p", "-e"]))
     }
 
-    /// Waits until the screen passes `look`, and returns it.
+    /// Waits until `look` accepts the screen, and returns the screen.
     pub fn wait(&self, what: &str, look: impl Fn(&str) -> bool) -> Result<String> {
         let mut last = String::new();
         let found = until(what, LIMIT, || {
@@ -93,7 +94,7 @@ impl TestTerminal {
         found.with_context(|| format!("the screen:\n{last}"))
     }
 
-    /// Waits until the screen shows all of these.
+    /// Waits until the screen shows all of these texts.
     pub fn shows(&self, texts: &[&str]) -> Result<String> {
         self.wait(&format!("{texts:?}"), |screen| texts.iter().all(|text| screen.contains(text)))
     }
@@ -103,13 +104,13 @@ impl TestTerminal {
         number(&self.text()?, label)
     }
 
-    /// What a program put into the clipboard last.
+    /// The text that a program last put into the clipboard.
     pub fn clipboard(&self) -> Result<String> {
         output(self.tmux().arg("show-buffer"))
     }
 
-    /// Waits until the program has ended with this code, and checks that it gave the terminal back: no alternate screen, no mouse,
-    /// a cursor, lines and echo as before.
+    /// Waits until the program has ended with this code, and checks that it restored the terminal: no alternate screen,
+    /// no mouse reports, a cursor, line editing and echo.
     pub fn given_back(&self, code: i32) -> Result<String> {
         let ended = format!("ended with {code}");
         let text = self.shows(&[&ended, "modes: icanon echo"])?;
@@ -119,7 +120,7 @@ impl TestTerminal {
         Ok(text)
     }
 
-    /// Takes the terminal away from whatever runs in it, as a lost ssh connection does.
+    /// Closes the terminal under the running program, as a lost ssh connection does.
     pub fn hang_up(&self) -> Result<()> {
         output(self.tmux().arg("kill-server")).map(drop)
     }
@@ -137,7 +138,7 @@ impl TestTerminal {
         bail!("no {name} among {children}")
     }
 
-    /// Keeps the screen as it is, escape sequences and all, for `cargo xtask screenshots`.
+    /// Writes the screen with its escape sequences to a file, for `cargo xtask screenshots`.
     pub fn keep(&self, directory: &Path, name: &str) -> Result<()> {
         fs::create_dir_all(directory)?;
         fs::write(directory.join(format!("{name}.ansi")), self.coloured()?).context("keeping a screen")
@@ -146,7 +147,7 @@ impl TestTerminal {
 
 impl Drop for TestTerminal {
     fn drop(&mut self) {
-        // A server that has ended already is what is wanted.
+        // The command fails if the server has ended already, which is the wanted state.
         let _ = self.tmux().arg("kill-server").output();
     }
 }

@@ -1,8 +1,9 @@
-//! What `churn` is told to do and what it says it did: the one vocabulary of the traffic program and the scenarios.
+//! Scripts of the traffic program `churn`, and the log that it writes.
 //!
-//! A script is a list of [`ScriptStep`]s, given to `churn` as one JSON argument. Each attempt at something leaves an [`LogEntry`] in the
-//! log file, one JSON object per line, with the kernel's own clock around the call. The log is the truth that a report is
-//! measured against, so it holds what the system calls returned and nothing concluded from it.
+//! A script is a list of [`ScriptStep`]s; `churn` takes it as one JSON argument. Each attempt at something appends a
+//! [`LogEntry`] to the log file, one JSON object per line, with the times of the kernel's own clock before and after
+//! the call. The tests compare reports with the log, so it holds only what the system calls returned, and no
+//! conclusions.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,19 +13,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Everything that one `churn` process does.
+/// The work of one `churn` process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Script {
-    /// Where the log goes; appended to, so that forked children share it.
+    /// File of the log. `churn` appends to it, so that forked children share it.
     pub log: PathBuf,
-    /// Keep the log in memory until a step waits or the process ends: for traffic that writing would slow down.
+    /// Keep the log in memory until a step waits or the process ends, for traffic that writing would slow down.
     pub buffered: bool,
-    /// Thread name to take; `None` keeps `churn`.
+    /// Name for the thread; `None` keeps `churn`.
     pub comm: Option<String>,
     pub steps: Vec<ScriptStep>,
 }
 
-/// How a connect is asked for.
+/// The system calls that make a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConnectMethod {
     Blocking,
@@ -32,22 +33,22 @@ pub enum ConnectMethod {
     Poll,
     /// `sendto(MSG_FASTOPEN)`: there is no connect system call.
     FastOpen,
-    /// `io_uring`, executed inline by `io_uring_enter()`.
+    /// `io_uring`; `io_uring_enter()` connects.
     Uring,
     /// `io_uring` with `IOSQE_ASYNC`: a kernel worker thread connects.
     UringAsync,
 }
 
-/// What becomes of a connection.
+/// What the client does with an established connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AfterConnect {
-    /// `close()` at once: the active closer.
+    /// `close()` at once, as the active closer.
     Close,
-    /// Read to the peer's FIN, then `close()`: the passive closer.
+    /// Read to the peer's FIN, then `close()`, as the passive closer.
     PeerCloses,
     /// Read to the peer's RST, then `close()`.
     PeerResets,
-    /// `SO_LINGER` 0 and `close()`: RST instead of FIN.
+    /// `SO_LINGER` 0 and `close()`: sends RST instead of FIN.
     Linger0,
     /// shutdown(WR), read to the peer's FIN, `close()`.
     HalfClose,
@@ -55,7 +56,7 @@ pub enum AfterConnect {
     Hold,
 }
 
-/// What a server does with what it accepts.
+/// What a server does with a connection that it has accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerBehaviour {
     /// Reads to the client's FIN, then closes.
@@ -64,17 +65,17 @@ pub enum ServerBehaviour {
     Answer,
     /// Closes first.
     CloseFirst,
-    /// `SO_LINGER` 0: resets.
+    /// `SO_LINGER` 0: resets the connection.
     Reset,
-    /// Accepts and never closes: `CLOSE_WAIT` as soon as the client closes.
+    /// Never closes: the socket is in `CLOSE_WAIT` as soon as the client closes.
     Leak,
-    /// Accepts, forks a child that reads to the client's FIN and closes; the parent only accepts.
+    /// Forks a child that reads to the client's FIN and closes; the parent only accepts.
     ForkEach,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ScriptStep {
-    /// `times` connects, round robin over `to`.
+    /// Make `times` connects, round robin over `to`.
     Connect {
         to: Vec<SocketAddr>,
         times: u32,
@@ -86,15 +87,15 @@ pub enum ScriptStep {
     },
     /// Close every held connection.
     CloseHeld { then: AfterConnect },
-    /// `times` connects on one and the same socket, going on after each failure; it is held at the end.
+    /// Make `times` connects on one socket, going on after each failure, and hold the socket at the end.
     RetryOneSocket { to: SocketAddr, times: u32, pause_us: u64 },
-    /// Non-blocking connect, then `close()` after `after_ms` while still in `SYN_SENT`.
+    /// Start a non-blocking connect, then `close()` after `after_ms`, while the socket is still in `SYN_SENT`.
     Abandon { to: SocketAddr, times: u32, after_ms: u64 },
-    /// `bind()` `times` times and hold the sockets; port 0 asks for any.
+    /// `bind()` `times` sockets and hold them; port 0 asks for any port.
     Bind { addr: SocketAddr, times: u32, reuse_addr: bool },
-    /// Listen, never accept, hold.
+    /// Listen without accepting, and hold the socket.
     Listen { addr: SocketAddr, backlog: i32 },
-    /// Close what [`ScriptStep::Listen`] opened.
+    /// Close the sockets of [`ScriptStep::Listen`].
     CloseListeners,
     /// Listen and serve until killed.
     Serve { addr: SocketAddr, manner: ServerBehaviour },
@@ -104,25 +105,25 @@ pub enum ScriptStep {
     Threads { count: u32, steps: Vec<ScriptStep> },
     /// Run `steps` in `count` forked children (no exec), one after the other or at once.
     Fork { count: u32, at_once: bool, steps: Vec<ScriptStep> },
-    /// Say so in the log, then wait until the file exists.
+    /// Write a log entry, then wait until the file exists.
     WaitFor { file: PathBuf },
-    /// Move frames between two interfaces of this namespace, each `delay_ms` late.
+    /// Carry frames between two interfaces of this namespace, each with a delay of `delay_ms`.
     Relay { left: String, right: String, delay_ms: u64 },
 }
 
 impl ScriptStep {
-    /// Blocking connects that are closed at once: the commonest churn.
+    /// Blocking connects that close at once, the most common churn.
     pub fn churn(to: impl Into<Vec<SocketAddr>>, times: u32) -> Self {
         Self::connect(to, times, ConnectMethod::Blocking, AfterConnect::Close)
     }
 
-    /// Plain connects from an unbound socket.
+    /// Connects from an unbound socket.
     pub fn connect(to: impl Into<Vec<SocketAddr>>, times: u32, via: ConnectMethod, then: AfterConnect) -> Self {
         Self::Connect { to: to.into(), times, via, bind: None, reuse_addr: false, then, pause_us: 0 }
     }
 }
 
-/// What an [`LogEntry`] speaks of.
+/// The call or moment that a [`LogEntry`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LoggedCall {
     Connect,
@@ -131,20 +132,20 @@ pub enum LoggedCall {
     Listening,
     Accept,
     Waiting,
-    /// The last entry of a process that ended by itself.
+    /// The last entry of a process that ended on its own.
     Done,
 }
 
-/// One thing that `churn` did.
+/// One system call or moment of `churn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     pub what: LoggedCall,
-    /// `CLOCK_MONOTONIC` around the system call, nanoseconds.
+    /// `CLOCK_MONOTONIC` before and after the system call, nanoseconds.
     pub start_ns: u64,
     pub end_ns: u64,
     pub pid: u32,
     pub tid: u32,
-    /// Number of the socket within its process; 0 where there is none.
+    /// Number of the socket within its process; 0 without a socket.
     pub socket: u64,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
@@ -163,18 +164,19 @@ pub struct ConnectionTimes {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub connect: (u64, u64),
-    /// From the first call that could end it to the return of the last. An active closer's socket is not done when its
-    /// `close()` returns: the peer may delay the ACK of the FIN until it closes too.
+    /// From the first call that could end the connection to the return of the last one. The socket of an active closer
+    /// may live longer than its `close()`: the peer may delay the ACK of the FIN until it closes too.
     pub close: (u64, u64),
 }
 
-/// IPv4-mapped addresses as what they map.
+/// Converts an IPv4-mapped address to the IPv4 address.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl ConnectionTimes {
-    /// Bounds of what a lifetime measured in the kernel can be, milliseconds: `SYN_SENT` lies inside `connect()`, and the end inside `close()`.
+    /// Lower and upper bound of the lifetime that the kernel measures, in milliseconds: `SYN_SENT` lies inside
+    /// `connect()`, and the end inside `close()`.
     pub fn bounds_ms(&self) -> (f64, f64) {
         let ms = |ns: u64| ns as f64 / 1e6;
         (ms(self.close.0.saturating_sub(self.connect.1)), ms(self.close.1.saturating_sub(self.connect.0)))
@@ -182,7 +184,7 @@ impl ConnectionTimes {
 }
 
 impl Log {
-    /// Reads what is there; a last line without its end is still being written and left out.
+    /// Reads a log file. A last line without its end is still being written and is left out.
     pub fn read(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
@@ -197,7 +199,7 @@ impl Log {
         self.0.iter().filter(move |entry| entry.what == what)
     }
 
-    /// Processes in order of appearance.
+    /// Process ids in order of appearance.
     pub fn pids(&self) -> Vec<u32> {
         let mut pids = Vec::new();
         for entry in &self.0 {
@@ -208,7 +210,8 @@ impl Log {
         pids
     }
 
-    /// Connections that were established and closed by their process. `peers` is what the other side says, if it logs.
+    /// Connections that were established and closed by their process. `peers` is the log of the other side, if it
+    /// writes one.
     pub fn lives(&self, peers: &Self) -> Vec<ConnectionTimes> {
         let mut peer_closes: HashMap<(SocketAddr, SocketAddr), Vec<&LogEntry>> = HashMap::new();
         for entry in peers.of(LoggedCall::Close) {

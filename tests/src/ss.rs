@@ -1,4 +1,4 @@
-//! The kernel's sockets as `ss` lists them: the second opinion on everything that the tracer says is there.
+//! The kernel's sockets as `ss` lists them, to compare with the sockets that the tracer reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +11,15 @@ use crate::process::{ktime_ns, output};
 /// One line of `ss`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SsRow {
-    /// As in the reports: `TIME_WAIT`, not `TIME-WAIT`.
+    /// State as reports name it: `TIME_WAIT`, not `TIME-WAIT`.
     pub state: String,
     pub local: SocketAddr,
     pub remote: SocketAddr,
-    /// A minisocket: `TIME_WAIT`, or `FIN_WAIT2` with the `TIME_WAIT` timer.
+    /// True for a minisocket: `TIME_WAIT`, or `FIN_WAIT2` with the `TIME_WAIT` timer.
     pub minisocket: bool,
 }
 
-/// All TCP sockets of a namespace but listeners, and when they were looked at.
+/// All TCP sockets of a namespace except listeners, and when `ss` ran.
 #[derive(Clone, Debug)]
 pub struct SocketListing {
     pub began_ns: u64,
@@ -40,11 +40,11 @@ impl SocketListing {
         self.rows.iter().filter(|row| row.minisocket).map(|row| (row.local, row.remote)).collect()
     }
 
-    /// Sockets by state whose remote end is `remote`: the occupancy of one destination.
+    /// Number of sockets towards `remote` by state: the occupancy of one destination.
     pub fn towards(&self, remote: SocketAddr) -> BTreeMap<String, u32> {
         let mut states = BTreeMap::new();
         for row in self.rows.iter().filter(|row| row.remote == remote) {
-            // A minisocket is TIME_WAIT to the reports, whether or not the peer's FIN has come.
+            // Reports count every minisocket as TIME_WAIT, whether or not the peer's FIN has come.
             let state = if row.minisocket { "TIME_WAIT" } else { &row.state };
             *states.entry(state.to_owned()).or_default() += 1;
         }

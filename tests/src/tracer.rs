@@ -13,12 +13,12 @@ use crate::hidden::HiddenTransitions;
 use crate::process::{Running, until};
 use crate::reported::{ParsedReport, StreamLine};
 
-/// Loading and attaching takes a fraction of a second, under QEMU emulation much longer.
+/// Limit from the start to the ready line: a fraction of a second, under QEMU emulation much longer.
 const READY: Duration = Duration::from_secs(60);
-/// From the signal to the last byte of a report.
+/// Limit from the signal to the last byte of a report.
 const END: Duration = Duration::from_secs(60);
 
-/// `PORTCHURN_BIN`, else the newest build of this workspace.
+/// Path of the binary under test: `PORTCHURN_BIN`, else the newest build of this workspace.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("PORTCHURN_BIN").map(PathBuf::from) {
         ensure!(path.is_file(), "PORTCHURN_BIN={} (no such file)", path.display());
@@ -49,7 +49,7 @@ impl Tracer {
         Self::start_command(command, dir, name)
     }
 
-    /// The same for a command that ends up in `portchurn`, e.g. through setpriv.
+    /// The same for a command that executes `portchurn`, e.g. setpriv.
     pub fn start_command(command: Command, dir: &Path, name: &str) -> Result<Self> {
         let mut running = Running::start(command, dir, name)?;
         until("the line `portchurn: ready`", READY, || {
@@ -62,7 +62,7 @@ impl Tracer {
             Ok(None)
         })
         .with_context(|| format!("stderr so far: {}", running.stderr()))?;
-        // Where perf or the program cannot be had, a failed test stays failed.
+        // Without perf or the program a failed test stays failed.
         let hidden = HiddenTransitions::start(running.pid()).ok();
         Ok(Self { running, hidden })
     }
@@ -71,7 +71,7 @@ impl Tracer {
         Self::start(dir, "report", &["report", "--json", "--for", "600s"])
     }
 
-    /// A workload per process, so that those of other namespaces - other tests - stay out of the sums.
+    /// Reports one workload per process, so that no sum includes processes of other namespaces, i.e. of other tests.
     pub fn report_by_pid(dir: &Path) -> Result<Self> {
         Self::start(dir, "report", &["report", "--json", "--for", "600s", "--by", "pid"])
     }
@@ -80,13 +80,14 @@ impl Tracer {
         Self::start(dir, "stream", &["stream", "--json", "--what", what, "--for", "600s"])
     }
 
-    /// Whoever ends it himself gets it unwatched: a watched program stays loaded.
+    /// The process, for a test that ends it. Hidden transitions are no longer counted, because the counter would keep
+    /// the program loaded.
     pub fn running(&mut self) -> &mut Running {
         self.report_hidden();
         &mut self.running
     }
 
-    /// Ends it with SIGTERM and returns what it wrote to stdout.
+    /// Ends the tracer with SIGTERM and returns its standard output.
     pub fn finish(mut self) -> Result<String> {
         self.report_hidden();
         self.running.signal(Signal::SIGTERM)?;
@@ -95,7 +96,7 @@ impl Tracer {
         Ok(self.running.stdout())
     }
 
-    /// Says on the test's own output what no tracer could have seen.
+    /// Prints the number of transitions that no tracer could have seen, for `cargo xtask e2e`.
     fn report_hidden(&mut self) {
         match self.hidden.take().map(|mut hidden| hidden.count()) {
             Some(Ok(hidden)) if hidden > 0 => eprintln!("{HIDDEN_BY_KERNEL}: {hidden} transitions"),

@@ -1,4 +1,4 @@
-//! Whose connection it is: through delays, threads, forks, short lives and sudden deaths.
+//! Attribution: the process of a connection is right with delays, threads, forks, short-lived and killed processes.
 
 use std::process::Command;
 
@@ -17,7 +17,8 @@ use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
-/// Answers come 80 ms later in the context of a task that has nothing to do with them - the case that loopback hides.
+/// Segments arrive 80 ms late in the context of an unrelated task, which never happens on loopback. A tracer that
+/// trusted `current` there would attribute the connection to that task.
 #[test]
 fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     require!(Need::Program("ethtool", "ethtool"), Need::Program("tc", "iproute2"));
@@ -48,7 +49,7 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     )?;
     let passive = lab.run("passive", vec![attempt(9002, 4, ConnectMethod::Poll, AfterConnect::PeerCloses)])?;
     let refused = lab.run("refused", vec![attempt(9009, 3, ConnectMethod::Poll, AfterConnect::Hold)])?;
-    // 12 ports towards 9001 are in TIME_WAIT, 4 are left.
+    // 12 ports towards 9001 are in TIME_WAIT, so 4 are free.
     let full = lab.run("full", vec![attempt(9001, 10, ConnectMethod::Blocking, AfterConnect::Hold)])?;
     until("the last passive close, which comes 40 ms after close()", LIMIT, || {
         Ok(SocketListing::take(&lab.ns)?.towards(to(9002)).is_empty().then_some(()))
@@ -80,7 +81,7 @@ fn a_bystander_is_not_blamed_on_a_slow_link() -> Result {
     Ok(())
 }
 
-/// The process is reported gone before its sockets are closed.
+/// A killed process has exited before the kernel closes its sockets.
 #[test]
 fn killed_with_sockets_open() -> Result {
     require!();
@@ -156,7 +157,7 @@ fn threads_count_for_their_process() -> Result {
     Ok(())
 }
 
-/// Children without an exec of their own, dead within milliseconds.
+/// Forked children that never call exec and exit within milliseconds.
 #[test]
 fn forked_children_are_processes_of_their_own() -> Result {
     require!();
@@ -180,7 +181,7 @@ fn forked_children_are_processes_of_their_own() -> Result {
     Ok(())
 }
 
-/// Gone before anybody could look into /proc, and still with name and command line.
+/// The commands exit before anybody can read /proc, and the report has their names and command lines.
 #[test]
 fn short_lived_commands_have_names() -> Result {
     require!(Need::Program("curl", "curl"));
@@ -201,7 +202,7 @@ fn short_lived_commands_have_names() -> Result {
         ]);
         let mut curl = Running::start(command, lab.dir(), "curl")?;
         pids.push((number, curl.pid()));
-        // An empty answer is an error to curl; that it connected is what matters.
+        // curl fails because the response is empty, but it has connected.
         curl.wait(LIMIT)?;
     }
     let report = report.finish_report()?;
@@ -223,7 +224,7 @@ fn short_lived_commands_have_names() -> Result {
     Ok(())
 }
 
-/// Passive flows belong to whoever accepted, not to the client in whose task the handshake ended.
+/// A passive flow belongs to the process that accepted it, not to the client in whose context the handshake ended.
 #[test]
 fn fork_servers_own_what_they_accept() -> Result {
     require!();
@@ -268,7 +269,7 @@ fn fork_servers_own_what_they_accept() -> Result {
     Ok(())
 }
 
-/// A server that never closes: its `CLOSE_WAIT` and the clients' `FIN_WAIT2` minisockets.
+/// A server that never closes its connections has `CLOSE_WAIT` sockets, and its clients have `FIN_WAIT2` minisockets.
 #[test]
 fn leaked_sockets_stay_in_close_wait() -> Result {
     require!();
@@ -278,7 +279,7 @@ fn leaked_sockets_stay_in_close_wait() -> Result {
     let log = lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 18)])?;
     until("18 sockets accepted", LIMIT, || Ok((leak.log()?.of(LoggedCall::Accept).count() == 18).then_some(())))?;
     let to = addr("127.0.0.1:9001");
-    // A server that does not close may delay its ACK of the FIN.
+    // A server that does not close may delay its ACK of the client's FIN.
     let listing = until("18 minisockets", LIMIT, || {
         let listing = SocketListing::take(&lab.ns)?;
         Ok((listing.towards(to).get("TIME_WAIT") == Some(&18)).then_some(listing))

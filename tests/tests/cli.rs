@@ -1,4 +1,4 @@
-//! The command line where it touches the kernel and its user's patience: rights, signals, pipes, and what is left behind.
+//! The command line on a real kernel: capabilities, signals, pipes, and BPF programs that stay loaded.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -47,7 +47,7 @@ fn a_wrong_argument_is_a_usage_error() -> Result<()> {
     Ok(())
 }
 
-/// A copy that other users may execute, wherever the build is.
+/// Copies the binary to a place where other users may execute it.
 fn public_binary(lab: &Lab) -> Result<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(lab.dir(), fs::Permissions::from_mode(0o755))?;
@@ -82,7 +82,7 @@ fn without_rights_it_says_so_once() -> Result<()> {
     Ok(())
 }
 
-/// The smallest set of rights that the manual names is enough.
+/// The capabilities that the README names are enough.
 #[test]
 fn capabilities_are_enough() -> Result<()> {
     require!(Need::Program("setpriv", "util-linux"));
@@ -97,7 +97,8 @@ fn capabilities_are_enough() -> Result<()> {
         command
     };
     let mut command = with(&CAPABILITIES);
-    // Before 5.11 BPF memory counts against a limit, which only this raises; without it the message says so.
+    // Before 5.11 BPF memory counts against RLIMIT_MEMLOCK, which only CAP_SYS_RESOURCE may raise. The message once did
+    // not name it.
     if running_version()? < (5, 11) {
         let refused = command.args(["report", "--for", "1s"]).output()?;
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -122,7 +123,7 @@ fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/schema/report.schema.json");
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut report = Tracer::report(lab.dir())?;
-        // Something in every list: failures, open and finished connections.
+        // So that no list of the report is empty: failures, open and finished connections.
         lab.run(
             "client",
             vec![
@@ -156,7 +157,7 @@ fn for_ends_by_itself() -> Result<()> {
     Ok(())
 }
 
-/// Into `head -1`: the reader is satisfied and goes; that is no error.
+/// Into `head -1`: the reader exits after one line, which is not an error.
 #[test]
 fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
     require!();
@@ -170,7 +171,7 @@ fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
         .spawn()?;
     let pipe = stream.stdout.take().context("a pipe")?;
     let mut head = Command::new("head").arg("-1").stdin(pipe).stdout(Stdio::piped()).spawn()?;
-    // Traffic goes on, so that there is a line after the last one that was wanted.
+    // Traffic goes on, so that portchurn writes a line after the reader has exited.
     let outcome = until("the end of the stream", LIMIT, || {
         lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 20)])?;
         Ok(stream.try_wait()?)
@@ -190,7 +191,7 @@ fn a_closed_pipe_ends_a_stream_cleanly() -> Result<()> {
     Ok(())
 }
 
-/// Ids of the BPF programs that a process holds, from its descriptors.
+/// Ids of the BPF programs whose descriptors a process holds.
 fn programs_of(pid: u32) -> Result<BTreeSet<u32>> {
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("descriptors")?.flatten() {
@@ -201,7 +202,7 @@ fn programs_of(pid: u32) -> Result<BTreeSet<u32>> {
     Ok(ids)
 }
 
-/// Programs live as long as the process, whatever way it ends: nothing pins them or keeps them attached.
+/// The BPF programs live as long as the process, however it ends: nothing pins them or keeps them attached.
 #[test]
 fn nothing_is_left_in_the_kernel() -> Result<()> {
     require!();
@@ -213,7 +214,7 @@ fn nothing_is_left_in_the_kernel() -> Result<()> {
         ensure!(programs.len() > 1, "{programs:?}: the check itself is broken");
         running.signal(signal)?;
         running.wait(LIMIT)?;
-        // The kernel frees them after a grace period.
+        // The kernel frees programs after a grace period.
         until("the end of every program", LIMIT, || {
             let loaded: BTreeSet<u32> = loaded_programs().filter_map(|info| info.ok().map(|info| info.id())).collect();
             Ok(programs.is_disjoint(&loaded).then_some(()))
@@ -223,7 +224,7 @@ fn nothing_is_left_in_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// The same processes, as one workload or as two.
+/// The same processes count as one workload or as two.
 #[test]
 fn by_chooses_what_a_workload_is() -> Result<()> {
     require!();
@@ -237,7 +238,7 @@ fn by_chooses_what_a_workload_is() -> Result<()> {
     for (tracer, expected) in [(by_comm, vec![10]), (by_pid, vec![5, 5])] {
         let report = tracer.finish_report()?;
         report.assert_complete();
-        // Without --by, namespaces may share a workload; the connects of others are not ours.
+        // Without --by a workload may span namespaces and include the connects of other tests.
         let mut pids: Vec<u64> = Vec::new();
         for workload in &report.workloads {
             let ours = |pid: &Option<u32>| {

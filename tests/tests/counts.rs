@@ -1,4 +1,4 @@
-//! Counts and lifetimes, exact: what the clients logged is what the report says, per process and destination.
+//! Counts and lifetimes: per process and destination, the report equals the log of the clients.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
-/// Sum over all processes and destinations of a log.
+/// Failures with this name in a log, of all processes and destinations.
 fn total(log: &Log, name: &str) -> u64 {
     logged(log).values().filter_map(|counts| counts.failed.get(name)).sum()
 }
@@ -39,7 +39,7 @@ fn counts_and_lifetimes_of_either_closer_are_exact() -> Result {
         "passive",
         vec![ScriptStep::connect([addr("127.0.0.1:9002")], 300, ConnectMethod::Blocking, AfterConnect::PeerCloses)],
     )?;
-    // Held for a while, so that a lifetime is not just the noise of a handshake.
+    // Held for a while, so that the lifetime is longer than the noise of a handshake.
     let mut held = lab.start(
         "held",
         vec![
@@ -86,7 +86,7 @@ fn two_destinations_run_out_of_one_range_each_on_its_own() -> Result {
     let _one = lab.serve("one", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let _two = lab.serve("two", "127.0.0.1:9002", ServerBehaviour::WaitForPeer)?;
     let to = [addr("127.0.0.1:9001"), addr("127.0.0.1:9002")];
-    // 64 ports, used once for each destination; then 36 and 86 more that fail.
+    // 64 ports, which both destinations use; then 36 and 86 connects fail.
     let (log, report) = report_of(&lab, || {
         let mut log = lab.run("both", vec![ScriptStep::churn(to, 200)])?;
         log.0.extend(lab.run("second", vec![ScriptStep::churn([to[1]], 50)])?.0);
@@ -106,7 +106,7 @@ fn two_destinations_run_out_of_one_range_each_on_its_own() -> Result {
     Ok(())
 }
 
-/// Exhaustion as each kind of connect meets it: 64 ports, 80 attempts, so 16 fail.
+/// Exhaustion with each connect method: 64 ports and 80 attempts, so 16 fail.
 fn exhaustion(via: ConnectMethod, range: (u16, u16), listen: &str, to: &str) -> Result {
     let lab = Lab::with_ports(range.0, range.1)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
@@ -155,7 +155,7 @@ fn mapped_addresses_are_the_v4_destination() -> Result {
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
     let _server = lab.serve("server", "[::]:9001", ServerBehaviour::WaitForPeer)?;
     let mapped: SocketAddr = addr("[::ffff:127.0.0.1]:9001");
-    // 32 ports each way fill the range for both; then both fail.
+    // 32 connections of each family fill the range for both; then both families fail.
     let (log, report) = report_of(&lab, || {
         let hold = |to, times| ScriptStep::connect([to], times, ConnectMethod::Blocking, AfterConnect::Hold);
         lab.run(
@@ -185,7 +185,8 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
             ],
         )?;
         holder.entry(LoggedCall::Waiting)?;
-        // Refused first, so that the socket carries the stale port of its last attempt into the exhausted ones.
+        // Refused first, so that the socket has the stale port of its last attempt when connects fail for lack of a
+        // port.
         let mut retries = lab.run(
             "retries",
             vec![
@@ -193,7 +194,7 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
                 ScriptStep::RetryOneSocket { to: full, times: 9, pause_us: 500 },
             ],
         )?;
-        // Succeeds in the end, on the same socket.
+        // Succeeds at last on the same socket.
         let mut late = lab.start("late", vec![ScriptStep::RetryOneSocket { to: full, times: 5000, pause_us: 2000 }])?;
         late.entries(LoggedCall::Connect, 3)?;
         lab.go("free")?;
@@ -207,7 +208,7 @@ fn retries_on_one_socket_are_attempts_of_their_own() -> Result {
     Ok(())
 }
 
-/// Names, ports and addresses are the same every time; only the order tells one life from the next.
+/// Thirty connections with the same addresses and ports, one after the other: only their order distinguishes them.
 #[test]
 fn one_4_tuple_has_many_lives() -> Result {
     require!();
@@ -222,7 +223,7 @@ fn one_4_tuple_has_many_lives() -> Result {
         bind: Some(addr("127.0.0.1:45000")),
         reuse_addr: true,
         then,
-        // Timestamps have to advance before a 4-tuple in TIME_WAIT may be taken over.
+        // TCP timestamps must advance before the kernel re-uses a 4-tuple in TIME_WAIT.
         pause_us: 2_000,
     };
     let reset = lab.run("reset", vec![life(AfterConnect::Linger0)])?;
@@ -245,7 +246,7 @@ fn one_4_tuple_has_many_lives() -> Result {
     Ok(())
 }
 
-/// Holds what can be had of a range, and tries ten times more.
+/// Makes `attempts` connects in a port range and holds them. Returns the log and the ports of the destination.
 fn fill(range: (u16, u16), reserved: &str, attempts: u32) -> anyhow::Result<(Log, ReportedPorts)> {
     let lab = Lab::with_ports(range.0, range.1)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0"), ("ipv4/ip_local_reserved_ports", reserved)])?;
@@ -271,8 +272,8 @@ fn reserved_ports_are_no_capacity() -> Result {
     Ok(())
 }
 
-/// A search probes an even number of ports from where it happens to begin: with eight of nine taken, most attempts fail
-/// although a port is free, and a lucky one still finds it.
+/// A port search probes an even number of ports from a random start. With eight of nine ports taken most attempts fail
+/// although a port is free, and some find it.
 #[test]
 fn the_last_port_of_an_odd_range_does_not_count() -> Result {
     require!();

@@ -1,5 +1,5 @@
-//! Connects that fail for every reason but exhaustion - which none of them may be counted as - and connections that
-//! end badly.
+//! Connects that fail for another reason than exhaustion, which the report must not count as exhaustion, and
+//! connections that end with an error.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
-/// All failures of this namespace by name.
+/// Failures of this namespace by name.
 fn failed(report: &ParsedReport, netns: u32) -> FailedCounts {
     let mut all = BTreeMap::new();
     for counts in reported(report, netns).values() {
@@ -28,7 +28,7 @@ fn only(name: &str, count: u64) -> FailedCounts {
     BTreeMap::from([(name.to_owned(), count)])
 }
 
-/// Finished active flows of this namespace by how they ended.
+/// Finished active flows of this namespace by the way they ended.
 fn ends(lines: &[StreamLine], netns: u32) -> BTreeMap<String, usize> {
     let mut ends = BTreeMap::new();
     let own = |line: &&StreamLine| {
@@ -48,7 +48,7 @@ fn refused_and_timed_out() -> Result {
     if lab.ns.has_sysctl("ipv4/tcp_syn_linear_timeouts")? {
         lab.ns.sysctl(&[("ipv4/tcp_syn_linear_timeouts", "0")])?;
     }
-    // Its queue holds one connection that is never accepted; SYNs after that are dropped.
+    // Its backlog holds one connection, which nobody accepts; the kernel drops all further SYNs.
     let mut full =
         lab.start("full", vec![ScriptStep::Listen { addr: addr("127.0.0.1:9001"), backlog: 0 }, lab.wait_for("end")])?;
     full.entry(LoggedCall::Waiting)?;
@@ -82,7 +82,7 @@ fn no_neighbour() -> Result {
     let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
     let report = Tracer::report(lab.dir())?;
-    // An address on the link that nobody has.
+    // An address on the link that no host has.
     let log = lab.run(
         "client",
         vec![ScriptStep::connect([addr("10.77.0.99:80")], 1, ConnectMethod::Blocking, AfterConnect::Hold)],
@@ -118,7 +118,8 @@ fn resets_from_either_side() -> Result {
     Ok(())
 }
 
-/// State and error of the socket are those of exhaustion; only the port and the moment differ.
+/// The socket has the state and the error of an exhaustion; only its port and the time of the close distinguish the
+/// two.
 #[test]
 fn closing_in_syn_sent_is_no_exhaustion() -> Result {
     require!();
@@ -127,7 +128,7 @@ fn closing_in_syn_sent_is_no_exhaustion() -> Result {
     link(&lab.ns, &other)?;
     let report = Tracer::report(lab.dir())?;
     let mut log = lab.run("closer", vec![ScriptStep::Abandon { to: addr("10.77.0.99:80"), times: 12, after_ms: 5 }])?;
-    // Killed while its connect hangs: no close(), no syscall exit, the same transition.
+    // Killed during its connect: no close() and no end of the system call, but the same transition.
     let mut killed = lab.start(
         "killed",
         vec![ScriptStep::connect([addr("10.77.0.99:81")], 1, ConnectMethod::Blocking, AfterConnect::Hold)],
@@ -147,7 +148,8 @@ fn closing_in_syn_sent_is_no_exhaustion() -> Result {
     Ok(())
 }
 
-/// Moves what the system calls named EADDRNOTAVAIL or EADDRINUSE under the report's own name.
+/// Number of connects that failed with EADDRNOTAVAIL, and all failures of the report; asserts that the report counts
+/// them as `name`.
 fn renamed(report: &ParsedReport, netns: u32, log: &Log, name: &str) -> (u64, FailedCounts) {
     report.assert_complete();
     let told = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
@@ -182,7 +184,7 @@ fn a_taken_4_tuple_is_no_exhaustion() -> Result {
 fn no_source_address_is_no_exhaustion() -> Result {
     require!();
     let lab = Lab::new()?;
-    // A route without any address to send from; the kernel would give the link one by itself.
+    // A route without a source address; without this setting the kernel would give the link an address.
     lab.ns.sysctl(&[("ipv6/conf/default/addr_gen_mode", "1")])?;
     let other = TestNamespace::new()?;
     link(&lab.ns, &other)?;
@@ -217,7 +219,7 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     let stream = Tracer::stream(lab.dir(), "failures")?;
     let report = Tracer::report_by_pid(lab.dir())?;
     let log = lab.run("binder", vec![ScriptStep::Bind { addr: addr("127.0.0.1:0"), times: 40, reuse_addr: false }])?;
-    // Somebody else's explicit bind to a taken port fails with the same errno and means nothing.
+    // An explicit bind to a taken port fails with the same errno and is not an exhaustion.
     let mut holder = lab.start(
         "holder",
         vec![ScriptStep::Bind { addr: addr("127.0.0.1:39000"), times: 1, reuse_addr: false }, lab.wait_for("end")],
@@ -246,7 +248,7 @@ fn bind_to_port_0_runs_out_by_another_name() -> Result {
     Ok(())
 }
 
-/// Bound but unconnected sockets block their ports for every destination.
+/// Sockets that are bound but not connected block their ports for every destination.
 #[test]
 fn ports_held_by_bind_exhaust_connect() -> Result {
     require!();
@@ -271,7 +273,8 @@ fn ports_held_by_bind_exhaust_connect() -> Result {
     Ok(())
 }
 
-/// Children that nobody accepted die with their listener; the flows are the listener's, and the clients see a reset.
+/// Connections that nobody has accepted end when their listener closes. The flows belong to the listener's process, and
+/// the clients see a reset.
 #[test]
 fn listener_closed_with_children() -> Result {
     require!();
@@ -316,7 +319,7 @@ fn listener_closed_with_children() -> Result {
     Ok(())
 }
 
-/// The peer's address exists, and nothing listens behind a real link either.
+/// The peer's address exists beyond a link, but nothing listens on the port.
 #[test]
 fn refused_across_a_link() -> Result {
     require!();

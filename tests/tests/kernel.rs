@@ -1,7 +1,7 @@
-//! This kernel against what the sources and the plan take for granted: prototypes of the hooks, layouts of the records,
-//! what the verifier makes of every program - and life without BTF.
+//! Assumptions about the kernel: prototypes of the hooks, layouts of records, the verifier's verdict on every program,
+//! and tracing without BTF.
 //!
-//! On one kernel these say little; `cargo xtask e2e vm --all` runs them on each that is supported.
+//! `cargo xtask e2e vm --all` runs these tests on every supported kernel; a single kernel proves little.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +44,7 @@ impl Readable for Bytes {
     }
 }
 
-/// Return type and parameters of tracepoints and functions, as this kernel's BTF has them.
+/// Return types and parameters of tracepoints and functions in this kernel's BTF.
 struct Types {
     all: TypeInformation,
     tracepoints: BTreeMap<String, u32>,
@@ -78,7 +78,7 @@ impl Types {
         self.all.from_id(id).with_context(|| format!("type {id}"))
     }
 
-    /// `None` = this kernel has no such hook.
+    /// Prototype of a hook; `None` if this kernel does not have it.
     fn prototype(&self, program: &DeclaredProgram) -> anyhow::Result<Option<(String, Vec<String>)>> {
         let tracepoint = matches!(program.kind, AttachType::Btf | AttachType::Classic);
         let hooks = if tracepoint { &self.tracepoints } else { &self.functions };
@@ -87,13 +87,13 @@ impl Types {
             id = *pointer.tid();
         }
         let TypeVariant::FuncProto(function) = self.of(id)? else { bail!("{} is no function", program.hook) };
-        // What a tracepoint's callback gets first is its own data.
+        // The first parameter of a tracepoint's callback is its own data.
         let parameters = function.parameter_list().iter().skip(usize::from(tracepoint));
         let parameters = parameters.map(|one| Ok(canonical(&self.name(one.tid())?))).collect::<anyhow::Result<_>>()?;
         Ok(Some((canonical(&self.name(*function.return_tid())?), parameters)))
     }
 
-    /// As C spells it, or nearly so.
+    /// Spelling of a type in C.
     fn name(&self, id: u32) -> anyhow::Result<String> {
         let named = |kind: &str, name: &Option<String>| format!("{kind}{}", name.as_deref().unwrap_or("?"));
         Ok(match self.of(id)? {
@@ -102,7 +102,7 @@ impl Types {
             TypeVariant::Const(to) => format!("const {}", self.name(*to.tid())?),
             TypeVariant::Volatile(to) => format!("volatile {}", self.name(*to.tid())?),
             TypeVariant::Restrict(to) => self.name(*to.tid())?,
-            // `__user` and the like.
+            // Type tags such as `__user`.
             TypeVariant::TypeTag(to) => self.name(*to.tid())?,
             TypeVariant::Struct(found) => named("struct ", found.name()),
             TypeVariant::Union(found) => named("union ", found.name()),
@@ -115,7 +115,7 @@ impl Types {
     }
 }
 
-/// The fields of a tracepoint's record: type, name, offset.
+/// Fields of a tracepoint's record: type, name and offset.
 fn fields(category: &str, name: &str) -> anyhow::Result<Vec<(String, String, u32)>> {
     let path = PathBuf::from(TRACING).join("events").join(category).join(name).join("format");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -131,7 +131,7 @@ fn fields(category: &str, name: &str) -> anyhow::Result<Vec<(String, String, u32
         .collect()
 }
 
-/// The prototype for this kernel; `None` = the program is for others.
+/// The prototype for this kernel; `None` if the program is for other kernels.
 fn current(program: &DeclaredProgram, version: KernelVersion) -> anyhow::Result<Option<&Prototype>> {
     let mut valid = program.prototypes.iter().filter(|one| one.holds_for(version));
     let one = valid.next();
@@ -139,7 +139,8 @@ fn current(program: &DeclaredProgram, version: KernelVersion) -> anyhow::Result<
     Ok(one)
 }
 
-/// The record of a system call tracepoint; parameters begin behind the number, 8 bytes each.
+/// Checks the record of a system call's tracepoint: parameters begin after the number of the call and have 8 bytes
+/// each.
 fn check_call(program: &DeclaredProgram, prototype: &Prototype) -> Result {
     let (call, entering) = match (program.hook.strip_prefix("sys_enter_"), program.hook.strip_prefix("sys_exit_")) {
         (Some(call), _) => (call, true),
@@ -166,7 +167,7 @@ fn prototypes_are_as_the_comments_say() -> Result {
         if program.category.as_deref() == Some("syscalls") {
             return check_call(program, told);
         }
-        // Whether a hook must be there is the business of the table of hooks (`cargo xtask e2e vm`).
+        // Whether this kernel must have the hook is checked by xtask/src/vm/table.rs.
         let Some((returns, parameters)) = types.prototype(program)? else { return Ok(()) };
         ensure!(told.name == program.hook, "the prototype is of {}", told.name);
         ensure!(
@@ -188,7 +189,7 @@ fn prototypes_are_as_the_comments_say() -> Result {
     Ok(())
 }
 
-/// What `state_classic` reads at fixed places.
+/// The fields that `state_classic` reads at fixed offsets.
 #[test]
 fn the_classic_record_is_laid_out_as_expected() -> Result {
     require!();
@@ -212,7 +213,7 @@ fn the_classic_record_is_laid_out_as_expected() -> Result {
     Ok(())
 }
 
-/// Runs `work` where tracefs is mounted: here, or else in a mount namespace of a thread of its own.
+/// Runs `work` with tracefs mounted: here, or in a thread with a mount namespace of its own.
 fn with_tracefs<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
@@ -231,11 +232,11 @@ fn with_tracefs<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> any
     })
 }
 
-/// What the verifier says of a program: instructions processed, bytes of stack.
+/// Lets the verifier check a program. Returns the instructions that it processed and the bytes of stack.
 fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // The log of a program that loads is not to be had from aya. So let the kernel verify it and then, having no file
-    // descriptor left to hand out, refuse it after all.
+    // aya does not return the log of a program that loads. With a limit of 0 descriptors the kernel verifies the
+    // program and then refuses to load it.
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard)?;
     let refused = match program {
         Loaded::BtfTracePoint(program) => program.load(hook, btf),
@@ -255,14 +256,14 @@ fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, 
         let rest = log.split_once(before).with_context(|| format!("{before:?} in {log:?}"))?.1;
         Ok(rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?)
     };
-    // One number per function of the program: `stack depth 64+16`, since 7.2 `stack depth 64+16 max 80 ...`.
+    // One number per function of the program: `stack depth 64+16`; since 7.2 `stack depth 64+16 max 80 ...`.
     let stack =
         log.split_once("stack depth ").context("the stack depth")?.1.split_whitespace().next().unwrap_or_default();
     let stack: u64 = stack.split('+').map(|part| part.parse::<u64>().unwrap_or_default()).sum();
     Ok((number("processed ")?, stack))
 }
 
-/// The object as this kernel takes it, and as it would without BTF.
+/// The object that this kernel loads, and the object for a kernel without BTF.
 fn objects(btf: &Btf) -> anyhow::Result<(Ebpf, Ebpf)> {
     let host = Host::collect();
     let blind = Host { btf: Err("hidden".into()), ..host.clone() };
@@ -284,14 +285,14 @@ fn whole_object(host: &Host, btf: &Btf) -> anyhow::Result<Ebpf> {
 /// Prints a [`VerifiedProgram`] line for each program, from which xtask writes docs/VERIFIER.md.
 #[test]
 fn every_program_passes_the_verifier() -> Result {
-    /// The kernel's own limit is a million; a tenth of it leaves room for kernels that look at more paths.
+    /// A tenth of the kernel's limit, which leaves room for kernels whose verifier walks more paths.
     const INSTRUCTIONS: u64 = 100_000;
     require!();
     let btf = Btf::from_sys_fs()?;
     let (mut whole, mut blind) = objects(&btf)?;
     let mut heavy = Vec::new();
     for declared in programs()? {
-        // The one program that is there for kernels without BTF.
+        // The only program for kernels without BTF.
         let ebpf = if declared.category.as_deref() == Some("sock") { &mut blind } else { &mut whole };
         let program = ebpf.program_mut(&declared.name).with_context(|| format!("{} in the object", declared.name))?;
         match verdict(program, &declared.hook, &btf) {
@@ -308,7 +309,7 @@ fn every_program_passes_the_verifier() -> Result {
     Ok(())
 }
 
-/// Without BTF the classic tracepoint is left: connects are still counted, and what is lost is said.
+/// Without BTF only the classic tracepoint works: connects are still counted, and doctor names what is lost.
 #[test]
 fn without_btf_it_counts_connects_and_says_what_is_lost() -> Result {
     require!(Need::Program("unshare", "util-linux"), Need::Program("mount", "mount"));
@@ -331,13 +332,13 @@ fn without_btf_it_counts_connects_and_says_what_is_lost() -> Result {
 
     let lab = Lab::with_ports(40000, 40063)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
-    // A port that nobody else on this machine uses: the classic record does not tell namespaces apart.
+    // A port that nothing else on this machine uses, because the classic record has no namespace.
     let _server = lab.serve("server", "127.0.0.1:9471", ServerBehaviour::WaitForPeer)?;
     let report = hidden(&["report", "--json", "--for", "600s"])?;
     let report = Tracer::start_command(report, lab.dir(), "report")?;
     let steps = vec![ScriptStep::connect([addr("127.0.0.1:9471")], 80, ConnectMethod::Blocking, AfterConnect::Close)];
     let log = lab.run("client", steps)?;
-    // Not as a `ParsedReport`, in which every attribution has a namespace.
+    // Not parsed as a `ParsedReport`, in which every attribution has a namespace.
     let report: serde_json::Value = serde_json::from_str(&report.finish()?)?;
     let told = logged(&log).into_values().next().context("connects")?;
     assert_eq!((told.connects, told.established), (80, 64), "the scenario itself");

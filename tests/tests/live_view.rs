@@ -1,4 +1,4 @@
-//! The full-screen view, in a real terminal with real keys, through a whole incident.
+//! The full-screen view in a real terminal, driven with real keys through a whole incident.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,10 +23,10 @@ const PORTS: (u16, u16) = (40_000, 40_127);
 const POOL: u32 = 20;
 const CALLS: u32 = 300;
 const EADDRNOTAVAIL: i32 = 99;
-/// "Within seconds", on a machine that has other things to do.
+/// Limit for the view to end after its terminal has closed, on a busy machine.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// A pool that holds 20 of 128 ports, and a job that opens and closes a connection per call until none is left.
+/// A pool that holds 20 of 128 ports, and a job that opens and closes one connection per call until no port is free.
 struct Incident {
     lab: Lab,
     _backend: Traffic,
@@ -60,7 +60,7 @@ impl Incident {
         Ok(Self { lab, _backend: backend, _pool: pool, legacy })
     }
 
-    /// Lets the job run to its end; how many of its connects found no port.
+    /// Lets the job run to its end and returns how many of its connects found no port.
     fn happen(&mut self) -> Result<u64> {
         self.lab.go("go")?;
         self.legacy.entries(LoggedCall::Waiting, 2)?;
@@ -71,7 +71,7 @@ impl Incident {
         Ok(u64::try_from(failed)?)
     }
 
-    /// The view of this namespace: other tests run in others.
+    /// Starts the view with a filter for this namespace, because other tests run in other namespaces.
     fn watch(&self, name: &str, size: (u16, u16), environment: &str) -> Result<TestTerminal> {
         let command = format!("{environment} '{}' live netns={} 2>{name}.err", binary()?.display(), self.lab.netns());
         let screen = TestTerminal::start(self.lab.dir(), name, size, &command)?;
@@ -85,7 +85,7 @@ fn start(lab: &Lab, name: &str, steps: Vec<ScriptStep>) -> Result<Traffic> {
     lab.start_script(&lab.ns, name, &script)
 }
 
-/// Columns of the destination's row behind its bar: used, percent, without a port.
+/// The columns after the bar in the destination's row: used, percent, without a port.
 fn row(screen: &str) -> Option<(u64, String, u64)> {
     let line = screen.lines().find(|line| line.contains("127.0.0.1:9001") && line.contains('['))?;
     let mut words = line.split([']', '>']).next_back()?.split_whitespace();
@@ -96,7 +96,7 @@ fn row(screen: &str) -> Option<(u64, String, u64)> {
     Some((used, percent, failed))
 }
 
-/// What `report FILE` says of the destination: ports in use, connects without a port.
+/// Ports in use and connects without a port of the destination in `report FILE`.
 fn reported(recording: &Path, netns: u32) -> Result<(u64, u64)> {
     let text = output(Command::new(binary()?).arg("report").arg(recording).arg("--json"))?;
     let report: ParsedReport = serde_json::from_str(&text).with_context(|| format!("a report: {text:.400}"))?;
@@ -105,7 +105,7 @@ fn reported(recording: &Path, netns: u32) -> Result<(u64, u64)> {
     Ok((u64::from(found.ports.in_use), found.failed.get("EADDRNOTAVAIL").copied().unwrap_or(0)))
 }
 
-/// Where `cargo xtask screenshots` looks.
+/// Directory from which `cargo xtask screenshots` reads.
 fn kept() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("screens")
 }
@@ -121,10 +121,10 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
     screen.shows(&["0 lost", "legacy-export", "BEARS/S"])?;
     screen.keep(&kept(), "overview-80x24")?;
 
-    // To where: the destination, port by port.
+    // The page of the destination, with every port.
     screen.press(&["Tab", "Enter"])?;
     let without = format!("{failed} without a port of {} connects", POOL + CALLS);
-    // The pool connected before anybody looked.
+    // The pool connected before the trace began.
     let page = screen.shows(&["1st  40000", "2nd  40001", "ESTAB 20", "TIME_WAIT 108", "free 0", "port search"])?;
     ensure!(
         page.contains(&format!("{failed} without a port of {CALLS} connects")) || page.contains(&without),
@@ -133,7 +133,7 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
     screen.shows(&["legacy-export", "checkout-pool", "128 of 128"])?;
     screen.keep(&kept(), "destination-80x24")?;
 
-    // One flow of the job, from its SYN to TIME_WAIT.
+    // The page of one flow of the job, from SYN to TIME_WAIT.
     screen.press(&["Tab", "/", "C-u"])?;
     screen.type_text("state=time_wait")?;
     screen.press(&["Enter", "Home", "Enter"])?;
@@ -141,14 +141,14 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
     screen.press(&["/", "C-u", "Enter", "h", "h"])?;
     screen.shows(&["FULL IN"])?;
 
-    // Who: a workload and back.
+    // The page of a workload, and back.
     screen.press(&["BTab", "End", "Home", "Enter"])?;
     screen.shows(&["COMMAND LINE", "lifetime", "connects/s"])?;
     screen.press(&["h"])?;
 
-    // The failures, each with the holders of its instant; what to do.
+    // The failures, each with the holders at its time, and the advice.
     screen.press(&["3"])?;
-    // Its server may not have come to closing the last connection by then.
+    // The server may not have closed the last connection by then.
     screen.shows(&["HELD AT THAT INSTANT: 128 of 128 ports", " TIME_WAIT █", "EADDRNOTAVAIL after"])?;
     screen.press(&["2"])?;
     screen.shows(&["SEVERITY", "DO 1", "expected"])?;
@@ -174,8 +174,8 @@ fn every_key_answers_at_200x50() -> Result<()> {
     screen.shows(&["1 port each", "port search", &format!("{failed} without a port")])?;
     screen.keep(&kept(), "destination-200x50")?;
 
-    // A filter works while it is typed; a wrong one says where.
-    // An Escape that another key follows at once is Alt and that key, in any terminal.
+    // A filter applies while it is typed; an error names its column.
+    // In a terminal Escape followed at once by another key means Alt and that key.
     screen.press(&["h", "/", "C-u"])?;
     screen.type_text("comm=checkout* an")?;
     screen.shows(&["found `an`", "^"])?;
@@ -199,7 +199,7 @@ fn every_key_answers_at_200x50() -> Result<()> {
     screen.press(&["Space"])?;
     screen.wait("going on", |text| !text.contains("PAUSED"))?;
 
-    // What is shown goes into a file of one's own, what is selected into the clipboard.
+    // The shown page is written to a file, the selection to the clipboard.
     screen.press(&["e"])?;
     let text = screen.shows(&["written: "])?;
     let path = after(&text, "written: ")?;
@@ -211,7 +211,7 @@ fn every_key_answers_at_200x50() -> Result<()> {
     let copied = screen.clipboard()?;
     ensure!(copied.contains("127.0.0.1:9001\t127.0.0.1\t"), "{copied}");
 
-    // The mouse: a tab, then a row twice.
+    // The mouse: a click on a tab, then two on a row.
     let line = |text: &str, what: &str| {
         let found = text.lines().enumerate().find_map(|(line, text)| Some((line, text.find(what)?)));
         found.with_context(|| format!("{what} on the screen:\n{text}"))
@@ -227,7 +227,7 @@ fn every_key_answers_at_200x50() -> Result<()> {
     screen.click(4, row)?;
     screen.shows(&["COMMAND LINE"])?;
 
-    // Any size; too small is said, and it comes back.
+    // Other sizes: a terminal that is too small gets a message, and the view returns when it grows.
     screen.resize(60, 15)?;
     screen.shows(&["COMMAND LINE", "? help"])?;
     screen.resize(50, 10)?;
@@ -260,7 +260,7 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
     screen.press(&["q"])?;
     screen.given_back(0)?;
 
-    // The same view, to the key, and the numbers that `report` gives.
+    // A replay has the same view and keys, and the numbers of `report`.
     let (in_use, without) = reported(&path, incident.lab.netns())?;
     ensure!(without == failed, "report says {without}, the job {failed}");
     let filter = format!("netns={}", incident.lab.netns());
@@ -274,12 +274,12 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
                 row(text).is_some_and(|row| (row.0, row.2) == (in_use, failed))
             })?;
         }
-        // Back to the beginning, on to the first failure, a step, and to the end again.
+        // To the beginning, to the first failure, one step on, and to the end.
         replay.press(&["Space", "t"])?;
         replay.type_text("0%")?;
         replay.press(&["Enter"])?;
         replay.shows(&["REPLAY PAUSED"])?;
-        // Findings that announce it come before the failure itself.
+        // The first mark is a finding, which comes before the failure.
         let mut marks = Vec::new();
         while marks.last().is_none_or(|mark: &String| mark != "a connect found no port") {
             anyhow::ensure!(marks.len() < 20, "no failure among the marks: {marks:?}");
@@ -330,7 +330,7 @@ fn a_view_ends_with_its_terminal() -> Result<()> {
     require!(TMUX);
     let incident = Incident::new()?;
     let live = incident.watch("live", (80, 24), "")?;
-    // Nobody is left to answer the question whether to quit in the middle of a recording.
+    // Nobody can answer the question whether to quit in the middle of a recording.
     live.press(&["r"])?;
     let text = live.shows(&["REC ", "recording into "])?;
     let recording = after(&text, "recording into ")?.to_owned();
@@ -367,7 +367,7 @@ fn a_panic_leaves_its_message_on_a_working_terminal() -> Result<()> {
 fn without_rights_the_reason_stands_on_an_untouched_terminal() -> Result<()> {
     require!(TMUX, Need::Program("setpriv", "util-linux"));
     let dir = tempfile::tempdir()?;
-    // Another user must be able to read the binary.
+    // The other user must be able to read the binary.
     let copy = dir.path().join("portchurn");
     fs::copy(binary()?, &copy)?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
@@ -403,7 +403,7 @@ fn after<'a>(text: &'a str, label: &str) -> Result<&'a str> {
     word.with_context(|| format!("a word behind {label:?}"))
 }
 
-/// What `n` found.
+/// The message after the key `n`.
 fn mark(text: &str) -> Option<String> {
     let found = |line: &&str| line.starts_with("new finding: ") || line.starts_with("a connect found no port");
     text.lines().map(str::trim).find(found).map(str::to_owned)

@@ -1,4 +1,4 @@
-//! Under load: a start in the middle of traffic, a burst, and a ring buffer that is far too small for it.
+//! Load: a start in the middle of traffic, a burst, and a ring buffer that is far too small for it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use portchurn_tests::tracer::Tracer;
 
 type Result = anyhow::Result<()>;
 
-/// Longer than the tracer takes to compare its books with `sock_diag` after a loss.
+/// Longer than the tracer takes to compare its tables with `sock_diag` after a loss.
 const RECONCILED: Duration = Duration::from_secs(25);
 
-/// Each of these wants the machine for itself.
+/// Serialises these tests, each of which needs the whole machine.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,7 +88,7 @@ fn a_start_in_the_middle_of_traffic_counts_nothing_twice_and_misses_nothing() ->
         "the scenario itself: it was to begin before and to end after"
     );
 
-    // Every connect after the first event is one ESTABLISHED, and none is two.
+    // Every connect after the first event is exactly one established connection.
     let own = |line: &&StreamLine| {
         line.kind == "transition"
             && line.netns == Some(lab.netns())
@@ -161,7 +161,7 @@ fn a_burst_without_unexplained_differences() -> Result {
         }
         return Ok(());
     }
-    // A lost record is at most one connect, one handshake or one failure; more than that is unexplained.
+    // A lost record explains a difference of at most one connect, one handshake or one failure.
     let (told, seen) = (logged(&log), reported(&report, lab.netns()));
     let sum = |counts: &BTreeMap<_, portchurn_tests::compare::ConnectCounts>| {
         counts.values().map(|one| one.connects).sum::<u64>()
@@ -196,7 +196,7 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
         vec![ScriptStep::Threads { count: 2, steps: vec![ScriptStep::churn(to.clone(), 4_000)] }],
     )?;
     let log = client.finish()?;
-    // A second wave of connections that stay, partly unseen.
+    // A second wave of connections, which stay open and are partly lost.
     let mut holder = burst(
         &lab,
         "holder",
@@ -208,7 +208,8 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
         Ok(lost.filter(|count| *count > 0).map(drop))
     })?;
     lab.quiet(800)?;
-    // Nothing tells from outside when the books were compared; a clock is all there is, and it is checked by the outcome.
+    // The comparison with `sock_diag` cannot be observed from outside, so the test waits a fixed time; the result shows
+    // whether it was enough.
     let quiet_since = std::time::Instant::now();
     until("the reconciliation", RECONCILED + LIMIT, || Ok((quiet_since.elapsed() >= RECONCILED).then_some(())))?;
     let before = SocketListing::take(&lab.ns)?;
@@ -229,7 +230,7 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
         if before == after {
             assert_eq!(occupancy, before, "{remote}: after the loss the books agree with the kernel's again");
         } else {
-            // Their minute is up just now.
+            // Minisockets whose minute ends just now.
             let (seen, low, high) = (occupancy.get("TIME_WAIT"), after.get("TIME_WAIT"), before.get("TIME_WAIT"));
             assert!(low <= seen && seen <= high, "{remote}: {seen:?} not in {low:?}..={high:?}");
         }

@@ -1,4 +1,4 @@
-//! The incident that portchurn was made for: a php-fpm pool that talks to its API over a new connection each time.
+//! The incident that portchurn was written for: a php-fpm pool that opens a new connection for every call of its API.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,17 +21,17 @@ const POOL: &str = "checkout";
 const REQUESTS: usize = 12;
 const CALLS: usize = 10;
 
-/// One `curl_exec()`, as PHP saw it.
+/// The result of one `curl_exec()` in PHP.
 #[derive(Debug, Deserialize)]
 struct Call {
     pid: u32,
-    /// `CURLINFO_OS_ERRNO`, 0 if it connected.
+    /// `CURLINFO_OS_ERRNO`; 0 if curl connected.
     os_errno: i32,
     local_port: u16,
     error: String,
 }
 
-/// Asks the same URL over and over, each time on a new connection, and answers with what happened.
+/// A PHP script that fetches one URL several times, each time on a new connection, and prints the results.
 const SCRIPT: &str = r"<?php
 $calls = [];
 for ($i = 0; $i < (int)$_GET['calls']; $i++) {
@@ -47,7 +47,7 @@ echo json_encode($calls);
 ";
 
 fn configure(dir: &Path) -> Result<()> {
-    // The workers are another user.
+    // The workers run as another user.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     fs::write(dir.join("index.php"), SCRIPT)?;
     let dir = dir.display();
@@ -59,7 +59,7 @@ fn configure(dir: &Path) -> Result<()> {
     fs::write(Path::new(&dir.to_string()).join("fpm.conf"), config).context("fpm.conf")
 }
 
-/// One request through `FastCGI`; the answer without its headers.
+/// Sends one request through FastCGI and returns the response without its headers.
 fn request(lab: &Lab) -> Result<Vec<Call>> {
     let mut command = Command::new(find("cgi-fcgi").context("cgi-fcgi")?);
     command.args(["-bind", "-connect"]).arg(lab.file("fpm.sock")).env_clear();

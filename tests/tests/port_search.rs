@@ -1,4 +1,4 @@
-//! The early warning: how long connect() searches for a port, and that it rises long before one fails.
+//! The early warning: the time that connect() searches for a port rises long before a connect fails.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn after(connects: u32) -> anyhow::Result<(ParsedReport, u64)> {
     let mut report = tracer.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
     report.destinations.retain(|dest| dest.netns == lab.netns() && dest.remote_port == 9001);
-    // What the client saw is an upper bound of every search.
+    // The client's time of the whole connect() is an upper bound of its search.
     let longest = log.of(LoggedCall::Connect).map(|entry| entry.end_ns - entry.start_ns).max().expect("connects");
     Ok((report, longest))
 }
@@ -34,7 +34,7 @@ fn a_half_full_range_is_searched_for_long_and_said_to_be() -> Result {
     let [dest] = report.destinations.as_slice() else { panic!("{:?}", report.destinations) };
     assert!(dest.failed.is_empty(), "{:?}", dest.failed);
     let search = &dest.port_search_ms;
-    // A thread that changes CPUs in the middle of connect() leaves its search unknown.
+    // If a thread changes CPUs during connect(), its search time stays unknown.
     assert!((15_800..=16_000).contains(&search.count), "{search:?}");
     let longest = Duration::from_nanos(longest).as_secs_f64() * 1e3;
     assert!(search.max.is_some_and(|max| max <= longest), "{search:?}, and the client saw {longest} ms at most");

@@ -1,4 +1,4 @@
-//! Recordings of real traffic: exact, whole whatever happens to the writer, and open to others.
+//! Recordings of real traffic: exact, complete however the writer ends, and readable by other tools.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -47,7 +47,7 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
             .is_some_and(|all| all.iter().any(|one| one["failed"]["EADDRNOTAVAIL"].as_u64() > Some(0)))
     );
     assert_eq!(printed(&["report", text(&file), "--json"])?.0, again, "two runs are identical");
-    // Through a pipe, which cannot be searched.
+    // Through a pipe, in which the reader cannot seek.
     let piped = Command::new("sh")
         .args(["-c", "cat \"$1\" | \"$0\" report - --json", text(&binary()?), text(&file)])
         .output()?;
@@ -64,14 +64,14 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     let (same, _) = printed(&["diff", text(&file), text(&file)])?;
     assert!(same.contains("without a change") && !same.contains("CAUTION the lengths"), "{same}");
 
-    // Speed changes when lines come, not which.
+    // The speed changes the time of the lines, not their content.
     let lines = |speed: &str| printed(&["replay", text(&file), "--json", "--what", "all", "--speed", speed]);
     let (most, _) = lines("max")?;
     assert!(most.lines().filter(|line| line.contains("EADDRNOTAVAIL")).count() >= 10, "{most:.400}");
     assert_eq!(lines("1000")?.0, most);
     assert_eq!(lines("10")?.0, most);
     assert_eq!(lines("1")?.0, most);
-    // What is left out by time or by filter is left out, and nothing else.
+    // Time range and filter leave out what they should, and nothing else.
     let some = printed(&["replay", text(&file), "--json", "--speed", "max", "errno=EADDRNOTAVAIL"])?.0;
     assert!(!some.is_empty() && some.lines().all(|line| line.contains("EADDRNOTAVAIL")), "{some:.400}");
     let last = printed(&["replay", text(&file), "--json", "--speed", "max", "--from", "1ms ago", "--what", "all"])?.0;
@@ -141,7 +141,7 @@ fn a_file_is_not_overwritten_and_a_command_passes_on_its_exit_code() -> Result<(
     let directory = portchurn(&["record", "-o", text(lab.dir()), "--force", "--", "true"])?;
     let complaint = String::from_utf8_lossy(&directory.stderr);
     assert!(directory.status.code() == Some(1) && complaint.contains("is a directory"), "{complaint}");
-    // What never ran leaves nothing that would be in the way of the next attempt, and takes nothing away.
+    // A recording that never started leaves no file behind and overwrites none.
     let nothing = |file: &Path, more: &[&str]| {
         portchurn(&[&["record", "-o", text(file)], more, &["--", "/no/such/program"]].concat())
     };
@@ -198,7 +198,7 @@ fn a_recording_of_the_demo_opens_everywhere_and_names_its_destination() -> Resul
     for library in ["pyarrow", "polars", "duckdb"] {
         assert_eq!(found[library], expected, "{library}");
     }
-    // The demo's own tracer saw the same.
+    // The demo's own tracer must have counted the same.
     let told = format!("{} EADDRNOTAVAIL;", failed(worst));
     assert!(demo.stdout().contains(&told), "{told} {}", demo.stdout());
     assert_eq!(serde_json::from_str::<Value>(&printed(&["report", text(&file), "--json"])?.0)?, report);
@@ -219,7 +219,7 @@ fn two_recordings_side_by_side_tell_what_changed_most_and_what_speaks_against_it
     lab.run("few", vec![ScriptStep::churn([addr("127.0.0.1:8443")], 10)])?;
     tracer.finish()?;
     let took = began.elapsed();
-    // The same, and an exhaustion, with loss, and much longer.
+    // The same traffic and an exhaustion, with losses, and much longer.
     let tracer = record(&lab, &after, &["--ring-size", "4096"])?;
     let began = Instant::now();
     quiet()?;
@@ -281,7 +281,7 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
     assert!(complaint(&file("text", b"time,kind\n")?)?.contains("no recording"));
     let fifo = lab.file("fifo");
     output(Command::new("mkfifo").arg(&fifo))?;
-    // A pipe is read like any other file, if somebody writes a recording into it.
+    // A named pipe is read like a file when another process writes a recording into it.
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer-core/src/recording/samples/v1");
     let clean = samples.join("clean.arrow");
     let piped = Command::new("sh")
@@ -315,7 +315,7 @@ fn exports_hold_what_the_recording_holds_and_redacted_ones_no_name_of_it() -> Re
     assert_eq!(rows.iter().filter(|row| row["kind"] == "transition").count(), 450);
     assert!(rows.iter().any(|row| row["detail"]["cmdline"].is_string()), "details are JSON, not text of it");
     let flows = export(&["--what", "flows", "--format", "csv"])?;
-    // Fifty connections with both ends on this host, and the heading.
+    // Fifty connections with both ends on this host, and the header line.
     assert_eq!(flows.lines().count(), 101, "{flows:.300}");
 
     let shareable = lab.file("shareable.arrow");

@@ -1,4 +1,4 @@
-//! Recordings within bounds: parts that come and go, minutes in memory, disks that are full or stand still.
+//! Bounds of recordings: rotation, the flight recorder, and disks that are full or frozen.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use portchurn_tests::script::{AfterConnect, ConnectMethod, ScriptStep};
 use portchurn_tests::tracer::Tracer;
 use serde_json::Value;
 
-/// Connects while the disk stands still: several times what the recorder's queue holds.
+/// Connects while the disk is frozen: several times as many events as the recorder's queue holds.
 const ROUNDS: u32 = 6;
 const CONNECTS: u32 = 8_000;
 
@@ -62,7 +62,7 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
     let parts = parts(&lab)?;
     let size: u64 = parts.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
     assert!(parts.len() > 1 && !parts[0].ends_with("parts.000001.arrow"), "{parts:?}");
-    // The last batch may go over it.
+    // The last batch may exceed the size.
     assert!(size < (1 << 20) + (1 << 18), "{size} bytes in {parts:?}");
     let mut busy = 0;
     for part in &parts {
@@ -77,7 +77,7 @@ fn a_rotation_keeps_within_its_bounds_and_every_part_tells_its_own_story() -> Re
         assert_eq!(named, connects(None), "{}: the name was learnt in an earlier part", part.display());
         busy += usize::from(named > 100);
     }
-    // Between two bursts and after the last a list of all their TIME_WAITs may fill parts of this size alone.
+    // Between two bursts and after the last one a list of all their TIME_WAITs may fill a whole part.
     assert!(busy > 0, "no part of {parts:?} holds connects of the bursts");
     Ok(())
 }
@@ -109,7 +109,7 @@ fn the_flight_recorder_writes_before_the_first_failure_if_a_forecast_is_enough()
     let file = lab.file("forecast.arrow");
     let mut tracer =
         Tracer::start(lab.dir(), "record", &["record", "-o", text(&file), "--on", "forecast", "--after", "1s"])?;
-    // Ten ports a second, and none comes back within its minute: gone in half of one.
+    // Ten ports per second, none of which is free again within a minute: the range is exhausted in half a minute.
     let steady = ScriptStep::Connect {
         to: vec![addr("127.0.0.1:8443")],
         times: 200,
@@ -157,9 +157,9 @@ fn a_rotation_by_age_forgets_what_is_older() -> Result<()> {
         assert_eq!(complaints, "", "{}", part.display());
         seconds += serde_json::from_str::<Value>(&report)?["window"]["seconds"].as_f64().expect("seconds");
     }
-    // The age itself, the part that reaches over it, the one in the making.
+    // The parts within the age, the part that reaches beyond it, and the part being written.
     assert!(seconds < 4.0 + 2.0 * 3.0, "{seconds} s in {parts:?}");
-    // Another recording does not mix its parts with these.
+    // Another recording must not mix its parts with these.
     let again = |more: &[&str]| {
         portchurn(&[&["record", "-o", text(&file), "--max-age", "4s", "--for", "100ms"], more].concat())
     };

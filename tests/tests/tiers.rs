@@ -1,7 +1,7 @@
-//! One traffic, two tracers: whichever hooks tell of it, the reports agree.
+//! The tiers: two tracers with different hooks report the same about the same traffic.
 //!
-//! Where the kernel lets in no fentry both use the same hooks and the test says little; `cargo xtask e2e vm` runs it where it
-//! does.
+//! On a kernel without fentry both use the same hooks, and the test proves little; `cargo xtask e2e vm` runs it on
+//! kernels with fentry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 type Result = anyhow::Result<()>;
 
-/// What both must say of a connection or a destination; times of the tracer's own clock readings differ.
+/// The fields in which both reports must agree. Times differ, because each tracer reads its own clock.
 const ATTRIBUTION: [&str; 16] = [
     "workload",
     "pid",
@@ -40,7 +40,7 @@ const ATTRIBUTION: [&str; 16] = [
 const DESTINATION: [&str; 9] =
     ["local_addr", "remote_addr", "remote_port", "connects", "established", "failed", "holders", "victims", "ports"];
 
-/// The entries of one table of a report that are about one namespace, in the words that both tiers share.
+/// The entries of a table of the report for one namespace, with the fields in which the tiers must agree.
 fn facts(report: &Value, table: &str, netns: u32, keys: &[&str]) -> BTreeSet<String> {
     let entries = report[table].as_array().into_iter().flatten();
     entries
@@ -78,7 +78,8 @@ fn both_tiers_say_the_same() -> Result {
     let log = lab.run(
         "client",
         vec![
-            // 64 ports, 80 wishes; then no port is left for anything that is not bound to an address of its own.
+            // 64 ports and 80 connects; then no port is free except for sockets that are bound to an address of their
+            // own.
             ScriptStep::connect(to(9001), 80, ConnectMethod::Blocking, AfterConnect::Close),
             ScriptStep::connect(to(9003), 6, ConnectMethod::Poll, AfterConnect::Close),
             ScriptStep::connect([addr("[::1]:9004")], 7, ConnectMethod::Blocking, AfterConnect::PeerCloses),
@@ -103,7 +104,8 @@ fn both_tiers_say_the_same() -> Result {
     assert_eq!(values[1]["host"]["tier"], "tracepoint");
     for report in &reports {
         assert_counts(report, netns, &log);
-        // How long connect() looks for a port both see, each in its own way; of a thread that changes CPUs meanwhile neither may.
+        // Both tiers time the port search, each in its own way. If the thread changes CPUs meanwhile, neither need do
+        // so.
         let mut places = report.destinations.iter().filter(|one| one.netns == netns && one.remote_port == 9003);
         let searched = places.next().map(|one| one.port_search_ms.count);
         assert!(searched.is_some_and(|count| (10..=12).contains(&count)), "{searched:?}");
@@ -121,13 +123,13 @@ fn both_tiers_say_the_same() -> Result {
     Ok(())
 }
 
-/// TIME_WAITs of the comparison of costs.
+/// Number of TIME_WAITs for the comparison of costs.
 const COMPARED: u64 = 200;
-/// Bytes of a program's name that the kernel keeps.
+/// Bytes of a program's name that the kernel stores.
 const NAME: usize = 15;
 
-/// Why the exact tier prefers the minisocket's own functions to the timer tracepoints: they run for minisockets alone. What a
-/// run costs is printed, not judged.
+/// The exact tier uses the minisocket's own functions instead of the timer tracepoints because they run only for
+/// minisockets. The test prints the cost of a run without judging it.
 #[test]
 fn functions_of_minisockets_run_less_often_than_timers() -> Result {
     require!();
@@ -162,7 +164,7 @@ fn functions_of_minisockets_run_less_often_than_timers() -> Result {
     Ok(())
 }
 
-/// A port search is timed from the call in one tier and from the state in the other: no finding that must agree.
+/// The tiers time a port search differently, so its finding need not agree.
 fn findings(report: &Value, netns: u32) -> BTreeSet<String> {
     let all = report["findings"].as_array().into_iter().flatten();
     let own = all.filter(|one| one["netns"] == netns && one["id"] != "port-search-slow");

@@ -1,7 +1,7 @@
-//! `TIME_WAIT`: its begin, its number and its end against `ss`, second by second, through a whole cycle.
+//! `TIME_WAIT`: begin, number and end of minisockets equal the output of `ss`, second by second, through a whole cycle.
 //!
-//! The cycle takes 60 s and a bit whatever one does, so all settings run at once, each in namespaces of its own, under
-//! one tracer and one stopwatch.
+//! The cycle always takes a little more than 60 s, so all settings run at the same time, each in namespaces of its own,
+//! under one tracer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,17 +21,17 @@ use portchurn_tests::tracer::Tracer;
 type Result = anyhow::Result<()>;
 type Tuple = (SocketAddr, SocketAddr);
 
-/// Between the tracepoint and the moment from which `ss` sees the change, on a machine with more to do.
+/// Tolerance between the hook and the time at which `ss` sees the change, on a busy machine.
 const SLACK_NS: u64 = 10_000_000;
-/// `TCP_TIMEWAIT_LEN`; the timer wheel adds at most 5.1 s (HZ=100).
+/// Bounds of a natural lifetime: `TCP_TIMEWAIT_LEN`, to which the timer wheel adds at most 5.1 s (HZ=100).
 const TIME_WAIT_S: (f64, f64) = (60.0, 65.2);
 const PORTS: u16 = 16;
 
-/// One setting: a namespace with a client, a server here or behind a link, and what was seen of its minisockets.
+/// One setting: a namespace with a client, a server in it or behind a link, and samples of its minisockets.
 struct Case {
     name: &'static str,
     server: Traffic,
-    /// Where the server is, if not in the lab's own namespace.
+    /// Namespace of the server, if it is not in the lab's namespace.
     far: Option<TestNamespace>,
     lab: Lab,
     log: Log,
@@ -79,7 +79,8 @@ impl Case {
         self.locals().count()
     }
 
-    /// How often a 4-tuple came up again: where the machine is slow, already within the first round.
+    /// Number of connections with a 4-tuple that was used before; on a slow machine there are some in the first round
+    /// already.
     fn reuses(&self) -> usize {
         self.established() - self.locals().collect::<BTreeSet<_>>().len()
     }
@@ -92,7 +93,7 @@ impl Case {
     }
 }
 
-/// From the begin to the end of a minisocket; `None` = had not ended when the stream did.
+/// Begin and end of a minisocket; no end if it still existed when the stream ended.
 #[derive(Clone, Copy, Debug)]
 struct Period {
     begin: u64,
@@ -127,7 +128,7 @@ fn periods(lines: &[StreamLine], netns: u32, case: &str) -> BTreeMap<Tuple, Vec<
     periods
 }
 
-/// Every sample of `ss`: all that must be there is, and nothing else.
+/// Asserts that every sample of `ss` has all minisockets that must exist, and no others.
 fn assert_samples(case: &Case, periods: &BTreeMap<Tuple, Vec<Period>>) {
     for (second, sample) in case.samples.iter().enumerate() {
         let during = |from: u64, to: u64| -> BTreeSet<Tuple> {
@@ -135,7 +136,8 @@ fn assert_samples(case: &Case, periods: &BTreeMap<Tuple, Vec<Period>>) {
             periods.iter().filter(|(_, own)| own.iter().any(holds)).map(|(tuple, _)| *tuple).collect()
         };
         let listed = sample.minisockets();
-        // There throughout, with room at both ends; there at any time, likewise.
+        // Minisockets that exist during the whole sample, and those that exist at any time of it, both with the
+        // tolerance.
         let must = during(sample.began_ns - SLACK_NS, sample.ended_ns + SLACK_NS);
         let may = during(sample.ended_ns + SLACK_NS, sample.began_ns - SLACK_NS);
         let missing: Vec<_> = must.difference(&listed).collect();
@@ -162,7 +164,7 @@ fn a_whole_cycle_under_every_setting() -> Result {
     require!();
     let reuse = |value| [("ipv4/tcp_tw_reuse", value)];
     let mut reuses = Vec::new();
-    // The names tell: whether connects find the ports in TIME_WAIT usable after the reuse delay.
+    // The names say whether connects may re-use the ports in TIME_WAIT after the reuse delay.
     for (name, value, linked, reusable) in [
         ("tw_reuse=0 on loopback", "0", false, false),
         ("tw_reuse=1 on loopback", "1", false, true),
@@ -204,7 +206,7 @@ fn a_whole_cycle_under_every_setting() -> Result {
             for (case, _) in &mut reuses {
                 case.churn("second", 8)?;
             }
-            // Its FINs turn the client's FIN_WAIT2 minisockets into TIME_WAIT, which starts a minute anew.
+            // Its FINs turn the client's FIN_WAIT2 minisockets into TIME_WAIT, and a new minute begins.
             late.server.running.signal(Signal::SIGKILL)?;
             late.server.running.wait(LIMIT)?;
         }
@@ -260,7 +262,8 @@ fn a_whole_cycle_under_every_setting() -> Result {
     Ok(())
 }
 
-/// Killed by an administrator, or gone with their namespace: no timer runs out, and still they have ended.
+/// Minisockets that an administrator kills or that end with their namespace: no timer expires, and the report still has
+/// their end.
 #[test]
 fn early_ends() -> Result {
     require!();
@@ -282,7 +285,7 @@ fn early_ends() -> Result {
     minisockets(9, "the scenario itself: ss -K kills one")?;
     server.running.signal(Signal::SIGKILL)?;
     server.running.wait(LIMIT)?;
-    // TIME_WAIT does not keep a namespace alive; the kernel purges it in the background.
+    // TIME_WAIT does not keep a namespace alive: the kernel removes its minisockets in the background.
     drop(doomed);
     let ended = |lines: &[StreamLine]| {
         let own = lines.iter().filter(|line| line.kind == "transition" && line.netns == Some(netns));

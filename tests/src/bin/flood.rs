@@ -1,10 +1,11 @@
-//! The load of the benches: a fixed number of loopback connections as fast as they can be made, or at a given rate.
+//! The load of the benches: a fixed number of loopback connections, as fast as possible or at a given rate.
 //!
-//! Each client connects and closes at once, the server reads to the FIN and closes: ten state transitions and one TIME_WAIT on the client's side
-//! per connection, never more and never fewer. Many destinations (addresses of 127/8 behind one listener) keep every one of
-//! them far below the half of its ports at which the kernel's search for a free one becomes slow.
+//! Each client connects and closes at once; the server reads to the FIN and closes. So each connection has exactly ten
+//! state transitions and one TIME_WAIT on the client's side. The connections go to many destinations (addresses of
+//! 127/8 behind one listener), so that none of them has half of its ports in use, where the kernel's search for a free
+//! port becomes slow.
 //!
-//! Says in one JSON line how fast it was. Not for traffic whose exact course matters: that is `churn`.
+//! Prints its speed as one JSON line. Not for traffic whose exact course matters: that is the job of `churn`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::process::ExitCode;
@@ -20,9 +21,9 @@ use portchurn_tests::load::FloodResult;
 use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 9000;
-/// The kernel caps it at somaxconn.
+/// Backlog of the listener. The kernel caps it at somaxconn.
 const BACKLOG: i32 = 4096;
-/// A second: whoever is slower than that counts as a second.
+/// Longest connect() that the histogram holds: slower ones count as a second.
 const SLOWEST_US: u64 = 1_000_000;
 
 #[derive(Parser)]
@@ -35,7 +36,7 @@ struct Options {
     servers: u64,
     #[arg(long, default_value_t = 64)]
     destinations: u32,
-    /// Connections per second; without it as fast as possible.
+    /// Connections per second; as fast as possible if absent.
     #[arg(long)]
     rate: Option<u64>,
 }
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "a program whose answer is read from stdout")]
 fn run(options: &Options) -> Result<()> {
-    // Load must not outlive the bench that asked for it.
+    // The load must not outlive its bench.
     prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     let listener = listen()?;
     let closed = AtomicU64::new(0);
@@ -89,16 +90,16 @@ fn listen() -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Takes connections until all have come and gone.
+/// Accepts and closes connections until all are closed.
 fn serve(listener: &TcpListener, closed: &AtomicU64, connections: u64) {
     let mut bytes = [0; 16];
     while closed.load(Ordering::Relaxed) < connections {
-        // Another server may have taken the last one: the process ends with its clients.
+        // Another server has accepted the last connection; the process ends with its clients.
         let Ok((mut socket, _)) = listener.accept() else { return };
         while std::io::Read::read(&mut socket, &mut bytes).is_ok_and(|count| count > 0) {}
         drop(socket);
         if closed.fetch_add(1, Ordering::Relaxed) + 1 == connections {
-            // The others wait in accept(): wake them.
+            // Wakes the other servers, which wait in accept().
             let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
         }
     }
@@ -125,7 +126,7 @@ fn connect(options: &Options, client: u64, started: Instant) -> Result<Histogram
     Ok(latency)
 }
 
-/// 127.1.x.y: none of them is the source address, which is 127.0.0.1.
+/// An address in 127.1.0.0/16, so that it differs from the source address 127.0.0.1.
 fn destination(destinations: u32, number: u64) -> Result<SocketAddr> {
     let index = u32::try_from(number % u64::from(destinations))?;
     let addr = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + index);

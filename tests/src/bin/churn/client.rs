@@ -1,4 +1,4 @@
-//! The active side: every way to ask for a connection that the kernel knows.
+//! The active side: makes connections in every way that the kernel offers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::log::{Logger, SocketEnds};
 use crate::raw;
 use crate::sockets::{HeldSockets, OpenConnection, end, local, number, tcp};
 
-/// How a connection is to be made and ended.
+/// How to make a connection and how to end it.
 pub struct ConnectPlan {
     pub via: ConnectMethod,
     pub bind: Option<SocketAddr>,
@@ -25,7 +25,7 @@ pub struct ConnectPlan {
     pub then: AfterConnect,
 }
 
-/// What a kind of connect needs besides the socket.
+/// What a connect method needs besides the socket.
 pub enum Connector {
     Plain,
     Uring(Box<IoUring>),
@@ -41,7 +41,7 @@ impl Connector {
         })
     }
 
-    /// One connect to its end; the errno on failure.
+    /// Connects and waits for the result: 0, or the errno of the failure.
     fn connect(&mut self, socket: &Socket, to: SocketAddr, via: ConnectMethod) -> Result<i32> {
         let target = SockAddr::from(to);
         match (via, self) {
@@ -90,7 +90,7 @@ pub fn connect(
     if errno == 0 { end(OpenConnection { socket, about }, plan.then, logger, Some(held)) } else { Ok(()) }
 }
 
-/// Many connects on one socket: its cookie and its stale port stay while connections come and go.
+/// Makes many connects on one socket, which keeps its cookie and its stale port all the time.
 pub fn retry(to: SocketAddr, times: u32, pause: Duration, logger: &Logger, held: &mut HeldSockets) -> Result<()> {
     let socket = tcp(to)?;
     for _ in 0..times {
@@ -108,7 +108,7 @@ pub fn retry(to: SocketAddr, times: u32, pause: Duration, logger: &Logger, held:
     Ok(())
 }
 
-/// Closes while the handshake is still on its way.
+/// Closes the socket while the handshake is under way.
 pub fn abandon(to: SocketAddr, after: Duration, logger: &Logger) -> Result<()> {
     let socket = tcp(to)?;
     socket.set_nonblocking(true)?;

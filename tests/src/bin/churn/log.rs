@@ -1,4 +1,4 @@
-//! The log of one process and its children.
+//! Writes the log of one process and its children.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use portchurn_tests::process::ktime_ns;
 use portchurn_tests::script::{LogEntry, LoggedCall};
 
-/// More than any buffered script writes between two waits, so that writing never falls into the traffic.
+/// More bytes than any buffered script logs between two waits, so that no write disturbs the traffic.
 const BUFFER: usize = 64 << 20;
 
 pub struct Logger {
@@ -18,7 +18,7 @@ pub struct Logger {
     buffered: bool,
 }
 
-/// What a system call was about.
+/// The socket of a system call, and its two ends.
 #[derive(Clone, Copy, Default)]
 pub struct SocketEnds {
     pub socket: u64,
@@ -33,7 +33,7 @@ impl Logger {
         Ok(Self { out: Mutex::new(BufWriter::with_capacity(if buffered { BUFFER } else { 4096 }, file)), buffered })
     }
 
-    /// Records a call that lasted from `start_ns` to `end_ns`.
+    /// Logs a call with the times before and after it.
     pub fn write(&self, what: LoggedCall, (start_ns, end_ns): (u64, u64), about: SocketEnds, errno: i32) -> Result<()> {
         let entry = LogEntry {
             what,
@@ -51,13 +51,13 @@ impl Logger {
         let mut out = self.lock();
         out.write_all(&line)?;
         if !self.buffered {
-            // One write() of a whole line: lines of several processes do not mix.
+            // One write() per line, so that lines of several processes do not mix.
             out.flush()?;
         }
         Ok(())
     }
 
-    /// Records a moment.
+    /// Logs a moment that has no socket.
     pub fn mark(&self, what: LoggedCall) -> Result<()> {
         let now = ktime_ns();
         self.write(what, (now, now), SocketEnds::default(), 0)

@@ -1,7 +1,7 @@
 //! The traffic program: runs a [`Script`] of real socket operations and logs what each system call returned.
 //!
-//! It exists because a tracer can only be checked against traffic whose exact course is known - which socket, which
-//! thread, which errno, when - and no ordinary client tells. It draws no conclusions and knows nothing of the tracer.
+//! A tracer can be checked only against traffic whose exact course is known: socket, thread, errno and time of every
+//! call. No ordinary client logs that. This program draws no conclusions and knows nothing about the tracer.
 
 #![deny(unsafe_code)]
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    // Traffic must not outlive the test that asked for it.
+    // The traffic must not outlive its test.
     prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     let script = std::env::args().nth(1).context("usage: churn SCRIPT (one JSON object)")?;
     let script: Script = serde_json::from_str(&script).context("the script")?;
@@ -131,9 +131,9 @@ fn step(step: &ScriptStep, logger: &Logger, held: &mut HeldSockets) -> Result<()
     }
 }
 
-/// Runs `work` in a forked child, which ends with it.
+/// Runs `work` in a forked child, which exits afterwards.
 fn fork(logger: &Logger, work: &dyn Fn() -> Result<()>) -> Result<Pid> {
-    // What is buffered would be written twice.
+    // Otherwise both processes would write the buffered lines.
     logger.flush()?;
     match raw::fork()? {
         ForkResult::Parent { child } => Ok(child),

@@ -1,7 +1,8 @@
-//! A cable with a delay: carries Ethernet frames between two interfaces through packet sockets.
+//! Carries Ethernet frames between two interfaces with a delay, through packet sockets.
 //!
-//! For kernels without netem, and for one thing netem cannot promise: the receiving socket's work is always done inside
-//! this process, which has nothing to do with the connection. A tracer that believes `current` blames it.
+//! For kernels without netem. Also, the kernel always handles the received segments in the context of this process,
+//! which has nothing to do with the connection; netem cannot guarantee that. A tracer that trusts `current` attributes
+//! the connection to this process.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -17,9 +18,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::log::Logger;
 
-/// `ETH_P_IP` in network byte order. Neighbours are configured by hand, so nothing else matters; `ETH_P_ALL` would also return our own frames.
+/// `ETH_P_IP` in network byte order. No other protocol is needed, because the tests configure the neighbours;
+/// `ETH_P_ALL` would also return the frames that this process sends.
 const IP: u16 = 0x0800_u16.to_be();
-/// The largest frame of a veth without segmentation offload.
+/// Bytes of the largest frame of a veth without segmentation offload.
 const FRAME: usize = 2048;
 
 struct Frame {
@@ -36,7 +38,7 @@ pub fn run(left: &str, right: &str, delay: Duration, logger: &Logger) -> Result<
         let next = queues.iter().filter_map(|queue| queue.front()).map(|frame| frame.due).min();
         let wait = next.map_or(PollTimeout::NONE, |due| {
             let rest = due.saturating_duration_since(Instant::now());
-            // Round up: a zero timeout would spin through the last millisecond.
+            // Rounded up, because a timeout of 0 would poll busily through the last millisecond.
             u16::try_from(rest.as_millis() + 1).unwrap_or(u16::MAX).into()
         });
         poll(

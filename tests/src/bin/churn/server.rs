@@ -1,4 +1,4 @@
-//! The passive side. One thread with epoll, so that thousands of open connections need no thousands of threads.
+//! The passive side: one thread with epoll, so that thousands of open connections need no more threads.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -18,11 +18,11 @@ use crate::log::{Logger, SocketEnds};
 use crate::raw;
 use crate::sockets::tcp;
 
-/// The kernel caps it at somaxconn; a burst must not overflow it.
+/// Backlog that no burst overflows. The kernel caps it at somaxconn.
 pub const BACKLOG: i32 = 4096;
-/// A whole answer with its length, so that the client need not wait for our FIN and closes first.
+/// A whole response with its length, so that the client closes first instead of waiting for the server's FIN.
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-/// Epoll's name for the listener; descriptors are smaller.
+/// Epoll data of the listener; other sockets have their descriptor, which is smaller.
 const LISTENER: u64 = u64::MAX;
 
 pub fn listen(addr: SocketAddr, backlog: i32, logger: &Logger) -> Result<Socket> {
@@ -83,7 +83,8 @@ fn close(socket: Socket, logger: &Logger) -> Result<()> {
     logger.write(LoggedCall::Close, (start, ktime_ns()), about, 0)
 }
 
-/// The peer's FIN or an error has been read. With `answer`, bytes are taken for a request.
+/// Reads what the peer has sent; true after the peer's FIN or an error. With `answer` it answers the bytes as a
+/// request.
 fn at_end(socket: &mut Socket, answer: bool) -> bool {
     let mut bytes = [0; 4096];
     loop {
@@ -107,7 +108,7 @@ fn accept_all(
         let start = ktime_ns();
         let (socket, peer) = match listener.accept() {
             Ok(accepted) => accepted,
-            // Another worker was faster, or the peer has gone already.
+            // Another worker has accepted the connection, or the peer has closed it.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return Ok(()),
             Err(error) => return Err(error).context("accept"),
         };

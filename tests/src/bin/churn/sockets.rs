@@ -1,4 +1,4 @@
-//! Sockets that a script keeps, and the ways to end one.
+//! Sockets that a script holds, and the ways to end one.
 
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
@@ -12,20 +12,20 @@ use socket2::{Domain, Socket, Type};
 
 use crate::log::{Logger, SocketEnds};
 
-/// A peer that says nothing for this long is a broken scenario.
+/// Limit for the peer's FIN or RST; if it takes longer the scenario is broken.
 const PEER: Duration = Duration::from_secs(30);
 
-/// A number that no other socket of this process has had; descriptors are used again at once.
+/// A new number for a socket. Unlike descriptors, the numbers are never re-used in a process.
 pub fn number() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// What is open, per thread or process.
+/// The open sockets of a thread or process.
 #[derive(Default)]
 pub struct HeldSockets {
     pub connections: Vec<OpenConnection>,
-    /// Bound or failed: kept so that their ports stay taken.
+    /// Bound sockets and sockets whose connect failed, held so that their ports stay taken.
     pub others: Vec<Socket>,
     pub listeners: Vec<Socket>,
 }
@@ -46,12 +46,12 @@ pub fn tcp(domain_of: SocketAddr) -> Result<Socket> {
     Socket::new(Domain::for_address(domain_of), Type::STREAM, None).context("socket")
 }
 
-/// The local address, where there is one.
+/// The local address; `None` for a socket without a port.
 pub fn local(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok().and_then(|addr| addr.as_socket()).filter(|addr| addr.port() != 0)
 }
 
-/// Ends a connection in the given manner and logs the `close()`; `keep` receives what is to stay open.
+/// Ends a connection and logs the `close()`; with [`AfterConnect::Hold`] moves it to `keep` instead.
 pub fn end(
     connection: OpenConnection,
     then: AfterConnect,
@@ -76,14 +76,14 @@ pub fn end(
         }
     }
     if then == AfterConnect::PeerCloses {
-        // Until here nothing has ended: the socket is in CLOSE_WAIT.
+        // The connection ends only now: the socket was in CLOSE_WAIT.
         start = ktime_ns();
     }
     drop(socket);
     logger.write(LoggedCall::Close, (start, ktime_ns()), connection.about, 0)
 }
 
-/// Reads to the peer's FIN or RST, whichever is expected.
+/// Reads to the peer's FIN, or with `reset` to its RST; fails at the other one.
 fn drain(socket: &mut Socket, reset: bool) -> Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(PEER)).context("SO_RCVTIMEO")?;

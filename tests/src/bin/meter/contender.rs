@@ -1,4 +1,4 @@
-//! What is measured against each other, started and stopped the same way.
+//! The contenders of the kernel bench, started and stopped in the same way.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,13 @@ use portchurn_tests::process::{Running, until};
 use portchurn_tests::reported::ParsedReport;
 use portchurn_tests::tracer::binary;
 
-/// Loading takes a fraction of a second; bpftrace compiles first.
+/// Limit until the programs are attached. portchurn takes a fraction of a second; bpftrace compiles first.
 const READY: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Who, when, from where to where, which transition: what portchurn's `stream --what transitions` prints, as bpftrace's
-/// users write it.
+/// A bpftrace program that prints what portchurn's `stream --what transitions` prints: time, process, addresses and
+/// transition.
 const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state /args->protocol == 6/ { \
     printf(\"%llu %d %s %s:%d %s:%d %d %d\\n\", nsecs, pid, comm, ntop(args->family, args->saddr), args->sport, \
     ntop(args->family, args->daddr), args->dport, args->oldstate, args->newstate); }";
@@ -25,28 +25,29 @@ const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state /args->protocol == 
 #[derive(Clone, Debug)]
 pub enum Contender {
     Nothing,
-    /// A program of the null tracer.
+    /// The named program of the null tracer.
     NullTracer {
         object: PathBuf,
         program: &'static str,
     },
     Portchurn,
-    /// portchurn writing a recording.
+    /// portchurn, writing a recording to this file.
     Recorder(PathBuf),
     Bpftrace,
 }
 
-/// What a contender has spent and lost.
+/// Costs of a contender so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
-    /// Runs of the program on the transition's hook (of portchurn's chain the first) and time of all programs on it.
+    /// Runs of the program on the hook of the transition (of portchurn's chain the first program), and time of all
+    /// programs on it.
     pub hook: ProgramRuns,
-    /// Of the programs elsewhere: timers and system calls.
+    /// Runs and time of the programs on other hooks: timers and system calls.
     pub elsewhere: ProgramRuns,
     pub cpu_nanos: u64,
 }
 
-/// Running, or nothing.
+/// A running contender, or none for [`Contender::Nothing`].
 pub struct Attached {
     running: Option<(Running, Contender)>,
 }
@@ -62,7 +63,7 @@ impl Contender {
         }
     }
 
-    /// Starts it and waits until it is attached.
+    /// Starts the contender and waits until it is attached.
     pub fn attach(&self, dir: &Path) -> Result<Attached> {
         let (command, ready): (Command, &str) = match self {
             Self::Nothing => return Ok(Attached { running: None }),
@@ -88,20 +89,20 @@ impl Contender {
             if let Some(status) = running.ended()? {
                 bail!("{} ended with {status}: {}", self.name(), running.stderr());
             }
-            // What bpftrace says goes where its lines go, to /dev/null: it is ready when its program is there ...
+            // bpftrace prints no ready line here, because its output goes to /dev/null. Its program is loaded first ...
             let there = || programs(running.pid()).map(|programs| !programs.is_empty());
             let attached = if ready.is_empty() { there()? } else { running.stderr().contains(ready) };
             Ok(attached.then_some(()))
         })?;
         if ready.is_empty() {
-            // ... and attached a moment later, which nothing tells from outside.
+            // ... and attached a moment later, which cannot be observed.
             std::thread::sleep(SETTLE);
         }
         Ok(Attached { running: Some((running, self.clone())) })
     }
 }
 
-/// tracefs may not be mounted; a mount namespace of its own leaves nothing behind.
+/// tracefs may not be mounted. The mount namespace of the child leaves no mount behind.
 fn bpftrace() -> Command {
     let script = "test -d /sys/kernel/tracing/events || mount -t tracefs meter /sys/kernel/tracing; \
                   exec bpftrace -o /dev/null -e \"$0\"";
@@ -121,7 +122,7 @@ impl Attached {
         for (name, runs) in programs(pid)? {
             match name.as_str() {
                 "state_second" | "state_third" => spent.hook.nanos += runs.nanos,
-                // bpftrace's only program is named after its probe, shortened.
+                // bpftrace's only program has the shortened name of its probe.
                 "state_first" | "submit_only" | "empty" => add(&mut spent.hook, runs),
                 other if other.contains("inet_sock_set") || other.starts_with("tracepoint") => {
                     add(&mut spent.hook, runs);
@@ -132,8 +133,7 @@ impl Attached {
         Ok(spent)
     }
 
-    /// Ends it; records that reached it but were lost on the way, of `expected` on the hook, and the report of
-    /// portchurn.
+    /// Ends the contender. Returns how many of `expected` records on the hook it lost, and the report of portchurn.
     pub fn finish(self, expected: f64) -> Result<(f64, Option<ParsedReport>)> {
         let Some((mut running, contender)) = self.running else { return Ok((0.0, None)) };
         running.signal(if matches!(contender, Contender::Bpftrace) { Signal::SIGINT } else { Signal::SIGTERM })?;

@@ -1,4 +1,4 @@
-//! What the hooks cost those who make no TCP connections: every timer of the host runs the timer programs, and one
+//! Costs of the hooks for processes without TCP connections: every timer of the host runs the timer programs, and one
 //! traced system call puts every system call of every task on the kernel's slow path.
 
 use std::io;
@@ -54,7 +54,7 @@ fn round(
         let before = programs(pid)?;
         nanos_each(pairs, || timer_pair(socket))?;
         let after = programs(pid)?;
-        // Where fentry is to be had nothing of ours looks at foreign timers, which then cost nothing.
+        // With fentry no program of portchurn runs for foreign timers, so their cost is 0.
         for name in ["time_wait_start", "time_wait_end"] {
             let (now, then) =
                 (after.get(name).copied().unwrap_or_default(), before.get(name).copied().unwrap_or_default());
@@ -65,7 +65,7 @@ fn round(
     attached.finish(0.0).map(drop)
 }
 
-/// Arms and cancels a `timer_list` timer: keepalive of an established connection (net/ipv4/tcp_timer.c
+/// Starts and cancels a `timer_list` timer: the keepalive timer of an established connection (net/ipv4/tcp_timer.c
 /// `tcp_set_keepalive`).
 fn timer_pair(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);

@@ -1,8 +1,8 @@
-//! Under full load: rounds of nothing, an empty program, the null tracer, portchurn and bpftrace, then ten million
-//! transitions.
+//! Costs under full load: rounds with no tracer, an empty program, the null tracer, portchurn and bpftrace, then ten
+//! million transitions with portchurn.
 //!
-//! Each contender's round has two loads: one as the world is, for connections/s, CPU and loss; and a shorter one with
-//! the kernel's BPF statistics switched on, which cost something themselves, for the time per run.
+//! Each contender's round has two loads: one for connections/s, CPU and loss, and a shorter one for the time per run,
+//! with the kernel's BPF statistics switched on, which have a cost of their own.
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ use crate::figures::Samples;
 const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 60_000;
 const TIMED_CONNECTIONS: u64 = 30_000;
-/// Ten million transitions.
+/// Connections of ten million transitions.
 const LONG: u64 = 1_000_000;
-/// The load's last transitions happen just after its last close() has returned.
+/// Pause for the last transitions of a load, which happen just after its last close() has returned.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(200);
 
 pub fn run(null_tracer: &Path, check: bool) -> Result<()> {
@@ -32,7 +32,7 @@ pub fn run(null_tracer: &Path, check: bool) -> Result<()> {
         if check { (1, 500, 500, 1_000) } else { (ROUNDS, CONNECTIONS, TIMED_CONNECTIONS, LONG) };
     let mut samples = Samples::default();
     if !check {
-        // The first load after a pause is slower than all that follow.
+        // The first load after a pause is slower than all others.
         Load::fast(connections).run(&namespace()?, dir.path())?;
     }
     for round in 0..rounds {
@@ -67,7 +67,7 @@ fn one(contender: &Contender, connections: u64, timed: u64, dir: &Path, samples:
     let expected = flood.transitions() + (timed * TRANSITIONS) as f64;
     let (lost_on_the_way, _) = attached.finish(expected)?;
     if name == "bpftrace" {
-        // What the guard skipped, its printer never heard of.
+        // bpftrace does not count the runs that the recursion guard skipped.
         samples.add(key("lost_per_million"), (lost_on_the_way + lost + spent.hook.missed as f64) / expected * 1e6);
     } else if name != "empty" {
         samples.add(key("lost_per_million"), lost_on_the_way / expected * 1e6);
@@ -75,7 +75,8 @@ fn one(contender: &Contender, connections: u64, timed: u64, dir: &Path, samples:
     Ok(())
 }
 
-/// Time per run of everything on the hook, under a load with statistics; answers the runs that were missed meanwhile.
+/// Measures the time per run of all programs on the hook, under a load with statistics. Returns the number of missed
+/// runs.
 fn time(
     attached: &crate::contender::Attached,
     connections: u64,
@@ -98,7 +99,8 @@ fn time(
     Ok(spent.hook.missed as f64)
 }
 
-/// Ten million transitions, default settings: what the report says against what was made and what could be seen.
+/// Runs ten million transitions with default settings and compares the report with the load and with the transitions
+/// that could be seen.
 fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
     let attached = Contender::Portchurn.attach(dir)?;
     let mut hidden_transitions = HiddenTransitions::start(attached.pid().context("no process")?)?;
@@ -107,7 +109,7 @@ fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> 
     let flood = Load::fast(connections).run(&ns, dir)?;
     std::thread::sleep(SETTLE);
     let hidden = hidden_transitions.count()?;
-    // A watched program stays loaded.
+    // The counter would keep the program loaded.
     drop(hidden_transitions);
     let spent = attached.spent()?.since(before);
     let (lost, report) = attached.finish(flood.transitions())?;
@@ -130,10 +132,10 @@ fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> 
     Ok(())
 }
 
-/// Connects, established, accepted and TIME_WAITs of a namespace.
+/// Number of connects, established and accepted connections and TIME_WAITs of a namespace.
 fn tallies(report: &ParsedReport, netns: u32) -> [u64; 4] {
     let sum = |count: fn(&ReportedAttribution) -> u64| report.attributions(netns).map(count).sum();
-    // The load is one workload, and no other namespace has it.
+    // The load is one workload, and it runs in no other namespace.
     let workloads = report.workloads.iter().filter(|workload| workload.netns.contains(&netns));
     [
         sum(|entry| entry.connects),

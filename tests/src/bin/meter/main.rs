@@ -1,11 +1,12 @@
 //! Measures, as root, what portchurn costs a running kernel: one subcommand per bench, one JSON line per figure on
 //! stdout.
 //!
-//! A figure is a key and its samples, one per round; what is a ratio, a goal or a row of the table is decided by `cargo
-//! xtask bench`, which runs this. Rounds of the contenders are interleaved, so that a slow minute of the machine hits
+//! A figure is a key and its samples, one per round. `cargo xtask bench` runs this program and decides about ratios,
+//! goals and rows of the table. Rounds of the contenders are interleaved, so that a slow minute of the machine affects
 //! all of them.
 //!
-//! Not for functions that can be measured without a kernel: those are in tracer-core/benches and tracer/benches.
+//! Not for functions that can be measured without a kernel: their benches are in tracer-core/benches and
+//! tracer/benches.
 #![deny(unsafe_code)]
 
 mod contender;
@@ -27,7 +28,7 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     bench: Bench,
-    /// Once and short: that it runs, not what it measures.
+    /// Run once and briefly, to see that it runs; the figures mean nothing.
     #[arg(long, global = true)]
     check: bool,
 }
@@ -40,7 +41,7 @@ enum Bench {
         #[arg(long)]
         null_tracer: PathBuf,
     },
-    /// What the hooks cost those who make no TCP connections: timers and system calls.
+    /// Costs of the hooks for processes without TCP connections: timers and system calls.
     Host,
     /// Recording, and reading it again.
     Record {
@@ -58,7 +59,7 @@ enum Bench {
     /// Attaches a program of the null tracer and reads its ring (started by the kernel bench).
     #[command(hide = true)]
     NullTracer { object: PathBuf, program: String },
-    /// Runs a command and tells what it used (started by the record bench).
+    /// Runs a command and prints what it used (started by the record bench).
     #[command(hide = true)]
     Peak {
         stdout: PathBuf,

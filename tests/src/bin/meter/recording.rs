@@ -1,5 +1,4 @@
-//! What recording costs on top of tracing, how large a recording gets, how fast it is read again, and in how much
-//! memory.
+//! Costs of recording on top of tracing, size of a recording, and time and memory to read it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -22,9 +21,9 @@ use crate::figures::Samples;
 
 const ROUNDS: usize = 3;
 const CONNECTIONS: u64 = 150_000;
-/// Of the file that is read in bounded memory: twelve events each make it more than a gigabyte.
+/// Connections of the large file; twelve events each make more than a gigabyte.
 const SYNTHETIC: u64 = 14_500_000;
-/// Both the recorder's last batch and the tracker's passes are over by then.
+/// Pause after which the recorder has written its last batch and the tracker has finished its passes.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub fn run(generator: &Path, large: bool, check: bool) -> Result<()> {
@@ -57,7 +56,7 @@ pub fn run(generator: &Path, large: bool, check: bool) -> Result<()> {
     samples.print()
 }
 
-/// Every command on a file that is larger than what any of them may use.
+/// Runs every command on a file that is larger than the memory that any of them may use.
 fn read_large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> {
     let file = dir.join("large.arrow");
     let mut make = Command::new(generator);
@@ -78,7 +77,7 @@ fn read_large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samp
         ("flows", &["export"], &["--format", "parquet", "--what", "flows", "-o", flows]),
         ("diff", &["diff"], &[]),
     ];
-    // Two at a time: it is their memory that is asked for.
+    // Two at a time, because only their memory is measured.
     for pair in commands.chunks(2) {
         let peaks: Vec<Result<Peak>> = thread::scope(|scope| {
             let start = |(name, command, options): &(&str, &[&str], &[&str])| {
@@ -98,7 +97,7 @@ fn read_large(generator: &Path, connections: u64, dir: &Path, samples: &mut Samp
     Ok(fs::remove_file(&file)?)
 }
 
-/// Events in a recording, and what the report from it cost.
+/// Number of events in a recording, and the costs of a report from it.
 fn report(file: &Path) -> Result<(f64, Peak)> {
     let answer = file.with_extension("report");
     let peak = used_by(&[OsStr::new("report"), OsStr::new("--json"), file.as_os_str()], &answer)?;
@@ -106,14 +105,14 @@ fn report(file: &Path) -> Result<(f64, Peak)> {
     Ok((report.events.read as f64, peak))
 }
 
-/// What a command has used.
+/// CPU time and memory that a command has used.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Peak {
     cpu_seconds: f64,
     mebibytes: f64,
 }
 
-/// Runs `portchurn` as the only child of a process of its own: the kernel tells the most memory of all children
+/// Runs `portchurn` as the only child of another process, because the kernel reports the peak memory of all children
 /// together.
 fn used_by(arguments: &[impl AsRef<OsStr>], stdout: &Path) -> Result<Peak> {
     let mut command = Command::new(std::env::current_exe().context("our own path")?);
@@ -123,7 +122,7 @@ fn used_by(arguments: &[impl AsRef<OsStr>], stdout: &Path) -> Result<Peak> {
     serde_json::from_slice(&output.stdout).context("a peak")
 }
 
-/// The other half of [`used_by`].
+/// The process that [`used_by`] starts: runs the command and prints its costs.
 #[expect(clippy::print_stdout, reason = "the program's answer")]
 pub fn tell_peak(stdout: &Path, command: &[OsString]) -> Result<()> {
     let Some((program, arguments)) = command.split_first() else { bail!("no command") };

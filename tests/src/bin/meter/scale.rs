@@ -1,5 +1,5 @@
-//! How cost grows: load from slow to as fast as it gets, on one CPU and on all, and what portchurn spends and loses at
-//! each step.
+//! Costs by load: from slow to as fast as possible, on one CPU and on all, with portchurn's CPU time and losses at each
+//! step.
 
 use anyhow::{Context, Result};
 use aya::sys::{Stats, enable_stats};
@@ -9,7 +9,7 @@ use crate::contender::Contender;
 use crate::figures::print_figure;
 
 const RATES: [Option<u64>; 7] = [Some(100), Some(300), Some(1_000), Some(3_000), Some(6_000), Some(10_000), None];
-/// How long each step lasts at its rate; the last one is a number of connections.
+/// Duration of each step with a rate; the last step is a number of connections.
 const SECONDS: u64 = 5;
 const FAST: u64 = 80_000;
 
@@ -48,7 +48,7 @@ pub fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Everything that the process has, onto one CPU.
+/// Pins all threads of a process to one CPU.
 fn pin(pid: u32, cpu: usize) -> Result<()> {
     let mut command = std::process::Command::new("taskset");
     command.args(["--all-tasks", "--cpu-list", "--pid", &cpu.to_string(), &pid.to_string()]);

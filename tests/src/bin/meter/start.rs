@@ -1,4 +1,4 @@
-//! From exec to the ready line, without and with many TIME_WAITs on the host; and what an idle host pays.
+//! Time from exec to the ready line, without and with many TIME_WAITs on the host, and the costs on an idle host.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::contender::Contender;
 use crate::figures::Samples;
 
 const ROUNDS: usize = 10;
-/// As many as one destination can have with the default range.
+/// As many TIME_WAITs as one destination can have with the default port range.
 const TIME_WAITS: u64 = 28_000;
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -30,7 +30,7 @@ pub fn run(check: bool) -> Result<()> {
         let mut left = rounds;
         while left > 0 {
             Load::fast(time_waits).run(&ns, dir.path())?;
-            // They last a minute.
+            // TIME_WAITs last a minute.
             let made = Instant::now();
             while left > 0 && made.elapsed() < Duration::from_secs(45) {
                 samples.add("startup.full_ms", to_ready()?);
