@@ -17,22 +17,22 @@ use tracer_core::input::TrackerInput;
 use tracer_core::recording::writer::{PackedBatch, Packer};
 use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError};
 
-/// Batches of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
+/// Inputs of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
 const COMMANDS: usize = 64;
-/// A batch is written when it is full or this old: what a crash can take away.
+/// A batch is written when it is full or this old. A crash takes away this much.
 pub const BATCH_AGE: Duration = Duration::from_secs(2);
 
-/// A recorder at work.
+/// A recorder on its thread.
 pub struct Recorder {
     thread: JoinHandle<Result<RecordingOutcome, WriteError>>,
     pub progress: Arc<RecorderProgress>,
 }
 
 impl Recorder {
-    /// Starts the thread, and returns the tee that feeds it.
+    /// Starts the thread, and returns the tee that hands inputs to it.
     ///
     /// # Errors
-    /// The thread could not be made, or the header not be encoded.
+    /// The header could not be encoded ([`WriteError`]), or the thread could not be started.
     pub fn start(header: &RecordingHeader, sink: RecordingSink) -> Result<(Self, RecorderTee)> {
         let packer = Packer::new(header).context("preparing the recording")?;
         let (sender, commands) = mpsc::sync_channel(COMMANDS);
@@ -47,15 +47,15 @@ impl Recorder {
         Ok((Self { thread, progress }, RecorderTee::new(sender)))
     }
 
-    /// Nothing is left to write: [`Self::join`] will not wait.
+    /// Everything is written: [`Self::join`] will not wait.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits until everything is written; the tee must be gone.
+    /// Waits until everything is written. The tee must be closed, or the recorder goes on waiting for inputs.
     ///
     /// # Errors
-    /// The recorder could not end its file, or panicked.
+    /// The recorder could not end its file ([`WriteError`]), or it panicked.
     pub fn join(self) -> Result<RecordingOutcome> {
         let outcome = self.thread.join().map_err(|_| anyhow::anyhow!("the recorder thread panicked"))?;
         outcome.context("ending the recording")
@@ -67,9 +67,9 @@ struct Worker {
     sink: RecordingSink,
     batch_rows: usize,
     progress: Arc<RecorderProgress>,
-    /// Names and limits of the batch in the making, for those who start files in the middle.
+    /// Names and limits in the present batch, for a sink that starts files in the middle.
     facts: Vec<RecordedStep>,
-    /// When the batch in the making got its first row.
+    /// When the present batch got its first row.
     since: Option<Instant>,
 }
 
@@ -97,7 +97,7 @@ impl Worker {
             if self.since.is_some_and(|since| since.elapsed() >= BATCH_AGE) {
                 self.flush()?;
             }
-            if self.sink.has_enough() {
+            if self.sink.is_complete() {
                 return Ok(());
             }
         }
@@ -129,7 +129,7 @@ impl Worker {
         for packed in full {
             self.put(packed)?;
         }
-        // What is left of a list that filled a batch must not wait for another file.
+        // The rest of a list of sockets that filled a batch must not get into another file.
         if self.packer.rows() >= self.batch_rows || filled && self.packer.rows() > 0 {
             return self.flush();
         }
@@ -169,7 +169,7 @@ mod tests {
         let header = RecordingHeader::default();
         let (request_baseline, _requests) = mpsc::channel();
         let file = tracer_core::recording::create(&part_path(&path, 1), true).expect("a file");
-        // A batch is more than a part, and a list less than all of them.
+        // Each list of sockets is larger than a part and smaller than all parts together.
         let sink = RecordingSink::rotation(
             &path,
             file,

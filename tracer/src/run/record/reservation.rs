@@ -1,7 +1,7 @@
-//! Where a recording goes: refused before anything is traced, made when there is something to record.
+//! The place of a recording, tried before the trace starts and used when there is something to record.
 //!
-//! A wrong path is told at once, and a trace that cannot start leaves nothing behind: no empty file that is in the way of the
-//! next attempt, and with --force the old recording as it was.
+//! A wrong path is an error at once, and a trace that cannot start leaves everything as it was: no empty file that is in the way of the
+//! next attempt, and with --force the old recording.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,20 +12,20 @@ use anyhow::{Context as _, Result, bail};
 use super::sink::{is_part, part_path};
 use tracer_core::recording::create;
 
-/// See the module.
+/// A path at which a recording can be written. Dropping it releases the path.
 pub struct OutputReservation {
     path: PathBuf,
-    /// The file, empty as yet; removed unless it is taken.
+    /// The empty file that holds the path, unless an old file does.
     reserved: Option<File>,
-    /// What --force replaces.
+    /// Parts of an old rotation, which --force replaces.
     old: Vec<PathBuf>,
 }
 
 impl OutputReservation {
-    /// `parts`: a rotation, whose files are part_path.
+    /// Reserves `output`, or with `parts` the first part of a rotation of that name.
     ///
     /// # Errors
-    /// Something is there and `force` was not given, or nothing can be made there.
+    /// A file is there and `force` was not given, or no file can be created there.
     pub fn new(output: &Path, parts: bool, force: bool) -> Result<Self> {
         let path = if parts { part_path(output, 1) } else { output.to_path_buf() };
         let old = if parts { existing_parts(output)? } else { Vec::new() };
@@ -43,10 +43,10 @@ impl OutputReservation {
         Ok(Self { path, reserved, old })
     }
 
-    /// The file, which is there from now on. What --force replaces is gone.
+    /// Makes the empty file, and removes what --force replaces.
     ///
     /// # Errors
-    /// The file system refused.
+    /// The file could not be created, or an old part could not be removed.
     pub fn into_file(mut self) -> Result<File> {
         for old in &self.old {
             if *old != self.path {
@@ -63,7 +63,7 @@ impl OutputReservation {
 impl Drop for OutputReservation {
     fn drop(&mut self) {
         if self.reserved.take().is_some() {
-            // Ours and empty; if it cannot be removed, the error that led here matters more.
+            // The file is ours and empty. The error that led here matters more than one of its removal.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -76,7 +76,7 @@ fn create_reserved(path: &Path, force: bool) -> Result<File> {
     })
 }
 
-/// The parts of a rotation that are there, oldest first.
+/// The parts of a rotation that exist, oldest first.
 fn existing_parts(output: &Path) -> Result<Vec<PathBuf>> {
     let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
-//! Where packed batches go: one file, a file after the other, or memory until it is known that they matter.
+//! Where packed batches go: into one file, into one file after the other, or into memory until a trigger.
 //!
-//! Files that start in the middle begin with the names and limits known by then, so that each tells its story alone.
+//! A file that starts in the middle of a trace begins with the names and limits known by then, so that each file can be understood alone.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -16,57 +16,61 @@ use tracer_core::recording::writer::{PackedBatch, Packer, RecordingFile};
 use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written, create};
 use tracer_core::replay::Facts;
 
-/// A rotation keeps about this many files: retention throws away a quarter at a time.
+/// A rotation keeps about this many files, so that retention removes a quarter of the recording at a time.
 const PARTS: u64 = 4;
-/// What a row of connection churn takes in a file, more or less: how much of a part a batch may be.
+/// Bytes that a row of connection churn takes in a file, more or less; bounds the rows of a batch by the size of a part.
 const ROW_BYTES: u64 = 16;
 /// Smaller batches pack badly: a header alone is 3 KiB.
 const LEAST_ROWS: u64 = 4096;
-/// A file is put onto the disk this often, with the first batch after that long: what a power cut takes away is this and the age
-/// of a batch.
+/// A file is synced with the first batch after this long. A power cut takes away this and the age of a batch.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Packed batches that a flight recorder holds: more than six million events of churn.
 pub const FLIGHT_BYTES: u64 = 64 << 20;
 
-/// Names that are tried where somebody has put something in the way since the recording began.
+/// Names that are tried when others have created files under the first ones since the recording began.
 const MAX_TRIES: u32 = 1_000;
 
 enum SinkState {
     One(RecordingFile<File>),
     Rotation(Rotation),
     Flight(Flight),
-    /// Nothing more is taken.
+    /// Batches are dropped.
     Closed,
 }
 
-/// See the module.
+/// Takes the batches of one recording and puts them where its target wants them.
 pub struct RecordingSink {
     path: PathBuf,
     header: RecordingHeader,
     state: SinkState,
+    /// Names and limits of the batches that are in no file that is still to be begun.
     known: Facts,
     request_baseline: Option<Sender<BaselineRequest>>,
-    done: Vec<(PathBuf, Written)>,
+    finished: Vec<(PathBuf, Written)>,
+    /// A flight recorder had to drop batches that were inside its window.
     cut_short: bool,
-    /// When the file in the making was last put onto the disk.
+    /// When the present file was last synced.
     synced: Instant,
 }
 
 struct Rotation {
     bounds: RotationBounds,
+    /// Number of the present file.
     number: u32,
     output: RecordingFile<File>,
-    /// Files that are finished, oldest first.
+    /// Finished files, oldest first.
     files: VecDeque<(PathBuf, Written)>,
 }
 
 struct Flight {
     window: FlightWindow,
-    /// What is at the path may be replaced.
+    /// The trigger may replace what is at the path.
     force: bool,
+    /// Batches with the facts in them, oldest first.
     held: VecDeque<(PackedBatch, Vec<RecordedStep>)>,
+    /// Bytes of `held`.
     bytes: u64,
-    /// Once it happened: the file, and the time in nanoseconds since 1970 at which it is complete.
+    /// After the trigger: the file, and the time in nanoseconds since 1970 at which the window ends.
     output: Option<(RecordingFile<File>, i64)>,
     complete: bool,
 }
@@ -80,26 +84,26 @@ pub fn part_path(path: &Path, number: u32) -> PathBuf {
 
 /// Is this the name of a part of `path`?
 pub fn is_part(path: &Path, name: &std::ffi::OsStr) -> bool {
-    // Of a million parts the last ones have seven digits.
+    // From the millionth part on, the number has seven digits.
     let number = |name: &str| name.rsplit('.').nth(1)?.parse::<u32>().ok();
     name.to_str().and_then(number).is_some_and(|number| part_path(path, number).file_name() == Some(name))
 }
 
 impl RecordingSink {
-    /// One file.
+    /// Writes into `file`, which lies at `path`.
     ///
     /// # Errors
-    /// It could not be begun.
+    /// [`WriteError`]: the header could not be encoded or written.
     pub fn one(path: &Path, file: File, header: &RecordingHeader) -> Result<Self, WriteError> {
         let mut packer = Packer::new(header)?;
         let output = RecordingFile::begin(file, packer.schema_message(header)?, &mut packer)?;
         Ok(Self::new(path, header, SinkState::One(output), None))
     }
 
-    /// A file after the other, of which `file` is the first.
+    /// Writes one file after the other, of which `file` is the first part of `path`.
     ///
     /// # Errors
-    /// It could not be begun.
+    /// [`WriteError`]: the header could not be encoded or written.
     pub fn rotation(
         path: &Path,
         file: File,
@@ -113,7 +117,7 @@ impl RecordingSink {
         Ok(Self::new(path, header, SinkState::Rotation(rotation), Some(request_baseline)))
     }
 
-    /// Nothing, until [`Self::trigger`]; `force` replaces what is at the path then.
+    /// Holds batches in memory until [`Self::trigger`] writes them to `path`; `force` allows the trigger to replace what is there.
     pub fn flight(
         path: &Path,
         header: &RecordingHeader,
@@ -137,19 +141,18 @@ impl RecordingSink {
             state,
             known: Facts::default(),
             request_baseline,
-            done: Vec::new(),
+            finished: Vec::new(),
             cut_short: false,
             synced: Instant::now(),
         }
     }
 
-    /// Does anybody care for the facts in a batch?
+    /// Whether [`Self::put`] needs the facts of a batch: only a sink that starts files in the middle does.
     pub fn wants_facts(&self) -> bool {
         !matches!(self.state, SinkState::One(_))
     }
 
-    /// Rows after which a batch must not wait any longer: a file ends between two batches, so one batch must not be more than
-    /// a part.
+    /// Most rows of a batch. A file ends between two batches, so a batch must not be larger than a part.
     pub fn batch_rows(&self) -> usize {
         let size = match &self.state {
             SinkState::Rotation(rotation) => rotation.bounds.size,
@@ -159,12 +162,12 @@ impl RecordingSink {
         part.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(usize::MAX)
     }
 
-    /// Has everything that was asked for been kept?
-    pub fn has_enough(&self) -> bool {
+    /// A flight recorder has written its whole window.
+    pub fn is_complete(&self) -> bool {
         matches!(&self.state, SinkState::Flight(flight) if flight.complete)
     }
 
-    /// Bytes of all files so far; of a flight recorder that waits, bytes in memory.
+    /// Bytes of all files so far; before the trigger of a flight recorder, bytes in memory.
     pub fn bytes(&self) -> u64 {
         match &self.state {
             SinkState::One(output) => output.written().bytes,
@@ -178,10 +181,10 @@ impl RecordingSink {
         }
     }
 
-    /// Takes a batch, whose facts are `facts`.
+    /// Takes a batch and the facts in it.
     ///
     /// # Errors
-    /// The disk refused. What was there before is still whole.
+    /// [`WriteError`]: the batch could not be written. Earlier batches are still readable.
     pub fn put(&mut self, packed: PackedBatch, facts: Vec<RecordedStep>) -> Result<(), WriteError> {
         match &mut self.state {
             SinkState::One(output) => write_and_sync(output, &packed, &mut self.synced),
@@ -214,17 +217,18 @@ impl RecordingSink {
         }
     }
 
-    /// Closes the file that is large or old enough, throws away what is beyond the bounds, and begins the next with a fresh packer.
-    /// Nothing must be left in the old one: a list of sockets that went on in the next file would be lost to both. A flight recorder
-    /// that has met more addresses than a file can have begins anew, too.
+    /// Ends a file that is large or old enough, removes files beyond the bounds, and begins the next file with a fresh packer. The packer
+    /// must be empty: a list of sockets that is divided between two files can be read from neither.
+    ///
+    /// A flight recorder that has met more addresses than one file can hold drops its batches and begins again.
     ///
     /// # Errors
-    /// The disk refused.
+    /// [`WriteError`]: a file could not be created, written, ended or removed.
     pub fn rotate(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
         let rotation = match &mut self.state {
             SinkState::Rotation(rotation) => rotation,
             SinkState::Flight(flight) if packer.is_full_of_addresses() && flight.output.is_none() => {
-                // What comes could not stand in one file with what is held.
+                // Later batches could not be in one file with those that are held.
                 for fact in flight.held.drain(..).flat_map(|(_, facts)| facts) {
                     self.known.take(fact);
                 }
@@ -239,7 +243,7 @@ impl RecordingSink {
         let long = written.last.saturating_sub(written.first);
         let old = bounds.age.is_some_and(|age| long >= nanos(age) / nanos_parts());
         if !large && !old {
-            // The file in the making counts too.
+            // The present file has grown and counts too.
             return rotation.retain(written.last);
         }
         let (number, file) = first_free(rotation.number + 1, |number| part_path(&self.path, number))?;
@@ -258,10 +262,10 @@ impl RecordingSink {
         Ok(())
     }
 
-    /// What the flight recorder waits for has happened: writes what it holds and goes on writing for a while.
+    /// Writes the batches that a flight recorder holds and makes it write from here on until the end of its window.
     ///
     /// # Errors
-    /// The disk refused.
+    /// [`WriteError`]: the file could not be created or written.
     pub fn trigger(&mut self, packer: &mut Packer) -> Result<(), WriteError> {
         let SinkState::Flight(flight) = &mut self.state else { return Ok(()) };
         if flight.output.is_some() {
@@ -270,7 +274,7 @@ impl RecordingSink {
         let file = if flight.force {
             create(&self.path, true)?
         } else {
-            // What happened and what somebody has put there since are both worth keeping.
+            // Hours may have passed since the path was tried. What others have put there since is not replaced.
             let name = |number| if number == 0 { self.path.clone() } else { part_path(&self.path, number) };
             let (number, file) = first_free(0, name)?;
             self.path = name(number);
@@ -280,7 +284,7 @@ impl RecordingSink {
         let last = flight.held.back().map(|(packed, _)| packed.stats.last);
         let begin =
             first.map_or(self.header.begin_ns, |first| first.wrapping_sub(self.header.offset()).cast_unsigned());
-        // Names that are older than the events would stretch the window.
+        // The recording begins with its first event: the names before it are older and would stretch the window.
         let header =
             RecordingHeader { continued: begin > self.header.begin_ns, begin_ns: begin, ..self.header.clone() };
         let mut output = RecordingFile::begin(file, packer.schema_message(&header)?, packer)?;
@@ -298,35 +302,35 @@ impl RecordingSink {
 
     fn request_baseline(&self) {
         if let Some(request_baseline) = &self.request_baseline {
-            // Nobody there any more: the trace is ending, with a list of sockets of its own.
+            // Fails at the end of a trace, which comes with a list of sockets of its own.
             let _ = request_baseline.send(BaselineRequest::WithOwners);
         }
     }
 
-    /// Ends the files.
+    /// Ends the present file. Later batches are dropped.
     ///
     /// # Errors
-    /// A file could not be ended. Readers of ours read it all the same.
+    /// [`WriteError`]: the end of the file could not be written. `portchurn` reads a file without its end, other Arrow readers do not.
     pub fn finish(&mut self, packer: &mut Packer) -> Result<RecordingOutcome, WriteError> {
         match std::mem::replace(&mut self.state, SinkState::Closed) {
-            SinkState::One(output) => self.done.push((self.path.clone(), output.finish(packer)?.0)),
+            SinkState::One(output) => self.finished.push((self.path.clone(), output.finish(packer)?.0)),
             SinkState::Rotation(rotation) => {
-                self.done.extend(rotation.files);
-                self.done.push((part_path(&self.path, rotation.number), rotation.output.finish(packer)?.0));
+                self.finished.extend(rotation.files);
+                self.finished.push((part_path(&self.path, rotation.number), rotation.output.finish(packer)?.0));
             }
             SinkState::Flight(flight) => {
                 if let Some((output, _)) = flight.output {
-                    self.done.push((self.path.clone(), output.finish(packer)?.0));
+                    self.finished.push((self.path.clone(), output.finish(packer)?.0));
                 }
             }
             SinkState::Closed => {}
         }
-        Ok(RecordingOutcome { files: std::mem::take(&mut self.done), trouble: None, cut_short: self.cut_short })
+        Ok(RecordingOutcome { files: std::mem::take(&mut self.finished), trouble: None, cut_short: self.cut_short })
     }
 }
 
 impl Rotation {
-    /// Removes the oldest files until the rest is within the bounds.
+    /// Removes the oldest files until the rest is within the bounds; `now`: nanoseconds since 1970.
     fn retain(&mut self, now: i64) -> Result<(), WriteError> {
         let total = |rotation: &Self| {
             rotation.output.written().bytes + rotation.files.iter().map(|(_, written)| written.bytes).sum::<u64>()
@@ -346,18 +350,18 @@ impl Rotation {
     }
 }
 
-/// The first file from number `first` on that can be made without replacing another.
+/// Creates the first file from number `first` on that does not exist yet. Returns its number too.
 fn first_free(first: u32, name: impl Fn(u32) -> PathBuf) -> io::Result<(u32, File)> {
     let mut number = first;
     loop {
         match create(&name(number), false) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < first + MAX_TRIES => number += 1,
-            made => return made.map(|file| (number, file)),
+            created => return created.map(|file| (number, file)),
         }
     }
 }
 
-/// What was known before the first row.
+/// Writes what was known before the first batch of a file.
 fn write_known_facts(known: &Facts, output: &mut RecordingFile<File>, packer: &mut Packer) -> Result<(), WriteError> {
     for step in known.steps() {
         packer.step(&step, |packed| output.batch(&packed))?;
@@ -365,7 +369,7 @@ fn write_known_facts(known: &Facts, output: &mut RecordingFile<File>, packer: &m
     packer.flush()?.map_or(Ok(()), |packed| output.batch(&packed))
 }
 
-/// Adds a batch and sees to it that it gets onto the disk in time.
+/// Adds a batch, and syncs the file if that is due.
 fn write_and_sync(
     output: &mut RecordingFile<File>,
     packed: &PackedBatch,
@@ -375,7 +379,7 @@ fn write_and_sync(
     output.flush()?;
     if synced.elapsed() >= SYNC_EVERY {
         output.sync()?;
-        // Not before: a slow disk is not asked again at once.
+        // After the sync, so that a slow disk is not asked again at once.
         *synced = Instant::now();
     }
     Ok(())
@@ -395,13 +399,13 @@ mod tests {
 
     use super::*;
 
-    /// What it waits for happens once; hours may have passed.
+    /// Between the start and the trigger hours may pass, and the trigger comes once.
     #[test]
     fn a_flight_recorder_writes_beside_what_somebody_has_put_in_its_place() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.arrow");
         let header = RecordingHeader::default();
-        let window = FlightWindow { before: Duration::from_secs(60), after: Duration::ZERO };
+        let window = FlightWindow { before: Duration::from_mins(1), after: Duration::ZERO };
         let written = |force| {
             let (request_baseline, _requests) = mpsc::channel();
             let mut packer = Packer::new(&header).expect("a header");

@@ -1,0 +1,169 @@
+//! What `portchurn record` does beside the tracker: it copies inputs for the recorder, triggers a flight recorder, and ends the trace
+//! with the command that is being recorded.
+
+use std::ops::ControlFlow;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
+
+use super::progress_line::ProgressLine;
+use super::tee::{RecorderProgress, RecorderTee};
+use crate::cli::{Trigger, exit};
+use crate::run::tracker_thread::TraceObserver;
+use tracer_core::input::TrackerInput;
+use tracer_core::tracker::Tracker;
+use tracer_core::tracker::snapshot::{Finding, FindingId, Notice, Severity};
+
+/// A forecast needs a snapshot, which costs milliseconds with a large table.
+const FORECAST_EVERY: Duration = Duration::from_secs(1);
+/// What a shell adds to the number of the signal that ended a command.
+const SIGNAL_BASE: u8 = 128;
+
+/// Observes a trace that is recorded.
+pub struct RecordWatcher<'a> {
+    /// `None` after the last input.
+    tee: Option<RecorderTee>,
+    /// Events that the tee had lost when it was closed.
+    lost: u64,
+    /// The command that is being recorded, and how it ended.
+    child: Option<Child>,
+    status: Option<ExitStatus>,
+    /// Ends the trace.
+    end: Option<oneshot::Sender<()>>,
+    progress: Arc<RecorderProgress>,
+    line: ProgressLine,
+    /// What a flight recorder waits for; otherwise empty.
+    triggers: &'a [Trigger],
+    triggered: bool,
+    /// When the forecast was last looked at.
+    looked: Instant,
+}
+
+impl<'a> RecordWatcher<'a> {
+    /// `end` ends the trace when `child` has ended or the recorder takes no more.
+    pub fn new(
+        tee: RecorderTee,
+        progress: Arc<RecorderProgress>,
+        child: Option<Child>,
+        end: oneshot::Sender<()>,
+        triggers: &'a [Trigger],
+    ) -> Self {
+        Self {
+            tee: Some(tee),
+            lost: 0,
+            child,
+            status: None,
+            end: Some(end),
+            progress,
+            line: ProgressLine::new(),
+            triggers,
+            triggered: false,
+            looked: Instant::now(),
+        }
+    }
+
+    /// A flight recorder has been triggered.
+    pub fn is_triggered(&self) -> bool {
+        self.triggered
+    }
+
+    /// The trace is over: the command's exit code, after its end. A command that still runs is asked to end.
+    ///
+    /// # Errors
+    /// The command could not be waited for.
+    pub fn finish(&mut self) -> Result<u8> {
+        let status = match (self.status, &mut self.child) {
+            (Some(status), _) => status,
+            (None, None) => return Ok(exit::OK),
+            (None, Some(child)) => {
+                if let Ok(pid) = i32::try_from(child.id()) {
+                    // The command may have ended meanwhile.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+                child.wait().context("waiting for the command")?
+            }
+        };
+        let of_signal =
+            || status.signal().and_then(|signal| u8::try_from(signal).ok()).map(|signal| SIGNAL_BASE + signal);
+        Ok(status.code().and_then(|code| u8::try_from(code).ok()).or_else(of_signal).unwrap_or(exit::FAILED))
+    }
+
+    /// One of the triggers applies.
+    fn trigger_condition_met(&mut self, tracker: &mut Tracker) -> bool {
+        if self.triggers.is_empty() {
+            return false;
+        }
+        let without_port =
+            |notice: &Notice| matches!(notice, Notice::FailedConnect(failed) if failed.failure.is_without_port());
+        // Notices are drained whatever the triggers are, or they would pile up.
+        let exhausted = tracker.drain_notices().any(|notice| without_port(&notice));
+        if exhausted && self.triggers.contains(&Trigger::Exhaustion) {
+            return true;
+        }
+        if !self.triggers.contains(&Trigger::Forecast) || self.looked.elapsed() < FORECAST_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        // The recorder writes once: a guess from a second of traffic is not worth that.
+        let sure =
+            |finding: &Finding| finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info;
+        tracker.snapshot().findings.iter().any(sure)
+    }
+
+    fn command_has_ended(&mut self) -> bool {
+        if self.status.is_none()
+            && let Some(child) = &mut self.child
+        {
+            self.status = child.try_wait().ok().flatten();
+        }
+        self.status.is_some()
+    }
+}
+
+impl TraceObserver for RecordWatcher<'_> {
+    fn on_input(&mut self, input: &TrackerInput) {
+        if let Some(tee) = &mut self.tee {
+            tee.observe(input);
+        }
+    }
+
+    fn unrecorded(&self) -> u64 {
+        self.tee.as_ref().map_or(self.lost, RecorderTee::lost)
+    }
+
+    fn on_fed(&mut self, tracker: &mut Tracker) -> ControlFlow<()> {
+        if self.tee.is_none() {
+            return ControlFlow::Continue(());
+        }
+        if !self.triggered && self.trigger_condition_met(tracker) {
+            self.triggered = true;
+            self.line.clear();
+            eprintln!("portchurn: it happened; what led to it is being written");
+            if let Some(tee) = &self.tee {
+                tee.trigger();
+            }
+        }
+        self.line.show(tracker, &self.progress);
+        if (self.command_has_ended() || self.progress.ended.load(Ordering::Relaxed))
+            && let Some(end) = self.end.take()
+        {
+            // The trace ends in order: what the kernel still has is read, and recorded.
+            let _ = end.send(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn on_last_input(&mut self) {
+        if let Some(tee) = self.tee.take() {
+            self.lost = tee.close();
+        }
+        self.line.clear();
+    }
+}
