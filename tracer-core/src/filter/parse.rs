@@ -2,8 +2,8 @@
 
 use tracer_common::COMM_BYTES;
 
+use super::expression::{Glob, Node, Test, matches_failure};
 use super::net::{self, EndpointPattern};
-use super::{Glob, Node, Test, matches_failure};
 use crate::errno;
 use crate::event::TcpState;
 use crate::names::cgroup::SHORT_ID_DIGITS;

@@ -5,7 +5,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Filter, Subject};
+use super::Filter;
+use super::subject::Subject;
 use crate::event::DestinationKey;
 use crate::tracker::snapshot::{Attribution, Destination, Snapshot, Workload};
 

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
+use super::expression::Glob;
 use super::*;
-use crate::event::{Addr, Netns};
-use crate::tracker::snapshot::{FailureCounts, StateSet};
+use crate::event::{Addr, Netns, TcpState};
+use crate::tracker::snapshot::{Failure, FailureCounts, StateSet};
 
 fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().expect("address").into()

@@ -37,7 +37,7 @@ const METRICS: [(&str, Metric); 9] = [
 ];
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum Predicate {
     Finding(FindingId),
     Compared { metric: Metric, above: bool, with: f64 },
 }
@@ -46,7 +46,7 @@ enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     text: String,
-    kind: Kind,
+    predicate: Predicate,
 }
 
 impl fmt::Display for Condition {
@@ -61,13 +61,13 @@ impl FromStr for Condition {
     fn from_str(text: &str) -> Result<Self, String> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let Some(at) = text.find(['>', '<']) else {
-            let kind = text.parse().map(Kind::Finding).map_err(|_| {
+            let predicate = text.parse().map(Predicate::Finding).map_err(|_| {
                 format!(
                     "`{text}` is no finding; expected one of {}, or a number compared with > or <",
                     FindingId::ALL.map(FindingId::as_str).join(", ")
                 )
             })?;
-            return Ok(Self { text, kind });
+            return Ok(Self { text, predicate });
         };
         let (name, rest) = text.split_at(at);
         let above = rest.starts_with('>');
@@ -88,7 +88,7 @@ impl FromStr for Condition {
             .filter(|number| number.is_finite())
             .ok_or_else(|| format!("`{number}` is no number")),
         }?;
-        Ok(Self { kind: Kind::Compared { metric, above, with }, text })
+        Ok(Self { predicate: Predicate::Compared { metric, above, with }, text })
     }
 }
 
@@ -106,14 +106,14 @@ pub struct Held {
 impl Condition {
     /// What shows that the condition holds, worst first; empty if it does not.
     pub fn holds(&self, snapshot: &Snapshot) -> Vec<Held> {
-        match &self.kind {
-            Kind::Finding(id) => snapshot
+        match &self.predicate {
+            Predicate::Finding(id) => snapshot
                 .findings
                 .iter()
                 .filter(|finding| finding.id == *id)
                 .map(|finding| self.held(finding.summary.clone(), json!(finding.evidence)))
                 .collect(),
-            Kind::Compared { metric, above, with } => {
+            Predicate::Compared { metric, above, with } => {
                 let mut values: Vec<_> = values(*metric, snapshot)
                     .into_iter()
                     .filter(|(value, ..)| if *above { value > with } else { value < with })
@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_such_and_nonsense_is_told_what_is_expected() {
-        let kind = |text: &str| text.parse::<Condition>().map(|condition| condition.kind);
-        assert_eq!(kind("ttx<10m"), Ok(Kind::Compared { metric: Metric::Ttx, above: false, with: 600.0 }));
+        let kind = |text: &str| text.parse::<Condition>().map(|condition| condition.predicate);
+        assert_eq!(kind("ttx<10m"), Ok(Predicate::Compared { metric: Metric::Ttx, above: false, with: 600.0 }));
         for wrong in ["", "exhaustion", "ttx<soon", "occupancy>NaN", "load>1", "failed>"] {
             assert!(kind(wrong).is_err(), "{wrong}");
         }

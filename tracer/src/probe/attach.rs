@@ -8,7 +8,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use thiserror::Error;
 use tracer_common::Counter;
 
-use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, Kind, Purpose, TIME_WAIT};
+use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, HookKind, Purpose, TIME_WAIT};
 use super::plan::{StateHook, no_calls, no_exact, no_time_wait};
 use super::{Host, Plan};
 use tracer_core::host::Degradation;
@@ -383,10 +383,10 @@ fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec
 fn start(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<HookState, ProbeError> {
     let program = ebpf.program_mut(hook.program).ok_or(ProbeError::Mismatch { name: hook.program })?;
     let attached = match (hook.kind, btf) {
-        (Kind::Tracepoint(category), _) => start_classic(program, hook, category),
-        (Kind::BtfTracepoint, Some(btf)) => start_btf(program, hook, btf),
-        (Kind::Fentry, Some(btf)) => start_fentry(program, hook, btf),
-        (Kind::Fexit, Some(btf)) => start_fexit(program, hook, btf),
+        (HookKind::Tracepoint(category), _) => start_classic(program, hook, category),
+        (HookKind::BtfTracepoint, Some(btf)) => start_btf(program, hook, btf),
+        (HookKind::Fentry, Some(btf)) => start_fentry(program, hook, btf),
+        (HookKind::Fexit, Some(btf)) => start_fexit(program, hook, btf),
         (_, None) => return Err(ProbeError::Mismatch { name: hook.program }),
     };
     attached.map(|fd| HookState { hook, fd }).map_err(|source| ProbeError::Program {

@@ -2,7 +2,7 @@
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HookKind {
     BtfTracepoint,
     /// A classic tracepoint of that category; needs tracefs.
     Tracepoint(&'static str),
@@ -17,21 +17,21 @@ pub struct Hook {
     pub program: &'static str,
     /// Tracepoint or kernel function.
     pub hook: &'static str,
-    pub kind: Kind,
+    pub kind: HookKind,
 }
 
-const fn hook(program: &'static str, hook: &'static str, kind: Kind) -> Hook {
+const fn hook(program: &'static str, hook: &'static str, kind: HookKind) -> Hook {
     Hook { program, hook, kind }
 }
 
 /// Programs of one tracepoint run in the order of their attachment: the first link must come first.
 pub const CHAIN: [Hook; 3] = [
-    hook("state_first", "inet_sock_set_state", Kind::BtfTracepoint),
-    hook("state_second", "inet_sock_set_state", Kind::BtfTracepoint),
-    hook("state_third", "inet_sock_set_state", Kind::BtfTracepoint),
+    hook("state_first", "inet_sock_set_state", HookKind::BtfTracepoint),
+    hook("state_second", "inet_sock_set_state", HookKind::BtfTracepoint),
+    hook("state_third", "inet_sock_set_state", HookKind::BtfTracepoint),
 ];
-pub const CLASSIC: Hook = hook("state_classic", "inet_sock_set_state", Kind::Tracepoint("sock"));
-pub const DESTROYED: Hook = hook("socket_destroyed", "tcp_destroy_sock", Kind::BtfTracepoint);
+pub const CLASSIC: Hook = hook("state_classic", "inet_sock_set_state", HookKind::Tracepoint("sock"));
+pub const DESTROYED: Hook = hook("socket_destroyed", "tcp_destroy_sock", HookKind::BtfTracepoint);
 
 /// Something to learn, and the two ways to it: functions of TCP's own where the kernel lets us in, tracepoints elsewhere.
 #[derive(Clone, Copy, Debug)]
@@ -44,45 +44,48 @@ pub struct Purpose {
 pub const TIME_WAIT: Purpose = Purpose {
     name: "TIME_WAIT",
     exact: &[
-        hook("minisocket_start", "inet_twsk_alloc", Kind::Fexit),
-        hook("minisocket_end", "inet_twsk_kill", Kind::Fentry),
+        hook("minisocket_start", "inet_twsk_alloc", HookKind::Fexit),
+        hook("minisocket_end", "inet_twsk_kill", HookKind::Fentry),
     ],
     tracepoints: &[
-        hook("time_wait_start", "timer_start", Kind::BtfTracepoint),
-        hook("time_wait_end", "timer_cancel", Kind::BtfTracepoint),
+        hook("time_wait_start", "timer_start", HookKind::BtfTracepoint),
+        hook("time_wait_end", "timer_cancel", HookKind::BtfTracepoint),
     ],
 };
 
 pub const CONNECT: Purpose = Purpose {
     name: "connect",
-    exact: &[hook("connected_v4", "tcp_v4_connect", Kind::Fexit), hook("connected_v6", "tcp_v6_connect", Kind::Fexit)],
+    exact: &[
+        hook("connected_v4", "tcp_v4_connect", HookKind::Fexit),
+        hook("connected_v6", "tcp_v6_connect", HookKind::Fexit),
+    ],
     tracepoints: &[
-        hook("connect_enter", "sys_enter_connect", Kind::Tracepoint("syscalls")),
-        hook("connect_exit", "sys_exit_connect", Kind::Tracepoint("syscalls")),
+        hook("connect_enter", "sys_enter_connect", HookKind::Tracepoint("syscalls")),
+        hook("connect_exit", "sys_exit_connect", HookKind::Tracepoint("syscalls")),
     ],
 };
 
 pub const BIND: Purpose = Purpose {
     name: "bind",
-    exact: &[hook("bound_v4", "inet_bind", Kind::Fexit), hook("bound_v6", "inet6_bind", Kind::Fexit)],
+    exact: &[hook("bound_v4", "inet_bind", HookKind::Fexit), hook("bound_v6", "inet6_bind", HookKind::Fexit)],
     tracepoints: &[
-        hook("bind_enter", "sys_enter_bind", Kind::Tracepoint("syscalls")),
-        hook("bind_exit", "sys_exit_bind", Kind::Tracepoint("syscalls")),
+        hook("bind_enter", "sys_enter_bind", HookKind::Tracepoint("syscalls")),
+        hook("bind_exit", "sys_exit_bind", HookKind::Tracepoint("syscalls")),
     ],
 };
 
 const ACCEPT_EXITS: &[Hook] = &[
-    hook("accept_exit", "sys_exit_accept", Kind::Tracepoint("syscalls")),
-    hook("accept4_exit", "sys_exit_accept4", Kind::Tracepoint("syscalls")),
+    hook("accept_exit", "sys_exit_accept", HookKind::Tracepoint("syscalls")),
+    hook("accept4_exit", "sys_exit_accept4", HookKind::Tracepoint("syscalls")),
 ];
 
 const ACCEPTED_OF_TWO: &[Hook] = &[
-    hook("accepted_of_two", "inet_csk_accept", Kind::Fexit),
-    hook("accepted_of_two_again", "inet_csk_accept", Kind::Fexit),
+    hook("accepted_of_two", "inet_csk_accept", HookKind::Fexit),
+    hook("accepted_of_two_again", "inet_csk_accept", HookKind::Fexit),
 ];
 const ACCEPTED_OF_FOUR: &[Hook] = &[
-    hook("accepted_of_four", "inet_csk_accept", Kind::Fexit),
-    hook("accepted_of_four_again", "inet_csk_accept", Kind::Fexit),
+    hook("accepted_of_four", "inet_csk_accept", HookKind::Fexit),
+    hook("accepted_of_four_again", "inet_csk_accept", HookKind::Fexit),
 ];
 
 /// accept(): fexit finds a function's result behind its parameters, whose number changed in 6.10. Without a program for this

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Context, WHO_PROCESSES, WHO_WORKLOADS, failures};
+use super::context::ReportContext;
 use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
 use crate::layout::occupancy_bar::{PortGroups, bar, letters};
 use crate::layout::text::{Paint, left};
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Attribution, Destination, Ports};
+use crate::tracker::snapshot::{Attribution, Destination, FailureCounts, Ports};
 
 /// Columns of the occupancy bar without its brackets: two 32-bit numbers of ports fit beside it.
 const BAR: usize = 44;
+/// Workloads listed per destination.
+const WHO_WORKLOADS: usize = 5;
+/// Processes listed per workload and destination.
+const WHO_PROCESSES: usize = 3;
 /// Columns of the first column of the table of holders and victims.
 const WHO: usize = 33;
 
@@ -39,7 +43,15 @@ fn percent(share: f64) -> String {
     if percent > 0.0 && percent < 1.0 { "<1 %".into() } else { format!("{} %", percent.floor()) }
 }
 
-pub fn write(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
+/// `1,204 EADDRNOTAVAIL, 1 ETIMEDOUT`, most first.
+fn failures(failed: &FailureCounts) -> String {
+    let mut reasons: Vec<_> = failed.iter().collect();
+    reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
+    let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{} {reason}", number(*count))).collect();
+    words.join(", ")
+}
+
+pub fn write(page: &mut TextPage, context: &ReportContext<'_>, destination: &Destination) {
     title(page, destination);
     occupancy_lines(page, context, destination);
     let mut fact = |label: &str, text: &str| page.paragraph(Paint::Dim, &format!("  {label:<11}"), Paint::Plain, text);
@@ -67,7 +79,7 @@ fn title(page: &mut TextPage, destination: &Destination) {
     page.paragraph(Paint::Plain, "", Paint::Strong, &text);
 }
 
-fn occupancy_lines(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
+fn occupancy_lines(page: &mut TextPage, context: &ReportContext<'_>, destination: &Destination) {
     let ports = &destination.ports;
     let groups = PortGroups::new(&ports.by_state, ports.in_use, ports.capacity);
     let known = ports.capacity.is_some();
@@ -131,7 +143,7 @@ struct Role<'a> {
 }
 
 /// Holders and victims in one table, because they are often the same workloads.
-fn who(page: &mut TextPage, context: &Context<'_>, destination: &Destination) {
+fn who(page: &mut TextPage, context: &ReportContext<'_>, destination: &Destination) {
     let mut roles: BTreeMap<&Arc<str>, Role<'_>> = BTreeMap::new();
     for holder in &destination.holders {
         let role = roles.entry(&holder.workload).or_default();

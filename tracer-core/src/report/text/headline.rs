@@ -1,7 +1,7 @@
 //! The first sentence of a report, and what was not seen. Not for: detail.
 
+use super::context::{ReportContext, in_trouble};
 use super::destination::{self, exhaustion, occupancy};
-use super::{Context, in_trouble};
 use crate::event::Ktime;
 use crate::layout::human::{number, plural, rate};
 use crate::layout::text::Paint;
@@ -20,17 +20,17 @@ pub fn severity(severity: Severity) -> (&'static str, Paint) {
 }
 
 /// The finding that the first sentence is about, if no destination is in trouble.
-pub fn finding<'a>(context: &Context<'a>) -> Option<&'a Finding> {
+pub fn finding<'a>(context: &ReportContext<'a>) -> Option<&'a Finding> {
     let quiet = !context.snapshot.destinations.iter().any(in_trouble);
     context.snapshot.findings.first().filter(|finding| quiet && finding.severity != Severity::Info)
 }
 
-pub fn write(page: &mut TextPage, context: &Context<'_>) {
+pub fn write(page: &mut TextPage, context: &ReportContext<'_>) {
     let (word, paint, text) = sentence(context);
     page.paragraph(paint, &format!("{word:<9} "), Paint::Strong, &text);
 }
 
-fn sentence(context: &Context<'_>) -> (&'static str, Paint, String) {
+fn sentence(context: &ReportContext<'_>) -> (&'static str, Paint, String) {
     let destinations = &context.snapshot.destinations;
     let since = |ktime: Option<Ktime>| match ktime {
         Some(ktime) => format!(" since {} {}", context.time(ktime), context.clock.zone_name(ktime, context.zone)),
@@ -100,7 +100,7 @@ fn victims(destination: &Destination) -> String {
 }
 
 /// The fullest destination of a host that is not in trouble.
-fn fullest(context: &Context<'_>) -> String {
+fn fullest(context: &ReportContext<'_>) -> String {
     let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
     let destinations = &context.snapshot.destinations;
     let fullest = destinations.iter().max_by(|a, b| {
@@ -121,7 +121,7 @@ fn fullest(context: &Context<'_>) -> String {
 }
 
 /// What was lost, and what could not be watched on this host.
-pub fn gaps(page: &mut TextPage, context: &Context<'_>) {
+pub fn gaps(page: &mut TextPage, context: &ReportContext<'_>) {
     let events = &context.snapshot.events;
     if context.incomplete() {
         let counts = [

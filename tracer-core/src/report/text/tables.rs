@@ -1,11 +1,13 @@
 //! Advice, the busiest workloads, and the footer: host, window and number of events.
 
-use super::{Context, WORKLOADS};
+use super::context::ReportContext;
 use crate::layout::human::{between, brief, number, plural, rate, seconds, short};
 use crate::layout::text::{Paint, left};
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Advice, Snapshot};
 
+/// Rows of the table of workloads.
+const WORKLOADS: usize = 8;
 /// Columns of a workload's name.
 const NAME: usize = 24;
 
@@ -62,8 +64,8 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
     }
 }
 
-pub fn footer(page: &mut TextPage, context: &Context<'_>) {
-    let Context { snapshot, host, clock, zone } = context;
+pub fn footer(page: &mut TextPage, context: &ReportContext<'_>) {
+    let ReportContext { snapshot, host, clock, zone } = context;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".into());
     let events = &snapshot.events;
     page.blank();

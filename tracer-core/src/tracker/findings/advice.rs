@@ -3,7 +3,7 @@
 //! Two settings that the web recommends are missing on purpose. `tcp_tw_recycle` is gone since Linux 4.12 and broke clients behind NAT
 //! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s at any value of it.
 
-use super::{Context, TIME_WAIT_SECONDS, endpoint};
+use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint};
 use crate::event::{Netns, TcpState};
 use crate::layout::human::{per_second, rough_seconds};
 use crate::tracker::snapshot::{Advice, Destination, Namespace};
@@ -22,7 +22,7 @@ const SHORT_REUSE_DELAY_MS: u32 = 250;
 const MAX_PORTS_NAMED: usize = 8;
 
 /// Advice for a destination that is out of ports or will be, the best first.
-pub(super) fn for_destination(context: Context<'_>, destination: &Destination) -> Vec<Advice> {
+pub(super) fn for_destination(context: RuleContext<'_>, destination: &Destination) -> Vec<Advice> {
     let state = |state| destination.ports.by_state.get(&state).copied().unwrap_or(0);
     let half = destination.ports.in_use / 2;
     let mut advice = Vec::new();
@@ -110,7 +110,7 @@ fn close_leaked(destination: &Destination) -> Advice {
 }
 
 /// `tcp_tw_reuse`, its timestamps, its delay: the first that is not set yet; `None` where the present setting is unknown.
-fn reuse_time_wait(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+fn reuse_time_wait(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
     let namespace = context.namespace(destination.netns)?;
     let loopback = destination.local_addr.is_loopback() && destination.remote_addr.is_loopback();
     let on = match namespace.tw_reuse? {
@@ -169,7 +169,7 @@ fn reuse_time_wait(context: Context<'_>, destination: &Destination) -> Option<Ad
     Some(Advice { action: sysctl(context, destination.netns, &setting), why, expected: expected(delay) })
 }
 
-fn widen(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+fn widen(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
     let (lo, hi) = destination.ports.range?;
     let capacity = f64::from(destination.ports.capacity.filter(|&capacity| capacity > 0)?);
     let taken = context.namespace(destination.netns).map_or(0, |namespace| namespace.reserved + namespace.blocked);
@@ -214,7 +214,7 @@ fn widen(context: Context<'_>, destination: &Destination) -> Option<Advice> {
 }
 
 /// A range of its own for the holder, where another workload suffers.
-fn separate(context: Context<'_>, destination: &Destination) -> Option<Advice> {
+fn separate(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
     if !context.knobs.ip_local_port_range_sockopt {
         return None;
     }
@@ -253,7 +253,7 @@ fn more_addresses(destination: &Destination) -> Option<Advice> {
 }
 
 /// The command for one namespace. The name of the namespace is used only if a shell takes it as one word.
-pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> String {
+pub(super) fn sysctl(context: RuleContext<'_>, netns: Netns, setting: &str) -> String {
     let plain =
         |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('-');
     match context.namespace(netns).and_then(|namespace| namespace.name.as_deref()).filter(plain) {
@@ -266,7 +266,7 @@ pub(super) fn sysctl(context: Context<'_>, netns: Netns, setting: &str) -> Strin
 }
 
 /// `net.ipv4.ip_local_port_step_width` for a namespace with reserved ports; `None` where the kernel has no such setting.
-pub(super) fn step_width(context: Context<'_>, namespace: &Namespace) -> Option<Advice> {
+pub(super) fn step_width(context: RuleContext<'_>, namespace: &Namespace) -> Option<Advice> {
     (context.knobs.port_step_width && namespace.reserved > 0).then(|| Advice {
         action: sysctl(
             context,
@@ -279,4 +279,17 @@ pub(super) fn step_width(context: Context<'_>, namespace: &Namespace) -> Option<
         ),
         expected: "The same number of ports, used evenly".into(),
     })
+}
+
+/// The option exists since Linux 4.2, so on every kernel that portchurn runs on.
+pub(super) fn bind_no_port(who: &str) -> Advice {
+    Advice {
+        action: format!(
+            "In {who}: setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1) before bind(address, port 0), or no bind() at all (nginx proxy_bind and \
+             HAProxy source do so in current versions)"
+        ),
+        why: "bind() has to find a port that no destination uses; with the option the port is chosen by connect(), for its destination only."
+            .into(),
+        expected: "Each source address has the whole range towards each destination, instead of the whole range once".into(),
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Context, TIME_WAIT_SECONDS, advice, endpoint, evidence, finding};
+use super::advice;
+use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint, evidence, finding};
 use crate::event::{DestinationKey, Endpoint, TcpState};
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
 use crate::tracker::snapshot::{
@@ -77,7 +78,7 @@ impl Relation<'_> {
 }
 
 /// Outgoing relations, in a fixed order.
-fn relations<'a>(context: Context<'a>) -> Vec<Relation<'a>> {
+fn relations<'a>(context: RuleContext<'a>) -> Vec<Relation<'a>> {
     let mut groups: BTreeMap<(&'a Arc<str>, DestinationKey), Vec<&'a Attribution>> = BTreeMap::new();
     for member in context.snapshot.attributions.iter().filter(|member| member.connects > 0) {
         groups.entry((&member.workload, member.key())).or_default().push(member);
@@ -90,7 +91,7 @@ fn relations<'a>(context: Context<'a>) -> Vec<Relation<'a>> {
 }
 
 /// Who fills the range with `TIME_WAIT`.
-pub(super) fn time_wait_churn(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found: Vec<(f64, Finding)> = Vec::new();
     for relation in relations(context) {
         let rate: f64 = relation.members.iter().map(|member| member.time_wait.per_second).sum();
@@ -127,7 +128,7 @@ pub(super) fn time_wait_churn(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// Connections that stay open and connections that do not, from one workload to one place.
-pub(super) fn pool_bypass(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn pool_bypass(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for relation in relations(context) {
         let oldest = relation.members.iter().filter_map(|member| member.oldest_established_seconds).fold(0.0, f64::max);
@@ -176,7 +177,7 @@ pub(super) fn pool_bypass(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// Programs that do not close.
-pub(super) fn close_wait_leak(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for workload in &context.snapshot.workloads {
         let Some(oldest) = workload.close_wait.oldest_seconds else { continue };
@@ -227,7 +228,7 @@ pub(super) fn close_wait_leak(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// Peers that do not close.
-pub(super) fn fin_wait2_orphans(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for destination in &context.snapshot.destinations {
         let waiting = destination.ports.by_state.get(&TcpState::FinWait2).copied().unwrap_or(0);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, Thresholds, advice, endpoint, evidence, finding};
+use super::advice;
+use super::rule::{RuleContext, endpoint, evidence, finding};
+use super::thresholds::Thresholds;
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
 use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, FindingId, FindingSubject, Severity};
 
@@ -10,7 +12,7 @@ use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, Findin
 const STATES_NAMED: usize = 2;
 
 /// `connect()` found no free port.
-pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     let failing = context.snapshot.destinations.iter().filter_map(|destination| {
         let failed = destination.failed.of(Failure::PortsExhausted);
         (failed > 0).then_some((destination, failed))
@@ -43,7 +45,7 @@ pub(super) fn exhausted(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// bind(port 0) found no free port: a failure without a destination.
-pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn bind_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     let failing = context.snapshot.workloads.iter().filter_map(|workload| {
         let failed = workload.failed.of(Failure::BindExhausted);
         (failed > 0).then_some((workload, failed))
@@ -63,14 +65,14 @@ pub(super) fn bind_exhausted(context: Context<'_>) -> Vec<Finding> {
                 "ports_held": workload.ports_held,
                 "netns": workload.netns.iter().map(|netns| netns.inode).collect::<Vec<_>>(),
             };
-            finding.advice = vec![super::limits::bind_no_port(&workload.name)];
+            finding.advice = vec![advice::bind_no_port(&workload.name)];
             finding
         })
         .collect()
 }
 
 /// Ports will run out soon.
-pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
     let coming = context.snapshot.destinations.iter().filter_map(|destination| {
         let seconds = destination.seconds_to_exhaustion?;
         let quiet = destination.failed.of(Failure::PortsExhausted) == 0;
@@ -110,7 +112,7 @@ pub(super) fn soon(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// connect() walks half of the range before it finds a port.
-pub(super) fn search_slow(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn search_slow(context: RuleContext<'_>) -> Vec<Finding> {
     let Thresholds { search_slow_ms, search_slow_factor, .. } = *context.thresholds;
     let slow = context.snapshot.destinations.iter().filter_map(|destination| {
         let recent = destination.port_search_recent_ms.filter(|&recent| recent >= search_slow_ms)?;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Context, advice, endpoint, evidence, finding};
+use super::advice;
+use super::rule::{RuleContext, endpoint, evidence, finding};
 use crate::event::Netns;
 use crate::layout::human::plain_plural;
 use crate::tracker::snapshot::{Advice, Failure, Finding, FindingId, FindingSubject, Listener, Severity};
@@ -14,7 +15,7 @@ const MAX_PORTS_NAMED: usize = 8;
 const CONNTRACK_ENTRY_BYTES: u64 = 320;
 
 /// `bind()` before `connect()` takes a port away from all destinations.
-pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn bind_before_connect(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for workload in &context.snapshot.workloads {
         let exhausted = workload.failed.of(Failure::BindExhausted);
@@ -31,7 +32,7 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
         let subject = FindingSubject::Workload(Arc::clone(&workload.name));
         let mut finding = finding(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
         finding.evidence = evidence! {"workload": &*workload.name, "bind_exhausted": exhausted, "tuple_taken": taken};
-        finding.advice = vec![bind_no_port(&workload.name)];
+        finding.advice = vec![advice::bind_no_port(&workload.name)];
         found.push(finding);
     }
     for namespace in &context.snapshot.namespaces {
@@ -53,27 +54,14 @@ pub(super) fn bind_before_connect(context: Context<'_>) -> Vec<Finding> {
             "range": [lo, hi],
             "capacity": namespace.capacity,
         };
-        finding.advice = vec![bind_no_port("whoever binds them")];
+        finding.advice = vec![advice::bind_no_port("whoever binds them")];
         found.push(finding);
     }
     found
 }
 
-/// The option exists since Linux 4.2, so on every kernel that portchurn runs on.
-pub(super) fn bind_no_port(who: &str) -> Advice {
-    Advice {
-        action: format!(
-            "In {who}: setsockopt(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1) before bind(address, port 0), or no bind() at all (nginx proxy_bind and \
-             HAProxy source do so in current versions)"
-        ),
-        why: "bind() has to find a port that no destination uses; with the option the port is chosen by connect(), for its destination only."
-            .into(),
-        expected: "Each source address has the whole range towards each destination, instead of the whole range once".into(),
-    }
-}
-
 /// Half-open connections that pile up at a listener.
-pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn syn_recv_pile_up(context: RuleContext<'_>) -> Vec<Finding> {
     let piling = context.snapshot.listeners.iter().filter_map(|listener| {
         listener.syn_recv.filter(|&half_open| half_open >= context.thresholds.syn_recv_count).map(|n| (listener, n))
     });
@@ -107,7 +95,7 @@ pub(super) fn syn_recv_pile_up(context: Context<'_>) -> Vec<Finding> {
 }
 
 /// Services whose port may be taken while they restart.
-pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn listener_in_ephemeral_range(context: RuleContext<'_>) -> Vec<Finding> {
     let mut groups: BTreeMap<Netns, Vec<&Listener>> = BTreeMap::new();
     for listener in context.snapshot.listeners.iter().filter(|listener| listener.in_ephemeral_range) {
         groups.entry(listener.netns).or_default().push(listener);
@@ -169,7 +157,7 @@ pub(super) fn listener_in_ephemeral_range(context: Context<'_>) -> Vec<Finding> 
 }
 
 /// `nf_conntrack` near its limit: a full table drops the packets of new connections, whoever makes them.
-pub(super) fn conntrack_pressure(context: Context<'_>) -> Vec<Finding> {
+pub(super) fn conntrack_pressure(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for namespace in &context.snapshot.namespaces {
         let Some((now, max)) = namespace.conntrack else { continue };

@@ -1,13 +1,17 @@
-//! Each rule: once firing, once just below its threshold; and what advice may never say.
+//! Each rule: once firing, once just below its threshold, by the numbers in its evidence; what advice may never say; and one snapshot of
+//! every sentence.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::event::TcpState;
+use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, Holder, Listener, Ports,
-    StateSet, TimeWaitStats, Victim, Workload,
+    Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, FindingId, FindingSubject,
+    Holder, Listener, Namespace, Ports, Severity, StateSet, TimeWaitStats, Victim, Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -135,6 +139,14 @@ fn actions(finding: &Finding) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The evidence has these facts, whatever else it has.
+fn has(finding: &Finding, facts: Value) {
+    let Value::Object(facts) = facts else { panic!("facts are an object") };
+    for (name, value) in facts {
+        assert_eq!(finding.evidence.get(&*name), Some(&value), "{name} of {}", finding.id);
+    }
+}
+
 fn says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
@@ -152,32 +164,59 @@ fn a_quiet_snapshot_has_no_findings() {
 fn exhaustion_names_victim_destination_occupancy_and_holder() {
     let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, FindingId::PortExhaustion);
     assert_eq!((finding.severity, finding.since), (Severity::Critical, Some(Ktime(42))));
-    says(
-        &finding.summary,
-        &[
-            "118 connects",
-            "php-fpm: pool www",
-            "10.0.0.5:3306",
-            "28000 of 28232",
-            "27000 TIME_WAIT",
-            "27500 held by batch.service",
-        ],
+    assert_eq!(finding.subject, FindingSubject::Destination(destination().key()));
+    has(
+        &finding,
+        json!({"failed": 118, "remote_addr": "10.0.0.5", "remote_port": 3306, "in_use": 28_000, "capacity": 28_232}),
     );
-    assert_eq!(finding.evidence.get("failed"), Some(&serde_json::json!(118)));
-    assert_eq!(finding.evidence.get("remote_addr"), Some(&serde_json::json!("10.0.0.5")));
+    has(&finding, json!({"by_state": {"TIME_WAIT": 27_000, "ESTABLISHED": 1_000}}));
+    has(&finding, json!({"holders": [{"workload": "batch.service", "ports": 27_500}]}));
+    has(&finding, json!({"victims": [{"workload": "php-fpm: pool www", "failed": 118}]}));
 }
 
+/// One of each kind. The numbers of the advice for the exhausted destination: 600 connects a second at 100 requests each are 6, and
+/// each holds its port for 28232/470 = 60 s, which makes 361 ports. 64512 ports less 3100 that are taken bear 1022 connects a second.
 #[test]
-fn advice_comes_with_numbers_for_this_destination() {
-    let finding = one(&Snapshot { destinations: vec![exhausted()], ..snapshot() }, FindingId::PortExhaustion);
-    let advice = actions(&finding);
-    // 600/s at 100 requests each, each held 28232/470 = 60 s.
-    says(&advice, &["keep-alive", "6.0/s connects instead of 600/s", "about 361 ports"]);
-    says(&advice, &["tcp_tw_reuse=1", "up to 26", "instead of 470/s", "timestamps", "only for outgoing"]);
-    // 64512 ports at 60 s.
-    says(&advice, &["ip_local_port_range=\"1024 65535\"", "About 64512 ports", "1074/s connects instead of 470/s"]);
-    says(&advice, &["IP_LOCAL_PORT_RANGE", "14116 ports stay free for php-fpm: pool www"]);
-    says(&advice, &["second source address", "IP_BIND_ADDRESS_NO_PORT", "470/s more"]);
+fn every_sentence_reads_well() {
+    let leak = CloseWaitStats { now: 40, peak: 40, oldest_seconds: Some(90.0) };
+    let leaking = Workload {
+        name: "batch.service".into(),
+        close_wait: leak,
+        failed: FailureCounts::from([(Failure::BindExhausted, 3), (Failure::TupleTaken, 1)]),
+        ..Workload::default()
+    };
+    let coming = Destination {
+        seconds_to_exhaustion: Some(300.0),
+        forecast_confidence: Some(Confidence::High),
+        port_search_recent_ms: Some(0.7),
+        port_search_quickest_ms: Some(0.05),
+        ..destination()
+    };
+    let mut orphans = Destination { remote_port: 6379, ..destination() };
+    orphans.ports.in_use = 400;
+    orphans.ports.by_state = BTreeMap::from([(TcpState::FinWait2, 200)]);
+    let crowded = Namespace { blocked: 3_000, reserved: 100, conntrack: Some((960, 1_000)), ..namespace() };
+    let all = Snapshot {
+        destinations: vec![exhausted(), Destination { remote_port: 5432, ..coming }, orphans],
+        attributions: vec![
+            Attribution { oldest_established_seconds: Some(812.0), ..attribution(1) },
+            Attribution { close_wait: leak, ..attribution(2) },
+        ],
+        workloads: vec![leaking],
+        listeners: vec![
+            Listener { in_ephemeral_range: true, ..listener(50_051) },
+            Listener { syn_recv: Some(500), ..listener(8_080) },
+        ],
+        namespaces: vec![crowded],
+        ..snapshot()
+    };
+    let found = of(&all);
+    let missing: Vec<_> = FindingId::ALL.into_iter().filter(|id| found.iter().all(|one| one.id != *id)).collect();
+    assert_eq!(missing, []);
+    let text = |finding: &Finding| {
+        format!("{} {:?}\n{}\n{}\n", finding.id, finding.severity, finding.summary, actions(finding))
+    };
+    insta::assert_snapshot!(found.iter().map(text).collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
@@ -275,7 +314,10 @@ fn soon_is_graded_by_time_and_confidence() {
     };
     let finding = one(&with(300.0, Confidence::High), FindingId::PortExhaustionSoon);
     assert_eq!(finding.severity, Severity::Warning);
-    says(&finding.summary, &["10.0.0.5:3306", "about 5 min", "600/s connects", "470/s can be sustained"]);
+    has(
+        &finding,
+        json!({"seconds_to_exhaustion": 300.0, "connects_per_second": 600.0, "sustainable_per_second": 470.0}),
+    );
     assert!(!finding.advice.is_empty());
     assert_eq!(one(&with(30.0, Confidence::Medium), FindingId::PortExhaustionSoon).severity, Severity::Critical);
     assert_eq!(one(&with(30.0, Confidence::Low), FindingId::PortExhaustionSoon).severity, Severity::Info);
@@ -296,7 +338,7 @@ fn a_slow_search_is_told_before_ports_run_out() {
         Snapshot { destinations: vec![slow], ..snapshot() }
     };
     let finding = one(&with(0.7, 0.05, 0.52), FindingId::PortSearchSlow);
-    says(&finding.summary, &["10.0.0.5:3306", "700 us", "at best 50 us"]);
+    has(&finding, json!({"remote_port": 3306, "recent_ms": 0.7, "quickest_ms": 0.05}));
     assert!(!finding.advice.is_empty());
     one(&with(0.7, 0.7, 0.9), FindingId::PortSearchSlow);
     none(&with(0.7, 0.7, 0.3), FindingId::PortSearchSlow);
@@ -314,9 +356,10 @@ fn churn_adds_up_the_processes_of_a_workload() {
         ..snapshot()
     };
     let finding = one(&two, FindingId::TimeWaitChurn);
-    // 300/s for 60 s = 18000 of 28232.
+    // 300/s for 60 s = 18000 of 28232 ports = 64 %.
     assert_eq!(finding.severity, Severity::Warning);
-    says(&finding.summary, &["batch.service", "300/s", "10.0.0.5:3306", "8000 now", "4.0 ms", "18000 ports", "64 %"]);
+    has(&finding, json!({"workload": "batch.service", "remote_port": 3306, "lifetime_ms_p50": 4.0}));
+    has(&finding, json!({"time_wait_per_second": 300.0, "time_wait_now": 8_000, "connects": 10_000}));
     let half = Snapshot { attributions: vec![attribution(1)], ..two.clone() };
     assert_eq!(one(&half, FindingId::TimeWaitChurn).severity, Severity::Info, "32 %");
     let mut long = attribution(1);
@@ -338,7 +381,11 @@ fn a_pool_and_its_bypass_are_one_workload_to_one_place() {
     };
     let both = Snapshot { attributions: vec![pooled.clone(), attribution(11)], ..snapshot() };
     let finding = one(&both, FindingId::PoolBypass);
-    says(&finding.summary, &["batch.service", "10.0.0.5:3306", "14 min", "1 process)", "50/s", "4.0 ms"]);
+    has(&finding, json!({"workload": "batch.service", "remote_port": 3306, "lifetime_ms_p50": 4.0}));
+    has(
+        &finding,
+        json!({"oldest_established_seconds": 812.0, "processes_with_long_flows": 1, "connects_per_second": 50.01}),
+    );
     assert_eq!(finding.evidence.get("processes").and_then(|all| all[0]["pid"].as_u64()), Some(11), "the busiest first");
     none(&Snapshot { attributions: vec![pooled.clone()], ..snapshot() }, FindingId::PoolBypass);
     none(&Snapshot { attributions: vec![attribution(11)], ..snapshot() }, FindingId::PoolBypass);
@@ -365,7 +412,9 @@ fn a_close_wait_leak_needs_number_and_age() {
         }
     };
     let finding = one(&with(40, 90.0), FindingId::CloseWaitLeak);
-    says(&finding.summary, &["batch.service", "40 connections", "90 s ago", "10.0.0.5:3306 (pid 7, 40)"]);
+    has(&finding, json!({"workload": "batch.service", "close_wait_now": 40, "oldest_seconds": 90.0}));
+    let remotes = json!([{"pid": 7, "remote_addr": "10.0.0.5", "remote_port": 3306, "close_wait": 40}]);
+    has(&finding, json!({"with": remotes}));
     assert_eq!(finding.since, Some(Ktime(10_000_000_000)));
     none(&with(15, 90.0), FindingId::CloseWaitLeak);
     none(&with(40, 59.0), FindingId::CloseWaitLeak);
@@ -380,8 +429,8 @@ fn fin_wait2_is_the_one_place_for_tcp_fin_timeout() {
         Snapshot { destinations: vec![destination], ..snapshot() }
     };
     let finding = one(&with(200), FindingId::FinWait2Orphans);
-    says(&finding.summary, &["10.0.0.5:3306", "200 connections", "400 ports"]);
-    says(&actions(&finding), &["tcp_fin_timeout=15", "instead of 60 s", "TIME_WAIT stays"]);
+    has(&finding, json!({"remote_port": 3306, "fin_wait2": 200, "in_use": 400}));
+    says(&actions(&finding), &["net.ipv4.tcp_fin_timeout=15"]);
     none(&with(99), FindingId::FinWait2Orphans);
     let mut set = with(200);
     set.namespaces[0].fin_timeout_ms = Some(10_000);
@@ -395,9 +444,9 @@ fn failed_binds_are_exhaustion_and_a_habit_to_give_up() {
     let snapshot = Snapshot { workloads: vec![workload], ..snapshot() };
     let exhaustion = one(&snapshot, FindingId::PortExhaustion);
     assert_eq!(exhaustion.severity, Severity::Critical);
-    says(&exhaustion.summary, &["3 binds of proxy", "EADDRINUSE"]);
+    has(&exhaustion, json!({"workload": "proxy", "bind_failed": 3}));
     let habit = one(&snapshot, FindingId::BindBeforeConnect);
-    says(&habit.summary, &["proxy", "3 binds found no port", "1 connect found"]);
+    has(&habit, json!({"workload": "proxy", "bind_exhausted": 3, "tuple_taken": 1}));
     says(&actions(&habit), &["IP_BIND_ADDRESS_NO_PORT"]);
 }
 
@@ -408,7 +457,8 @@ fn many_blocked_ports_are_reported_per_namespace() {
         snapshot.namespaces[0].blocked = blocked;
         snapshot
     };
-    says(&one(&with(3_000), FindingId::BindBeforeConnect).summary, &["3000 of the 28232 ports", "32768-60999"]);
+    let finding = one(&with(3_000), FindingId::BindBeforeConnect);
+    has(&finding, json!({"blocked": 3_000, "range": [32_768, 60_999], "capacity": 28_232}));
     none(&with(2_000), FindingId::BindBeforeConnect);
 }
 
@@ -418,7 +468,7 @@ fn listeners_in_the_range_are_one_finding_per_namespace() {
     let mut snapshot = Snapshot { listeners: vec![inside(50_051), inside(33_060), listener(80)], ..snapshot() };
     let finding = one(&snapshot, FindingId::ListenerInEphemeralRange);
     assert_eq!(finding.severity, Severity::Info);
-    says(&finding.summary, &["33060, 50051", "web.service"]);
+    has(&finding, json!({"ports": [33_060, 50_051], "workloads": ["web.service"]}));
     says(&actions(&finding), &["Append 33060,50051 to net.ipv4.ip_local_reserved_ports"]);
     assert!(!actions(&finding).contains("step_width"), "nothing is reserved");
     snapshot.namespaces[0].reserved = 100;
@@ -432,10 +482,8 @@ fn listeners_in_the_range_are_one_finding_per_namespace() {
 #[test]
 fn half_open_connections_and_conntrack() {
     let with = |syn_recv| Snapshot { listeners: vec![Listener { syn_recv, ..listener(80) }], ..snapshot() };
-    says(
-        &one(&with(Some(500)), FindingId::SynRecvPileUp).summary,
-        &["500 half-open", "0.0.0.0:80".trim_start_matches("0.0.0.0"), "web.service"],
-    );
+    let finding = one(&with(Some(500)), FindingId::SynRecvPileUp);
+    has(&finding, json!({"syn_recv": 500, "port": 80, "workload": "web.service"}));
     none(&with(Some(127)), FindingId::SynRecvPileUp);
     none(&with(None), FindingId::SynRecvPileUp);
     let tracked = |now| {
@@ -445,7 +493,7 @@ fn half_open_connections_and_conntrack() {
     };
     let finding = one(&tracked(960), FindingId::ConntrackPressure);
     assert_eq!(finding.severity, Severity::Critical);
-    says(&finding.summary, &["960 of 1000", "96 %"]);
+    has(&finding, json!({"conntrack_count": 960, "conntrack_max": 1_000}));
     says(&actions(&finding), &["nf_conntrack_max=2000"]);
     assert_eq!(one(&tracked(800), FindingId::ConntrackPressure).severity, Severity::Warning);
     none(&tracked(799), FindingId::ConntrackPressure);
@@ -467,7 +515,7 @@ fn findings_are_bounded_and_the_worst_come_first() {
     let ids: Vec<_> = all.iter().map(|finding| finding.id).collect();
     assert_eq!(ids[..MAX_PER_ID], [FindingId::PortExhaustion; MAX_PER_ID]);
     assert_eq!(ids[MAX_PER_ID..], [FindingId::PortExhaustionSoon, FindingId::ListenerInEphemeralRange]);
-    says(&all[MAX_PER_ID - 1].summary, &["7 more like this"]);
+    has(&all[MAX_PER_ID - 1], json!({"others": 7}));
     // A doubtful forecast comes before a leak by rule, and after it by severity.
     let doubtful =
         Destination { seconds_to_exhaustion: Some(600.0), forecast_confidence: Some(Confidence::Low), ..destination() };
