@@ -1,8 +1,8 @@
 //! The vocabulary: what happened, in values that are valid by construction.
 //!
-//! Everything behind `decode` works with [`Event`]s and never sees a record of the kernel. Facts that user space gathers (sockets that
-//! existed before the start, names of processes, limits of namespaces, loss counts) are events too, so that a recording of events is the
-//! whole story.
+//! Everything behind `decode` works with [`Event`]s and never sees a record of the kernel. Facts that user space
+//! gathers (sockets that existed before the start, names of processes, limits of namespaces, loss counts) are events
+//! too, so that a recording of events is the whole story.
 //!
 //! Not for: conclusions. Nothing here remembers anything.
 
@@ -34,8 +34,8 @@ impl Ktime {
     }
 }
 
-/// The kernel's identity of a socket (net/core/sock_diag.c `__sock_gen_cookie`): never re-used while the host is up, kept by
-/// the socket's minisocket in `TIME_WAIT`, and shared by successive connections of one socket. Never 0.
+/// The kernel's identity of a socket (net/core/sock_diag.c `__sock_gen_cookie`): never re-used while the host is up,
+/// kept by the socket's minisocket in `TIME_WAIT`, and shared by successive connections of one socket. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketCookie(std::num::NonZeroU64);
 
@@ -45,21 +45,23 @@ impl SocketCookie {
         std::num::NonZeroU64::new(raw).map(Self)
     }
 
+    /// The cookie as the kernel has it.
     pub fn get(self) -> u64 {
         self.0.get()
     }
 }
 
-/// A network namespace. People name it by its inode number (`/proc/PID/ns/net`), which the kernel re-uses at once for another
-/// namespace; the cookie tells two of one number apart.
+/// A network namespace. Its name is its inode number (`/proc/PID/ns/net`), which the kernel re-uses at once for another
+/// namespace; the cookie tells two namespaces of one number apart.
 ///
-/// On one host either every source of events has cookies or none has (before Linux 5.14, in recordings of format 3 and older), so that
-/// the events of a namespace meet.
+/// On one host either every source of events has cookies or none has (before Linux 5.14, in recordings of format 3 and
+/// older), so that the events of a namespace meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Netns {
     /// Inode number; 0 = unknown.
     pub inode: u32,
-    /// Low half of `net->net_cookie` (net/core/net_namespace.c `net_gen_cookie`), which counts up from boot; 0 = unknown.
+    /// Low half of `net->net_cookie` (net/core/net_namespace.c `net_gen_cookie`), which counts up from boot; 0 =
+    /// unknown.
     pub cookie: u32,
 }
 
@@ -92,6 +94,7 @@ pub struct CgroupId(pub u64);
 pub struct Addr(pub [u8; 16]);
 
 impl Addr {
+    /// `::`, which stands for `0.0.0.0` too.
     pub const UNSPECIFIED: Self = Self([0; 16]);
 
     /// The address as the standard library has it, mapped addresses as IPv4.
@@ -140,7 +143,9 @@ impl Serialize for Addr {
 /// Address and port; prints as `10.0.0.1:80` or `[2001:db8::1]:80`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
+    /// The address.
     pub addr: Addr,
+    /// The port in host byte order.
     pub port: u16,
 }
 
@@ -153,11 +158,14 @@ impl fmt::Display for Endpoint {
 /// The 4-tuple plus its network namespace and device, from the socket's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
+    /// Network namespace of the socket.
     pub netns: Netns,
-    /// Index of the interface that the socket is bound to (`skc_bound_dev_if`: SO_BINDTODEVICE, a VRF, a link-local address), 0 if
-    /// none. The same 4-tuple on two devices is two flows.
+    /// Index of the interface that the socket is bound to (`skc_bound_dev_if`: SO_BINDTODEVICE, a VRF, a link-local
+    /// address), 0 if none. The same 4-tuple on two devices is two flows.
     pub device: u32,
+    /// The socket's own side.
     pub local: Endpoint,
+    /// The peer's side.
     pub remote: Endpoint,
 }
 
@@ -190,17 +198,29 @@ impl From<&FlowKey> for DestinationKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TcpState {
+    /// `TCP_ESTABLISHED`.
     Established = 1,
+    /// `TCP_SYN_SENT`.
     SynSent = 2,
+    /// `TCP_SYN_RECV`.
     SynRecv = 3,
+    /// `TCP_FIN_WAIT1`.
     FinWait1 = 4,
+    /// `TCP_FIN_WAIT2`.
     FinWait2 = 5,
+    /// `TCP_TIME_WAIT`.
     TimeWait = 6,
+    /// `TCP_CLOSE`.
     Close = 7,
+    /// `TCP_CLOSE_WAIT`.
     CloseWait = 8,
+    /// `TCP_LAST_ACK`.
     LastAck = 9,
+    /// `TCP_LISTEN`.
     Listen = 10,
+    /// `TCP_CLOSING`.
     Closing = 11,
+    /// `TCP_NEW_SYN_RECV`: a request socket, before the three-way handshake is complete.
     NewSynRecv = 12,
 }
 
@@ -257,7 +277,7 @@ impl Serialize for TcpState {
     }
 }
 
-/// Which socket a record speaks of.
+/// Identity of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId {
     /// `None` on kernels or hooks that cannot give one.
@@ -266,32 +286,41 @@ pub struct SocketId {
     pub sock: u64,
 }
 
-/// The thread in whose context something happened, where that context can be trusted to be the socket's user.
+/// The thread in whose context an event happened, where that thread is known to use the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
+    /// Its process (thread group id).
     pub pid: u32,
+    /// Its thread id.
     pub tid: u32,
+    /// Its cgroup v2.
     pub cgroup: CgroupId,
 }
 
 /// A state transition of a TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
+    /// When it happened.
     pub ktime: Ktime,
+    /// The socket.
     pub id: SocketId,
-    /// `key.local.port` is the port held now (`skc_num`): 0 before connect() chose one and after the kernel released it.
+    /// `key.local.port` is the port held now (`skc_num`): 0 before connect() chose one and after the kernel released
+    /// it.
     pub key: FlowKey,
     /// `inet_sport`: the last port held; stale when a socket is used for a second connect().
     pub last_port: u16,
-    /// `IP_LOCAL_PORT_RANGE` of the socket, both ends inclusive: connect() chose among these ports alone. Read where connect() found
-    /// no port (SYN_SENT->CLOSE); `None` everywhere else and on sockets without the option.
+    /// `IP_LOCAL_PORT_RANGE` of the socket, both ends inclusive: connect() chose among these ports alone. Read where
+    /// connect() found no port (SYN_SENT->CLOSE); `None` everywhere else and on sockets without the option.
     pub own_range: Option<(u16, u16)>,
+    /// State before.
     pub old: TcpState,
+    /// State after.
     pub new: TcpState,
     /// Positive errno that the kernel had noted on the socket at this instant, 0 if none.
     pub sk_err: u16,
     /// The application had called shutdown() or close() (`sk_shutdown`).
     pub shutdown: bool,
+    /// The thread that caused the transition; `None` if the kernel was in no context of the socket's user.
     pub caller: Option<Caller>,
     /// The thread that was current even where it is not the caller: two records of one thread belong to one call.
     pub current_tid: u32,
@@ -304,14 +333,17 @@ pub struct Transition {
 /// A `TIME_WAIT` minisocket began or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeWaitEvent {
+    /// When it happened.
     pub ktime: Ktime,
-    /// The socket's. The minisocket has an address of its own, by which nothing else knows it, and whoever was current is a bystander.
+    /// Cookie of the socket that became the minisocket. The address of the minisocket is in no other event, and the
+    /// thread that was current is usually a bystander, so neither is kept.
     pub cookie: Option<SocketCookie>,
+    /// Key of the connection that ended.
     pub key: FlowKey,
     /// The peer's FIN has not arrived yet (`tw_substate` = `FIN_WAIT2`).
     pub fin_wait2: bool,
-    /// The peer had sent TCP timestamps (`tw_ts_recent_stamp`), without which the kernel never gives the port to a new connection
-    /// (net/ipv4/tcp_ipv4.c `tcp_twsk_unique`); `None` if unknown.
+    /// The peer had sent TCP timestamps (`tw_ts_recent_stamp`), without which the kernel never gives the port to a new
+    /// connection (net/ipv4/tcp_ipv4.c `tcp_twsk_unique`); `None` if unknown.
     pub timestamps: Option<bool>,
     /// At an end: its time was up. Otherwise it was killed early (reuse, RST, `ss -K`, namespace exit).
     pub expired: bool,
@@ -320,21 +352,28 @@ pub struct TimeWaitEvent {
 /// Which call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
+    /// connect(2).
     Connect,
+    /// bind(2).
     Bind,
 }
 
 /// A system call on a TCP socket that returned an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallFailed {
+    /// When the call returned.
     pub ktime: Ktime,
     /// Syscall entry.
     pub entered: Ktime,
+    /// The socket.
     pub id: SocketId,
+    /// Network namespace of the socket.
     pub netns: Netns,
+    /// The calling thread.
     pub caller: Caller,
     /// Name of the calling thread.
     pub comm: Arc<str>,
+    /// The system call.
     pub call: Call,
     /// Positive errno.
     pub errno: u16,
@@ -351,43 +390,58 @@ pub struct CallFailed {
 /// A connect() has found its local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortSearch {
+    /// When the port was found.
     pub ktime: Ktime,
+    /// The socket.
     pub id: SocketId,
-    /// From CLOSE->SYN_SENT to the SYN on its way: the search (net/ipv4/inet_hashtables.c `__inet_hash_connect`) and some microseconds
-    /// of sending.
+    /// From CLOSE->SYN_SENT to the SYN on its way: the search (net/ipv4/inet_hashtables.c `__inet_hash_connect`) and
+    /// some microseconds of sending.
     pub nanos: u64,
 }
 
 /// accept(), bind(), or the destruction of a bound socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketEvent {
+    /// When it happened.
     pub ktime: Ktime,
+    /// The socket; at accept() the one that was returned.
     pub id: SocketId,
+    /// Key of the socket; after bind() without a peer.
     pub key: FlowKey,
+    /// The calling process.
     pub pid: u32,
+    /// The calling thread.
     pub tid: u32,
-    /// The port was named by bind() (`SOCK_BINDPORT_LOCK`) and stays the socket's until it is destroyed. A port that bind() or
-    /// listen() chose is given back at ->CLOSE. `None` if unknown.
+    /// The port was named by bind() (`SOCK_BINDPORT_LOCK`) and stays the socket's until it is destroyed. A port that
+    /// bind() or listen() chose is given back at ->CLOSE. `None` if unknown.
     pub named: Option<bool>,
     /// At accept(): the listening socket, which tells the sockets of one SO_REUSEPORT group apart; `None` if unknown.
     pub listener: Option<SocketId>,
 }
 
-/// Who a process is. Taken in its own context, so that a process of 20 ms has a name too.
+/// Names of a process. They are read in the context of the process, so that a process that lives 20 ms has names too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFacts {
-    /// When this was learnt.
+    /// When the facts were read.
     pub ktime: Ktime,
+    /// Process id (thread group id).
     pub pid: u32,
     /// Nanoseconds since boot (`start_boottime`); with `pid` it names a process for good. 0 = unknown.
     pub start: u64,
-    /// Counts the programs that this process has been (`self_exec_id`, inherited over fork): another number, another program. 0 = unknown.
+    /// Counts the programs that this process has been (`self_exec_id`, inherited over fork): another number, another
+    /// program. 0 = unknown.
     pub exec_id: u32,
+    /// Process id of its parent.
     pub ppid: u32,
+    /// User id.
     pub uid: u32,
+    /// Network namespace.
     pub netns: Netns,
+    /// cgroup v2.
     pub cgroup: CgroupId,
+    /// Name of the process (`comm` of its main thread).
     pub comm: Arc<str>,
+    /// Name of its parent.
     pub parent_comm: Arc<str>,
     /// Arguments joined by spaces; `None` if they could not be read.
     pub cmdline: Option<Arc<str>>,
@@ -406,7 +460,9 @@ pub struct ProcessFacts {
 /// Limits of a network namespace. `None` = unknown, never 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetnsFacts {
+    /// When the limits were read.
     pub ktime: Ktime,
+    /// The namespace.
     pub netns: Netns,
     /// Name under `/run/netns`, where it has one.
     pub name: Option<Arc<str>>,
@@ -414,10 +470,15 @@ pub struct NetnsFacts {
     pub cookie: Option<u64>,
     /// `ip_local_port_range`, both ends inclusive.
     pub port_range: Option<(u16, u16)>,
+    /// `tcp_tw_reuse`.
     pub tw_reuse: Option<u8>,
+    /// `tcp_tw_reuse_delay`, milliseconds.
     pub tw_reuse_delay_ms: Option<u32>,
+    /// `tcp_timestamps` is not 0.
     pub timestamps: Option<bool>,
+    /// `tcp_max_tw_buckets`.
     pub max_tw_buckets: Option<u32>,
+    /// `tcp_fin_timeout`, milliseconds.
     pub fin_timeout_ms: Option<u32>,
     /// Minisockets in this namespace, as the kernel counts them.
     pub time_wait: Option<u32>,
@@ -428,8 +489,11 @@ pub struct NetnsFacts {
 /// A socket as `sock_diag` lists it (net/ipv4/inet_diag.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketRow {
+    /// The kernel's cookie; `None` if it has none.
     pub cookie: Option<SocketCookie>,
+    /// Key of the socket.
     pub key: FlowKey,
+    /// State of the socket.
     pub state: TcpState,
     /// A minisocket: `TIME_WAIT`, or its sub-state `FIN_WAIT2`.
     pub minisocket: bool,
@@ -448,30 +512,39 @@ pub struct SocketRow {
 /// The queue of a listening socket (`idiag_rqueue` and `idiag_wqueue` of its row).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
     pub waiting: u32,
+    /// Connections that may wait.
     pub backlog: u32,
 }
 
 /// One complete pass of `sock_diag` over one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Baseline {
+    /// The namespace.
     pub netns: Netns,
-    /// Before the first and after the last row was read. Events in between may or may not be in the rows.
+    /// Before the first row was read. Events between `began` and `ended` may or may not be in the rows.
     pub began: Ktime,
+    /// After the last row was read.
     pub ended: Ktime,
     /// The pass at start, as opposed to a reconciling one.
     pub initial: bool,
+    /// All sockets that were listed.
     pub rows: Arc<[SocketRow]>,
 }
 
 /// What was lost so far, as absolute counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
+    /// When the counts were read.
     pub ktime: Ktime,
-    /// Records that found the ring buffer full: transitions, `TIME_WAIT` starts and ends, failed calls, names.
+    /// Records of transitions that found the ring buffer full.
     pub ring_transitions: u64,
+    /// Records of `TIME_WAIT` starts and ends that found the ring buffer full.
     pub ring_time_wait: u64,
+    /// Records of failed calls that found the ring buffer full.
     pub ring_calls: u64,
+    /// Records of names that found the ring buffer full.
     pub ring_facts: u64,
     /// Runs of the chain's first link that the kernel's recursion guard skipped (`recursion_misses`).
     pub chain_missed: u64,
@@ -485,21 +558,33 @@ pub struct LossCounts {
     pub recorder: u64,
 }
 
-/// Everything that can happen.
+/// Everything that the tracker is fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A TCP socket changed its state.
     Transition(Transition),
+    /// A `TIME_WAIT` minisocket began.
     TimeWaitStart(TimeWaitEvent),
+    /// A `TIME_WAIT` minisocket ended.
     TimeWaitEnd(TimeWaitEvent),
+    /// connect() or bind() returned an error.
     CallFailed(Box<CallFailed>),
+    /// accept() returned a socket.
     Accepted(SocketEvent),
+    /// bind() gave a socket a port.
     Bound(SocketEvent),
+    /// A bound or listening socket was destroyed.
     Released(SocketEvent),
+    /// Names of a process.
     Process(Box<ProcessFacts>),
+    /// Limits of a network namespace.
     Netns(Box<NetnsFacts>),
+    /// A connect() has found its port.
     PortSearch(PortSearch),
     /// Ports of a namespace that connect() never chooses, ascending.
     ReservedPorts(Ktime, Netns, Arc<[u16]>),
+    /// A list of the sockets of a namespace.
     Baseline(Baseline),
+    /// Totals of what was lost.
     Loss(LossCounts),
 }

@@ -1,9 +1,35 @@
-//! portchurn without a host: what events mean, however they came here.
+//! portchurn without a host: events, the tracker, findings, filters, recordings and reports.
 //!
-//! One direction: kernel records -> [`decode`] -> [`event`] -> [`input`] -> [`tracker`] -> [`tracker::snapshot`] -> [`report`].
-//! Recordings are read ([`recording`], [`replay`], [`playback`]) and judged with the same code as a live trace.
+//! ```text
+//! records of the kernel --decode--> events --input--> tracker --> snapshot --> report (text, JSON), check, diff
+//! recording             --replay--> the same steps --^
+//! ```
 //!
-//! This crate knows no kernel, no terminal and no operating system: it builds and runs anywhere.
+//! Bytes of the kernel become [`event::Event`]s ([`decode`]), a [`tracker::Tracker`] takes events and the time ([`input`]) and
+//! yields a [`tracker::snapshot::Snapshot`], and every output is made from snapshots ([`report`]). Recordings hold what a
+//! tracker was fed ([`recording`]); reading one ([`replay`], [`playback`]) feeds the same code as a live trace.
+//!
+//! For example, the worst destination of a recording, which is the first one of its snapshot:
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use tracer_core::playback::play;
+//!
+//! let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recording/samples/v3/clean.arrow");
+//! let played = play(&path, None)?;
+//! for warning in &played.warnings {
+//!     eprintln!("{warning}");
+//! }
+//! let snapshot = played.tracker.snapshot();
+//! let worst = snapshot.destinations.first().ok_or("nobody connected")?;
+//! println!("{}:{} held {} ports at once", worst.remote_addr, worst.remote_port, worst.ports.peak);
+//! # assert_eq!((worst.remote_addr.to_string().as_str(), worst.remote_port, worst.ports.peak), ("10.66.0.2", 8443, 50));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! This crate knows no kernel, no terminal and no operating system, and prints nothing: it builds and tests anywhere. The
+//! feature `testing` adds samples and generators for the tests and benches of this workspace.
 
 #![deny(clippy::print_stderr)]
 #![forbid(unsafe_code)]

@@ -29,16 +29,32 @@ const MAX_FACTS: usize = 1 << 16;
 pub enum ReplayError {
     /// The file could not be opened.
     #[error("{}", named(path))]
-    Open { path: PathBuf, source: io::Error },
+    Open {
+        /// The path that was given, `-` for stdin.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The path is a directory.
     #[error("{} is a directory; a recording is a file", path.display())]
-    Directory { path: PathBuf },
+    Directory {
+        /// The path that was given, `-` for stdin.
+        path: PathBuf,
+    },
     /// The file is no recording that this version reads, or reading it failed.
     #[error("{}", named(path))]
-    Read { path: PathBuf, source: ReadError },
+    Read {
+        /// The path that was given, `-` for stdin.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ReadError,
+    },
     /// The input is a pipe, which can only be read from its beginning to its end.
     #[error("{} cannot be searched (a pipe has only one direction): replay it from its beginning, or save it to a file", path.display())]
-    NoSeek { path: PathBuf },
+    NoSeek {
+        /// The path that was given, `-` for stdin.
+        path: PathBuf,
+    },
 }
 
 /// The name of the input in messages.
@@ -321,9 +337,9 @@ impl Facts {
 /// How fast to replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
-    /// So many seconds of the recording per second.
+    /// Seconds of the recording per second.
     Times(f64),
-    /// As fast as it goes.
+    /// As fast as possible.
     Max,
 }
 
@@ -356,18 +372,21 @@ impl std::fmt::Display for Speed {
     }
 }
 
-impl std::str::FromStr for Speed {
-    type Err = String;
+/// A text that is no speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected a factor such as 1, 10 or 0.5, or max")]
+pub struct InvalidSpeed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl std::str::FromStr for Speed {
+    type Err = InvalidSpeed;
+
+    /// `max`, or a factor from 0.001 to 1,000,000 with or without an `x` behind it.
+    fn from_str(text: &str) -> Result<Self, InvalidSpeed> {
         if text == "max" {
             return Ok(Self::Max);
         }
         let times = text.strip_suffix('x').unwrap_or(text).parse::<f64>().ok();
-        times
-            .filter(|times| (0.001..=1_000_000.0).contains(times))
-            .map(Self::Times)
-            .ok_or_else(|| "expected a factor such as 1, 10 or 0.5, or max".into())
+        times.filter(|times| (0.001..=1_000_000.0).contains(times)).map(Self::Times).ok_or(InvalidSpeed)
     }
 }
 
@@ -379,16 +398,17 @@ pub struct Pacer {
 }
 
 impl Pacer {
+    /// Replays at this speed.
     pub fn new(speed: Speed) -> Self {
         Self { speed, origin: None }
     }
 
-    /// `at` is due at `now`: the beginning, the end of a pause, or a change of speed.
+    /// Makes `at` due at `now`: at the beginning, at the end of a pause, or when the speed changes.
     pub fn start(&mut self, at: Ktime, now: Instant) {
         self.origin = Some((at, now));
     }
 
-    /// When `at` is due. The first time that is asked for is due at once.
+    /// The instant at which `at` is due. The first call makes its `at` due at once.
     pub fn due(&mut self, at: Ktime, now: Instant) -> Instant {
         let Speed::Times(times) = self.speed else { return now };
         let (from, began) = *self.origin.get_or_insert((at, now));

@@ -30,6 +30,7 @@ pub struct TimeReference<'a> {
     pub span: Span,
     /// Where the reader is; `None` before a replay has begun. Then time is counted back from the end and forward from the beginning.
     pub position: Option<Ktime>,
+    /// The clock of the recording.
     pub clock: Clock,
     /// The reader's zone, which times of day are in.
     pub zone: &'a TimeZone,

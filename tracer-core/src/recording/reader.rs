@@ -43,10 +43,16 @@ pub enum ReadError {
     #[error(
         "the recording has format version {found} and this portchurn reads up to {VERSION}: use the version that wrote it, or a newer one"
     )]
-    TooNew { found: u32 },
+    TooNew {
+        /// The version of the file.
+        found: u32,
+    },
     /// The format version is none that was ever written.
     #[error("the recording has format version {found}, which no portchurn has ever written")]
-    UnknownVersion { found: String },
+    UnknownVersion {
+        /// The version of the file, as it is written there.
+        found: String,
+    },
     /// The schema has no checksum.
     #[error(
         "the recording has no checksums where it begins: another program has written it anew, or it is damaged there; nothing in it can be verified, so use the original"

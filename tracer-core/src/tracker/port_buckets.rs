@@ -155,14 +155,17 @@ impl PortBuckets {
         changed
     }
 
+    /// `ip_local_port_range` of the namespace, both ends inclusive; `None` if unknown.
     pub fn range(&self) -> Option<(u16, u16)> {
         self.range
     }
 
+    /// Whether `port` lies in that range; false if the range is unknown.
     pub fn in_range(&self, port: u16) -> bool {
         self.range.is_some_and(|(low, high)| (low..=high).contains(&port))
     }
 
+    /// Whether `port` is one of the reserved ports.
     pub fn is_reserved(&self, port: u16) -> bool {
         self.reserved.as_ref().is_some_and(|bits| bits[usize::from(port / 64)] >> (port % 64) & 1 != 0)
     }
