@@ -15,8 +15,9 @@ use portchurn_tests::require;
 use portchurn_tests::require::Need;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracer::probe::{Host, Options, Session, Tier, attach, plan};
+use tracer::source::port_sysctls::{PortSysctlWatch, PortSysctls};
 use tracer_core::decode::decode;
-use tracer_core::event::{Event, Netns, NetnsFacts, SocketEvent, TcpState, Transition};
+use tracer_core::event::{Event, Ktime, Netns, NetnsFacts, SocketEvent, TcpState, Transition};
 
 type Result = anyhow::Result<()>;
 
@@ -259,6 +260,33 @@ fn limits_count_from_the_moment_of_their_change() -> Result {
         drop(listener);
         Ok(())
     })
+}
+
+/// Files of a namespace that nothing connects in, read from another one; they do not keep it alive.
+#[test]
+fn port_limits_are_watched_from_outside() -> Result {
+    require!();
+    let lab = Lab::with_ports(40_000, 40_063)?;
+    let netns = Netns::of_inode(lab.netns());
+    let mut watch = PortSysctlWatch::new(vec![lab.ns.enter(|| Ok(PortSysctls::open(netns)?))?]);
+    ensure!(watch.changes(Ktime(1)).is_empty(), "nothing has changed");
+    lab.ns.port_range(50_000, 50_009)?;
+    // Longer than what a read of the usual size takes.
+    let reserved: Vec<u16> = (30_001..40_000).step_by(2).collect();
+    let text = reserved.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    lab.ns.sysctl(&[("ipv4/ip_local_reserved_ports", &text)])?;
+    match &watch.changes(Ktime(2))[..] {
+        [Event::Netns(facts), Event::ReservedPorts(_, of, ports)] => {
+            ensure!((facts.netns, facts.port_range) == (netns, Some((50_000, 50_009))), "{facts:?}");
+            ensure!((*of, ports[..] == reserved[..]) == (netns, true), "{} of {}", ports.len(), reserved.len());
+        }
+        other => bail!("{other:?}"),
+    }
+    drop(lab);
+    // The kernel takes a namespace down some time after its last user.
+    std::thread::sleep(Duration::from_millis(500));
+    ensure!(watch.changes(Ktime(3)).is_empty(), "a namespace that is gone says nothing");
+    Ok(())
 }
 
 /// Two namespaces, one inode number after the other: the cookie tells them apart, and it is the one that sockets tell.

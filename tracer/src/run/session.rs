@@ -5,7 +5,7 @@
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use thiserror::Error;
@@ -17,6 +17,7 @@ use crate::cli::TraceConfig;
 use crate::host_clock;
 use crate::probe::{self, Host, ProbeError, attach};
 use crate::source::baseline::{self, Pass, PassScope};
+use crate::source::port_sysctls::{PortSysctlWatch, PortSysctls};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
@@ -122,7 +123,8 @@ impl LiveTrace {
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();
         let reconcile = PassScope { initial: false, owners: false, ..scope };
-        let baseline = reconcile_in_background(commands.clone(), asked, pause, reconcile)?;
+        let port_sysctls = std::mem::take(&mut first.port_sysctls);
+        let baseline = reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile)?;
         Ok(Self {
             clock,
             host: facts,
@@ -220,25 +222,41 @@ fn refused(error: ProbeError) -> StartError {
     }
 }
 
-/// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost.
+/// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost, and between them looks at the
+/// port limits of the namespaces. `first` is the pause after the first pass and what that one opened.
 fn reconcile_in_background(
     commands: SyncSender<ReaderCommand>,
     baseline_requests: Receiver<BaselineRequest>,
-    first_pause: Duration,
+    first: (Duration, Vec<PortSysctls>),
     scope: PassScope,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("reconcile".into())
         .spawn(move || {
-            let mut pause = first_pause;
+            let mut watch = PortSysctlWatch::new(first.1);
+            let mut pass_due = Instant::now() + first.0;
+            let mut pause = PortSysctlWatch::pause_after(Duration::ZERO);
             loop {
-                let scope = match baseline_requests.recv_timeout(pause) {
+                let due = pass_due.saturating_duration_since(Instant::now());
+                let scope = match baseline_requests.recv_timeout(pause.min(due)) {
+                    Err(RecvTimeoutError::Timeout) if pause < due => {
+                        let begin = Instant::now();
+                        let facts = watch.changes(host_clock::now());
+                        pause = PortSysctlWatch::pause_after(begin.elapsed());
+                        if !facts.is_empty() && commands.send(ReaderCommand::Facts(facts)).is_err() {
+                            return;
+                        }
+                        continue;
+                    }
                     Err(RecvTimeoutError::Timeout) => scope,
                     Ok(BaselineRequest::WithOwners) => PassScope { owners: true, ..scope },
                     Ok(BaselineRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 };
+                // The pass opens the files again: never both, they are many.
+                drop(std::mem::take(&mut watch));
                 let pass = baseline::pass(scope);
-                pause = baseline::pause_after(pass.nanos);
+                watch = PortSysctlWatch::new(pass.port_sysctls);
+                pass_due = Instant::now() + baseline::pause_after(pass.nanos);
                 if commands.send(ReaderCommand::Facts(pass.facts)).is_err() {
                     return;
                 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::port_sysctls::{MAX_WATCHED, PortSysctls};
 use super::sock_diag;
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
@@ -26,6 +27,8 @@ pub struct Pass {
     pub facts: Vec<Event>,
     /// Namespaces that could not be entered or listed, and why.
     pub failed: Vec<(Netns, String)>,
+    /// Files of their port limits, for looking at them between passes.
+    pub port_sysctls: Vec<PortSysctls>,
     pub namespaces: usize,
     pub sockets: usize,
     /// What the pass took, for the pacing of the next.
@@ -96,7 +99,9 @@ fn run(scope: PassScope) -> Pass {
         }
         let netns = if scope.names == NetnsNames::Unknown { Netns::of_inode(0) } else { namespace.netns };
         pass.namespaces += 1;
-        limits.extend(sysctls(netns, cookie, namespace.name.clone()));
+        let ports = PortSysctls::open(netns).ok();
+        limits.extend(sysctls(netns, cookie, namespace.name.clone(), ports.as_ref()));
+        pass.port_sysctls.extend(ports.filter(|_| pass.port_sysctls.len() < MAX_WATCHED));
         let began = host_clock::now();
         match sock_diag::dump(netns) {
             Ok(rows) => {
@@ -148,21 +153,18 @@ fn enter(namespace: &OpenNetns) -> Result<(), String> {
         .map_err(|error| format!("entering {path}: {error} (needs CAP_SYS_ADMIN)"))
 }
 
-/// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it.
-fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>) -> Vec<Event> {
+/// Limits of the namespace that this thread is in: /proc/sys/net answers for the thread that opens it. `ports` are its files of port
+/// limits, if they could be opened.
+fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>, ports: Option<&PortSysctls>) -> Vec<Event> {
     let ktime = host_clock::now();
-    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
-    let number = |name: &str| read(name)?.trim().parse::<u32>().ok();
-    let port_range = read("ipv4/ip_local_port_range").and_then(|text| {
-        let mut ends = text.split_whitespace().map(str::parse::<u16>);
-        Some((ends.next()?.ok()?, ends.next()?.ok()?))
-    });
+    // One number each: longer contents would need more than one read, to which the kernel answers only the first.
+    let number = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse::<u32>().ok();
     let facts = NetnsFacts {
         ktime,
         netns,
         name,
         cookie,
-        port_range,
+        port_range: ports.and_then(PortSysctls::port_range),
         tw_reuse: number("ipv4/tcp_tw_reuse").and_then(|value| u8::try_from(value).ok()),
         tw_reuse_delay_ms: number("ipv4/tcp_tw_reuse_delay"),
         timestamps: number("ipv4/tcp_timestamps").map(|value| value != 0),
@@ -171,9 +173,8 @@ fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>) -> Vec<Eve
         time_wait: fs::read_to_string("/proc/thread-self/net/sockstat").ok().and_then(|text| sockstat_time_wait(&text)),
         conntrack: number("netfilter/nf_conntrack_count").zip(number("netfilter/nf_conntrack_max")),
     };
-    let reserved = read("ipv4/ip_local_reserved_ports").map(|text| port_list(&text));
     let mut events = vec![Event::Netns(Box::new(facts))];
-    events.extend(reserved.map(|ports| Event::ReservedPorts(ktime, netns, ports.into())));
+    events.extend(ports.map(|ports| ports.reserved_ports(ktime)));
     events
 }
 
@@ -182,18 +183,6 @@ fn sockstat_time_wait(text: &str) -> Option<u32> {
     let line = text.lines().find(|line| line.starts_with("TCP:"))?;
     let mut words = line.split(' ').skip_while(|&word| word != "tw");
     words.nth(1)?.parse().ok()
-}
-
-/// `8080,9000-9010` as single ports.
-fn port_list(text: &str) -> Vec<u16> {
-    text.trim()
-        .split(',')
-        .filter_map(|item| {
-            let (low, high) = item.split_once('-').unwrap_or((item, item));
-            Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
-        })
-        .flatten()
-        .collect()
 }
 
 /// How long to wait until the next reconciling pass so that passes stay below 1 % of one CPU, within bounds that keep a repair
@@ -210,9 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_lists_and_sockstat_lines_are_read_as_the_kernel_writes_them() {
-        assert_eq!(port_list("8080,9000-9002\n"), [8080, 9000, 9001, 9002]);
-        assert_eq!(port_list("\n"), Vec::<u16>::new());
+    fn sockstat_lines_are_read_as_the_kernel_writes_them() {
         assert_eq!(sockstat_time_wait("sockets: used 9\nTCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1\n"), Some(12));
         assert_eq!(sockstat_time_wait("UDP: inuse 1\n"), None);
     }
