@@ -36,7 +36,9 @@ pub fn check() -> Result<()> {
             .insert(file.as_path(), fs::read_to_string(root().join(file)).with_context(|| file.display().to_string())?);
     }
     let problems = problems(&repository, &texts);
-    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
     ensure!(problems.is_empty(), "{} paths or anchors that documents name do not exist", problems.len());
     say(&format!("documents: the paths of {} documents exist", texts.keys().filter(|file| is_document(file)).count()));
     Ok(())
@@ -54,7 +56,7 @@ fn problems(repository: &Repository, texts: &BTreeMap<&Path, String>) -> Vec<Str
             let found = if path.is_empty() { Some(file.to_path_buf()) } else { repository.find(file, path) };
             match found {
                 None if reference.link || repository.looks_like_a_path(path) => problems.push(problem("no such path")),
-                Some(target) if anchor.chars().any(|c| c.is_lowercase()) => {
+                Some(target) if anchor.chars().any(char::is_lowercase) => {
                     let known = anchors.get(target.as_path()).is_some_and(|anchors| anchors.contains(anchor));
                     problems.extend((!known).then(|| problem("no such anchor")));
                 }

@@ -58,7 +58,9 @@ pub fn check_workspace() -> Result<()> {
         let places: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
         problems.push(format!("public type {name} exists {} times: {}", places.len(), places.join(", ")));
     }
-    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
     ensure!(problems.is_empty(), "{} problems; the rules are in xtask/src/structure.rs", problems.len());
     say(&format!("structure: {files} files without circles, doubled or replaced names"));
     Ok(())

@@ -244,7 +244,7 @@ impl MachineResult {
                 }
             }
             MachineLine::Done(_) => {
-                say(&format!("vm {name}: done {:.1} s after power-on", power_on.elapsed().as_secs_f64()))
+                say(&format!("vm {name}: done {:.1} s after power-on", power_on.elapsed().as_secs_f64()));
             }
             MachineLine::Error(error) => self.broken.push(error.to_owned()),
             MachineLine::Output(line) if self.step == DOCTOR => {
