@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::shell::{
     answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
 };
-use crate::{bench, commits, dependencies, documents, e2e, readme, vm};
+use crate::{bench, commits, dependencies, documents, e2e, readme, structure, vm};
 
 struct CiStep {
     name: &'static str,
@@ -26,8 +26,9 @@ struct CiStep {
 
 const BUILD: &str = "build";
 
-const STEPS: [CiStep; 15] = [
+const STEPS: [CiStep; 16] = [
     CiStep { name: "format", after: None, work: format },
+    CiStep { name: "structure", after: None, work: structure::check_workspace },
     CiStep { name: "commits", after: None, work: commits::check },
     CiStep { name: "documents", after: None, work: documents::check },
     CiStep { name: "dependencies", after: None, work: dependencies::check },

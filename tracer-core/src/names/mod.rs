@@ -8,23 +8,13 @@
 
 pub mod cgroup;
 pub mod cmdline;
+mod kernel_text;
 
-use std::sync::Arc;
+pub use kernel_text::text;
 
 use tracer_common::TaskRecord;
 
 use crate::event::{CgroupId, Ktime, Netns, ProcessFacts};
-
-/// Text from a NUL-terminated kernel field; foreign bytes become U+FFFD, control characters too (they would reach a
-/// terminal).
-pub fn text(bytes: &[u8]) -> Arc<str> {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())
-        .chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect::<String>()
-        .into()
-}
 
 /// Facts about the process that wrote `record`, as far as the record itself tells: `exe` is unknown.
 pub fn facts(record: &TaskRecord) -> ProcessFacts {
