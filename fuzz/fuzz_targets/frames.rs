@@ -1,4 +1,4 @@
-//! What lies behind the checksums: any bytes as the messages of a recording, sealed as if they had been written so.
+//! Any bytes as the messages of a recording with right checksums: the reader returns errors or steps, and never panics.
 //!
 //! The input is a list of messages, each a length of its metadata and of its body (u16, little-endian) and then both.
 #![no_main]

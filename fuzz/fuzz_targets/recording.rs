@@ -1,4 +1,4 @@
-//! Any bytes as a recording: an error or some steps, never a panic, never memory without bound.
+//! Any bytes as a recording: the reader returns errors or steps, never panics, and bounds its memory.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

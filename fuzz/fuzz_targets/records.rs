@@ -1,4 +1,4 @@
-//! Any bytes as what the kernel wrote: events and counted skips.
+//! Any bytes as records of the kernel: the decoder yields events and counts what it skips, and never panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
-//! What one event costs the tracker, and one record the decoder, at several sizes of the tables.
+//! Time that the tracker takes for one event, and the decoder for one record, at several sizes of the tables.
 //!
-//! "fresh": tables grow from nothing. "steady": flows come and go while as many stay open. The events are made before
-//! the clock starts.
+//! "fresh": the tables grow from nothing. "steady": flows come and go while their number stays the same. The events are
+//! made before the clock starts. Run by `cargo xtask bench ingest`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tracer_core::tracker::snapshot::NoticeKinds;
 const SIZES: [(u64, &str); 3] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")];
 /// Servers that the connections go to.
 const DESTINATIONS: u64 = 32;
-/// Events made at a time, outside the clock.
+/// Connections whose events are made at a time, before the clock starts.
 const BATCH: u64 = 2_000;
 
 fn ingest(criterion: &mut Criterion) {
@@ -26,7 +26,7 @@ fn ingest(criterion: &mut Criterion) {
     for (flows, name) in SIZES {
         group.bench_function(BenchmarkId::new("steady", name), |bencher| {
             let mut tracker = tracker(NoticeKinds::default());
-            // One entry in TIME_WAIT for each live flow, and a rate to match.
+            // As many TIME_WAITs as live flows.
             let mut churn = Churn::start(&mut tracker, DESTINATIONS, flows, flows);
             bencher.iter_custom(|connections| {
                 let mut took = Duration::ZERO;
@@ -78,7 +78,7 @@ fn ingest(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Records as the ring has them: transitions, and a minisocket's begin and end for each eight of them.
+/// Records as they lie in the ring buffer: for each eight transitions one beginning and one end of a minisocket.
 fn records(count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..count {

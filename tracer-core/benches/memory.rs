@@ -1,8 +1,9 @@
-//! Bytes that the tracker holds, as the operating system counts them: per live flow, per minisocket, with a full house,
-//! and after an hour of churn in compressed time. One JSON line per figure, as the other measuring programs print them.
+//! Memory of the tracker as Linux counts it: per live flow, per minisocket, with full tables, and after an hour of
+//! churn in compressed time. It prints one JSON line per figure, like the other measuring programs. Run by `cargo xtask
+//! bench memory`.
 //!
-//! A program of its own per figure (it starts itself again): freed memory that the allocator keeps would blur the next
-//! figure.
+//! The program starts itself again for each figure, because freed memory that the allocator keeps would count for the
+//! next one.
 
 use std::process::Command;
 
@@ -54,7 +55,7 @@ fn measure(figure: &str, scale: u64) -> Vec<(&'static str, f64)> {
             vec![("bytes_per_flow", bytes)]
         }
         "time_wait" => {
-            // Closed flows are remembered for a while, whatever became of them; not what is measured here.
+            // The tracker remembers closed flows for a while. That memory is filled first, so that it is not measured.
             for number in minisockets..minisockets + 300_000 / scale {
                 connection(number).resets(2 * SECOND).iter().for_each(|event| tracker.ingest(event));
             }
@@ -87,7 +88,7 @@ fn measure(figure: &str, scale: u64) -> Vec<(&'static str, f64)> {
     }
 }
 
-/// Bytes of this process in memory.
+/// Bytes of memory that this process has (`VmRSS`).
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");

@@ -1,7 +1,7 @@
-//! What recording and replaying cost, on synthetic churn: bytes and CPU time per event, events per second of one core.
+//! Measures recording and replaying with synthetic churn: bytes and CPU time per event, events per second of one core.
 //!
 //! `cargo run --release -p tracer-core --features testing --example recording_costs [CONNECTIONS] [FILE]`
-//! One line per figure: name and value. With FILE it writes the recording there, of any size, and measures nothing.
+//! prints one line per figure: name and value. With FILE it only writes a recording of that many connections there.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::fs::File;
@@ -14,10 +14,10 @@ use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{RecordedChurn, header};
 use tracer_core::tracker::snapshot::NoticeKinds;
 
-/// CPU time of this thread where the system tells, so that a busy machine does not spoil the figures; else wall time.
-struct Watch(Option<Duration>, Instant);
+/// CPU time of this thread on Linux, so that other processes do not spoil the figures; elsewhere wall time.
+struct Stopwatch(Option<Duration>, Instant);
 
-impl Watch {
+impl Stopwatch {
     fn cpu() -> Option<Duration> {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
         text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let events = steps.len() as f64;
     println!("events {events}");
 
-    let watch = Watch::start();
+    let watch = Stopwatch::start();
     let mut writer = Writer::new(Cursor::new(Vec::new()), &header())?;
     for step in &steps {
         writer.step(step)?;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("bytes_per_event {:.2}", written.bytes as f64 / events);
 
     let bytes = sink.into_inner();
-    let watch = Watch::start();
+    let watch = Stopwatch::start();
     let mut reader = Reader::open(&bytes[..])?;
     let mut read = 0_u64;
     while reader.next_step()?.is_some() {
@@ -66,14 +66,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("read_events_per_second {:.0}", read as f64 / watch.seconds());
 
-    let watch = Watch::start();
+    let watch = Stopwatch::start();
     let mut tracker = playback::tracker(&header(), None, NoticeKinds::default());
     for step in &steps {
         feed(&mut tracker, step);
     }
     println!("track_events_per_second {:.0}", events / watch.seconds());
 
-    let watch = Watch::start();
+    let watch = Stopwatch::start();
     let mut reader = Reader::open(&bytes[..])?;
     let mut tracker = playback::tracker(reader.header(), None, NoticeKinds::default());
     while let Some(step) = reader.next_step()? {

@@ -1,7 +1,7 @@
 //! Writes the sample recordings that every later version must read, and the seeds of the fuzz targets.
 //!
 //! `cargo run -p tracer-core --features testing --example recording_samples DIR CORPUS`. The samples of a released
-//! version are never written again; a new version gets a directory of its own.
+//! version are never written again. FORMAT.md says which directory new ones get.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,7 +18,7 @@ fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = RecordedStep>
     let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;
     for (number, step) in steps.into_iter().enumerate() {
         writer.step(&step)?;
-        // Small batches, so that a cut leaves some whole.
+        // Small batches, so that the truncated sample holds some whole ones.
         if number % 100 == 99 {
             writer.flush()?;
         }
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let small = write(&header(), RecordedChurn::new(2))?;
     seed("recording", "small", &small)?;
     seed("recording", "truncated", small.get(..small.len() - 500).unwrap_or_default())?;
-    // The messages of the small one without their seals.
+    // The messages of the small recording without prefix, padding and trailer.
     let mut messages = Vec::new();
     let mut at = 8;
     let mut seen = HashSet::new();

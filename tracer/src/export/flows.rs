@@ -1,4 +1,6 @@
-//! Flows as a table: one row per connection that ended.
+//! The table of flows: one row per connection that ended or failed.
+//!
+//! Not for: the meaning of the values, which the tracker's notices define.
 
 use std::sync::Arc;
 
@@ -42,7 +44,7 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
-/// Rows under construction.
+/// Collects rows until a batch is due.
 pub struct FlowTable {
     clock: Clock,
     rows: usize,
@@ -66,7 +68,7 @@ pub struct FlowTable {
     repaired: BooleanBuilder,
 }
 
-/// The word that JSON has for a value.
+/// The name that a value has in JSON.
 fn json_name(value: &impl Serialize) -> Option<String> {
     serde_json::to_value(value).ok()?.as_str().map(ToOwned::to_owned)
 }
@@ -98,7 +100,7 @@ impl FlowTable {
         }
     }
 
-    /// Adds a flow that ended or never began; other notices are none of it. True when a batch is due.
+    /// Adds the row of a flow that ended or failed; other notices are ignored. True if a batch is due.
     pub fn add(&mut self, notice: &Notice) -> bool {
         match notice {
             Notice::FlowEnd(end) => self.ended(end),
@@ -122,8 +124,7 @@ impl FlowTable {
         self.rows += 1;
         let end = self.wall(end);
         self.end.append_value(end);
-        // A lifetime is a count of nanoseconds made a float; whole nanoseconds come back out of it for about a hundred
-        // days.
+        // The lifetime was a whole number of nanoseconds. A float holds that exactly for about a hundred days.
         #[expect(clippy::cast_possible_truncation, reason = "a float above the range becomes the last instant")]
         self.start.append_option(lasted_ms.map(|lasted| end.saturating_sub((lasted * 1e6).round() as i64)));
         self.netns.append_option((key.netns.inode != 0).then_some(key.netns.inode));
@@ -159,10 +160,10 @@ impl FlowTable {
         self.repaired.append_value(false);
     }
 
-    /// The rows so far.
+    /// Returns the rows so far as a batch, and is empty afterwards.
     ///
     /// # Errors
-    /// None that this table causes.
+    /// [`ArrowError`] if the columns do not fit [`schema`], which would be a defect of this module.
     pub fn batch(&mut self) -> Result<RecordBatch, ArrowError> {
         self.rows = 0;
         let columns: Vec<ArrayRef> = vec![

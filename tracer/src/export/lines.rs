@@ -1,6 +1,7 @@
-//! Tables as lines of text: JSON and CSV.
+//! Writes tables as lines of text: JSON or CSV.
 //!
-//! Only the column types that our tables have. Not for: speed; a line costs a microsecond.
+//! Hand-written, because `detail` holds JSON that goes into JSON lines as it is, and arrow-json would quote it. It
+//! knows the column types of our tables only. Not for: speed; a line takes a microsecond.
 
 use std::io::{self, Write};
 
@@ -13,14 +14,14 @@ use arrow_schema::{DataType, SchemaRef};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
     Json,
     Csv,
 }
 
-/// The value in a row; `Null` where there is none.
+/// The value of a column in a row; `Null` if there is none.
 fn value(array: &dyn Array, row: usize) -> Value {
     if array.is_null(row) {
         return Value::Null;
@@ -42,19 +43,25 @@ fn value(array: &dyn Array, row: usize) -> Value {
     }
 }
 
-/// The value behind a number into a list.
+/// The value of a dictionary column in a row.
 fn entry<K: ArrowDictionaryKeyType>(array: &dyn Array, row: usize) -> Value {
     let array = array.as_dictionary::<K>();
     array.key(row).map_or(Value::Null, |key| value(array.values(), key))
 }
 
-/// The first line of CSV.
+/// Writes the first line of CSV: the names of the columns.
+///
+/// # Errors
+/// [`io::Error`] of `out`.
 pub fn header_line(out: &mut impl Write, schema: &SchemaRef) -> io::Result<()> {
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     writeln!(out, "{}", names.join(","))
 }
 
-/// A line per row.
+/// Writes a line per row.
+///
+/// # Errors
+/// [`io::Error`] of `out`.
 pub fn lines(out: &mut impl Write, batch: &RecordBatch, format: LineFormat) -> io::Result<()> {
     let schema = batch.schema();
     for row in 0..batch.num_rows() {
@@ -62,14 +69,14 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, format: LineFormat) -> i
         for (field, array) in schema.fields().iter().zip(batch.columns()) {
             let value = value(array, row);
             match format {
-                // What does not apply is left out: most columns of most rows.
+                // Null is left out: most columns are null in most rows.
                 LineFormat::Json if value.is_null() => continue,
                 LineFormat::Json => {
                     let separator = if first { '{' } else { ',' };
                     if field.name() == "detail"
                         && let Some(text) = value.as_str()
                     {
-                        // JSON already.
+                        // The text is JSON already.
                         write!(out, "{separator}\"{}\":{text}", field.name())?;
                     } else {
                         write!(out, "{separator}\"{}\":{value}", field.name())?;
@@ -93,7 +100,7 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, format: LineFormat) -> i
     Ok(())
 }
 
-/// RFC 4180.
+/// Writes a value of a CSV line, quoted by the rules of RFC 4180.
 fn cell(out: &mut impl Write, value: &Value) -> io::Result<()> {
     match value {
         Value::Null => Ok(()),

@@ -1,11 +1,10 @@
-//! Takes out what tells people and machines apart by name, and keeps that they are apart.
+//! Redacts recordings: replaces names and addresses, so that equal ones stay equal and different ones different.
 //!
-//! Addresses, names, command lines and paths become keyed hashes. The key is drawn for each redaction and never written
-//! down, so equal values are equal within a file and mean nothing outside of it. Loopback and unspecified addresses
-//! stay: they say where a connection goes, not to whom. Ports, times, states, errnos, limits, pids and counts stay;
-//! they are the incident.
+//! Addresses, names, command lines and paths become keyed hashes. The key is random for each redaction and never
+//! stored, so a value means nothing outside of its file. Loopback and unspecified addresses stay, because they name no
+//! host. Ports, times, states, errnos, limits, pids and counts stay, because the incident consists of them.
 //!
-//! Not for: anonymity against somebody who watched the same traffic, who can join by times and ports.
+//! Not for: anonymity against someone who watched the same traffic. Times and ports identify its connections.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,13 +13,13 @@ use std::sync::Arc;
 use tracer_core::event::{Addr, Endpoint, Event, FlowKey, ProcessFacts};
 use tracer_core::recording::{RecordedStep, RecordingHeader};
 
-/// First byte of the addresses that stand in for others: unique local ones (RFC 4193), which nobody routes.
+/// First byte of replaced addresses: these are unique local addresses (RFC 4193), which are not routed.
 const UNIQUE_LOCAL: u8 = 0xfd;
 
-/// Replaces by one key.
+/// Redacts with keys that it has drawn when it was created.
 #[derive(Debug, Default)]
 pub struct Redactor {
-    /// SipHash with a random key each; two make enough bits for an address.
+    /// Two SipHashes with a random key each, 64 bits of an address each.
     keys: [RandomState; 2],
 }
 
@@ -43,7 +42,7 @@ impl Redactor {
             return text.into();
         }
         let [key, _] = &self.keys;
-        // Twelve hex digits fit where names were cut to 15 characters.
+        // Thirteen characters fit where the kernel cuts names to 15.
         format!("x{:012x}", key.hash_one(text) >> 16).into()
     }
 
@@ -71,7 +70,7 @@ impl Redactor {
         }
     }
 
-    /// The same step without names and addresses.
+    /// `step` with its names and addresses replaced.
     #[must_use]
     pub fn step(&self, mut step: RecordedStep) -> RecordedStep {
         let RecordedStep::Event(event) = &mut step else { return step };
@@ -104,14 +103,14 @@ impl Redactor {
         step
     }
 
-    /// The same header without the names of the host. Its kernel stays: advice depends on it.
+    /// `header` with the names of the host replaced. The kernel's release stays, because advice depends on it.
     #[must_use]
     pub fn header(&self, mut header: RecordingHeader) -> RecordingHeader {
         for text in [&mut header.host.hostname, &mut header.host.boot_id].into_iter().flatten() {
             *text = self.text(text).to_string();
         }
         for degraded in &mut header.host.degraded {
-            // May quote paths and names of the host.
+            // The reason may quote paths and names of the host.
             degraded.why = "redacted".into();
         }
         header

@@ -1,4 +1,6 @@
-//! Where tables go: one Parquet file, a dataset of them by host and hour, or lines of text.
+//! Outputs for tables: one Parquet file, a dataset of Parquet files by host and hour, or lines of text.
+//!
+//! Not for: the rows, which `flows` and the recording make.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,33 +21,37 @@ use thiserror::Error;
 use super::lines;
 pub use super::lines::LineFormat;
 
-/// Hours of a dataset that are written at the same time: events of two CPUs are a little out of order, names may be
-/// much older.
+/// Hours of a dataset that are open at the same time: events of two CPUs are a little out of order, and names of
+/// processes may be hours older than the events around them.
 const MAX_HOURS: usize = 8;
-/// Memory of a row group at which it is written early: a wide table would hold hundreds of megabytes until it has a
-/// million rows.
+/// Bytes of memory at which a row group is written early: with a million rows, a wide table would take hundreds of
+/// megabytes.
 const MAX_GROUP: usize = 32 << 20;
 const HOUR_NANOS: i64 = 3_600_000_000_000;
 
 /// Why a table could not be written.
 #[derive(Debug, Error)]
 pub enum TableError {
+    /// The output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The Parquet writer failed, or the file below it.
     #[error(transparent)]
     Parquet(#[from] ParquetError),
 }
 
-/// Takes a table batch by batch.
+/// An output for a table, which is written batch by batch.
 pub trait TableWriter {
-    /// # Errors
-    /// The output refused.
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError>;
-
-    /// Ends the output and says where the table is.
+    /// Writes a batch.
     ///
     /// # Errors
-    /// The output refused.
+    /// [`TableError`] of the output.
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError>;
+
+    /// Ends the output and returns its files.
+    ///
+    /// # Errors
+    /// [`TableError`] of the output.
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, TableError>;
 }
 
@@ -60,8 +66,10 @@ pub struct ParquetFile {
 }
 
 impl ParquetFile {
+    /// Begins a table with this schema in `file`, which is at `path`.
+    ///
     /// # Errors
-    /// The file could not be begun.
+    /// [`TableError::Parquet`] if Parquet has no type for a column.
     pub fn new(path: &Path, file: File, schema: &SchemaRef) -> Result<Self, TableError> {
         Ok(Self {
             path: path.into(),
@@ -85,12 +93,12 @@ impl TableWriter for ParquetFile {
     }
 }
 
-/// A Hive-partitioned dataset: `host=NAME/hour=2026-03-14T02/WRITER-0.parquet`. Recordings of many hosts and days fit
-/// into one directory, and engines skip the hours that a query does not ask for.
+/// A Hive-partitioned dataset: `host=NAME/hour=2026-03-14T02/STEM-0.parquet`. Recordings of many hosts and days fit
+/// into one directory, and query engines skip the hours that a query does not need.
 pub struct PartitionedDataset {
     root: PathBuf,
     host: String,
-    /// Tells the files of one export from those of others.
+    /// The beginning of all file names, which tells the files of one export from those of others.
     stem: String,
     schema: SchemaRef,
     hours: BTreeMap<i64, ParquetFile>,
@@ -98,9 +106,10 @@ pub struct PartitionedDataset {
 }
 
 impl PartitionedDataset {
-    /// `stem` names the files; a dataset that has files of that name already is not touched.
+    /// A dataset below `root`. `stem` is the beginning of its file names; existing files of that name are not replaced
+    /// but end the export with an error.
     pub fn new(root: &Path, host: &str, stem: &str, schema: SchemaRef) -> Self {
-        // A directory's name: what engines decode and shells do not stumble over.
+        // A directory's name with characters that query engines need not decode and shells need not quote.
         let host: String =
             host.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
         let host = if host.trim_matches('.').is_empty() { "unknown".into() } else { host };
@@ -118,7 +127,7 @@ impl PartitionedDataset {
             let dir =
                 self.root.join(format!("host={}", self.host)).join(format!("hour={}", start.strftime("%Y-%m-%dT%H")));
             fs::create_dir_all(&dir)?;
-            // An hour that was closed already gets another file.
+            // An hour whose file was closed already gets another file.
             let part = self.done.iter().filter(|path| path.parent() == Some(&dir)).count();
             let path = dir.join(format!("{}-{part}.parquet", self.stem));
             let file = File::options().write(true).create_new(true).open(&path)?;
@@ -130,7 +139,7 @@ impl PartitionedDataset {
 
 impl TableWriter for PartitionedDataset {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        // The first column of each of our tables is its time.
+        // The first column of each table is its time.
         let times = batch.column(0).as_primitive::<TimestampNanosecondType>().values().clone();
         let mut start = 0;
         for run in times.chunk_by(|left, right| left.div_euclid(HOUR_NANOS) == right.div_euclid(HOUR_NANOS)) {
@@ -158,8 +167,10 @@ pub struct TextFile<W: Write> {
 }
 
 impl<W: Write> TextFile<W> {
+    /// Begins a table with this schema in `out`. `path` is its name, `-` for stdout.
+    ///
     /// # Errors
-    /// The output refused.
+    /// [`TableError::Io`] of `out`.
     pub fn new(path: &Path, out: W, format: LineFormat, schema: &SchemaRef) -> Result<Self, TableError> {
         let mut out = BufWriter::new(out);
         if format == LineFormat::Csv {

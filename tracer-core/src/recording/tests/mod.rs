@@ -1,4 +1,4 @@
-//! What goes in comes out; what was cut or changed is noticed and never replayed.
+//! What was written is read back; damage is noticed, and nothing damaged is replayed.
 
 mod rows;
 mod steps;
@@ -44,7 +44,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<RecordedStep>, Option<Damage>), ReadError> 
     Ok((steps, reader.damage().cloned()))
 }
 
-/// Kernel addresses are masked: only which are equal is kept.
+/// The steps with kernel addresses in a form that does not depend on the random mask of a recording.
 fn without_mask(mut steps: Vec<RecordedStep>) -> Vec<RecordedStep> {
     let mut mask = None;
     for step in &mut steps {
@@ -89,7 +89,7 @@ proptest! {
     }
 }
 
-/// Small, and with every kind of row.
+/// A few steps, with every kind of row.
 fn sample() -> Vec<RecordedStep> {
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -144,7 +144,7 @@ fn a_bit_flipped_anywhere_is_noticed_and_nothing_behind_it_is_believed() {
     let mut bytes = write(&steps, 4);
     let whole = without_mask(read(&bytes).expect("whole").0);
     let footer = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail") + 48;
-    // One bit of each byte, another one each time; all of a frame's bits are the business of `frame`'s tests.
+    // One bit of about every fifth byte, so that the test is fast; the tests of `frame` flip every bit of a frame.
     for bit in (0..bytes.len() * 8).step_by(41) {
         bytes[bit / 8] ^= 1 << (bit % 8);
         match read(&bytes) {
@@ -152,7 +152,7 @@ fn a_bit_flipped_anywhere_is_noticed_and_nothing_behind_it_is_believed() {
             Err(_) => {}
             Ok((back, damage)) => {
                 assert_eq!(without_mask(back.clone())[..], whole[..back.len()], "bit {bit}");
-                // Of the footer, which only other programs read, the closing magic is compared.
+                // Only the last bytes of the footer are compared, because only other programs read it.
                 assert!(
                     damage.is_some() || (bit / 8 >= footer && back.len() == whole.len()),
                     "bit {bit} went unnoticed"
@@ -169,7 +169,7 @@ fn a_cut_says_how_many_seconds_are_missing() {
     let bytes = write(&[second(1), second(2), second(3), second(10)], 2);
     let tail = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail");
     let heads: Vec<usize> = (0..tail).filter(|&at| bytes[at..].starts_with(b"PCB1")).collect();
-    // Behind the last batch stand the two whole dictionaries.
+    // The two whole dictionaries follow the last batch.
     let [.., last, _, _] = heads[..] else { panic!("{heads:?}") };
     let (steps, damage) = read(&bytes[..last + frame::TRAILER + 9]).expect("a recording");
     assert_eq!(steps, [second(1), second(2)]);
@@ -184,7 +184,7 @@ fn what_is_no_recording_has_its_own_error() {
     assert!(matches!(error(b""), ReadError::Empty));
     assert!(matches!(error(b"{\"schema\": \"portchurn.report/1\"}"), ReadError::NotArrow));
     assert!(matches!(error(b"ARROW1\0\0"), ReadError::NoHeader(_)));
-    // As another program writes it, and as a later version of this one might.
+    // A file of another program, and one of a later version.
     let arrow = |metadata: &[(&str, &str)]| {
         let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let metadata = metadata.collect::<std::collections::HashMap<_, _>>();
@@ -199,7 +199,7 @@ fn what_is_no_recording_has_its_own_error() {
         matches!(error(&arrow(&[("portchurn.version", &newer)])), ReadError::TooNew { found } if found == VERSION + 1)
     );
     assert!(matches!(error(&arrow(&[("portchurn.version", "0")])), ReadError::UnknownVersion { .. }));
-    // As when a recording is read and written again by another program, which keeps the metadata.
+    // A recording that another program has read and written again: it keeps the metadata and loses the checksums.
     for version in 1..=VERSION {
         assert!(matches!(error(&arrow(&[("portchurn.version", &version.to_string())])), ReadError::Unverifiable));
     }
@@ -254,7 +254,7 @@ fn a_list_of_more_sockets_than_a_batch_holds_stays_one() {
     assert_eq!(read(&bytes).expect("a recording").0, [list]);
 }
 
-/// As a flight recorder leaves it, whose memory reached back into a list.
+/// The memory of a flight recorder may begin in the middle of a list.
 #[test]
 fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
     let header = RecordingHeader { continued: true, ..header() };
@@ -270,7 +270,7 @@ fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
     assert_eq!(read(&bytes).expect("a recording"), (vec![list(2)], None));
 }
 
-/// A socket that appears towards a server of its own.
+/// The end of a socket that was connected to a server of its own.
 fn towards(number: u32) -> RecordedStep {
     let client = Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port: 40_000 };
     let server = Endpoint { addr: Addr::from(std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())), port: 443 };
@@ -285,7 +285,7 @@ fn towards(number: u32) -> RecordedStep {
     }))
 }
 
-/// The addresses of a batch may have come with any batch before it.
+/// A batch may use addresses that any batch before it has added.
 #[test]
 fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
     let steps: Vec<RecordedStep> = [0, 1, 2, 0, 3, 1, 4, 2, 0].map(towards).into();
@@ -303,7 +303,7 @@ fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
         rest.push(step);
     }
     assert_eq!((&rest[..], reader.damage()), (&steps[3..], None));
-    // Whoever begins at the footer finds one whole dictionary.
+    // A program that begins with the footer finds one whole dictionary.
     let whole = arrow_ipc::reader::FileReader::try_new(Cursor::new(&bytes), None).expect("a file for everybody");
     let batches: Vec<_> = whole.map(|batch| batch.expect("a batch")).collect();
     let column = batches[2].column_by_name(schema::column::REMOTE_ADDR).expect("a column");
@@ -313,7 +313,7 @@ fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
     assert_eq!(texts, [Some("11.0.0.4"), Some("11.0.0.2"), Some("11.0.0.0")]);
 }
 
-/// As of a flight recorder: batches that waited, of which the first were forgotten, and batches that came later.
+/// A flight recorder holds batches, drops the oldest, writes the rest into a file, and adds later batches.
 #[test]
 fn batches_that_were_packed_before_their_file_began_find_their_addresses() {
     let mut packer = writer::Packer::new(&header()).expect("a header");
@@ -362,7 +362,7 @@ fn more_addresses_than_a_file_lists_are_kept_all_the_same() {
     assert_eq!(damage, None);
 }
 
-/// A disk that is full after so many bytes.
+/// A disk that is full after this many bytes.
 struct Small(Cursor<Vec<u8>>, u64);
 
 impl std::io::Write for Small {
@@ -499,7 +499,7 @@ fn assert_samples(clean: &[u8], truncated: &[u8], lossy: &[u8]) {
     assert!(kinds(&lossy)[0] < 450);
 }
 
-/// What the fuzzer once fell over, and its seeds: any of it is an answer or an error.
+/// The corpus has the inputs on which the fuzzer once made the reader panic, and seeds: each yields steps or an error.
 #[test]
 fn the_fuzzer_s_corpus_is_read_to_the_end() -> Result<(), Box<dyn std::error::Error>> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frames");

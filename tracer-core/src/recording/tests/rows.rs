@@ -1,4 +1,4 @@
-//! Rows that lean on others of their batch, and rows that make no sense.
+//! Rows that depend on others of their batch, and rows that make no sense.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,25 +11,26 @@ use super::super::schema;
 use super::super::schema::column;
 use super::*;
 
-/// Up to 6.12 the socket of a new connection has its listener's cookie for a while: one cookie, several sockets.
+/// Up to Linux 6.12 the socket of a new connection has its listener's cookie for a while, so several sockets have one
+/// cookie.
 #[test]
-fn what_is_said_of_a_socket_is_not_taken_for_what_was_said_of_another() {
-    // Sockets a power of two apart share the writer's memory of them.
+fn a_row_does_not_get_the_address_of_another_socket_with_its_cookie() {
+    // Cookies a power of two apart share a slot in the writer's memory of addresses.
     let other = 1 + (1 << 20);
-    let said =
+    let sockets =
         [(1, 10), (1, 10), (1, 20), (1, 10), (other, 30), (1, 10), (other, 10), (1, 20), (1, 0), (0, 10), (1, 0)];
     let search = |(cookie, sock)| {
         let id = SocketId { cookie: SocketCookie::new(cookie), sock };
         RecordedStep::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
     };
-    let steps: Vec<RecordedStep> = said.map(search).into();
+    let steps: Vec<RecordedStep> = sockets.map(search).into();
     for batch in 1..=steps.len() {
         let (back, damage) = read(&write(&steps, batch)).expect("a recording");
         assert_eq!((without_mask(back), damage), (without_mask(steps.clone()), None), "batches of {batch}");
     }
 }
 
-/// An intact batch may come from a program that is wrong.
+/// The program that wrote an intact batch may have been wrong.
 #[test]
 fn a_transition_without_what_it_needs_is_counted_and_left_out() {
     let end = |port| Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port };

@@ -1,4 +1,4 @@
-//! Anything that a tracker can be fed, drawn at random.
+//! Strategies that draw random steps of every kind.
 
 use std::sync::Arc;
 
@@ -168,7 +168,7 @@ pub fn reserved() -> impl Strategy<Value = Event> {
     })
 }
 
-/// Anything that a tracker can be fed.
+/// A random step of any kind.
 pub fn step() -> impl Strategy<Value = RecordedStep> {
     prop_oneof![
         4 => transition().prop_map(RecordedStep::Event),
