@@ -1,4 +1,4 @@
-//! The clocks of this host: the one that events are stamped with, and wall time against it.
+//! The clocks of this host: the one that stamps events, and its offset from wall time.
 
 use nix::time::ClockId;
 use tracer_core::clock::Clock;
@@ -6,10 +6,10 @@ use tracer_core::event::Ktime;
 
 /// The anchor of this host at this moment: `CLOCK_REALTIME` against the mean of two `CLOCK_MONOTONIC` reads around it.
 ///
-/// Of a few samples the one with the tightest bracket wins, since any of them may have been preempted in the middle.
+/// Of a few samples the one with the shortest time between its reads is taken, because the thread may be preempted in the middle of any.
 ///
 /// # Errors
-/// `clock_gettime` failed.
+/// [`nix::Error`]: `clock_gettime` failed.
 pub fn sample() -> nix::Result<Clock> {
     /// The first reads are slow (cold vDSO pages); from the third on the bracket is about half a microsecond.
     const SAMPLES: usize = 5;
@@ -26,8 +26,7 @@ pub fn sample() -> nix::Result<Clock> {
     best.map(|(_, clock)| clock).ok_or(nix::Error::EINVAL)
 }
 
-/// `CLOCK_MONOTONIC` now: the clock that events are stamped with. The call cannot fail on Linux; if it did, time would stand
-/// still, which every reader of a batch survives.
+/// `CLOCK_MONOTONIC` now, the clock that stamps events. The call cannot fail on Linux; 0 if it does, which moves no clock.
 pub fn now() -> Ktime {
     nanos(ClockId::CLOCK_MONOTONIC).map(Ktime).unwrap_or_default()
 }

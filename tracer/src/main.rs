@@ -48,7 +48,7 @@ fn failure_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The demo starts this executable again for its workload, which is no command of ours.
+/// The demo starts this executable again for its workload. `None` if this process is no part of a demo.
 fn role() -> Option<ExitCode> {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();

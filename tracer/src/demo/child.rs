@@ -1,4 +1,4 @@
-//! One process of the demo, seen from here: started, told what to do, listened to, and always killed and reaped.
+//! One process of the demo, as its parent sees it: started, instructed, listened to, and always killed and reaped.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::protocol::{DemoCounts, Line};
 use super::roles::ROLE;
 
-/// Lines of a child that wait for us. It writes a few per second, so this is many seconds' worth; a full channel makes it wait.
+/// Lines of a child that wait to be read. A child writes a few per second, and waits while the channel is full.
 const WAITING_LINES: usize = 256;
 
 pub(super) struct Child {
@@ -38,13 +38,13 @@ impl Child {
             .spawn()
             .with_context(|| format!("starting {} as {name}", executable.display()))?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
-            // Cannot be, as both were asked for; but then nobody else would reap it.
+            // Both were asked for, so this does not happen. If it did, nothing else would reap the process.
             let _ = process.kill();
             let _ = process.wait();
             bail!("{name} was started without pipes");
         };
         let (sender, lines) = sync_channel(WAITING_LINES);
-        // Ends with the child's end of the pipe, or when nobody listens any more.
+        // Ends when the child closes its end of the pipe, or when the receiver of the channel is dropped.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let line = line.map_err(anyhow::Error::from).and_then(|line| line.parse());
@@ -73,7 +73,7 @@ impl Child {
         writeln!(self.stdin, "{line}").with_context(|| format!("telling {} to {line}", self.name))
     }
 
-    /// Waits until the child has done what it was told.
+    /// Waits until the child says that the last instruction is done.
     pub(super) fn ready(&mut self, deadline: Instant) -> Result<()> {
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -89,7 +89,7 @@ impl Child {
         }
     }
 
-    /// Takes in what the child has said since.
+    /// Reads the lines that the child has written since the last call. Does not wait.
     pub(super) fn update(&mut self) -> Result<()> {
         loop {
             match self.lines.try_recv() {
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// `true` and `cat` stand in for our executable: they ignore or refuse the role.
+    /// `true` and `cat` in place of our executable: they ignore or refuse the role.
     fn spawn(program: &str) -> Child {
         Child::spawn(Path::new(program), "stand-in", &[]).expect("a program of coreutils")
     }

@@ -1,16 +1,16 @@
-//! The incident of `portchurn demo`: a small service that runs out of ephemeral ports, so that anyone can watch a real
-//! exhaustion on their own machine without touching anything of it.
+//! The incident of `portchurn demo`: a small service that runs out of ephemeral ports, so that anyone can watch a real exhaustion on
+//! their own machine without changing anything else on it.
 //!
 //! `checkout-api` calls a backend. One of its workers keeps a pool of connections and is fine; another (`legacy-export`)
 //! opens a connection per call, closes first, and so leaves a `TIME_WAIT` behind each time, until no port is left towards the backend.
 //! Everything is real (processes, sockets, the kernel's errors), in two network namespaces that are joined by a veth pair
 //! and have no names: they vanish with the processes in them.
 //!
-//! The children are this executable again (`demo-role`, [`role_main`]). Each of them ends when its standard input does, so
-//! they cannot outlive this process however it ends; that, and not a parent-death signal, because the latter fires when the
-//! *thread* that started them ends. Their process group is not ours: Ctrl-C reaches us alone, and we stop them.
+//! The children are this executable again (`demo-role`, [`role_main`]). Each child ends when its standard input ends, so that no child
+//! outlives this process however it ends. A parent-death signal would come too early: it fires when the *thread* that started the child
+//! ends. The children have a process group of their own: Ctrl-C reaches only this process, which stops them.
 //!
-//! Not for: tracing. What portchurn sees of this is compared with what the workload counted itself ([`Progress`]).
+//! Not for: tracing. The workload's own counts ([`Progress`]) are compared with what portchurn sees.
 
 mod child;
 mod net;
@@ -27,9 +27,9 @@ use child::Child;
 pub use protocol::DemoCounts;
 pub use roles::{ROLE, role_main};
 
-/// A set-up that takes longer than this is stuck.
+/// A set-up that takes longer than this has failed.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
-/// The traffic ends by itself long before; this is for a machine that stands still.
+/// The traffic ends by itself long before this, unless the machine stands still.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);
 
 /// The running incident. Dropping it ends every process of it and with them the namespaces.
@@ -41,7 +41,7 @@ pub struct Incident {
     started: Instant,
 }
 
-/// How far the incident is.
+/// How far the incident has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What the worker with the pool counted.
@@ -62,7 +62,7 @@ impl Progress {
 impl Incident {
     /// Makes the namespaces and starts the traffic in them. Needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`, and `ip` of iproute2.
     ///
-    /// Whoever wants to see all of it traces before calling this. Returns once traffic flows.
+    /// Returns once traffic flows, so a trace that is to see all of it must have started before.
     pub fn start() -> Result<Self> {
         net::ip_is_there()?;
         let executable = std::env::current_exe().context("finding this executable, which the demo starts again")?;
@@ -73,7 +73,7 @@ impl Incident {
         backend.ready(deadline)?;
         let mut pool = spawn(roles::CHECKOUT, &[roles::WORKER, roles::POOL])?;
         pool.ready(deadline)?;
-        // The veth pair is made inside the client's namespace, its other end put into the backend's; then each gets its address.
+        // The veth pair is made inside the client's namespace, its other end is moved into the backend's, then each end gets its address.
         pool.tell(&format!("join {}", backend.pid()))?;
         pool.ready(deadline)?;
         backend.tell("listen")?;

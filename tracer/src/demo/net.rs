@@ -1,7 +1,7 @@
 //! The demo's two network namespaces: addresses, the veth pair, the small port range.
 //!
-//! `ip` does the work, as it would by hand. It runs inside the namespaces (a child of the process that owns one), so nothing
-//! here can reach an interface of the host.
+//! `ip` of iproute2 does the work. It runs inside the namespaces, as a child of a process that is in one, so it cannot reach an interface
+//! of the host.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -17,7 +17,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const BACKEND: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 66, 0, 2), 8443);
 /// Both ends of the veth pair are called so: they live in different namespaces.
 const INTERFACE: &str = "demo0";
-/// 1,024 ports: the default 28,232 would need minutes to run out.
+/// 1,024 ports, because the default of 28,232 would need minutes to run out.
 const PORT_RANGE: &str = "32768 33791";
 
 /// Where the backend listens.
@@ -50,11 +50,11 @@ pub(super) fn join(backend: u32) -> Result<()> {
     let backend = backend.to_string();
     ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", &backend])?;
     address(CLIENT)?;
-    // A process that unshared itself sees its own namespace here.
+    // After unshare(2) a process sees its own namespace here.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", PORT_RANGE).context("making the port range small")
 }
 
-/// Gives this namespace's end of the pair its address and switches it on.
+/// Gives this namespace's end of the veth pair its address and switches it on.
 pub(super) fn address(address: Ipv4Addr) -> Result<()> {
     ip(&["address", "add", &format!("{address}/24"), "dev", INTERFACE])?;
     ip(&["link", "set", INTERFACE, "up"])

@@ -1,17 +1,17 @@
-//! What the demo's processes say to us: one line each on their standard output. What we say to them are single words and a pid,
-//! read in `roles`.
+//! What the demo's processes tell the parent, one line each on standard output. What the parent tells them are single words and a pid,
+//! which `roles` reads.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a worker counted itself, from the results of its own system calls.
+/// What a worker counted, from the results of its own system calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DemoCounts {
     /// Connects that succeeded.
     pub connected: u64,
     /// Connects that failed with `EADDRNOTAVAIL`: no port left.
     pub exhausted: u64,
-    /// Anything else that went wrong; 0 unless the machine is in trouble of its own.
+    /// Other failures; 0 unless the machine is in trouble.
     pub other_errors: u64,
 }
 
@@ -28,10 +28,10 @@ impl DemoCounts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// The step that it was told is done.
+    /// The last instruction is done.
     Ready,
     Counts(DemoCounts),
-    /// The traffic is over; it waits to be stopped.
+    /// The traffic is over, and the process waits to be stopped.
     Done,
 }
 

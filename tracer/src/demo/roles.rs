@@ -1,7 +1,7 @@
-//! The processes of the demo, seen from inside: a backend that echoes, a worker with a pool, a worker without.
+//! The processes of the demo: a backend that echoes, a worker with a pool, a worker without one.
 //!
-//! Each takes its steps from standard input, one line each, and answers on standard output (see `protocol`). Once traffic
-//! flows, a thread waits for the end of standard input, which is the end of the process.
+//! Each reads its instructions from standard input, one line each, and answers on standard output (see `protocol`). Once traffic flows, a
+//! thread waits for the end of standard input, which ends the process.
 
 use std::ffi::CString;
 use std::io::{self, BufRead as _, Read as _, Write as _};
@@ -28,13 +28,13 @@ pub(super) const LEGACY: &str = "legacy-export";
 const POOL_SIZE: u16 = 24;
 /// Requests of the pool per second, over all its connections.
 const POOL_RATE: u32 = 40;
-/// Connects of the worker without a pool per second: the 1,000 ports that the pool leaves are gone within ten seconds.
+/// Connects per second of the worker without a pool, which use up the 1,000 ports that the pool leaves within ten seconds.
 const LEGACY_RATE: u32 = 120;
-/// It goes on for so long after its first failure ...
+/// The worker without a pool goes on this long after its first failure ...
 const INTO_FAILURE: Duration = Duration::from_secs(7);
-/// ... but ends after this in any case ...
+/// ... but ends after this time in any case ...
 const LEGACY_LIMIT: Duration = Duration::from_secs(22);
-/// ... and after so many calls.
+/// ... and after this many calls.
 const LEGACY_CALLS: u32 = 3_000;
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// A request that takes longer counts as an error.
@@ -54,7 +54,7 @@ pub fn role_main<S: AsRef<str>>(args: &[S]) -> Result<()> {
     }
 }
 
-/// The name that `ps` and the kernel's task struct show; an executable starts out with its file's name.
+/// Sets the name that `ps` and the kernel show, which is that of the executable's file at first.
 fn be_called(name: &str) -> Result<()> {
     prctl::set_name(&CString::new(name)?).context("setting the name of this process")
 }
@@ -69,15 +69,15 @@ fn backend(address: SocketAddrV4) -> Result<()> {
     end_with_stdin();
     say(Line::Ready)?;
     for client in listener.incoming() {
-        // The client gave up in the meantime: its own affair.
+        // The client has given up meanwhile, and counts the error itself.
         let Ok(client) = client else { continue };
-        // If no thread can be had, the closure and with it the connection is dropped; the client counts the error.
+        // If no thread can be started, the connection is dropped with the closure, and the client counts the error.
         let _ = thread::Builder::new().stack_size(STACK).spawn(move || echo(&client));
     }
     Ok(())
 }
 
-/// Sends back what comes in until the client closes. It closes first, so `TIME_WAIT` is the client's.
+/// Sends back what comes in until the client closes. The client closes first, so `TIME_WAIT` is on its side.
 fn echo(mut client: &TcpStream) {
     let _ = client.set_nodelay(true);
     let mut buffer = [0_u8; 512];
@@ -88,7 +88,7 @@ fn echo(mut client: &TcpStream) {
     }
 }
 
-/// What a worker does right: a fixed set of connections, used in turn.
+/// The worker that does it right: a fixed set of connections, used in turn.
 fn pool() -> Result<()> {
     be_called(CHECKOUT)?;
     net::own_namespace()?;
@@ -108,7 +108,7 @@ fn pool() -> Result<()> {
     say(Line::Ready)?;
     let mut pace = Pace::new(Instant::now(), POOL_RATE);
     let mut reported = Instant::now();
-    // Ends with standard input: as long as the incident lasts, the pool works.
+    // Without an end: the pool works until standard input ends.
     for at in (0..connections.len()).cycle() {
         pace.wait();
         if request(&connections[at]).is_err() {
@@ -122,7 +122,7 @@ fn pool() -> Result<()> {
     Ok(())
 }
 
-/// What a worker does wrong: a connection per call, past the pool, and on into failure.
+/// The worker that does it wrong: a connection per call, even after the first failure.
 fn legacy() -> Result<()> {
     be_called(CHECKOUT)?;
     say(Line::Ready)?;
@@ -159,7 +159,7 @@ fn legacy() -> Result<()> {
     }
     say(Line::Counts(counts))?;
     say(Line::Done)?;
-    // Its sockets and its name stay visible until the incident is stopped.
+    // The process stays, so that its sockets and its name can be seen until the incident is stopped.
     loop {
         thread::park();
     }
@@ -182,7 +182,7 @@ fn request(mut connection: &TcpStream) -> io::Result<()> {
     connection.read_exact(&mut [0; REQUEST.len()])
 }
 
-/// What we are told.
+/// An instruction of the parent.
 #[derive(Debug, PartialEq, Eq)]
 enum RoleStep {
     Join(u32),
@@ -195,7 +195,7 @@ fn next_step() -> Result<RoleStep> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).context("reading the next step")?;
     if line.is_empty() {
-        // Whoever started us is gone; with us goes what we made.
+        // The parent has ended.
         process::exit(0);
     }
     step(&line)
@@ -212,7 +212,7 @@ fn step(line: &str) -> Result<RoleStep> {
     }
 }
 
-/// From here on the end of standard input, however it comes about, is our end.
+/// From here on the end of standard input ends this process.
 fn end_with_stdin() {
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
@@ -225,7 +225,7 @@ fn say(line: Line) -> Result<()> {
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("reporting to `portchurn demo`")
 }
 
-/// Even spacing. After a delay it does not catch up with a burst: that would be another incident than the one described.
+/// Even spacing. After a delay there is no burst to catch up, which would be another incident than the one described.
 struct Pace {
     next: Instant,
     gap: Duration,

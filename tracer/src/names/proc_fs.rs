@@ -1,10 +1,10 @@
 //! What `/proc` says about processes and sockets that existed before the start, and which network namespaces there are.
 //!
-//! Everything here is best effort: processes end while they are being read, and without privileges most of `/proc/PID` is closed.
-//! What could not be read is counted ([`Coverage`]), never an error of the whole. Every path root is a parameter, so that tests
-//! need neither root nor a real `/proc`.
+//! Everything here is best effort: processes end while they are being read, and without privileges most of `/proc/PID` is unreadable.
+//! What could not be read is counted ([`Coverage`]) and makes nothing else fail. The roots of all paths are parameters, so that tests need
+//! neither privileges nor a real `/proc`.
 //!
-//! Not for: processes that show up later; the kernel records those in their own context.
+//! Not for: processes that start later. The kernel records those in their own context.
 
 pub mod netns;
 mod root;
@@ -24,16 +24,16 @@ pub use self::sockets::SocketOwners;
 use tracer_core::event::{CgroupId, Ktime, ProcessFacts};
 use tracer_core::names::{cgroup, cmdline, text};
 
-/// v1 hierarchies in order of trust: the first two are those that runtimes always use, the third is systemd's own.
+/// Hierarchies of cgroup v1 by preference: container runtimes always use the first two, the third is systemd's own.
 const V1_PREFERRED: [&str; 3] = ["memory", "pids", "name=systemd"];
 
 impl ProcFs {
-    /// The executable of the process `pid` that began at `start` (nanoseconds since boot, 0 = whichever has the pid now); `None` if
-    /// it is gone, its pid belongs to another process by now, or it is closed to us.
+    /// The executable of the process `pid` that began at `start` (nanoseconds since boot; 0 = any process with this pid). `None` if the
+    /// process has ended, if its pid belongs to another process by now, or if it may not be read.
     pub fn exe_of(&self, pid: u32, start: u64) -> Option<Arc<str>> {
         let dir = self.dir(pid);
         let exe = exe(&dir)?;
-        // Checked after reading: the pid cannot have changed hands in between without the start changing too.
+        // After the executable is read, so that a process that took the pid meanwhile is noticed by its start.
         if start != 0 {
             let found = Process::new_with_root(dir).ok()?.stat().ok()?.starttime.saturating_mul(self.tick);
             if start.checked_sub(found)? >= self.tick {
@@ -43,7 +43,7 @@ impl ProcFs {
         Some(exe)
     }
 
-    /// Facts about a process as it is at `now`; `None` if there is no such process. What is closed to us is unknown in them.
+    /// Facts about a process as it is at `now`; `None` if there is no such process. What may not be read is unknown in them.
     pub fn facts_of(&self, pid: u32, now: Ktime) -> Option<ProcessFacts> {
         let dir = self.dir(pid);
         let process = Process::new_with_root(dir.clone()).ok()?;
@@ -60,7 +60,7 @@ impl ProcFs {
             ppid: parent_pid,
             uid: process.status().map(|status| status.ruid).or_else(|_| process.uid()).unwrap_or(0),
             netns: netns::inode_of_link(&dir.join("ns/net")).unwrap_or_default(),
-            // Its number is that of a directory which may not be mounted where we can see it; the path says the same.
+            // The id is the inode number of a directory that may not be mounted here. The path tells the same.
             cgroup: CgroupId::default(),
             comm: text(stat.comm.as_bytes()),
             parent_comm: parent.map_or_else(|_| Arc::default(), |parent| text(parent.comm.as_bytes())),
@@ -78,20 +78,20 @@ impl ProcFs {
         sockets::scan(self)
     }
 
-    /// Every network namespace that can be found from here, with a way to open it.
+    /// Every network namespace that `/proc`, mounts and `/run/netns` show, with a path to open it.
     pub fn network_namespaces(&self) -> (Vec<OpenNetns>, Coverage) {
         netns::discover(self)
     }
 }
 
-/// v2 unless it is at its root while a v1 hierarchy is not: the same choice as for records.
+/// The cgroup of a process: that of v2, unless it is the root there and not the root of a v1 hierarchy. Records are read by the same rule.
 fn place(dir: &Path) -> cgroup::CgroupNames {
     let bytes = read(&dir.join("cgroup")).unwrap_or_default();
     let contents = String::from_utf8_lossy(&bytes);
     let mut v2 = None;
     let mut v1 = None;
     for line in contents.lines() {
-        // hierarchy:controllers:path; the path may hold colons.
+        // hierarchy:controllers:path, where the path may contain colons.
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
@@ -117,7 +117,7 @@ fn place(dir: &Path) -> cgroup::CgroupNames {
 fn exe(dir: &Path) -> Option<Arc<str>> {
     let target = fs::read_link(dir.join("exe")).ok()?;
     let path = target.to_string_lossy();
-    // An upgraded package leaves the old binary running; it is still the same program.
+    // The file of a running program is deleted when its package is upgraded. The program is still the same.
     Some(text(path.strip_suffix(" (deleted)").unwrap_or(&path).as_bytes()))
 }
 

@@ -1,4 +1,4 @@
-//! `portchurn demo`: a real exhaustion in namespaces of its own, traced like any other.
+//! `portchurn demo`: a real exhaustion in network namespaces of its own, traced like any other.
 
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
@@ -17,15 +17,15 @@ use tracer_core::tracker::snapshot::{Notice, NoticeKinds};
 
 /// Failures shown one by one; the rest is in the report.
 const SHOWN_FAILURES: u32 = 5;
-/// A line of what the workload itself counts, this often.
+/// The workload's own counts are printed this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// The kernel's last words about the workload arrive well within this.
+/// The trace goes on this long after the traffic has ended. The last records arrive well within it.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
 /// Builds the incident, traces it, explains it, removes it.
 ///
 /// # Errors
-/// The trace or the incident could not start, or Ctrl-C ended it before there was anything to explain.
+/// The trace could not start ([`super::StartError`]), the incident could not be built, or Ctrl-C ended it before its first connection.
 pub fn run() -> Result<()> {
     let live = LiveTrace::start(&TraceConfig::default(), NoticeKinds { failures: true, ..NoticeKinds::default() })?;
     live.ready();
@@ -35,7 +35,7 @@ pub fn run() -> Result<()> {
     let format = StreamFormat::Text { colour: colour(), width: output::width(), zone: jiff::tz::TimeZone::system() };
     let mut lines =
         Stream::new(io::stdout(), format, [StreamKind::Failures].into_iter().collect::<StreamSelection>(), clock, true);
-    // Dropped whatever happens below, which ends every process of it.
+    // Dropped on every way out of here, which ends all its processes.
     let mut incident = Incident::start().context("building the incident")?;
     let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
     let mut watcher = IncidentWatcher { shown: 0, told: Instant::now(), over: None, counts: None };
@@ -76,7 +76,7 @@ pub fn run() -> Result<()> {
     ))
 }
 
-/// What has been shown of the incident so far.
+/// Prints the first failures and the workload's counts while the incident runs.
 struct IncidentWatcher {
     shown: u32,
     told: Instant,

@@ -19,10 +19,11 @@ use tracer_core::replay::Replay;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
 
-/// Exports what was asked for.
+/// Exports a recording.
 ///
 /// # Errors
-/// It is no recording, or the output could not be written.
+/// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), the options contradict each
+/// other, or the output could not be written ([`TableError`]).
 pub fn run(config: &ExportConfig) -> Result<()> {
     let mut replay = Replay::open(&config.file)?;
     let redactor = config.redact.then(Redactor::default);
@@ -113,7 +114,7 @@ fn create(path: &Path, force: bool) -> Result<File> {
     })
 }
 
-/// The output that was asked for.
+/// Opens the output for rows of `schema`.
 fn table(
     config: &ExportConfig,
     header: &RecordingHeader,
@@ -126,7 +127,7 @@ fn table(
             let output = config.output.as_deref().context("Parquet needs -o: it cannot be written to a pipe")?;
             if config.partition {
                 let host = header.host.hostname.as_deref().unwrap_or("unknown");
-                // One export of a recording has one name, so a second one of the same is refused.
+                // The name depends on the recording alone, so that a second export of the same one is refused.
                 let stem = format!("{}-{}", config.what.as_str(), header.begin_ns);
                 return Ok(Box::new(PartitionedDataset::new(output, host, &stem, schema.clone())));
             }
@@ -144,7 +145,7 @@ fn table(
     })
 }
 
-/// A reader of the pipe that has seen enough ends the export, and that is no failure.
+/// Writes a batch. A reader that has closed the pipe ends the export, which is no failure.
 fn put(table: &mut dyn TableWriter, batch: &arrow_array::RecordBatch) -> Result<()> {
     match table.write(batch) {
         Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

@@ -115,7 +115,7 @@ pub fn notices<W: io::Write>(
             return Ok(StreamState::Closed);
         }
     }
-    // Callers come here with every batch, at least every 20 ms.
+    // Callers come here with every input, at least ten times a second.
     if lines.loss(now, lost)? == StreamState::Closed {
         return Ok(StreamState::Closed);
     }

@@ -41,7 +41,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
             break;
         }
         feed(&mut tracker, &step);
-        // The clock moves after everything that came before it: the same places in every replay, whatever its speed.
+        // Lines are printed only where the clock moves, so that they are the same at every speed.
         let RecordedStep::Advance(now) = step else { continue };
         if from.is_some_and(|from| now < from) {
             tracker.drain_notices();
@@ -61,7 +61,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
     if to.is_none() {
         tracker.finish();
     }
-    // What the reader has not seen by now it does not want.
+    // Whether somebody still reads does not matter at the end.
     let _ = output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?;
     output::warn(&playback::warnings(&asked.file, &replay));
     Ok(())

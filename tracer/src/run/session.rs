@@ -1,7 +1,8 @@
 //! A live trace from start to its last event.
 //!
-//! Order matters and is this: rights are checked, programs attached, capabilities dropped, then threads made; the reader runs before
-//! the first list of sockets is taken, so that nothing falls between the two.
+//! The order matters: capabilities are checked, programs are attached, capabilities are dropped, then threads are started, because a
+//! thread inherits the capabilities of the one that starts it. The reader runs before the first list of sockets is taken, so that no socket
+//! is missing from both.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
@@ -28,10 +29,10 @@ use tracer_core::tracker::findings::Thresholds;
 use tracer_core::tracker::snapshot::NoticeKinds;
 use tracer_core::tracker::{Config, Tracker};
 
-/// Inputs of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When they are full
-/// the reader waits, the ring fills, and the kernel side counts what does not fit.
+/// Inputs of up to 256 KiB between reader and tracker: 16 MiB, as much again as the default ring buffer. When the queue is full, the
+/// reader waits, the ring buffer fills, and the BPF programs count the records that do not fit.
 const INPUTS: usize = 64;
-/// Commands to the reader: facts of a pass, or the stop.
+/// Commands that wait for the reader: facts of a pass, or the stop.
 const COMMANDS: usize = 4;
 
 /// Why a trace cannot start.
@@ -43,11 +44,12 @@ pub enum StartError {
     Unsupported(#[source] ProbeError),
 }
 
-/// What the thread that lists sockets is asked to do out of turn.
+/// A request to the thread that lists sockets, which otherwise acts on a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaselineRequest {
-    /// A list of all sockets with their owners, for a recording that starts here.
+    /// List all sockets with their owners, for a recording that starts now.
     WithOwners,
+    /// End the thread.
     Stop,
 }
 
@@ -74,10 +76,11 @@ pub struct FinishedTrace {
 }
 
 impl LiveTrace {
-    /// Attaches, lists what exists, and goes on reading in the background.
+    /// Attaches the programs, lists the sockets that exist, and reads in the background from then on.
     ///
     /// # Errors
-    /// [`StartError`] if rights or kernel features are missing, else what went wrong on the way.
+    /// [`StartError`]: capabilities or features of the kernel are missing. Else: the clocks could not be read, capabilities could not be
+    /// dropped, or a thread could not be started.
     pub fn start(trace: &TraceConfig, notices: NoticeKinds) -> Result<Self> {
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
@@ -141,7 +144,7 @@ impl LiveTrace {
         })
     }
 
-    /// Says on stderr that tracing has begun. One line that scripts can wait for.
+    /// Prints on stderr that tracing has begun, as one line that scripts can wait for, and what cannot be seen.
     pub fn ready(&self) {
         eprintln!(
             "portchurn: ready: tier {}, {} network namespaces, {} sockets",
@@ -154,12 +157,12 @@ impl LiveTrace {
         }
     }
 
-    /// Where this runs and what cannot be watched here.
+    /// The host, and what cannot be seen on it.
     pub fn host(&self) -> &HostFacts {
         &self.host
     }
 
-    /// What a recording of this trace says about itself.
+    /// The header of a recording that begins with the trace.
     pub fn header(&self) -> RecordingHeader {
         let (ktime, unix_ns) = self.clock.anchor();
         RecordingHeader {
@@ -172,13 +175,13 @@ impl LiveTrace {
         }
     }
 
-    /// For asking for a list of sockets out of turn.
+    /// Where to ask for a list of sockets now.
     pub fn baseline_requests(&self) -> mpsc::Sender<BaselineRequest> {
         self.baseline_requests.clone()
     }
 
-    /// Feeds the tracker until `limit`, a signal, a word on `asked`, or until `observer` breaks; then drains what the kernel has left
-    /// and returns the tracker.
+    /// Feeds the tracker until `limit` has passed, a signal or a message on `asked` comes, or `observer` breaks. Then reads what is left in
+    /// the ring buffer and returns the tracker.
     ///
     /// # Errors
     /// Signals could not be handled, or a thread could not be started or panicked.
@@ -193,14 +196,14 @@ impl LiveTrace {
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
                 let tracker = tracker_thread::run(inputs, tracker, observer);
-                // The main thread may have stopped waiting.
+                // Fails if a signal or the limit has ended the wait already.
                 let _ = done.send(());
                 tracker
             });
             let waited = signals::wait(limit, over, asked);
-            // Either may be gone already, which is what is asked for.
+            // The threads may have ended already.
             let _ = baseline_requests.send(BaselineRequest::Stop);
-            // The last word is held against the kernel's own list: what a loss left wrong is set right and said to be repaired.
+            // The final report is compared with the kernel's own list: what a loss has left wrong is repaired and counted.
             let _ = commands.send(ReaderCommand::Facts(baseline::pass(reconcile).facts));
             let _ = commands.send(ReaderCommand::Stop);
             let pump = pump.context("starting the tracker thread")?;
@@ -222,8 +225,9 @@ fn refused(error: ProbeError) -> StartError {
     }
 }
 
-/// Passes that repair what a loss left wrong and find namespaces that appeared, paced by their own cost, and between them looks at the
-/// port limits of the namespaces. `first` is the pause after the first pass and what that one opened.
+/// Starts the thread that lists sockets again and again, which repairs what a loss has left wrong and finds new namespaces, and that looks
+/// at the port limits of the namespaces in between. The time between two passes grows with the cost of a pass; `first` is the time after
+/// the first pass, and the files of limits that it has opened.
 fn reconcile_in_background(
     commands: SyncSender<ReaderCommand>,
     baseline_requests: Receiver<BaselineRequest>,

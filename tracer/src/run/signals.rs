@@ -1,4 +1,4 @@
-//! Waits for what ends a trace: a signal, the time that was asked for, or the other side hanging up.
+//! Waits for the end of a trace: a signal, the end of its time, or a message from another thread.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Blocks until Ctrl-C, TERM, HUP, the end of `limit`, `done`, or `asked`.
+/// Blocks until Ctrl-C, TERM or HUP, until `limit` has passed, until `done` has a message or no sender, or until `asked` has a message.
 ///
 /// # Errors
-/// Signal handlers or the runtime could not be set up.
+/// [`std::io::Error`]: the signal handlers or the runtime could not be set up.
 pub fn wait(limit: Option<Duration>, done: oneshot::Receiver<()>, asked: Option<oneshot::Receiver<()>>) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal runtime")?;
@@ -28,7 +28,7 @@ pub fn wait(limit: Option<Duration>, done: oneshot::Receiver<()>, asked: Option<
                 Some(asked) => asked.await.is_ok(),
                 None => false,
             };
-            // A sender that is gone without a word asks for nothing.
+            // A sender that is dropped without a message does not end the trace.
             if !called {
                 std::future::pending::<()>().await;
             }

@@ -1,11 +1,11 @@
-//! Where the kernel side's rare diagnostics go: stderr, a few a minute at the most.
+//! The logger for diagnostics of the BPF programs and their loader: a bounded number of lines on stderr.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// A misbehaving kernel could repeat one diagnostic for every connect; the first few say it all.
+/// Most lines that are printed. A diagnostic could repeat for every connect; the first few tell enough.
 const MAX_LINES: u32 = 20;
 
 struct StderrLog {
@@ -31,7 +31,7 @@ impl Log for StderrLog {
     fn flush(&self) {}
 }
 
-/// Lines that wait for the screen to be given back; at most [`MAX_LINES`] and one.
+/// Lines that wait until the full-screen view ends; at most [`MAX_LINES`] and one.
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 fn say(line: String) {
@@ -41,11 +41,11 @@ fn say(line: String) {
     }
 }
 
-/// Diagnostics would draw over a full-screen view: while this lives they wait, then they are printed.
+/// Holds lines back while it lives, because they would be drawn over a full-screen view. Dropping it prints them.
 pub struct HeldLines;
 
 impl HeldLines {
-    /// From here on.
+    /// Holds lines back from here on.
     pub fn begin() -> Self {
         *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
         Self
@@ -62,9 +62,9 @@ impl Drop for HeldLines {
 
 static LOGGER: StderrLog = StderrLog { lines: AtomicU32::new(0) };
 
-/// Takes diagnostics from here on.
+/// Installs the logger.
 pub fn init() {
-    // Only a second call could fail, and then the first one stands.
+    // Fails only if a logger is installed already, which then stays.
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }

@@ -1,8 +1,9 @@
-//! What existed before us, and what we may have missed since: one pass of `sock_diag` and sysctls over every network namespace.
+//! One pass over every network namespace: its sockets by `sock_diag`, its limits by sysctls. The first pass finds what existed before the
+//! trace, later ones find what records have missed.
 //!
-//! A pass runs on a thread of its own that enters the namespaces one after the other and ends; no descriptor of ours stays
-//! behind in a foreign namespace, where it would keep the namespace alive. The first pass happens after the programs are attached:
-//! a socket that changes meanwhile is in the rows, in the records, or in both, and the tracker merges by cookie.
+//! A pass runs on a thread of its own that enters the namespaces one after the other and ends. No descriptor stays open in a foreign
+//! namespace, which would keep the namespace alive. The first pass happens after the programs are attached: a socket that changes
+//! meanwhile is in the rows, in the records, or in both, and the tracker merges the two by cookie.
 
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -20,7 +21,7 @@ use crate::probe::host::netns_cookie;
 use tracer_core::event::{Baseline, Event, Netns, NetnsFacts};
 use tracer_core::host::Degradation;
 
-/// The outcome of a pass.
+/// The result of a pass.
 #[derive(Debug, Default)]
 pub struct Pass {
     /// Facts in the order in which the tracker wants them: processes, limits, sockets.
@@ -31,12 +32,12 @@ pub struct Pass {
     pub port_sysctls: Vec<PortSysctls>,
     pub namespaces: usize,
     pub sockets: usize,
-    /// What the pass took, for the pacing of the next.
+    /// Nanoseconds that the pass took, by which the next one is timed.
     pub nanos: u64,
 }
 
 impl Pass {
-    /// The namespaces that this pass could not see, as one statement.
+    /// What is lost because of the namespaces that this pass could not see; `None` if it saw all.
     pub fn degradation(&self) -> Option<Degradation> {
         let (netns, why) = self.failed.first()?;
         Some(Degradation::new(
@@ -47,18 +48,18 @@ impl Pass {
     }
 }
 
-/// What a pass is to cover.
+/// What a pass looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct PassScope {
-    /// The pass at start.
+    /// This is the pass at the start of a trace.
     pub initial: bool,
-    /// Find the processes behind the sockets, which costs a scan of every /proc/PID/fd.
+    /// Find the processes that have the sockets open, which costs a scan of every /proc/PID/fd.
     pub owners: bool,
     /// What records know of their namespaces, so that both name them alike.
     pub names: NetnsNames,
 }
 
-/// Runs one pass, on a thread of its own: one that has entered a namespace must not go on to do anything else.
+/// Runs one pass, on a thread of its own, because a thread that has entered another namespace must not do anything else afterwards.
 pub fn pass(scope: PassScope) -> Pass {
     let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || run(scope));
     thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
@@ -72,7 +73,7 @@ fn run(scope: PassScope) -> Pass {
         fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns::of_inode);
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
-    // Our own first: it needs no entering, and without CAP_SYS_ADMIN it is the only one.
+    // Our own namespace first: it need not be entered, and without CAP_SYS_ADMIN it is the only one.
     let (mut namespaces, _) = proc.network_namespaces();
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
     for mut namespace in namespaces {
@@ -144,7 +145,7 @@ fn run(scope: PassScope) -> Pass {
 fn enter(namespace: &OpenNetns) -> Result<(), String> {
     let path = namespace.path.display();
     let file = fs::File::open(&namespace.path).map_err(|error| format!("{path}: {error}"))?;
-    // The process behind the path may have gone, and another have taken its pid.
+    // The process behind the path may have ended, and another process may have its pid.
     let inode = file.metadata().map_err(|error| format!("{path}: {error}"))?.ino();
     if inode != u64::from(namespace.netns.inode) {
         return Err(format!("{path} has become another namespace"));
@@ -185,8 +186,8 @@ fn sockstat_time_wait(text: &str) -> Option<u32> {
     words.nth(1)?.parse().ok()
 }
 
-/// How long to wait until the next reconciling pass so that passes stay below 1 % of one CPU, within bounds that keep a repair
-/// timely on an idle host and rare on a host with a million sockets.
+/// The time until the next pass, so that passes take less than 1 % of one CPU. The bounds keep repairs timely on an idle host and rare on
+/// a host with a million sockets.
 pub fn pause_after(pass_nanos: u64) -> std::time::Duration {
     const SHARE: u64 = 100;
     const SHORTEST: u64 = 10_000_000_000;

@@ -1,7 +1,7 @@
-//! Reads the ring buffer, and counts what the kernel could not put into it.
+//! Reads the ring buffer, and the counters of what the BPF programs could not put into it.
 //!
-//! Executables are looked up here, as soon as the record of a process is read: later the process may be gone, and everybody who decodes
-//! the records sees the same answer.
+//! Executables are looked up here, as soon as the record of a process is read: later the process may have ended, and the tracker and the
+//! recorder, which both decode the record, must see the same executable.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
@@ -17,31 +17,31 @@ use tracer_core::input::TrackerInput;
 
 /// An input is handed on at this size, so that the tracker works while the ring is still being read.
 const INPUT_BYTES: usize = 256 * 1024;
-/// Longest sleep between two looks at the ring. Its programs never wake us (a wake-up costs ten times the record); at
-/// 16 MiB the ring holds half a second of the fastest churn measured, so 20 ms leaves a wide margin.
+/// Longest sleep between two looks at the ring under load. The BPF programs never wake the reader, because a wake-up costs ten times a
+/// record. A ring of 16 MiB holds half a second of the fastest churn measured, so 20 ms leave a wide margin.
 const POLL_MAX: Duration = Duration::from_millis(20);
-/// Shortest sleep, for the smallest rings.
+/// Sleep between two looks at the smallest rings.
 const POLL_MIN: Duration = Duration::from_millis(1);
-/// A ring smaller than the default is looked at sooner, down to `POLL_MIN`: bytes per millisecond that it must absorb.
+/// Bytes per millisecond that a ring must absorb: a ring smaller than the default is looked at sooner, down to `POLL_MIN`.
 const BYTES_PER_MS: usize = 200 * 1024;
-/// Longest sleep while nothing comes: an idle host should not notice us, and the ring takes the whole of a burst that begins meanwhile.
+/// Longest sleep while no records come, so that an idle host stays idle. The ring holds what a burst writes meanwhile.
 const POLL_IDLE: Duration = Duration::from_millis(100);
-/// While nothing else comes the tracker's clock moves this often: each time is a row in a recording.
+/// While nothing else is handed on, the clock is handed on this often. Each time is a row in a recording.
 const IDLE_TICK_NANOS: u64 = 100_000_000;
-/// Looks at the ring after the stop, one poll interval apart.
+/// Looks at the ring after the command to stop, one poll interval apart.
 const LAST_LOOKS: u32 = 3;
 /// Loss counters are read this often (fifteen small reads from /proc), and once more at the end.
 const LOSS_EVERY: Duration = Duration::from_millis(500);
 
-/// What the reader is asked to do.
+/// What the reader is to do.
 pub enum ReaderCommand {
     /// Hand on these facts, gathered elsewhere, after everything that is in the ring by now.
     Facts(Vec<Event>),
-    /// Drain the ring a last time, then end.
+    /// Read the ring a last time, then end.
     Stop,
 }
 
-/// The reader: owns the session and runs on a thread of its own.
+/// Reads the ring buffer of a probe session, on a thread of its own.
 pub struct RingReader {
     session: Session,
     proc: ProcFs,
@@ -50,7 +50,7 @@ pub struct RingReader {
     last_loss: LossCounts,
     loss_due: Ktime,
     poll_max: Duration,
-    /// The next sleep: `poll_max` under load, longer after each look that found nothing.
+    /// The next sleep: `poll_max` under load, longer after each look that found no record.
     pause: Duration,
 }
 
@@ -70,8 +70,8 @@ impl RingReader {
         }
     }
 
-    /// Reads until told to stop or until nobody listens any more. Blocks when `out` is full: the ring buffer then takes what comes
-    /// and counts what it cannot.
+    /// Reads until [`ReaderCommand::Stop`], or until one of the channels has lost its other end. Waits while `out` is full: the ring buffer
+    /// then takes further records, and the BPF programs count those that do not fit.
     pub fn run(mut self, commands: &Receiver<ReaderCommand>, out: &SyncSender<TrackerInput>) {
         loop {
             match commands.recv_timeout(self.pause) {
@@ -85,7 +85,7 @@ impl RingReader {
                     }
                 }
                 Ok(ReaderCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    // A record whose writer was preempted holds up those behind it: give it a few chances to be finished.
+                    // A record that a preempted program has not finished holds up those behind it. Give it time.
                     for _ in 0..LAST_LOOKS {
                         if !self.drain(out, false) {
                             return;
@@ -104,7 +104,7 @@ impl RingReader {
         }
     }
 
-    /// Hands on everything that is in the ring now. False if nobody listens.
+    /// Hands on everything that is in the ring now. False if `out` has no receiver.
     fn drain(&mut self, out: &SyncSender<TrackerInput>, last: bool) -> bool {
         let now = host_clock::now();
         let mut idle = true;
@@ -112,24 +112,24 @@ impl RingReader {
             idle = false;
             let start = self.pending.records.len();
             self.pending.records.extend_from_slice(&item);
-            // The kernel may use its place again before the look at /proc, which takes longer than all the rest.
+            // Frees the place in the ring before the look at /proc, which takes longer than everything else.
             drop(item);
             self.pending.resolve(start, &self.proc);
             if self.pending.records.len() >= INPUT_BYTES {
-                // A ring read by pieces has the time of the first piece: the clock never outruns the records.
+                // All pieces of one read have the time of its beginning, so that the clock is never ahead of the records.
                 let now = self.clock.moved_to(now);
                 if out.send(TrackerInput { now, ..self.pending.take() }).is_err() {
                     return false;
                 }
             }
         }
-        // Only a ring of full size may wait.
+        // A ring smaller than the default must be looked at as often as under load.
         let idle_pause = if self.poll_max == POLL_MAX { (self.pause * 2).min(POLL_IDLE) } else { self.poll_max };
         self.pause = if idle { idle_pause } else { self.poll_max };
         let facts = self.loss(now, last);
         let input = TrackerInput { facts, ..self.pending.take() };
         if input.is_empty() && !last {
-            // The tracker's thread wakes up and looks around; one that is behind needs no waking, and no clock.
+            // Wakes the tracker's thread, on which observers look for other work. A thread that has inputs needs no waking.
             let tick = self.clock.ticks_at(now);
             return match out.try_send(TrackerInput { now: tick, ..input }) {
                 Ok(()) => {
@@ -155,7 +155,7 @@ impl RingReader {
             logger.flush();
         }
         let session = &self.session;
-        // Misses before rescues: a rescue that happens in between then looks like a duplicate for half a second, never like a loss.
+        // Misses are read before rescues: a rescue in between looks like a duplicate for half a second, never like a loss.
         let (chain_missed, other_missed) = session.missed();
         let counts = LossCounts {
             ktime: Ktime(0),
@@ -177,7 +177,7 @@ impl RingReader {
     }
 }
 
-/// Records that have been read and not handed on.
+/// Records that have been read and not yet handed on.
 #[derive(Debug, Default)]
 struct PendingRecords {
     records: BytesMut,
@@ -203,21 +203,21 @@ impl PendingRecords {
     }
 }
 
-/// The clock as the inputs have it.
+/// The clock that goes into the inputs.
 #[derive(Debug, Default)]
 struct InputClock {
     handed_on: Ktime,
 }
 
 impl InputClock {
-    /// `now` for an input that is handed on; `None` if an earlier one had it.
+    /// The clock of an input that is handed on; `None` if an earlier input had this time or a later one.
     fn moved_to(&mut self, now: Ktime) -> Option<Ktime> {
         let moved = now > self.handed_on;
         self.handed_on = self.handed_on.max(now);
         moved.then_some(now)
     }
 
-    /// `now` if it is worth an input of its own.
+    /// The clock of an otherwise empty input; `None` if an earlier input had a time only a moment ago.
     fn ticks_at(&self, now: Ktime) -> Option<Ktime> {
         (now.since(self.handed_on) >= IDLE_TICK_NANOS).then_some(now)
     }

@@ -14,11 +14,11 @@ use netlink_sys::{Socket, SocketAddr};
 
 use tracer_core::event::{AcceptQueue, Addr, Endpoint, FlowKey, Netns, SocketCookie, SocketRow, TcpState};
 
-/// A socket row with what only /proc can resolve.
+/// A socket and the number by which `/proc` finds its process.
 #[derive(Clone, Copy, Debug)]
 pub struct ListedSocket {
     pub row: SocketRow,
-    /// 0 for minisockets and orphans.
+    /// Inode number of the socket; 0 for minisockets and orphans.
     pub inode: u32,
 }
 

@@ -1,8 +1,8 @@
-//! Which network namespaces exist, and how to get into each.
+//! Which network namespaces exist, and by which path each can be opened.
 //!
-//! Three places show them: processes (`/proc/*/ns/net`), bind mounts of nsfs (container engines keep theirs so, `ip netns` too), and
-//! `/run/netns`, where some tools put symbolic links instead of mounts. A namespace that only a socket or a descriptor keeps
-//! alive is in none of them; its limits come from the kernel's own records.
+//! Three places show them: processes (`/proc/*/ns/net`), bind mounts of nsfs (made by container engines and by `ip netns`), and
+//! `/run/netns`, where some tools put symbolic links instead of mounts. A namespace that only a socket or a descriptor keeps alive is in
+//! none of them; its limits come from the kernel's records.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,22 +16,22 @@ use super::root::{Coverage, ProcFs, bracketed, inode_to_netns, read};
 use tracer_core::event::Netns;
 use tracer_core::names::text;
 
-/// Namespaces remembered: a node full of Kubernetes pods has hundreds.
+/// Most namespaces that are returned. A node full of Kubernetes pods has hundreds.
 const MAX_NAMESPACES: usize = 4_096;
-/// Entries of `/run/netns` looked at.
+/// Most entries of `/run/netns` that are looked at.
 const MAX_NAMED: usize = 4_096;
 
-/// A network namespace and a way to open it.
+/// A network namespace and a path to open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenNetns {
     pub netns: Netns,
-    /// Open this and compare its inode number with `netns` before use: what lies at a path may change in between.
+    /// The opened file must be compared with `netns` by its inode number, because another namespace may be at the path by then.
     pub path: PathBuf,
-    /// Under `/run/netns`.
+    /// Its name under `/run/netns`.
     pub name: Option<Arc<str>>,
 }
 
-/// How good a path is. A mount outlives processes.
+/// How good a path is, best first. A mount outlives processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Named,
@@ -56,7 +56,7 @@ pub(super) fn discover(proc: &ProcFs) -> (Vec<OpenNetns>, Coverage) {
     }
     for entry in fs::read_dir(&proc.run_netns).into_iter().flatten().flatten().take(MAX_NAMED) {
         let path = entry.path();
-        // Follows symbolic links; an ordinary file is a name whose mount is gone or invisible from here.
+        // Follows symbolic links. An ordinary file is a name whose mount is gone or cannot be seen from here.
         let is_namespace = statfs(&path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC);
         if let (true, Some(netns)) = (is_namespace, inode_of_file(&path)) {
             let name = file_name(&path);
@@ -69,7 +69,7 @@ pub(super) fn discover(proc: &ProcFs) -> (Vec<OpenNetns>, Coverage) {
 fn add(found: &mut BTreeMap<Netns, (Rank, OpenNetns)>, coverage: &mut Coverage, rank: Rank, namespace: OpenNetns) {
     let room = found.len() < MAX_NAMESPACES;
     match found.get_mut(&namespace.netns) {
-        // Of several names the first in order, so that the answer is the same each time.
+        // Of several names the first in alphabetical order, so that the answer is always the same.
         Some((best, known)) if (rank, &namespace.name) < (*best, &known.name) => {
             *best = rank;
             *known = namespace;
@@ -87,7 +87,7 @@ fn mounted(proc: &ProcFs) -> Vec<(Netns, PathBuf)> {
     let bytes = read(&proc.proc.join("self/mountinfo")).unwrap_or_default();
     String::from_utf8_lossy(&bytes)
         .lines()
-        // Lines are parsed one by one: an odd one costs itself only.
+        // Each line is parsed alone, so that an odd line spoils no other.
         .filter_map(|line| MountInfo::from_line(line).ok())
         .filter(|mount| mount.fs_type == "nsfs")
         .filter_map(|mount| {
@@ -109,7 +109,7 @@ fn file_name(path: &Path) -> Option<Arc<str>> {
     path.file_name().map(|name| text(name.to_string_lossy().as_bytes()))
 }
 
-/// The namespace that a link such as `/proc/1/ns/net` names; reading it needs no right to open it.
+/// The namespace that a link such as `/proc/1/ns/net` names. Reading the link needs fewer rights than opening the namespace.
 pub(super) fn inode_of_link(path: &Path) -> Option<Netns> {
     bracketed(fs::read_link(path).ok()?.to_str()?, "net").and_then(inode_to_netns)
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tracer_core::event::Netns;
 
-/// Processes looked at in one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
+/// Most processes of one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
 const MAX_PROCESSES: usize = 65_536;
-/// Bytes read of one `/proc` file of text; cgroup v1 with all its hierarchies stays far below.
+/// Most bytes that are read of one file of text. The hierarchies of cgroup v1 take far fewer.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// How much of a scan succeeded.
@@ -16,13 +16,13 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 pub struct Coverage {
     /// Processes looked at.
     pub processes: usize,
-    /// Processes that were closed to us or gone.
+    /// Processes that may not be read or have ended.
     pub unreadable: usize,
-    /// A bound was reached; the rest was not looked at.
+    /// A bound was reached, and the rest was not looked at.
     pub truncated: bool,
 }
 
-/// A `/proc` and what belongs to it.
+/// A `/proc` and a directory of named network namespaces.
 #[derive(Clone, Debug)]
 pub struct ProcFs {
     pub(super) proc: PathBuf,
@@ -38,7 +38,7 @@ impl Default for ProcFs {
 }
 
 impl ProcFs {
-    /// With other roots; `run_netns` is where iproute2 names namespaces.
+    /// At other paths; `run_netns` is where iproute2 names network namespaces.
     pub fn at(proc: impl Into<PathBuf>, run_netns: impl Into<PathBuf>) -> Self {
         let tick = 1_000_000_000 / procfs::ticks_per_second().max(1);
         Self { proc: proc.into(), run_netns: run_netns.into(), tick }
@@ -55,7 +55,7 @@ impl ProcFs {
         self.proc.join(pid.to_string())
     }
 
-    /// Pids in ascending order, so that scans decide alike whatever the directory's order is.
+    /// Pids in ascending order, so that scans give the same answer whatever the order of the directory is.
     pub(super) fn pids(&self, coverage: &mut Coverage) -> Vec<u32> {
         let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

@@ -1,8 +1,8 @@
 //! Which process has which socket open.
 //!
-//! A socket may be open in many processes. Its owner here is the one that works with it: a process whose parent also has the
-//! socket is preferred to that parent (a pre-forking server's master opens the sockets, its children use them); among equals
-//! the lowest pid. So the answer does not depend on the order in which the directory is read.
+//! A socket may be open in many processes. Its owner here is the process that uses it: a process is preferred to a parent that has the
+//! socket open too (the master of a pre-forking server opens sockets and its children use them), otherwise the lowest pid is preferred.
+//! So the answer does not depend on the order of the directory.
 
 use std::fs;
 
@@ -11,9 +11,9 @@ use rustc_hash::FxHashMap;
 
 use super::root::{Coverage, ProcFs, bracketed};
 
-/// Sockets remembered: at 16 bytes each 8 MB; a host has at most a few hundred thousand open.
+/// Most sockets that are returned, 16 bytes each. A host has at most a few hundred thousand open.
 const MAX_SOCKETS: usize = 524_288;
-/// Descriptors looked at in one scan, about 2 us each: bounds the scan to a few seconds.
+/// Most descriptors of one scan, about 2 us each, so that a scan takes a few seconds at most.
 const MAX_DESCRIPTORS: usize = 2_000_000;
 
 /// Owners by socket inode.
@@ -24,7 +24,7 @@ pub struct SocketOwners {
 }
 
 impl SocketOwners {
-    /// The process that works with the socket of this inode.
+    /// The process that uses the socket of this inode number.
     pub fn owner(&self, inode: u64) -> Option<u32> {
         self.owners.get(&inode).copied()
     }
@@ -59,10 +59,10 @@ pub(super) fn scan_bounded(proc: &ProcFs, max_sockets: usize, max_descriptors: u
             }
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             let Some(inode) = target.to_str().and_then(|target| bracketed(target, "socket")) else { continue };
-            // One more file per process, and only if it has a socket.
+            // Read once, and only of a process that has a socket.
             let parent = *parent.get_or_insert_with(|| parent_of(proc, pid));
             if let Some(owner) = found.owners.get_mut(&inode) {
-                // Ascending pids: the one there is lower, unless it is the parent of this one it stays.
+                // Pids ascend, so the known owner has the lower pid and stays, unless it is this process's parent.
                 if *owner == parent {
                     *owner = pid;
                 }

@@ -1,4 +1,4 @@
-//! A `/proc` of our own making in a temporary directory, and the real one where that needs no privilege.
+//! A made `/proc` in a temporary directory, and the real one where that needs no privilege.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -163,7 +163,7 @@ fn namespaces_are_found_in_all_three_places() {
         ),
     );
     fake.write("netns/stale", "");
-    // The real one, by symbolic link, as container tooling does.
+    // A real namespace by symbolic link, as container tools make them.
     fake.link("netns/mine", "/proc/self/ns/net");
     let own = netns::inode_of_link(Path::new("/proc/self/ns/net")).expect("own namespace");
     let (found, coverage) = fake.fs().network_namespaces();

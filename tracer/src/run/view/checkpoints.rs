@@ -1,21 +1,21 @@
-//! States of the tracker on the way through a recording, so that going back does not mean reading everything again.
+//! Copies of the tracker on the way through a recording, so that going back does not mean reading everything again.
 //!
-//! The tracker tells the same after the same steps, so a state that was kept is as good as one that was read again: the numbers on
-//! the screen stay those of `report`. The states lie close together near the present position and ever further apart behind it:
-//! going back by a step costs about a step, going back by half of the file costs about that half, and there are few of them.
+//! After the same steps the tracker has the same state, so a copy is as good as a second reading: the numbers on the screen stay those of
+//! `report`. The distance between copies grows with their distance from the present position. Going back by one step reads about one step
+//! again, going back by half of the file reads about that half, and there are few copies.
 
 use tracer_core::event::Ktime;
 use tracer_core::replay::Mark;
 use tracer_core::tracker::Tracker;
 
-/// Steps between two states: read again in a fraction of a second.
+/// Least number of steps between two copies, which are read again in a fraction of a second.
 const SPACING: u64 = 500_000;
-/// Of a large state one is kept after this many steps for each of its entries: copying stays cheap beside reading.
+/// A tracker with many entries is copied only after this many steps for each of them, so that copying stays cheap beside reading.
 const STEPS_PER_ENTRY: u64 = 1;
-/// Flows and minisockets in all states together, 64 to 200 bytes each.
+/// Most flows and minisockets in all copies together, 64 to 200 bytes each.
 const MAX_ENTRIES: u64 = 4_000_000;
 
-/// One state.
+/// One copy.
 struct Checkpoint {
     /// Steps read from the beginning to here.
     steps: u64,
@@ -29,7 +29,7 @@ impl Checkpoint {
     }
 }
 
-/// What was kept.
+/// The copies that are kept.
 pub struct Checkpoints {
     spacing: u64,
     /// Steps read from the beginning to the present position.
@@ -49,7 +49,7 @@ impl Checkpoints {
         Self { spacing, steps: 0, kept: Vec::new() }
     }
 
-    /// A step was read; `mark` = reading can come back to behind it.
+    /// Called after each step that was read; `mark` returns the position behind the step if reading can come back to it.
     pub fn read(&mut self, tracker: &Tracker, mark: impl FnOnce() -> Option<Mark>) {
         self.steps += 1;
         let since = self.steps - self.kept.last().map_or(0, |last| last.steps);
@@ -70,7 +70,7 @@ impl Checkpoints {
     fn keep(&mut self, new: Checkpoint) {
         let here = new.steps;
         self.kept.push(new);
-        // A gap may be as wide as its distance from here.
+        // The distance between two copies may be as large as their distance from the present position.
         let mut at = 0;
         while let [before, _, after, ..] = self.kept.get(at..).unwrap_or_default() {
             if after.steps - before.steps <= here - after.steps {
@@ -81,12 +81,12 @@ impl Checkpoints {
         }
         let mut entries: u64 = self.kept.iter().map(Checkpoint::entries).sum();
         while entries > MAX_ENTRIES && self.kept.len() > 1 {
-            // The beginning can always be read again, and small steps back are the usual ones.
+            // The oldest copy goes: from the beginning everything can be read again, and people mostly go back a little.
             entries -= self.kept.remove(0).entries();
         }
     }
 
-    /// The latest state before `to`; what lies behind it is forgotten, for it will be read again. `None` = the beginning.
+    /// The latest copy before `to`, or `None` if there is only the beginning. Later copies are dropped, because their steps are read again.
     pub fn back(&mut self, to: Ktime) -> Option<(Mark, Tracker)> {
         let before = self.kept.partition_point(|checkpoint| checkpoint.tracker.now() < to);
         self.kept.truncate(before);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use tracer_core::tracker::Config;
 
-    /// Where states lie after so many steps.
+    /// The copies after so many steps.
     fn after(steps: u64) -> Checkpoints {
         let mut tracker = Tracker::new(Config::default());
         let mut checkpoints = Checkpoints::every(10);
@@ -129,7 +129,7 @@ mod tests {
         let mut checkpoints = after(100);
         let (_, tracker) = checkpoints.back(Ktime(50)).expect("a state");
         assert_eq!(tracker.now(), Ktime(40));
-        // What was read since is not known any more, and is read again.
+        // Later copies are dropped.
         assert_eq!(checkpoints.steps, 40);
     }
 }

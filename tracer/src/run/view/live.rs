@@ -40,21 +40,21 @@ pub fn live(config: &LiveConfig) -> Result<()> {
     let (app, options) = screen(trace, config.ascii, config.filter.as_ref());
     let header = live.header();
     let (baseline_requests, clock) = (live.baseline_requests(), live.clock);
-    let mut told = None;
+    let mut summary = None;
     run(app, options, |publisher| {
         let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
         live.run(None, None, &mut controller)?;
-        told = controller.finish()?;
+        summary = controller.finish()?;
         Ok(())
     })?;
-    // On the terminal as it was before.
-    if let Some(told) = told {
-        eprintln!("portchurn: {told}");
+    // After the view, so that the line stays on the terminal.
+    if let Some(summary) = summary {
+        eprintln!("portchurn: {summary}");
     }
     Ok(())
 }
 
-/// Where orders come in and frames go out.
+/// Publishes frames of the trace, and carries out the orders of the view.
 struct LiveController {
     publisher: Publisher,
     schedule: FrameSchedule,
@@ -64,16 +64,16 @@ struct LiveController {
     baseline_requests: mpsc::Sender<BaselineRequest>,
     clock: Clock,
     recording: Option<RunningRecording>,
-    /// Its tee is closed; what the queue holds is still being written.
+    /// The tee of this recorder is closed, and its queue is being written.
     ending: Option<Recorder>,
-    /// Events that recordings of this view have lost which are over by now.
+    /// Events that earlier recordings of this view have lost.
     unrecorded: u64,
-    /// What became of the last recording is told after the view, not in it.
+    /// From now on the end of a recording is told after the view, not in it.
     trace_over: bool,
     note: Option<Arc<str>>,
 }
 
-/// A recording that goes on.
+/// A recording that takes inputs.
 struct RunningRecording {
     recorder: Recorder,
     tee: RecorderTee,
@@ -107,7 +107,7 @@ impl TraceObserver for LiveController {
                 ViewOrder::Details(wish) => self.schedule.wish = wish,
                 ViewOrder::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker),
                 ViewOrder::Record(false) => self.stop(),
-                // Of a replay.
+                // Orders to a replay.
                 _ => {}
             }
         }
@@ -162,7 +162,7 @@ impl LiveController {
         match self.begin(Path::new(&name), tracker.now()) {
             Ok((recorder, mut tee)) => {
                 tee.introduce(tracker.facts(), tracker.now());
-                // What is open now; without it only what begins from here on would be known.
+                // Without a list of sockets the recording would only know those that begin later.
                 let _ = self.baseline_requests.send(BaselineRequest::WithOwners);
                 let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
                 self.note = Some(format!("recording into {path}").into());
@@ -186,7 +186,7 @@ impl LiveController {
         }
     }
 
-    /// A recorder that has ended, because it was asked to or because it had to, has something to tell.
+    /// Shows in the view what a recorder that has ended has written, or why it ended.
     fn collect_ended(&mut self) {
         if self.recording.as_ref().is_some_and(|running| running.recorder.has_ended()) {
             self.stop();
@@ -194,26 +194,29 @@ impl LiveController {
         if self.ending.as_ref().is_some_and(Recorder::has_ended)
             && let Some(recorder) = self.ending.take()
         {
-            self.note = Some(told(recorder).unwrap_or_else(|error| format!("recording: {error:#}")).into());
+            self.note = Some(summary(recorder).unwrap_or_else(|error| format!("recording: {error:#}")).into());
         }
     }
 
-    /// The view is over: a recording that still runs is ended in order. What became of it.
+    /// Ends a recording that still runs. Returns what was written, if the view has not shown it.
+    ///
+    /// # Errors
+    /// The recorder could not end its file, or it panicked.
     fn finish(mut self) -> Result<Option<String>> {
         self.stop();
-        self.ending.take().map(told).transpose()
+        self.ending.take().map(summary).transpose()
     }
 }
 
-/// What became of a recording, in one line.
-fn told(recorder: Recorder) -> Result<String> {
+/// What a recorder has written, and what ended it before its time, in one line.
+fn summary(recorder: Recorder) -> Result<String> {
     let outcome = recorder.join()?;
     let files = outcome.files.iter().map(|(path, written)| {
         format!("recorded {} rows, {} in {}", written.rows, human::bytes(written.bytes), path.display())
     });
-    let mut told = files.collect::<Vec<_>>().join("; ");
+    let mut summary = files.collect::<Vec<_>>().join("; ");
     if let Some(trouble) = outcome.trouble {
-        told = format!("{told}; ended before its time: {trouble}");
+        summary = format!("{summary}; ended before its time: {trouble}");
     }
-    Ok(told)
+    Ok(summary)
 }

@@ -1,8 +1,7 @@
-//! The full-screen view: whoever makes frames on one side, the screen on the other, a slot with the newest frame between them.
+//! The full-screen view: one thread makes frames, another draws them, and a slot between them holds the newest frame.
 //!
-//! Frames are made by the tracker's owner, never more often than they can be read; the screen has a thread of its own, so that
-//! neither waits for the other. What can be refused (rights, a file that is none) is refused with words before the
-//! terminal is taken.
+//! The tracker's owner makes the frames, at most as often as they can be read. The screen has a thread of its own, so that neither waits
+//! for the other. Whatever can fail early (missing capabilities, a file that is no recording) fails before the terminal is taken.
 
 mod checkpoints;
 mod live;
@@ -23,11 +22,11 @@ use tracer_core::filter::Filter;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
 
-/// Frames are made this often while something happens.
+/// Least time between two frames.
 const CADENCE: Duration = Duration::from_millis(100);
-/// The screen looks up several times a second; after this long it never will.
+/// The screen looks for its end several times a second. After this long it never will.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A frame of a huge table costs more: at most one part in so many of the time goes into frames.
+/// Frames of a large table are made less often: their making takes at most one part in so many of the time.
 const COST_FACTOR: u32 = 10;
 
 fn screen(trace: TraceInfo, ascii: bool, filter: Option<&Filter>) -> (App, RenderOptions) {
@@ -43,11 +42,11 @@ fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Resu
     std::thread::scope(|scope| {
         let screen = std::thread::Builder::new()
             .name("screen".into())
-            // The viewer goes with the thread, which tells the other side.
+            // The viewer is dropped with the thread, by which the publisher knows that the view is over.
             .spawn_scoped(scope, move || terminal::run(&viewer, app, options))
             .context("starting the screen's thread")?;
         let published = publish(publisher);
-        // On a terminal that has hung up, the library that reads keys may never come back; everything else is done.
+        // On a terminal that has hung up, the library that reads keys may never return. Everything else is done by now.
         let deadline = Instant::now() + FAREWELL;
         while !screen.is_finished() {
             if Instant::now() >= deadline {
@@ -62,7 +61,7 @@ fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Resu
     })
 }
 
-/// When the next frame is due, and what belongs into it.
+/// When the next frame is due, and which details it must have.
 pub struct FrameSchedule {
     pub wish: DetailRequest,
     due: Instant,

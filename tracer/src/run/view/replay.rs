@@ -1,7 +1,7 @@
-//! `portchurn replay` on a terminal: the same view, its frames made from a recording at any speed.
+//! `portchurn replay` on a terminal: the same view, with frames made from a recording at any speed.
 //!
-//! Every position is reached by reading from the beginning, or from a state that reading from the beginning led to
-//! (`checkpoints`), so that the numbers on the screen are those that `report` gives for the same recording up to there.
+//! Every position is reached by reading from the beginning, or from a copy of the tracker that was made on the way from there
+//! (`checkpoints`), so that the numbers on the screen are those that `report` prints for the same recording up to there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use tracer_core::time_input::TimeReference;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, FindingSubject, Notice, NoticeKinds};
 
-/// Longest sleep between two looks for orders.
+/// Longest sleep before the next look for orders.
 const NAP: Duration = Duration::from_millis(10);
-/// Steps read between two looks for orders while nothing is waited for.
+/// Steps read before the next look for orders, when no step has to wait for its time.
 const STEPS: usize = 4_096;
-/// The clock of a recording moves at least ten times a second: a silence of this length was not recorded.
+/// The clock of a recording moves about ten times a second. A step of the clock of this length means that nothing was recorded.
 const GAP_NANOS: u64 = 5_000_000_000;
-/// Gaps remembered; the line that shows them has fewer columns.
+/// Most gaps that are kept. The line that shows them has fewer columns.
 const MAX_GAPS: usize = 256;
 /// Findings are compared this often while looking for the next new one.
 const FINDINGS_NANOS: u64 = 1_000_000_000;
@@ -54,7 +54,7 @@ pub fn replay(config: &ReplayScreenConfig) -> Result<()> {
     let (done, over) = oneshot::channel();
     std::thread::scope(|scope| {
         let done = done;
-        // Whoever is killed by a signal cannot give the terminal back.
+        // A process that a signal kills cannot give the terminal back.
         let signals = std::thread::Builder::new().name("signals".into()).spawn_scoped(scope, || {
             let waited = signals::wait(None, over, None);
             asked.store(true, Ordering::Relaxed);
@@ -69,7 +69,7 @@ pub fn replay(config: &ReplayScreenConfig) -> Result<()> {
     Ok(())
 }
 
-/// What the player is on its way to, as fast as it goes.
+/// What the player reads towards at full speed.
 enum SeekTarget {
     Time(Ktime),
     Mark(Marks),
@@ -89,12 +89,12 @@ struct Player<'a> {
     schedule: FrameSchedule,
     speed: Speed,
     start: Ktime,
-    /// The end as the file has it; of a pipe, what has been read.
+    /// The end of the file; of a pipe, the last time that has been read.
     end: Ktime,
     end_known: bool,
     paused: bool,
     target: Option<SeekTarget>,
-    /// Read, and not due yet.
+    /// A step that has been read and is not due yet.
     waiting: Option<RecordedStep>,
     ended: bool,
     gaps: Vec<(Ktime, Ktime)>,
@@ -157,7 +157,7 @@ impl<'a> Player<'a> {
             if !resting {
                 changed = self.advance()?;
             }
-            // Somebody who waits for a place sees that it is being looked for.
+            // While the player reads towards a target, frames show how far it is.
             if asked || changed || (!resting && self.schedule.is_due()) {
                 let status = self.status();
                 self.schedule.publish(publisher, &self.tracker, status);
@@ -202,7 +202,7 @@ impl<'a> Player<'a> {
                 self.go(to.max(self.start))?;
             }
             ViewOrder::Seek(to) => {
-                // Who goes back from the end, or at a speed that would be at the end again at once, wants to look around there.
+                // Without a pause, a jump back from the end or at full speed would be at the end again at once.
                 self.paused |= self.ended || self.speed == Speed::Max;
                 self.go(to)?;
             }
@@ -212,7 +212,7 @@ impl<'a> Player<'a> {
                 self.target = Some(SeekTarget::Mark(Marks { findings, looked: now }));
             }
             ViewOrder::NextMark => self.note = Some(THE_END.into()),
-            // A recording of a recording is a copy.
+            // A recording of a recording would be a copy.
             ViewOrder::Record(_) => {}
         }
         self.pacer.start(self.tracker.now(), Instant::now());
@@ -227,7 +227,7 @@ impl<'a> Player<'a> {
             }
             self.go_back(to)?;
         } else if self.ended {
-            // There is nothing to come by which this could be reached.
+            // No later step can reach the time.
             self.note = Some(THE_END.into());
             return Ok(());
         }
@@ -235,7 +235,7 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// To the latest state before `to` that is still at hand.
+    /// Goes to the latest copy of the tracker before `to`, or to the beginning.
     fn go_back(&mut self, to: Ktime) -> Result<()> {
         if let Some((mark, tracker)) = self.checkpoints.back(to) {
             self.replay.return_to(mark)?;
@@ -248,7 +248,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Reads until something is worth a frame, is not due yet, or it is time to look for orders. True if a target was reached.
+    /// Reads until a step is not due yet, a target or the end is reached, or it is time to look for orders. True if a frame is due
+    /// because a target or the end was reached.
     fn advance(&mut self) -> Result<bool> {
         for _ in 0..STEPS {
             let Some(step) = self.waiting.take().map_or_else(|| self.replay.next_step(), |step| Ok(Some(step)))? else {
@@ -344,7 +345,7 @@ fn fresh(replay: &Replay, config: &ReplayConfig) -> Tracker {
     )
 }
 
-/// Findings by what does not change while their numbers do.
+/// Identities of findings, which stay while their numbers change.
 fn marks(findings: &[Finding]) -> BTreeSet<(FindingId, FindingSubject)> {
     findings.iter().map(|finding| (finding.id, finding.subject.clone())).collect()
 }

@@ -1,4 +1,4 @@
-//! Positions: wherever one comes from, the same place shows the same.
+//! A position shows the same whichever way the player came to it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ impl Recorded {
         let mut writer = Writer::new(File::create(&path).expect("a file"), &header()).expect("a recording");
         for (number, step) in RecordedChurn::new(CONNECTIONS).enumerate() {
             writer.step(&step).expect("written");
-            // A live recording has a batch a second.
+            // Batches as small as those of a live recording.
             if number % BATCH == 0 {
                 writer.flush().expect("written");
             }
@@ -40,7 +40,7 @@ impl Recorded {
     }
 }
 
-/// What the screen would show once `player` is at `to`, and how many steps were read on the way.
+/// Takes `player` to `to`. Returns what the screen would show there, and how many steps were read on the way.
 fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
     player.go(to).expect("a way");
     let before = player.checkpoints.steps();
@@ -64,7 +64,7 @@ fn going_back_reads_little_again_and_shows_what_reading_from_the_beginning_shows
     let (begin, length) = (there.start, there.end.since(there.start));
     let at = |part: u64| begin.plus(length * part / 100);
     let (_, all) = arrive(&mut there, at(95));
-    // Back, back further, and on to the end, as if one had never been back.
+    // Back, further back, and to the end.
     for (part, bound) in [(94, all / 4), (80, all / 2), (79, all / 4), (30, all), (100, all)] {
         let (shown, read) = arrive(&mut there, at(part));
         let (expected, whole) = arrive(&mut player(), at(part));
@@ -101,7 +101,7 @@ fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
     let mut reader = Reader::open(File::open(&recorded.path).expect("the file")).expect("a recording");
     let places = reader.batch_positions().expect("readable");
     let [.., cut, next] = places[..] else { panic!("{places:?}") };
-    // In the middle of a batch, whose own times are told before it.
+    // In the middle of a batch, the times of which stand before its rows.
     file.set_len(next.offset - (next.offset - cut.offset) / 4).expect("cut");
     let config = recorded.config();
     let mut player = Player::open(&config).expect("a recording");
