@@ -318,11 +318,12 @@ fn state(value: &str) -> Result<Test, String> {
 /// The name of a reason, with `*`, or the number of an errno.
 fn reason(value: &str) -> Result<Test, String> {
     let known = || REASONS.into_iter().chain((1..=errno::MAX).map(Failure::Errno));
-    let name = match value.parse() {
+    let name = value.to_ascii_uppercase();
+    let name = match value.parse().ok().or_else(|| errno::from_name(&name)) {
         // connect() reports more than one reason so; this is the one that has the plain name.
-        Ok(errno::EADDRNOTAVAIL) => Failure::PortsExhausted.name().into(),
-        Ok(number) => Failure::Errno(number).name().into(),
-        Err(_) => value.to_ascii_uppercase(),
+        Some(errno::EADDRNOTAVAIL) => Failure::PortsExhausted.name().into(),
+        Some(number) => Failure::Errno(number).name().into(),
+        None => name,
     };
     let glob = Glob(name);
     if known().any(|failure| matches_failure(&glob, failure)) {

@@ -1,4 +1,4 @@
-//! Loads the plan and hands back what runs. What cannot be loaded is tried, found out and stated, never guessed.
+//! Loads the programs of a plan and returns what runs. Whether the kernel accepts a program is found out by trying.
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
@@ -16,13 +16,16 @@ use tracer_core::host::Degradation;
 /// The BPF object, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portchurn-ebpf"));
 
-/// Why nothing can be traced.
+/// Why this host cannot be traced.
 #[derive(Debug, Error)]
 pub enum ProbeError {
+    /// Capabilities are missing; the names are separated by commas.
     #[error("the kernel refuses BPF to this process: missing {missing}")]
     NotPermitted { missing: String },
+    /// The kernel refused a map, or the object is damaged.
     #[error("loading the BPF object failed")]
     Load(#[source] Box<EbpfError>),
+    /// The kernel refused a program that tracing cannot do without.
     #[error("program {program} could not be loaded or attached to {hook}")]
     Program {
         program: &'static str,
@@ -30,23 +33,28 @@ pub enum ProbeError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The BPF object was built from other sources than this binary.
     #[error("the BPF object has no {name}; it does not match this binary")]
     Mismatch { name: &'static str },
+    /// A map of the object cannot be opened.
     #[error("BPF map {name}")]
     Map {
         name: &'static str,
         #[source]
         source: Box<MapError>,
     },
+    /// The classic tracepoints need tracefs, and it could not be mounted.
     #[error("tracefs is needed and could not be mounted privately")]
     Tracefs(#[source] nix::Error),
+    /// The thread that attaches programs panicked.
     #[error("the thread that attaches programs died")]
     Thread,
 }
 
-/// A hook that runs.
+/// A hook that is attached.
 #[derive(Clone, Copy, Debug)]
 pub struct HookState {
+    /// The hook.
     pub hook: Hook,
     fd: RawFd,
 }
@@ -54,8 +62,9 @@ pub struct HookState {
 /// A program's counters as the kernel keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgramStats {
-    /// With `kernel.bpf_stats_enabled` only.
+    /// Runs; counted with `kernel.bpf_stats_enabled` only.
     pub run_count: u64,
+    /// Nanoseconds that the runs took; measured with `kernel.bpf_stats_enabled` only.
     pub run_nanos: u64,
     /// Runs that the recursion guard skipped.
     pub recursion_misses: u64,
@@ -78,18 +87,19 @@ impl HookState {
     }
 }
 
-/// How much the kernel lets us see.
+/// How much of TCP can be seen on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     /// fentry and fexit for everything that has them.
     Exact,
-    /// Tracepoints for some or all of it.
+    /// Tracepoints for some or all purposes.
     Tracepoint,
     /// One classic tracepoint, without BTF.
     Classic,
 }
 
 impl Tier {
+    /// Its name in every output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -101,12 +111,17 @@ impl Tier {
 
 /// Everything loaded and attached. Dropping it detaches.
 pub struct Session {
+    /// The ring buffer with the records.
     pub ring: RingBuf<MapData>,
+    /// What is attached.
     pub hooks: Vec<HookState>,
+    /// What could not be attached, and what cannot be seen without it.
     pub degraded: Vec<Degradation>,
+    /// How much of TCP is seen.
     pub tier: Tier,
-    /// Things done to the host that the user should hear of.
+    /// Changes made to the host that the user should know about.
     pub notes: Vec<String>,
+    /// Reads what the BPF programs log; `None` if the log cannot be opened.
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     counters: PerCpuArray<MapData, u64>,
     _ebpf: Ebpf,
@@ -117,17 +132,17 @@ impl Session {
         self.hooks.iter().any(|state| purpose.exact.contains(&state.hook) || purpose.tracepoints.contains(&state.hook))
     }
 
-    /// Begin and end of every minisocket are seen.
+    /// Does it see begin and end of every minisocket?
     pub fn sees_time_wait(&self) -> bool {
         self.runs(&TIME_WAIT)
     }
 
-    /// The return of every connect() is seen.
+    /// Does it see the return of every connect()?
     pub fn sees_connects(&self) -> bool {
         self.runs(&CONNECT)
     }
 
-    /// The end of a port search is seen: at connect()'s return, or at the first timer that it arms.
+    /// Does it see the end of a port search: the return of connect(), or the first timer that connect() arms?
     pub fn sees_port_searches(&self) -> bool {
         self.hooks
             .iter()
@@ -161,7 +176,7 @@ impl Session {
 pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
     require(host, &["CAP_BPF", "CAP_PERFMON"])?;
     if plan.mount_tracefs {
-        // In a mount namespace of a thread of its own, so that nothing of it is left in the host's.
+        // In a mount namespace of a thread of its own, so that the host does not keep the mount.
         return std::thread::scope(|scope| {
             scope.spawn(|| attach_with_tracefs(host, plan)).join().map_err(|_| ProbeError::Thread)?
         });
@@ -169,7 +184,10 @@ pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
     load(host, &plan, Vec::new())
 }
 
-/// Errors unless the process has `needed` (`CAP_SYS_ADMIN` stands in for both BPF capabilities).
+/// Checks that the process has the capabilities `needed` (`CAP_SYS_ADMIN` stands in for both BPF capabilities).
+///
+/// # Errors
+/// [`ProbeError::NotPermitted`] with those that are missing.
 pub fn require(host: &Host, needed: &[&str]) -> Result<(), ProbeError> {
     let missing: Vec<_> = needed.iter().filter(|name| !host.has(name) && !host.has("CAP_SYS_ADMIN")).copied().collect();
     if missing.is_empty() { Ok(()) } else { Err(ProbeError::NotPermitted { missing: missing.join(" and ") }) }
@@ -206,7 +224,7 @@ fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeEr
         .then(Btf::from_sys_fs)
         .transpose()
         .map_err(|error| ProbeError::Load(Box::new(error.into())))?;
-    // 5.10 has no bpf_get_socket_cookie in tracing programs: the verifier is the one to ask.
+    // 5.10 has no bpf_get_socket_cookie in tracing programs: only the verifier knows.
     match load_with(plan, btf.as_ref(), true, notes.clone()) {
         Err(ProbeError::Program { program, .. }) if program == CHAIN[0].program => {
             let mut session = load_with(plan, btf.as_ref(), false, notes)?;
@@ -227,7 +245,7 @@ fn load(host: &Host, plan: &Plan, notes: Vec<String>) -> Result<Session, ProbeEr
     }
 }
 
-/// EPERM at the bottom of it.
+/// Is EPERM the cause of the error?
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes
@@ -264,7 +282,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     let mut ebpf = object(plan, btf, cookie, VerifierLogLevel::default())?;
     let mut hooks = Vec::new();
     let mut degraded = plan.degraded.clone();
-    // TIME_WAIT and names first: when the first transition arrives, all that explains it is in place.
+    // TIME_WAIT and names first, so that the first transition finds both attached.
     let exact = if plan.state == StateHook::Chain {
         attach_purposes(&mut ebpf, btf, plan, &mut hooks, &mut degraded)
     } else {
@@ -273,7 +291,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     };
     match plan.state {
         StateHook::Chain => {
-            // Verifying takes milliseconds, in which a first link without the others would lose what the guard skips.
+            // Verifying takes milliseconds. A first link without the others would lose what the recursion guard skips meanwhile.
             for hook in CHAIN {
                 verify(&mut ebpf, btf, hook)?;
             }
@@ -303,7 +321,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, _ebpf: ebpf })
 }
 
-/// Attaches for each purpose what the kernel lets in, exact hooks first; true if those were let in for all.
+/// Attaches for each purpose the hooks that the kernel accepts, exact ones first; true if the exact ones were accepted for all.
 fn attach_purposes(
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
@@ -356,7 +374,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
     ebpf.take_map(name).ok_or(ProbeError::Mismatch { name })
 }
 
-/// All hooks of a group or none.
+/// Attaches all hooks of a group or none.
 fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec<HookState>) -> Result<(), ProbeError> {
     let before = hooks.len();
     for &hook in group {
@@ -364,7 +382,7 @@ fn try_group(ebpf: &mut Ebpf, btf: Option<&Btf>, group: &[Hook], hooks: &mut Vec
             Ok(state) => hooks.push(state),
             Err(error) => {
                 for started in hooks.drain(before..) {
-                    // Unloading closes the links; a failure here would mean it was not loaded, which is the aim.
+                    // Unloading closes the links. It fails if the program is not loaded, which is just as good.
                     let _ = match ebpf.program_mut(started.hook.program) {
                         Some(Program::TracePoint(program)) => program.unload(),
                         Some(Program::BtfTracePoint(program)) => program.unload(),
@@ -408,7 +426,7 @@ fn verify(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> Result<(), ProbeErr
     })
 }
 
-/// The program, loaded now if it is not yet.
+/// The program of a hook, loaded now if it was not yet.
 fn load_btf<'a>(program: &'a mut Program, hook: Hook, btf: &Btf) -> Result<&'a mut BtfTracePoint, ProgramError> {
     let program: &mut BtfTracePoint = program.try_into()?;
     match program.load(hook.hook, btf) {

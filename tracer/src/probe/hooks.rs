@@ -1,12 +1,15 @@
-//! What the BPF object has to offer: each program with its hook, and which of them stand in for each other.
+//! The programs of the BPF object: each with its hook, and which ones replace each other.
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookKind {
+    /// A tracepoint with typed arguments; needs BTF.
     BtfTracepoint,
-    /// A classic tracepoint of that category; needs tracefs.
+    /// A classic tracepoint of this category; needs tracefs.
     Tracepoint(&'static str),
+    /// Before a kernel function; needs BTF and a trampoline.
     Fentry,
+    /// After a kernel function; needs BTF and a trampoline.
     Fexit,
 }
 
@@ -17,6 +20,7 @@ pub struct Hook {
     pub program: &'static str,
     /// Tracepoint or kernel function.
     pub hook: &'static str,
+    /// How the program is attached.
     pub kind: HookKind,
 }
 
@@ -24,23 +28,30 @@ const fn hook(program: &'static str, hook: &'static str, kind: HookKind) -> Hook
     Hook { program, hook, kind }
 }
 
-/// Programs of one tracepoint run in the order of their attachment: the first link must come first.
+/// The chain that sees every state transition. Programs of one tracepoint run in the order of their attachment: the first link must come
+/// first.
 pub const CHAIN: [Hook; 3] = [
     hook("state_first", "inet_sock_set_state", HookKind::BtfTracepoint),
     hook("state_second", "inet_sock_set_state", HookKind::BtfTracepoint),
     hook("state_third", "inet_sock_set_state", HookKind::BtfTracepoint),
 ];
+/// What sees state transitions without BTF.
 pub const CLASSIC: Hook = hook("state_classic", "inet_sock_set_state", HookKind::Tracepoint("sock"));
+/// What sees the end of a socket.
 pub const DESTROYED: Hook = hook("socket_destroyed", "tcp_destroy_sock", HookKind::BtfTracepoint);
 
-/// Something to learn, and the two ways to it: functions of TCP's own where the kernel lets us in, tracepoints elsewhere.
+/// One thing to see, and the two ways to see it: functions of TCP where fentry and fexit work, tracepoints elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose {
+    /// Its name in degradations.
     pub name: &'static str,
+    /// fentry and fexit.
     pub exact: &'static [Hook],
+    /// Tracepoints for the same.
     pub tracepoints: &'static [Hook],
 }
 
+/// Begin and end of every minisocket.
 pub const TIME_WAIT: Purpose = Purpose {
     name: "TIME_WAIT",
     exact: &[
@@ -53,6 +64,7 @@ pub const TIME_WAIT: Purpose = Purpose {
     ],
 };
 
+/// The return of connect().
 pub const CONNECT: Purpose = Purpose {
     name: "connect",
     exact: &[
@@ -65,6 +77,7 @@ pub const CONNECT: Purpose = Purpose {
     ],
 };
 
+/// The return of bind().
 pub const BIND: Purpose = Purpose {
     name: "bind",
     exact: &[hook("bound_v4", "inet_bind", HookKind::Fexit), hook("bound_v6", "inet6_bind", HookKind::Fexit)],

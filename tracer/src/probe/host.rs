@@ -1,4 +1,4 @@
-//! Facts about the host. Reading them needs no privilege beyond what each fact's file asks for; an unreadable fact is absent.
+//! Facts about the host. Reading a fact needs only the privilege that its file demands; a fact that cannot be read is absent.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,16 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, libc, sockopt_impl};
 use tracer_common::Offsets;
 
-/// What the host is and offers.
+/// What is known of the host.
 #[derive(Clone, Debug)]
 pub struct Host {
+    /// `/proc/sys/kernel/hostname`.
     pub hostname: String,
     /// `uname -r`.
     pub kernel: String,
+    /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Option<String>,
+    /// What the kernel's BTF says; the error says why it cannot be read.
     pub btf: Result<BtfFacts, String>,
     /// Address of `tw_timer_handler`; the error says why not.
     pub tw_timer_handler: Result<u64, String>,
@@ -25,10 +28,11 @@ pub struct Host {
     pub netns_cookies: bool,
     /// A tracefs is mounted where the kernel expects it.
     pub tracefs: bool,
+    /// Effective capabilities of this process.
     pub capabilities: BTreeSet<&'static str>,
-    /// Kernel lockdown mode, where securityfs tells.
+    /// Kernel lockdown mode; `None` where securityfs does not show it.
     pub lockdown: Option<String>,
-    /// Bytes, `None` = unlimited. Matters before 5.11 only: BPF memory is charged to it there.
+    /// `RLIMIT_MEMLOCK` in bytes; `None` = unlimited. Matters before 5.11 only, where BPF memory is charged to it.
     pub memlock: Option<u64>,
     /// The cgroup v1 controllers that are mounted (empty on a pure v2 host).
     pub cgroup_v1: Vec<String>,
@@ -37,16 +41,17 @@ pub struct Host {
 /// What the kernel's type information says.
 #[derive(Clone, Debug)]
 pub struct BtfFacts {
+    /// Offsets of the members that the programs read.
     pub offsets: Offsets,
     /// `enum cgroup_subsys_id`, by name (`pids_cgrp_id`).
     pub cgroup_subsystems: Vec<(String, u32)>,
-    /// Parameters of `inet_csk_accept`: behind them fexit finds what it returned.
+    /// Number of parameters of `inet_csk_accept`: fexit finds the result behind them.
     pub accept_parameters: Option<usize>,
     /// Programs may ask for the registers of a system call.
     pub task_regs: bool,
 }
 
-/// Capabilities that some part of portchurn uses, with what each is for.
+/// Capabilities that some part of portchurn uses, each with its purpose.
 pub const CAPABILITIES: &[(Capability, &str, &str)] = &[
     (Capability::CAP_BPF, "CAP_BPF", "load BPF programs and read their maps"),
     (Capability::CAP_PERFMON, "CAP_PERFMON", "attach to tracepoints and read kernel memory from them"),
@@ -116,6 +121,7 @@ impl Host {
         }
     }
 
+    /// Does this process have the capability of this name?
     pub fn has(&self, capability: &str) -> bool {
         self.capabilities.contains(capability)
     }

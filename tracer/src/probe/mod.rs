@@ -1,8 +1,9 @@
-//! What this host lets us see, decided before anything is loaded.
+//! What can be watched on this host, decided before anything is loaded.
 //!
 //! Three steps, each a function: [`host`] collects facts, [`mod@plan`] decides from them alone (and so can be tested for any
-//! kernel), [`attach`] loads and yields a [`Session`]. A hook that cannot be had becomes a [`Degradation`](tracer_core::host::Degradation) that every
-//! output carries; only a host that cannot show state transitions at all is an error.
+//! kernel), [`attach`] loads the programs and returns a [`Session`]. A hook that cannot be attached becomes a
+//! [`Degradation`](tracer_core::host::Degradation) that every output shows; only a host whose state transitions cannot be
+//! seen at all is an error.
 
 pub mod attach;
 pub mod hooks;

@@ -44,9 +44,11 @@ pub enum NetnsNames {
 /// The decision.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// How state transitions are seen.
     pub state: StateHook,
+    /// Offsets of the members that the programs read.
     pub offsets: Offsets,
-    /// fentry and fexit are worth a try; whether the kernel lets them in only an attempt tells.
+    /// fentry and fexit are worth a try; only the attempt shows whether the kernel accepts them.
     pub exact: bool,
     /// Parameters of `inet_csk_accept`.
     pub accept_parameters: Option<usize>,
@@ -62,7 +64,9 @@ pub struct Plan {
     pub mount_tracefs: bool,
     /// Offset into `css_set.subsys`, `u32::MAX` = no v1 hierarchy worth reading.
     pub cgroup_v1_subsys: u32,
+    /// Bytes of the ring buffer.
     pub ring_size: u32,
+    /// What cannot be seen on this host.
     pub degraded: Vec<Degradation>,
 }
 
@@ -101,7 +105,7 @@ const FOR_CALLS: [&str; 7] =
 const FOR_LIMITS: [&str; 2] = ["NET_PORT_RANGE", "NET_RESERVED_PORTS"];
 const FOR_NAMES: [&str; 4] = ["TASK_LEADER", "TASK_COMM", "TASK_MM", "TASK_START"];
 
-/// Decides.
+/// Decides which programs to load on `host`, and states what cannot be seen without the others.
 pub fn plan(host: &Host, options: &Options) -> Plan {
     let mut degraded = Vec::new();
     let (mut offsets, no_btf) = match &host.btf {
@@ -203,7 +207,7 @@ pub fn no_calls(purposes: &[&str], why: impl Into<String>) -> Degradation {
     )
 }
 
-/// Every v1 controller is a tree of its own; the first of these that is mounted names containers and services alike.
+/// Offset of the cgroup v1 controller to read. Every v1 controller has its own tree; the first of these that is mounted has the names of containers and of services.
 fn v1_subsystem(host: &Host) -> u32 {
     let Ok(btf) = &host.btf else { return u32::MAX };
     ["pids", "memory", "devices", "cpu"]

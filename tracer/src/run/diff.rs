@@ -13,13 +13,22 @@ use tracer_core::tracker::snapshot::Snapshot;
 use tracer_core::tracker::workload::By;
 
 /// What a recording shows. Its tracker is dropped before the next recording is read, because two trackers may need too much memory.
-fn outcome(path: &Path, by: Option<By>) -> Result<(Snapshot, HostFacts, Clock, String)> {
-    let played = output::play(path, by)?;
-    Ok((played.tracker.snapshot(), played.host, played.clock, played.by))
+struct Shown {
+    snapshot: Snapshot,
+    host: HostFacts,
+    clock: Clock,
+    by: String,
 }
 
-fn side((snapshot, host, clock, by): &(Snapshot, HostFacts, Clock, String)) -> Side<'_> {
-    Side { snapshot, host, clock, by }
+impl Shown {
+    fn read(path: &Path, by: Option<By>) -> Result<Self> {
+        let played = output::play(path, by)?;
+        Ok(Self { snapshot: played.tracker.snapshot(), host: played.host, clock: played.clock, by: played.by })
+    }
+
+    fn side(&self) -> Side<'_> {
+        Side { snapshot: &self.snapshot, host: &self.host, clock: &self.clock, by: &self.by }
+    }
 }
 
 /// Prints what changed from one recording to the other.
@@ -27,9 +36,9 @@ fn side((snapshot, host, clock, by): &(Snapshot, HostFacts, Clock, String)) -> S
 /// # Errors
 /// One of the files is no recording, or stdout could not be written to.
 pub fn run(config: &DiffConfig) -> Result<()> {
-    let before = outcome(&config.before, config.by)?;
-    let after = outcome(&config.after, config.by)?;
-    let diff = Diff::new(side(&before), side(&after));
+    let before = Shown::read(&config.before, config.by)?;
+    let after = Shown::read(&config.after, config.by)?;
+    let diff = Diff::new(before.side(), after.side());
     output::out(&match config.format {
         OutputFormat::Json => diff.to_json().context("serialising the comparison")?,
         OutputFormat::Text => diff.text(),

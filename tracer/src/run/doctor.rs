@@ -16,6 +16,7 @@ use tracer_core::host::Degradation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
+    /// Nothing is missing.
     Ok,
     /// Tracing works, but something cannot be seen.
     Degraded,
@@ -23,21 +24,31 @@ pub enum Verdict {
     Failed,
 }
 
+/// One fact about the host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
+    /// What was looked at.
     pub name: String,
+    /// What the fact means for a trace.
     pub verdict: Verdict,
+    /// What was found.
     pub found: String,
 }
 
 /// The result of `doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
+    /// `uname -r`.
     pub kernel: String,
+    /// The tier that was reached; `None` if the host cannot be traced.
     pub tier: Option<&'static str>,
+    /// The facts that the plan is made from.
     pub checks: Vec<Check>,
+    /// Hooks that could be attached.
     pub hooks: Vec<String>,
+    /// What cannot be seen on this host.
     pub degraded: Vec<Degradation>,
+    /// Why the host cannot be traced.
     pub error: Option<String>,
 }
 

@@ -22,7 +22,7 @@ use context::{ReportContext, in_trouble};
 /// Destinations described in full. The reader is in a hurry, and JSON has all of them.
 const DESTINATIONS: usize = 4;
 /// Findings that the headline and the destinations describe with more numbers.
-const TOLD_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, FindingId::PortExhaustionSoon];
+const DESCRIBED_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, FindingId::PortExhaustionSoon];
 
 /// How the text looks.
 #[derive(Clone, Debug)]
@@ -69,11 +69,11 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
 
 /// The findings that the headline and the destinations do not describe.
 fn findings(page: &mut TextPage, context: &ReportContext<'_>, troubled: bool) {
-    let told = |finding: &&Finding| {
-        (troubled && TOLD_BY_DESTINATIONS.contains(&finding.id))
+    let described = |finding: &&Finding| {
+        (troubled && DESCRIBED_BY_DESTINATIONS.contains(&finding.id))
             || headline::finding(context).is_some_and(|first| std::ptr::eq(first, *finding))
     };
-    let others: Vec<_> = context.snapshot.findings.iter().filter(|finding| !told(finding)).collect();
+    let others: Vec<_> = context.snapshot.findings.iter().filter(|finding| !described(finding)).collect();
     if others.is_empty() {
         return;
     }
