@@ -1,7 +1,7 @@
-//! `cargo xtask ci`: everything that must hold before a merge, in one place, the same on every machine.
+//! `cargo xtask ci`: everything that must hold before a merge, the same on every machine.
 //!
-//! All steps run even when one fails, so that one run tells everything; a step whose prerequisite failed is not run and
-//! counts as failed. The closing line is for machines: `N passed, N failed`.
+//! All steps run even when one fails, so that one run shows all failures. A step whose prerequisite failed does not run
+//! and counts as failed. The last line is for programs: `N passed, N failed`.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use crate::{bench, commits, dependencies, documents, e2e, readme, structure, vm}
 
 struct CiStep {
     name: &'static str,
-    /// The step that must have passed first.
+    /// Name of the step that must have passed before.
     after: Option<&'static str>,
     work: fn() -> Result<()>,
 }
@@ -42,7 +42,7 @@ const STEPS: [CiStep; 16] = [
     CiStep { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::E2eOptions::strict()) },
     CiStep { name: "end to end on kernel 6.1 and on that of the day", after: Some(BUILD), work: vm::kernels_of_ci },
     CiStep { name: "every bench, once", after: Some(BUILD), work: bench::check },
-    // Last: it sees what the others left behind.
+    // The last step, because it checks what the other steps leave behind.
     CiStep { name: "clean tree", after: None, work: clean_tree },
 ];
 
@@ -115,7 +115,8 @@ fn clippy_host() -> Result<()> {
     run(cargo().args(scope).args(["--", "-D", "warnings"]))
 }
 
-/// As aya-build compiles it, in a directory of its own: the flags differ from those of the host.
+/// Lints the BPF programs with the flags of aya-build, in a directory of its own, because the flags differ from those
+/// of the host.
 fn clippy_bpf() -> Result<()> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let mut command = nightly("cargo");
@@ -148,21 +149,21 @@ fn unit_tests() -> Result<()> {
     run(cargo().args(["test", "--no-fail-fast"]))
 }
 
-/// Each target for a minute, from the corpus in the repository; what is found stays out of it.
+/// Runs each fuzz target for a minute, from the corpus in the repository. New inputs are stored elsewhere.
 pub fn fuzz() -> Result<()> {
     const SECONDS: u32 = 60;
-    // More than any input should ever need, with the sanitizer's overhead.
+    // More memory than any input should need, with the overhead of the sanitizer.
     const MEGABYTES: u32 = 2048;
-    // Kept beside the other builds: what the sanitizer builds fits none of them.
+    // A directory of its own, because builds with the sanitizer share nothing with the others.
     let built = target_dir().join("fuzz");
     let fuzz = |command_name: &str| {
         let mut command = nightly("cargo");
         command.args(["fuzz", command_name, "--target-dir"]).arg(&built);
         command
     };
-    // One build for all; the runs below find everything made.
+    // One build for all targets; the runs below build nothing.
     run(&mut fuzz("build"))?;
-    // All at once, each with a thread of its own: none of them has another's time to lose.
+    // All targets run at the same time, each in its own thread.
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {
         let runs = ["recording", "frames", "records"].map(|target| {
             let mut fuzz = fuzz("run");
@@ -170,7 +171,7 @@ pub fn fuzz() -> Result<()> {
                 let grown = target_dir().join("fuzz-corpus").join(target);
                 fs::create_dir_all(&grown).context("a directory for the corpus")?;
                 fuzz.arg(target)
-                    // New inputs go to the first directory, the seeds are in the second.
+                    // New inputs go to the first directory; the seeds are in the second.
                     .arg(&grown)
                     .arg(root().join("fuzz/corpus").join(target))
                     .arg("--")
@@ -179,7 +180,7 @@ pub fn fuzz() -> Result<()> {
                 run_quietly(&mut fuzz).with_context(|| format!("fuzz target {target}"))
             })
         });
-        // A panic of the scope's threads is ours.
+        // A panic of a thread is passed on.
         runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into()
     });
     outcomes.into_iter().collect()
@@ -191,7 +192,8 @@ fn rustdoc() -> Result<()> {
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// In CI nothing may be left behind; elsewhere somebody may be at work, and then nothing can be told.
+/// In CI the run must not change or add files. Elsewhere somebody may be working on files, so that a change proves
+/// nothing.
 fn clean_tree() -> Result<()> {
     let status = git_status()?;
     if env::var("CI").is_ok_and(|ci| ci == "true") {

@@ -1,14 +1,14 @@
-//! The commands of README.md, checked, so that what people copy out of it works.
+//! Checks the commands of README.md, so that what people copy from it works.
 //!
-//! In each fenced block marked `console`, lines that start with `$ ` are commands. `cargo xtask ...` must parse as our
-//! own command line; `portchurn ...` must be a subcommand whose `--help` knows each flag used. Other commands are the
-//! reader's business.
+//! In each fenced block marked `console`, lines that start with `$ ` are commands. `cargo xtask ...` must parse as the
+//! command line of xtask; `portchurn ...` must be a subcommand whose `--help` knows each flag used. Other commands are
+//! not checked.
 //!
 //! A block marked `console run` is also executed, as root, in an empty directory, with the release build first on the
 //! PATH, at most [`TIME_LIMIT`] seconds per command. A command must succeed, or end with the code in its trailing
-//! comment (`# exit 4`). The lines below it are what it prints, compared by shape: each must occur in the output, in
-//! this order; numbers (also times, addresses and their time units) count as equal, as do runs of blanks; a line that
-//! ends in `...` needs only its beginning. Lines that the README leaves out are no difference.
+//! comment (`# exit 4`). The lines below the command are its output, compared by shape: each must occur in the output,
+//! in this order. Numbers (also times, addresses and their time units) count as equal, as do runs of blanks. Of a line
+//! that ends in `...` only the beginning counts. The README may leave out lines.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::shell::{answer, as_root, command, root, say, target_dir};
 
 const README: &str = "README.md";
 const TIME_LIMIT: &str = "120";
-/// Words of a shell that end a command's own arguments.
+/// Shell words that end the arguments of a command.
 const END_OF_ARGUMENTS: [&str; 9] = ["|", ">", ">>", "2>", "2>&1", "<", "&&", "||", ";"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ struct ConsoleBlock {
     commands: Vec<DocumentedCommand>,
 }
 
-/// A command and what the README says that it prints.
+/// A command and its output according to the README.
 #[derive(Debug, PartialEq, Eq)]
 struct DocumentedCommand {
     line: usize,
@@ -90,7 +90,7 @@ fn blocks(text: &str) -> Result<Vec<ConsoleBlock>> {
     Ok(blocks)
 }
 
-/// Whether the command, if it is one of ours, exists with the flags it uses.
+/// Fails if the command is one of `portchurn` or xtask and does not exist with these flags.
 fn exists(line: &str, portchurn: &Path) -> Result<()> {
     let words = shlex::split(line).context("quotes that do not match")?;
     let words: Vec<&str> = own_arguments(&words);
@@ -114,14 +114,14 @@ fn exists(line: &str, portchurn: &Path) -> Result<()> {
     }
 }
 
-/// The words up to the first `--`, pipe or redirection, without `sudo` and variables in front.
+/// The words up to the first `--`, pipe or redirection, without leading `sudo` and variables.
 fn own_arguments(words: &[String]) -> Vec<&str> {
     let is_prefix = |word: &&str| *word == "sudo" || *word == "-E" || (word.contains('=') && !word.starts_with('-'));
     let words = words.iter().map(String::as_str).skip_while(is_prefix);
     words.take_while(|word| *word != "--" && !END_OF_ARGUMENTS.contains(word)).collect()
 }
 
-/// Whether a help text lists this flag (its value, if joined by `=`, does not count).
+/// Whether a help text lists this flag, ignoring a value after `=`.
 fn knows(help: &str, flag: &str) -> bool {
     let name = flag.split('=').next().unwrap_or(flag);
     help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).any(|word| word == name)
@@ -171,7 +171,7 @@ fn same_shape(expected: &[String], printed: &str) -> Result<()> {
     Ok(())
 }
 
-/// A line with numbers, their separators and time units, and runs of blanks made alike.
+/// A line in which all numbers, with their separators and time units, and all runs of blanks are equal.
 fn shape(line: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in line.split_whitespace() {

@@ -1,10 +1,10 @@
 //! `cargo xtask screenshots`: pictures of the full-screen view for the README, from the screens of an end-to-end test.
 //!
-//! The test writes the screens of a real incident to files, with their escape sequences; this module turns the files into SVG. So
-//! the pictures show only what a test has checked.
+//! The test writes the screens of a real incident to files, with their escape sequences; this module turns the files
+//! into SVG. So the pictures show only what a test has checked.
 //!
-//! Written by hand because anstyle-svg 0.1 gives a run of letters no width: columns and backgrounds then depend on the reader's
-//! font, and it draws the background of a selected row in the wrong place.
+//! Written by hand because anstyle-svg 0.1 gives a run of letters no width: columns and backgrounds then depend on the
+//! reader's font, and it draws the background of a selected row in the wrong place.
 
 use std::fmt::Write as _;
 use std::fs;

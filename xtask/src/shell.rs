@@ -1,5 +1,5 @@
-//! Starting other programs: cargo, the nightly cargo, something as root. Each is said before it runs, so that a failure
-//! can be repeated by hand.
+//! Starts other programs: cargo, the nightly cargo, programs as root. Each command is printed before it runs, so that a
+//! failure can be repeated by hand.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::toolchain::{installed_nightly, pinned_nightly};
 
-/// The workspace root; every command runs there.
+/// The workspace root, in which every command runs.
 pub fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask).to_path_buf()
@@ -20,7 +20,7 @@ pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Where cargo puts what it builds with this profile's directory.
+/// Directory of cargo's output for a profile (`debug` or `release`).
 pub fn built(profile: &str) -> PathBuf {
     let target = target_dir();
     env::var_os(BUILD_TARGET).map_or_else(|| target.clone(), |triple| target.join(triple)).join(profile)
@@ -30,15 +30,15 @@ pub fn portchurn() -> PathBuf {
     built("release").join("portchurn")
 }
 
-/// One line of progress.
+/// Prints one line of progress.
 pub fn say(line: &str) {
     eprintln!("xtask: {line}");
 }
 
-/// A command in the workspace root that finds what cargo has installed, even when the caller's PATH does not have it.
+/// A command in the workspace root whose PATH includes cargo's bin directory.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    // Set by .cargo/config.toml for the cargo inside tracer/build.rs; people want to see what happens.
+    // .cargo/config.toml sets it for the cargo inside tracer/build.rs; here the progress must be visible.
     command.current_dir(root()).env_remove("CARGO_TERM_QUIET").env("PATH", path());
     command
 }
@@ -55,7 +55,7 @@ fn path() -> OsString {
     env::join_paths(env::split_paths(&path).chain([bin])).unwrap_or(path)
 }
 
-/// The cargo that runs us.
+/// The cargo that runs xtask.
 pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
@@ -72,7 +72,7 @@ pub fn nightly(program: &str) -> Command {
     command
 }
 
-/// Runs a command with our stdin, stdout and stderr.
+/// Runs a command with the stdin, stdout and stderr of xtask; fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = line_of(command);
     say(&line);
@@ -81,7 +81,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and passes on what it printed once it has ended: for those that run side by side.
+/// Runs a command and prints its output after its end, for commands that run at the same time.
 pub fn run_quietly(command: &mut Command) -> Result<()> {
     let line = line_of(command);
     say(&line);
@@ -94,13 +94,13 @@ pub fn run_quietly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a command wrote to stdout, or `None` when it is not there or fails: for questions, not for work.
+/// Standard output of a command; `None` if the command cannot start or fails.
 pub fn answer(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command as it can be typed.
+/// The command as one can type it in a shell.
 pub fn line_of(command: &Command) -> String {
     let short = |part: &OsStr| {
         let text = part.to_string_lossy();
@@ -117,8 +117,8 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// `program` as root, with these variables: directly, or through sudo (which drops most of the environment, so they are
-/// named).
+/// `program` as root with these variables: directly, or through sudo, which drops most of the environment, so that the
+/// variables are named.
 pub fn as_root(program: &OsStr, variables: &[(&str, &OsStr)]) -> Result<Command> {
     if is_root() {
         let mut command = command(program);
@@ -139,7 +139,7 @@ pub fn as_root(program: &OsStr, variables: &[(&str, &OsStr)]) -> Result<Command>
     Ok(command)
 }
 
-/// Builds the release binary and says where it is.
+/// Builds the release binary and returns its path.
 pub fn build_release() -> Result<PathBuf> {
     run(cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
     let portchurn = portchurn();
@@ -147,7 +147,7 @@ pub fn build_release() -> Result<PathBuf> {
     Ok(portchurn)
 }
 
-/// With [`static_cargo`].
+/// The same with [`static_cargo`].
 pub fn build_static() -> Result<PathBuf> {
     run(static_cargo().args(["build", "--release", "-p", "tracer", "--bin", "portchurn"]))?;
     Ok(target_dir().join(STATIC_TARGET).join("release/portchurn"))
@@ -157,16 +157,16 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC_FLAGS: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
 const BUILD_TARGET: &str = "CARGO_BUILD_TARGET";
 
-/// The cargo that runs us, linking everything in, so that a binary runs on any Linux of this architecture, a bare
-/// kernel included. `.ci/run` sets the same for all of its builds, so that nothing is built twice there.
+/// A cargo that links statically, so that a binary runs on any Linux of this architecture, also without libraries.
+/// `.ci/run` sets the same variables for all of its builds, so that nothing is built twice there.
 pub fn static_cargo() -> Command {
     let mut cargo = cargo();
-    // Named, because otherwise the flags would reach proc macros, which cannot be static.
+    // With a named target the flags do not reach proc macros, which cannot be static.
     cargo.env(BUILD_TARGET, STATIC_TARGET).env(STATIC_FLAGS, "-C target-feature=+crt-static");
     cargo
 }
 
-/// The cargo that runs us, installing a tool for itself: nothing of how we build reaches it.
+/// A cargo that installs a tool, without the variables of [`static_cargo`].
 pub fn install(tool: &str, version: &str) -> Command {
     let mut cargo = cargo();
     cargo.env_remove(BUILD_TARGET).env_remove(STATIC_FLAGS);

@@ -90,8 +90,8 @@ fn suite(message: &str) -> Option<Suite> {
 
 /// Runs one test binary and passes its output on; true if it succeeded.
 ///
-/// A failed test whose output proves that the kernel hid transitions from every tracer (tests/src/hidden.rs) runs again,
-/// at most [`REPEATS`] times, and the tally says so.
+/// A failed test whose output proves that the kernel hid transitions from every tracer (tests/src/hidden.rs) runs
+/// again, at most [`REPEATS`] times, and the tally says so.
 pub fn run_suite(suite: &Suite, filter: Option<&str>, portchurn: &Path, tally: &mut Tally) -> Result<bool> {
     say(&format!("e2e: {}", suite.name));
     let first = run_tests(suite, &filter.into_iter().collect::<Vec<_>>(), portchurn)?;

@@ -5,10 +5,10 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
     Kernel,
-    /// What programs without connections pay: timers and system calls.
+    /// Costs for programs without connections: timers and system calls.
     Host,
     Ingest,
-    /// Recording, and reading it again.
+    /// Recording, and reading recordings.
     Record,
     /// The same as `record`.
     Replay,
@@ -22,7 +22,7 @@ pub enum Bench {
 }
 
 impl Bench {
-    /// In the order of the table.
+    /// All benches, in the order of the table.
     pub const EACH: [Self; 9] = [
         Self::Ingest,
         Self::Memory,

@@ -1,4 +1,4 @@
-//! Builds the measuring programs and reads what they print.
+//! Builds the measuring programs, runs them and reads their figures.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, 
 
 /// Groups of criterion benches in tracer-core/benches/ingest.rs.
 const GROUPS: [&str; 2] = ["ingest", "decode"];
-/// Writes a recording of any size.
+/// Example program that writes a recording of any size.
 const GENERATOR: &str = "recording_costs";
 
 pub struct Collector {
@@ -87,7 +87,7 @@ impl Collector {
         read(command.args(self.check.then_some("--check")), figures)
     }
 
-    /// criterion keeps its figures in files; with `--test` it runs everything once and keeps nothing.
+    /// criterion writes its figures to files; with `--test` it runs everything once and writes nothing.
     fn criterion(&self, figures: &mut Figures) -> Result<()> {
         let home = target_dir().join("criterion");
         let mut command = crate::shell::command(self.executable("ingest")?);
@@ -167,7 +167,7 @@ fn build_benches(check: bool) -> Result<Vec<(String, PathBuf)>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(bench_of).collect())
 }
 
-/// The bench that one of cargo's messages announces, if it does.
+/// The bench that one of cargo's messages announces; `None` for other messages.
 fn bench_of(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let executable = message["executable"].as_str().filter(|_| message["target"]["kind"][0] == "bench")?;

@@ -11,7 +11,7 @@ struct FigureLine {
     samples: Vec<f64>,
 }
 
-/// The figures of one run, line by line.
+/// The figures of one run: the samples of every line, by key.
 #[derive(Debug, Default)]
 pub struct Figures(BTreeMap<String, Vec<Vec<f64>>>);
 
@@ -27,7 +27,7 @@ impl Figures {
         self.0.entry(key).or_default().push(samples);
     }
 
-    /// The lines of a key.
+    /// Samples of a key, one list per line.
     pub fn lines(&self, key: &str) -> &[Vec<f64>] {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }

@@ -1,4 +1,5 @@
-//! How cost grows, as one SVG: above, CPU against events per second, with one CPU and with all; below, what was lost.
+//! Draws costs by load as one SVG: above, CPU against events per second, with one CPU and with all; below, the lost
+//! events.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ pub const FILE: &str = "scale.svg";
 pub const ONE_CPU: &str = "scale.one_cpu";
 pub const ALL_CPUS: &str = "scale.all_cpus";
 
-/// Members of a point: see `meter`'s scale bench.
+/// Indexes of the members of a point, in the order of `meter`'s scale bench.
 const PROCESS: usize = 1;
 const PROGRAMS: usize = 2;
 const LOST: usize = 3;

@@ -1,7 +1,7 @@
-//! The machine's whole file system: one archive that the kernel unpacks into memory.
+//! The file system of a virtual machine: one archive that the kernel unpacks into memory.
 //!
-//! Our own programs are statically linked. The few tools of Debian that the scenarios call (`ip`, `ss` ...) come from this machine
-//! together with the libraries that `ldd` names, so that a guest of any kernel runs the same ones.
+//! The programs under test are statically linked. Debian's tools that the scenarios call (`ip`, `ss` ...) come from
+//! this machine with the libraries that `ldd` names, so that all kernels run the same tools.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -29,7 +29,7 @@ impl Archive<BufWriter<File>> {
 }
 
 impl<W: Write> Archive<W> {
-    /// With the links that make old and new places of programs and libraries one.
+    /// Begins an archive with links from /bin, /sbin and /lib* into /usr.
     fn new(out: W) -> Result<Self> {
         let mut this = Self { out, directories: BTreeSet::new(), present: BTreeSet::new() };
         for link in ["bin", "sbin", "lib", "lib64"] {
@@ -40,7 +40,7 @@ impl<W: Write> Archive<W> {
         for empty in ["/dev", "/proc", "/sys", "/run", "/tmp", "/root"] {
             this.parents(&Path::new(empty).join("x"))?;
         }
-        // The kernel opens it for the first process before that could mount anything.
+        // The kernel opens the console for the first process, before that process can mount anything.
         this.out = device(this.out, "dev/console", (5, 1))?;
         Ok(this)
     }
@@ -55,7 +55,7 @@ impl<W: Write> Archive<W> {
         self.file(to, mode & 0o777, &data)
     }
 
-    /// A file, or the files of a directory, under the path that it has here.
+    /// Adds a file, or the files of a directory, under its path on this machine.
     pub fn tree(&mut self, path: &Path) -> Result<()> {
         if path.is_file() {
             return self.copy(path, path);
@@ -66,7 +66,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// A program without its debugging information, which is most of its size.
+    /// Adds a program without its debugging information, which is most of its size.
     pub fn program(&mut self, from: &Path, to: &Path, scratch: &Path) -> Result<()> {
         let mut strip = command("strip");
         let status =
@@ -75,12 +75,12 @@ impl<W: Write> Archive<W> {
         self.copy(scratch, to)
     }
 
-    /// A program of this machine with everything that it links to.
+    /// Adds a program of this machine with the libraries that it links to.
     pub fn tool(&mut self, name: &str) -> Result<()> {
         let path = find(name)
             .with_context(|| format!("{name} is not there: `cargo xtask setup` installs what the scenarios call"))?;
         let output = command("ldd").arg(&path).output().context("starting ldd")?;
-        // A static program makes ldd fail and has no libraries.
+        // ldd fails for a static program, which needs no libraries.
         for library in libraries(&String::from_utf8_lossy(&output.stdout)) {
             self.copy(&library, &merged(&library))?;
         }
@@ -129,7 +129,7 @@ fn device<W: Write>(out: W, name: &str, (major, minor): (u32, u32)) -> Result<W>
     finished.with_context(|| format!("archiving {name}"))
 }
 
-/// Where it goes when /bin, /sbin and /lib* are links into /usr.
+/// The path of a file below /usr, because /bin, /sbin and /lib* are links into /usr.
 fn merged(path: &Path) -> PathBuf {
     if path.starts_with("/usr") {
         path.to_path_buf()
@@ -143,7 +143,8 @@ fn find(name: &str) -> Option<PathBuf> {
     places.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
 }
 
-/// The files in ldd's output: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, `/lib64/ld-linux-x86-64.so.2 (0x...)`.
+/// The libraries in the output of ldd: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`,
+/// `/lib64/ld-linux-x86-64.so.2 (0x...)`.
 fn libraries(ldd: &str) -> Vec<PathBuf> {
     ldd.lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))

@@ -1,8 +1,8 @@
-//! Stock Debian kernels, fetched with apt and unpacked, never installed.
+//! Stock Debian kernels, downloaded with apt and unpacked, but not installed.
 //!
-//! apt gets a configuration of its own - one suite of the mirror that this machine is configured for, with lists and caches under
-//! `target/vm` - so that neither the machine's sources nor its package state change, and a machine that runs one release can fetch
-//! the kernels of the others. What has been fetched stays; `--update` looks for newer ones.
+//! apt runs with a configuration of its own: one suite of this machine's mirror, with lists and caches under
+//! `target/vm`. So neither the sources nor the package state of this machine change, and a machine with one release can
+//! download the kernels of the others. Downloaded kernels stay; `--update` looks for newer ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use crate::shell::{command, line_of, run, say, target_dir};
 
-/// A kernel that people run, by the name that `--kernel` takes.
+/// A series of supported kernels, by the name that `--kernel` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Series {
     /// Debian 11, bullseye.
@@ -26,7 +26,7 @@ pub enum Series {
     /// Debian 13, trixie.
     #[value(name = "6.12")]
     V6_12,
-    /// The newest that Debian has: sid's.
+    /// The newest kernel of Debian: that of sid.
     Newest,
 }
 
@@ -61,7 +61,8 @@ impl Series {
     }
 }
 
-/// Modules that the scenarios need, each after those that it needs itself. One that a kernel has built in has no file.
+/// Modules that the scenarios need, each after the modules that it depends on. A module that is built into a kernel has
+/// no file.
 const MODULES: [&str; 4] = ["inet_diag", "tcp_diag", "veth", "sch_netem"];
 const META_PACKAGE: &str = "linux-image-amd64";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -69,10 +70,10 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// An unpacked kernel.
 pub struct Kernel {
     pub series: Series,
-    /// Of its package, which is what `uname -v` says.
+    /// Version of its package, as `uname -v` prints it.
     pub version: String,
     pub image: PathBuf,
-    /// Uncompressed.
+    /// Files of the uncompressed modules.
     pub modules: Vec<PathBuf>,
 }
 
@@ -80,7 +81,7 @@ pub fn directory(series: Series) -> PathBuf {
     target_dir().join("vm").join(series.name())
 }
 
-/// The kernel of this series, fetched if it is not there or `update` asks for a look.
+/// The kernel of this series, downloaded if it is missing or `update` is set.
 pub fn kernel(series: Series, update: bool) -> Result<Kernel> {
     let unpacked = directory(series).join("kernel");
     if update || !unpacked.join("complete").is_file() {
@@ -138,7 +139,7 @@ impl Apt {
                 "Dir::Etc::PreferencesParts=-".into(),
                 format!("Dir::State::Lists={place}/lists"),
                 format!("Dir::Cache={place}/cache"),
-                // Only package lists: translations and icons are most of what there is to fetch.
+                // Only package lists, because translations and icons are most of the download.
                 "Acquire::Languages=none".into(),
                 "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
                 "Acquire::Check-Valid-Until=false".into(),
@@ -157,7 +158,7 @@ impl Apt {
         tool
     }
 
-    /// The packages that hold the image and its modules - one up to trixie, several since - and their version.
+    /// The packages that contain the image and its modules (one up to trixie, several since), and their version.
     fn kernel_packages(&self) -> Result<(Vec<String>, String)> {
         let mut found = Vec::new();
         let mut version = String::new();
@@ -192,7 +193,7 @@ fn dependencies(show: &str) -> Vec<String> {
         .collect()
 }
 
-/// Where this machine's apt gets Debian's packages from.
+/// Address of the Debian mirror of this machine's apt.
 fn mirror() -> Result<String> {
     let mut targets = command("apt-get");
     targets.args(["indextargets", "--format", "$(CREATED_BY)|$(ORIGIN)|$(COMPONENT)|$(REPO_URI)"]);
@@ -204,13 +205,14 @@ fn mirror() -> Result<String> {
     )
 }
 
-/// The address of the main archive, if this is one of its package lists (security updates are an archive of their own).
+/// The address of the main archive, if this line is about one of its package lists; security updates have an archive of
+/// their own.
 fn main_archive(target: &str) -> Option<&str> {
     let ["Packages", "Debian", "main", address] = *target.split('|').collect::<Vec<_>>() else { return None };
     (!address.contains("security")).then_some(address)
 }
 
-/// The image and the modules out of a package, flat.
+/// Unpacks the image and the modules of a package into one directory.
 fn unpack(deb: &Path, to: &Path) -> Result<()> {
     let mut dpkg = command("dpkg-deb");
     dpkg.arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped());
@@ -220,7 +222,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     for module in MODULES {
         tar.arg(format!("{module}.ko*"));
     }
-    // A package without one of these makes tar fail; whether all are there is seen afterwards.
+    // tar fails if a package lacks one of these files; the caller checks for the image.
     let status = tar.stdin(package.stdout.take().context("dpkg-deb's output")?).stderr(Stdio::null()).status();
     let tar = status.context("starting tar")?;
     let dpkg = package.wait().context("waiting for dpkg-deb")?;
@@ -230,7 +232,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `vmlinuz-6.1.0-56-amd64` becomes `vmlinuz`, compressed modules become plain ones (not every kernel decompresses them).
+/// Renames `vmlinuz-6.1.0-56-amd64` to `vmlinuz` and decompresses modules, which not every kernel does.
 fn flatten(unpacked: &Path) -> Result<()> {
     for file in files_of(unpacked)? {
         if file.file_name().unwrap_or_default().to_string_lossy().starts_with("vmlinuz") {
@@ -247,7 +249,7 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// An empty directory.
+/// Creates an empty directory, removing an old one.
 fn anew(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).with_context(|| format!("clearing {}", directory.display()))?;
