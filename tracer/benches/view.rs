@@ -140,8 +140,8 @@ fn work(tracker: &mut Tracker, churn: &mut Churn, publisher: &Publisher, over: &
         let mut asked = false;
         while let Some(order) = publisher.next_order() {
             asked = true;
-            if let ViewOrder::Details(wish) = order {
-                schedule.wish = wish;
+            if let ViewOrder::Details(details) = order {
+                schedule.details = details;
             }
         }
         if asked || schedule.is_due() {

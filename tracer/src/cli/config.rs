@@ -16,23 +16,36 @@ use tracer_core::tracker::workload::By;
 /// The command that was asked for.
 #[derive(Debug)]
 pub enum Command {
+    /// `live` on a terminal.
     Live(LiveConfig),
+    /// `stream`, and `live` without a terminal.
     Stream(StreamConfig),
+    /// `report`.
     Report(ReportConfig),
+    /// `record`.
     Record(RecordConfig),
+    /// `replay` on a terminal.
     ReplayScreen(ReplayScreenConfig),
+    /// `replay` without a terminal, or as lines.
     ReplayLines(ReplayLinesConfig),
+    /// `export`.
     Export(ExportConfig),
+    /// `diff`.
     Diff(DiffConfig),
+    /// `check`.
     Check(CheckConfig),
+    /// `doctor`.
     Doctor(DoctorConfig),
+    /// `demo`.
     Demo,
 }
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
+    /// For people.
     Text,
+    /// One JSON object, or one per line.
     Json,
 }
 
@@ -41,47 +54,62 @@ pub enum OutputFormat {
 pub struct TraceConfig {
     /// How processes are grouped into workloads.
     pub by: By,
+    /// Which hooks are used, and the size of the ring buffer.
     pub probes: probe::Options,
 }
 
 /// The full-screen view of this host.
 #[derive(Debug)]
 pub struct LiveConfig {
+    /// How the host is traced.
     pub trace: TraceConfig,
     /// Draw with ASCII letters alone.
     pub ascii: bool,
+    /// Only what matches is shown.
     pub filter: Option<Filter>,
 }
 
 /// Lines as things happen.
 #[derive(Debug)]
 pub struct StreamConfig {
+    /// How the host is traced.
     pub trace: TraceConfig,
+    /// Which lines are printed.
     pub selection: StreamSelection,
+    /// How the output is written.
     pub format: OutputFormat,
     /// `None`: until it is ended.
     pub duration: Option<Duration>,
+    /// Only what matches is shown.
     pub filter: Option<Filter>,
 }
 
 /// The verdict on a trace or on a recording.
 #[derive(Debug)]
 pub struct ReportConfig {
+    /// What is reported on.
     pub source: ReportSource,
+    /// How the output is written.
     pub format: OutputFormat,
+    /// Only what matches is shown.
     pub filter: Option<Filter>,
 }
 
 /// What is reported on.
 #[derive(Debug)]
 pub enum ReportSource {
-    /// `by`: group processes otherwise than when it was recorded.
+    /// A recording.
     Recording {
+        /// The recording; `-` is stdin.
         file: PathBuf,
+        /// Group processes otherwise than when it was recorded.
         by: Option<By>,
     },
+    /// A trace of this host.
     Trace {
+        /// How the host is traced.
         trace: TraceConfig,
+        /// How long.
         duration: Duration,
     },
 }
@@ -89,10 +117,13 @@ pub enum ReportSource {
 /// A trace into a file.
 #[derive(Debug)]
 pub struct RecordConfig {
+    /// How the host is traced.
     pub trace: TraceConfig,
+    /// The file to write.
     pub output: PathBuf,
     /// Replace what is at `output`.
     pub force: bool,
+    /// How the recording is divided into files.
     pub target: RecordTarget,
     /// `None`: until it is ended.
     pub duration: Option<Duration>,
@@ -105,11 +136,15 @@ pub struct RecordConfig {
 /// How a recording is divided into files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordTarget {
+    /// One file.
     File,
+    /// Several files, of which the oldest are removed.
     Rotation(RotationBounds),
-    /// Nothing is written until one of the triggers.
+    /// A flight recorder: one file, which is not written before one of the triggers.
     Flight {
+        /// What is written around the trigger.
         window: FlightWindow,
+        /// At least one.
         triggers: Vec<Trigger>,
     },
 }
@@ -123,28 +158,36 @@ pub struct RotationBounds {
     pub age: Option<Duration>,
 }
 
-/// What the flight recorder keeps around what it waits for.
+/// What a flight recorder writes around its trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlightWindow {
+    /// Time before the trigger, as far as memory reaches.
     pub before: Duration,
+    /// Time after the trigger.
     pub after: Duration,
 }
 
 /// Which part of a recording is replayed, and how fast.
 #[derive(Debug)]
 pub struct ReplayConfig {
+    /// The recording; `-` is stdin.
     pub file: PathBuf,
+    /// How fast the time of the recording passes.
     pub speed: Speed,
+    /// Where to begin; `None` is the beginning.
     pub from: Option<TimeInput>,
+    /// Where to end; `None` is the end.
     pub to: Option<TimeInput>,
     /// Group processes otherwise than when it was recorded.
     pub by: Option<By>,
+    /// Only what matches is shown.
     pub filter: Option<Filter>,
 }
 
 /// The full-screen view of a recording.
 #[derive(Debug)]
 pub struct ReplayScreenConfig {
+    /// The recording and its part.
     pub replay: ReplayConfig,
     /// Draw with ASCII letters alone.
     pub ascii: bool,
@@ -153,16 +196,22 @@ pub struct ReplayScreenConfig {
 /// What `stream` would have printed then.
 #[derive(Debug)]
 pub struct ReplayLinesConfig {
+    /// The recording and its part.
     pub replay: ReplayConfig,
+    /// Which lines are printed.
     pub selection: StreamSelection,
+    /// How the output is written.
     pub format: OutputFormat,
 }
 
 /// A recording for other programs.
 #[derive(Debug)]
 pub struct ExportConfig {
+    /// The recording; `-` is stdin.
     pub file: PathBuf,
+    /// Rows or connections.
     pub what: Exported,
+    /// How the output is written.
     pub format: ExportFormat,
     /// `None`: stdout.
     pub output: Option<PathBuf>,
@@ -179,19 +228,24 @@ pub struct ExportConfig {
 /// Two recordings side by side.
 #[derive(Debug)]
 pub struct DiffConfig {
+    /// The earlier recording.
     pub before: PathBuf,
+    /// The later recording.
     pub after: PathBuf,
     /// Group processes otherwise than when it was recorded.
     pub by: Option<By>,
+    /// How the output is written.
     pub format: OutputFormat,
 }
 
 /// An exit code by conditions.
 #[derive(Debug)]
 pub struct CheckConfig {
+    /// The recording; `-` is stdin.
     pub file: PathBuf,
     /// One that holds is enough.
     pub fail_if: Vec<Condition>,
+    /// How the output is written.
     pub format: OutputFormat,
 }
 
@@ -200,5 +254,6 @@ pub struct CheckConfig {
 pub struct DoctorConfig {
     /// Try fentry and fexit before tracepoints.
     pub exact: bool,
+    /// How the output is written.
     pub format: OutputFormat,
 }

@@ -27,8 +27,11 @@ use tracer_core::filter::Filter;
 
 /// Exit codes, the same for every command.
 pub mod exit {
+    /// Everything was done.
     pub const OK: u8 = 0;
+    /// Something could not be done; stderr says what.
     pub const FAILED: u8 = 1;
+    /// The command line asks for nothing that can be done.
     pub const USAGE: u8 = 2;
     /// Not permitted, or the kernel is not supported.
     pub const REFUSED: u8 = 3;

@@ -29,6 +29,7 @@ pub enum Trigger {
 }
 
 /// What is exported.
+#[expect(missing_docs, reason = "doc comments would be shown by --help")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Exported {
     Events,
@@ -46,6 +47,7 @@ impl Exported {
 }
 
 /// What an export is written as.
+#[expect(missing_docs, reason = "doc comments would be shown by --help")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
     Parquet,

@@ -16,6 +16,7 @@ pub struct DemoCounts {
 }
 
 impl DemoCounts {
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {

@@ -38,8 +38,10 @@ const COMMANDS: usize = 4;
 /// Why a trace cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Capabilities are missing; the text says which, and how to give them.
     #[error("{0}")]
     NotPermitted(String),
+    /// The programs could not be loaded or attached.
     #[error("this kernel cannot be traced: {0}")]
     Unsupported(#[source] ProbeError),
 }
@@ -55,6 +57,7 @@ pub enum BaselineRequest {
 
 /// A running trace.
 pub struct LiveTrace {
+    /// Wall time of the trace's times.
     pub clock: Clock,
     host: HostFacts,
     tracker: Tracker,
@@ -71,7 +74,9 @@ pub struct LiveTrace {
 
 /// A trace that has ended.
 pub struct FinishedTrace {
+    /// The tracker, which has concluded everything.
     pub tracker: Tracker,
+    /// The host, and what could not be seen on it.
     pub host: HostFacts,
 }
 

@@ -30,7 +30,9 @@ pub struct Pass {
     pub failed: Vec<(Netns, String)>,
     /// Files of their port limits, for looking at them between passes.
     pub port_sysctls: Vec<PortSysctls>,
+    /// Namespaces that were looked at.
     pub namespaces: usize,
+    /// Sockets in them.
     pub sockets: usize,
     /// Nanoseconds that the pass took, by which the next one is timed.
     pub nanos: u64,

@@ -55,6 +55,7 @@ pub struct RingReader {
 }
 
 impl RingReader {
+    /// `ring_size`: bytes of the session's ring buffer, by which the sleeps are chosen.
     pub fn new(session: Session, ring_size: u32) -> Self {
         let ring = usize::try_from(ring_size).unwrap_or(usize::MAX);
         let tolerable = Duration::from_millis(u64::try_from(ring / BYTES_PER_MS).unwrap_or(u64::MAX));

@@ -17,6 +17,7 @@ use tracer_core::event::{AcceptQueue, Addr, Endpoint, FlowKey, Netns, SocketCook
 /// A socket and the number by which `/proc` finds its process.
 #[derive(Clone, Copy, Debug)]
 pub struct ListedSocket {
+    /// The socket, without its owner.
     pub row: SocketRow,
     /// Inode number of the socket; 0 for minisockets and orphans.
     pub inode: u32,

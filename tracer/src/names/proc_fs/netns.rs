@@ -24,6 +24,7 @@ const MAX_NAMED: usize = 4_096;
 /// A network namespace and a path to open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenNetns {
+    /// Which namespace it is.
     pub netns: Netns,
     /// The opened file must be compared with `netns` by its inode number, because another namespace may be at the path by then.
     pub path: PathBuf,

@@ -20,6 +20,7 @@ const MAX_DESCRIPTORS: usize = 2_000_000;
 #[derive(Debug, Default)]
 pub struct SocketOwners {
     owners: FxHashMap<u64, u32>,
+    /// How much of `/proc` could be read.
     pub coverage: Coverage,
 }
 
@@ -29,10 +30,12 @@ impl SocketOwners {
         self.owners.get(&inode).copied()
     }
 
+    /// Sockets with a known owner.
     pub fn len(&self) -> usize {
         self.owners.len()
     }
 
+    /// No socket has a known owner.
     pub fn is_empty(&self) -> bool {
         self.owners.is_empty()
     }

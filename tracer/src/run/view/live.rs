@@ -104,7 +104,7 @@ impl TraceObserver for LiveController {
         while let Some(order) = self.publisher.next_order() {
             asked = true;
             match order {
-                ViewOrder::Details(wish) => self.schedule.wish = wish,
+                ViewOrder::Details(details) => self.schedule.details = details,
                 ViewOrder::Record(true) if self.recording.is_none() && self.ending.is_none() => self.record(tracker),
                 ViewOrder::Record(false) => self.stop(),
                 // Orders to a replay.

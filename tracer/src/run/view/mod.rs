@@ -63,7 +63,8 @@ fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Resu
 
 /// When the next frame is due, and which details it must have.
 pub struct FrameSchedule {
-    pub wish: DetailRequest,
+    /// What the view shows in detail.
+    pub details: DetailRequest,
     due: Instant,
 }
 
@@ -74,17 +75,20 @@ impl Default for FrameSchedule {
 }
 
 impl FrameSchedule {
+    /// The first frame is due at once, without details.
     pub fn new() -> Self {
-        Self { wish: DetailRequest::default(), due: Instant::now() }
+        Self { details: DetailRequest::default(), due: Instant::now() }
     }
 
+    /// The next frame is due.
     pub fn is_due(&self) -> bool {
         Instant::now() >= self.due
     }
 
+    /// Makes a frame now and publishes it.
     pub fn publish(&mut self, publisher: &Publisher, tracker: &Tracker, status: Status) {
         let began = Instant::now();
-        publisher.publish(Frame { snapshot: tracker.snapshot(), details: tracker.details(&self.wish), status });
+        publisher.publish(Frame { snapshot: tracker.snapshot(), details: tracker.details(&self.details), status });
         self.due = Instant::now() + CADENCE.max(began.elapsed() * COST_FACTOR);
     }
 }

@@ -184,7 +184,7 @@ impl<'a> Player<'a> {
     fn handle_order(&mut self, order: ViewOrder) -> Result<()> {
         let now = self.tracker.now();
         match order {
-            ViewOrder::Details(wish) => self.schedule.wish = wish,
+            ViewOrder::Details(details) => self.schedule.details = details,
             ViewOrder::Pause(paused) => {
                 self.paused = paused;
                 if !paused && self.ended {

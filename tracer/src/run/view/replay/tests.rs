@@ -47,7 +47,7 @@ fn arrive(player: &mut Player<'_>, to: Ktime) -> (String, u64) {
     while player.target.is_some() {
         player.advance().expect("read");
     }
-    let shown = format!("{:?} {:?}", player.tracker.snapshot(), player.tracker.details(&player.schedule.wish));
+    let shown = format!("{:?} {:?}", player.tracker.snapshot(), player.tracker.details(&player.schedule.details));
     (shown, player.checkpoints.steps() - before)
 }
 
