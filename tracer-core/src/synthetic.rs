@@ -263,7 +263,7 @@ impl Churn {
     /// Events of one connection in the steady state of [`Topology::clients`].
     pub const EVENTS: u64 = 7;
 
-    /// Fills `tracker` up to the steady state of [`Topology::clients`] with so many destinations.
+    /// Fills `tracker` up to the steady state of [`Topology::clients`] with this many destinations.
     pub fn start(tracker: &mut Tracker, destinations: u64, live: u64, time_waits: u64) -> Self {
         let topology = Topology::clients(destinations);
         let mut churn = Self { topology, live, time_waits, next: live, now: 2 * SECOND, noise: Noise(7) };

@@ -126,7 +126,7 @@ fn parent_says(parent: &str) -> Option<&'static str> {
     match parent {
         "docker" => Some("docker"),
         "libpod" | "libpod_parent" => Some("podman"),
-        // `pod<uid>` or `kubepods…`: a container of Kubernetes, whatever the runtime; `crictl inspect` finds it.
+        // `pod<uid>` or `kubepods…`: a container of Kubernetes of any runtime; `crictl inspect` finds it.
         pod if pod.starts_with("pod") || pod.starts_with("kubepods") => Some("kubepods"),
         _ => None,
     }

@@ -136,12 +136,12 @@ impl Messages {
             let values = dictionary.data().ok_or(MessageError::Outside)?;
             let room = MAX_ADDRESSES.saturating_sub(known.map_or(0, Array::len));
             for field in self.schema.fields() {
-                if let DataType::Dictionary(_, words) = field.data_type()
-                    && **words != DataType::Utf8
+                if let DataType::Dictionary(_, value_type) = field.data_type()
+                    && **value_type != DataType::Utf8
                 {
                     return Err(MessageError::Unexpected {
                         expected: "dictionaries of words",
-                        found: words.to_string(),
+                        found: value_type.to_string(),
                     });
                 }
             }

@@ -299,8 +299,8 @@ impl Packer {
     fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<PackedBatch, WriteError> {
         let (additions, batch) =
             self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
-        let words = Stats { flags: frame::flags::DICTIONARY, ..Stats::default() };
-        let additions = additions.into_iter().map(|data| EncodedMessage::new(data, words)).collect();
+        let stats_of_addition = Stats { flags: frame::flags::DICTIONARY, ..Stats::default() };
+        let additions = additions.into_iter().map(|data| EncodedMessage::new(data, stats_of_addition)).collect();
         self.packed += 1;
         Ok(PackedBatch { stats, batch: EncodedMessage::new(batch, stats), additions, number: self.packed })
     }
@@ -345,8 +345,8 @@ impl<S: Sink> RecordingFile<S> {
         let since = packer.packed;
         let mut output = Self { sink, schema, dictionaries: Vec::new(), batches: Vec::new(), written, since };
         output.message(&schema_message.message)?;
-        for words in packer.whole(frame::flags::DICTIONARY)? {
-            let block = output.message(&words)?;
+        for dictionary in packer.whole(frame::flags::DICTIONARY)? {
+            let block = output.message(&dictionary)?;
             output.dictionaries.push(block);
         }
         Ok(output)

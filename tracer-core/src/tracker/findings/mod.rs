@@ -1,8 +1,8 @@
 //! Conclusions from the numbers of a snapshot, and what would help.
 //!
-//! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the numbers in it, the
-//! facts behind it for machines, and advice that names only settings that this kernel has and that are not set yet. [`FindingId`]
-//! lists what can be found.
+//! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the
+//! numbers in it, the facts behind it for machines, and advice that names only settings that this kernel has and that are
+//! not set yet. [`FindingId`](super::snapshot::FindingId) lists what can be found.
 //!
 //! Not for: measuring. Where a [`Snapshot`] lacks a number, the findings that need it are left out.
 
