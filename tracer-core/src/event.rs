@@ -501,6 +501,9 @@ pub struct SocketRow {
     pub remaining: Option<u64>,
     /// Process that has the socket open; `None` if unknown.
     pub owner: Option<u32>,
+    /// A descriptor leads to the socket (`idiag_inode` is not 0). Otherwise accept() has not taken it yet, or its program has closed
+    /// it. `None` if unknown.
+    pub has_descriptor: Option<bool>,
     /// The port was named by bind() (`SOCK_BINDPORT_LOCK`); `None` if unknown, which `sock_diag` alone leaves it.
     pub named: Option<bool>,
     /// Of a minisocket: the peer had sent TCP timestamps; `None` if unknown.

@@ -338,6 +338,7 @@ impl Columns {
             owner: self.pid.get(row),
             named: None,
             timestamps: None,
+            has_descriptor: None,
             queue: None,
         });
         close(list)

@@ -11,6 +11,7 @@ use super::snapshot::{
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
+use super::tables::bound_sockets::BoundSocketId;
 use super::tables::destinations::{DestinationEntry, DestinationId};
 use super::tables::outbox::millis;
 use super::tables::processes::{UNKNOWN, WorkloadId};
@@ -261,14 +262,49 @@ fn destination(tables: &Tables, entry: &DestinationEntry, holders: Vec<Holder>, 
     }
 }
 
+/// Of each listener, the connections in its queue that the peer has closed; `None` where that cannot be known.
+fn closed_in_queues(tables: &Tables) -> FxHashMap<BoundSocketId, Option<u32>> {
+    let bound = tables.ports.bound();
+    let mut waiting: FxHashMap<BoundSocketId, (u32, u32)> = FxHashMap::default();
+    for (_, flow) in tables.flows.iter() {
+        let Some(listener) = flow.waits_at else { continue };
+        let (all, closed) = waiting.entry(listener).or_default();
+        *all += 1;
+        *closed += u32::from(flow.state() == TcpState::CloseWait);
+    }
+    let mut known = FxHashMap::default();
+    for group in bound.groups() {
+        let of = |at: &BoundSocketId| waiting.get(at).copied().unwrap_or_default();
+        let (all, closed) = group.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let queued =
+            |at: &BoundSocketId| bound.get(*at).and_then(|listener| Some(listener.queue?.waiting)).unwrap_or(0);
+        let busy = group.iter().filter(|at| queued(at) > 0).count();
+        for at in group {
+            let share = if group.len() == 1 || closed == 0 {
+                Some(closed)
+            } else if queued(at) == 0 && busy > 0 {
+                Some(0)
+            } else if busy == 1 {
+                Some(closed.min(queued(at)))
+            } else {
+                // If the peers have closed all that wait anywhere, they have closed all that wait here.
+                Some(queued(at)).filter(|_| all == closed && busy > 0)
+            };
+            known.insert(*at, share);
+        }
+    }
+    known
+}
+
 fn listeners(tables: &Tables) -> Vec<Listener> {
     let processes = tables.accounting.processes();
+    let closed = closed_in_queues(tables);
     let mut list: Vec<Listener> = tables
         .ports
         .bound()
         .iter()
         .filter(|(_, bound)| bound.listening && bound.port != 0)
-        .map(|(_, bound)| {
+        .map(|(at, bound)| {
             let process = bound.owner.and_then(|id| processes.get(id));
             let workload = process.and_then(|process| processes.workload_entry(process.workload));
             let namespace = tables.ports.namespaces().get(bound.netns);
@@ -279,6 +315,9 @@ fn listeners(tables: &Tables) -> Vec<Listener> {
                 workload: workload.map(|entry| Arc::clone(&entry.name)),
                 pid: process.map(|process| process.facts.pid).filter(|&pid| pid != 0),
                 accepted: bound.accepted,
+                queued: bound.queue.map(|queue| queue.waiting),
+                backlog: bound.queue.map(|queue| queue.backlog),
+                close_wait: closed.get(&at).copied().flatten(),
                 in_ephemeral_range: namespace
                     .is_some_and(|namespace| namespace.in_range(bound.port) && !namespace.is_reserved(bound.port)),
                 syn_recv: bound.syn_recv,

@@ -157,14 +157,12 @@ fn unseen(tables: &mut Tables, t: &Transition, key: FlowKey) {
     let attribution = tables.accounting.attribute(process, destination, key.netns, true, t.ktime);
     if passive_open {
         tables.accounting.count(attribution, |counters| counters.accepted += 1);
-        if let Some(at) = listener {
-            tables.ports.count_accepted(at);
-        }
     }
     let mut flow = Flow::new(t.id, key, t.old, attribution, t.ktime);
     flow.opened = if passive_open || listener.is_some() { Opened::Passive } else { Opened::Unknown };
     flow.began = passive_open.then_some(t.ktime);
     flow.established = passive_open.then_some(t.ktime);
+    flow.waits_at = listener.filter(|_| passive_open);
     // Before the first complete list of its namespace it simply is older than the trace.
     flow.repaired = !passive_open && known_netns;
     flow.pass = tables.pass;

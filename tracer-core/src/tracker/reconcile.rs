@@ -3,7 +3,7 @@
 //! A row is true of some moment between the begin and the end of its pass. An event of that time, of later or of shortly before is
 //! believed over the row. A flow without events for longer is what the row says, or gone if no row has it.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::snapshot::Opened;
 use super::tables::Tables;
@@ -11,8 +11,8 @@ use super::tables::bound_sockets::{BoundSocket, BoundSocketId};
 use super::tables::flows::{Flow, FlowId};
 use super::tables::time_wait::TimeWaitEntry;
 use super::timing::TIME_WAIT;
-use super::{lifecycle, minisockets};
-use crate::event::{Baseline, Endpoint, Ktime, SocketId, SocketRow, TcpState};
+use super::{lifecycle, minisockets, sockets};
+use crate::event::{Baseline, Endpoint, Ktime, Netns, SocketId, SocketRow, TcpState};
 
 /// [`TIME_WAIT`] in nanoseconds.
 const TIME_WAIT_NANOS: u64 = TIME_WAIT.as_secs() * 1_000_000_000;
@@ -49,6 +49,60 @@ pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
         }
     }
     remove_unlisted(tables, baseline);
+    share_queues(tables, baseline.netns);
+}
+
+/// Which of the listeners that share an address has a waiting flow is known of none; how many each has is known of all.
+fn share_queues(tables: &mut Tables, netns: Netns) {
+    let bound = tables.ports.bound();
+    let mut room: FxHashMap<BoundSocketId, u32> = FxHashMap::default();
+    let mut group_of: FxHashMap<BoundSocketId, usize> = FxHashMap::default();
+    let mut groups: Vec<(Vec<BoundSocketId>, Vec<FlowId>)> = Vec::new();
+    for group in bound.groups().filter(|group| group.len() > 1) {
+        let members: Vec<_> = group.iter().filter_map(|&at| Some((at, bound.get(at)?))).collect();
+        if members.first().is_none_or(|(_, listener)| listener.netns != netns) {
+            continue;
+        }
+        for (at, listener) in &members {
+            room.insert(*at, listener.queue.map_or(0, |queue| queue.waiting));
+            group_of.insert(*at, groups.len());
+        }
+        groups.push((members.into_iter().map(|(at, _)| at).collect(), Vec::new()));
+    }
+    if groups.is_empty() {
+        return;
+    }
+    for (at, flow) in tables.flows.iter() {
+        let Some(listener) = flow.waits_at else { continue };
+        let Some((_, homeless)) = group_of.get(&listener).and_then(|&group| groups.get_mut(group)) else { continue };
+        match room.get_mut(&listener).filter(|room| **room > 0) {
+            Some(room) => *room -= 1,
+            None => homeless.push(at),
+        }
+    }
+    for (members, homeless) in groups {
+        let mut free = members.into_iter().flat_map(|at| {
+            let room = room.get(&at).copied().unwrap_or(0);
+            std::iter::repeat_n(at, usize::try_from(room).unwrap_or(0))
+        });
+        for flow in homeless {
+            let Some(listener) = free.next() else { break };
+            wait_at(tables, flow, listener);
+        }
+    }
+}
+
+/// A waiting flow is in the queue of this listener, and so its owner's.
+fn wait_at(tables: &mut Tables, at: FlowId, listener: BoundSocketId) {
+    let owner = tables.ports.bound().get(listener).and_then(|listener| listener.owner);
+    let process = owner.unwrap_or(tables.accounting.processes().unknown());
+    let Some(flow) = tables.flows.get_mut(at) else { return };
+    flow.waits_at = Some(listener);
+    let (netns, last) = (flow.key().netns, flow.last);
+    if tables.accounting.destination_of(flow.attribution()).is_none() {
+        let attribution = tables.accounting.attribute(process, None, netns, true, last);
+        sockets::give_to(tables, at, attribution);
+    }
 }
 
 fn list_listener(tables: &mut Tables, row: &SocketRow, began: Ktime) {
@@ -58,9 +112,11 @@ fn list_listener(tables: &mut Tables, row: &SocketRow, began: Ktime) {
         netns: row.key.netns,
         addr: row.key.local.addr,
         port: row.key.local.port,
+        device: row.key.device,
         listening: true,
         owner,
         accepted: 0,
+        queue: row.queue,
         syn_recv: None,
         last: began,
         pass: tables.pass,
@@ -145,6 +201,8 @@ fn list_flow(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: b
     flow.opened = if passive { Opened::Passive } else { Opened::Unknown };
     flow.repaired = !first;
     flow.pass = tables.pass;
+    let may_wait = matches!(row.state, TcpState::Established | TcpState::CloseWait);
+    flow.waits_at = listener.filter(|_| may_wait && row.has_descriptor == Some(false));
     if let Some(at) = tables.insert_flow(flow) {
         tables.occupy(at);
     }
@@ -155,6 +213,14 @@ fn update_flow(tables: &mut Tables, at: FlowId, row: &SocketRow, baseline: &Base
     let pass = tables.pass;
     let Some(flow) = tables.flows.get_mut(at) else { return };
     flow.pass = pass;
+    if row.has_descriptor == Some(true)
+        && let Some(listener) = flow.waits_at.take()
+    {
+        // The record of its accept() was lost.
+        tables.ports.count_accepted(listener);
+        tables.anomalies.repaired += 1;
+    }
+    let Some(flow) = tables.flows.get_mut(at) else { return };
     let stale = flow.last < settled(baseline) && flow.state() != row.state;
     flow.repaired |= stale;
     if flow.key().local.port == 0 {

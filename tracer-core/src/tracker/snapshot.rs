@@ -143,7 +143,7 @@ pub struct Workload {
     pub established: u64,
     /// Failed attempts by reason.
     pub failed: FailureCounts,
-    /// Connections accepted by its listeners.
+    /// Connections that reached its listeners or that it took by accept().
     pub accepted: u64,
     /// Flows that ended, whoever began them.
     pub closed: u64,
@@ -336,8 +336,15 @@ pub struct Listener {
     pub workload: Option<Arc<str>>,
     /// The process that listens; `None` = unknown.
     pub pid: Option<u32>,
-    /// Connections accepted.
+    /// Connections that accept() took from it.
     pub accepted: u64,
+    /// Connections that waited in its accept queue at the last pass of `sock_diag`; `None` = not looked yet.
+    pub queued: Option<u32>,
+    /// How many may wait there; `None` = not looked yet.
+    pub backlog: Option<u32>,
+    /// Waiting connections that the peer has closed already; `None` = unknown: several listeners share the address, and which of them
+    /// has these is not known.
+    pub close_wait: Option<u32>,
     /// Inside the namespace's ephemeral range and not reserved: connect() may take the port while nobody listens.
     pub in_ephemeral_range: bool,
     /// Half-open connections at the last pass of `sock_diag`, which alone sees them; `None` = not looked yet.

@@ -2,15 +2,23 @@
 
 use super::snapshot::Opened;
 use super::tables::Tables;
+use super::tables::attributions::AttributionId;
 use super::tables::bound_sockets::BoundSocket;
+use super::tables::flows::FlowId;
 use crate::event::{SocketEvent, SocketId, TcpState, Transition};
 
 /// accept() handed a flow to a process, which owns it from now on.
 pub fn accepted(tables: &mut Tables, e: &SocketEvent) {
-    let Some(at) = tables.flows.find(e.id, Some(&e.key)) else { return };
+    let flow = tables.flows.find(e.id, Some(&e.key));
+    let waited_at = flow.and_then(|at| tables.flows.get_mut(at)?.waits_at.take());
+    let named = e.listener.and_then(|listener| tables.ports.find(listener));
+    if let Some(listener) = named.or(waited_at).or_else(|| tables.ports.listener_of(&e.key)) {
+        tables.ports.count_accepted(listener);
+    }
+    let Some(at) = flow else { return };
     let process = tables.accounting.process(e.pid);
     let Some(flow) = tables.flows.get(at) else { return };
-    let (former, state) = (flow.attribution(), flow.state());
+    let former = flow.attribution();
     if tables.accounting.destination_of(former).is_some() {
         // It was taken for a flow that this host opened.
         return;
@@ -20,11 +28,18 @@ pub fn accepted(tables: &mut Tables, e: &SocketEvent) {
         flow.inferred_owner = false;
         flow.opened = Opened::Passive;
     }
-    tables.reassign_flow(at, attribution);
+    give_to(tables, at, attribution);
+}
+
+/// A passive flow is another process's from now on. What was credited for it so far moves along.
+pub fn give_to(tables: &mut Tables, at: FlowId, attribution: AttributionId) {
+    let Some(flow) = tables.flows.get(at) else { return };
+    let (former, state) = (flow.attribution(), flow.state());
     if former == attribution {
         return;
     }
-    // What was credited to the listener so far moves along. Only what such a flow can have done by now.
+    tables.reassign_flow(at, attribution);
+    // Only what such a flow can have done by now.
     let close_wait = state == TcpState::CloseWait;
     tables.accounting.count(former, |counters| {
         counters.accepted = counters.accepted.saturating_sub(1);
@@ -50,9 +65,11 @@ pub fn listens(tables: &mut Tables, t: &Transition) {
         netns: t.key.netns,
         addr: t.key.local.addr,
         port: t.key.local.port,
+        device: t.key.device,
         listening: true,
         owner,
         accepted: 0,
+        queue: None,
         syn_recv: None,
         last: t.ktime,
         pass: tables.pass,
@@ -77,9 +94,11 @@ pub fn port_bound(tables: &mut Tables, e: &SocketEvent) {
         netns: e.key.netns,
         addr: e.key.local.addr,
         port: e.key.local.port,
+        device: e.key.device,
         listening: false,
         owner: Some(owner),
         accepted: 0,
+        queue: None,
         syn_recv: None,
         last: e.ktime,
         pass: tables.pass,

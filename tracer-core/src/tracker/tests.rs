@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::snapshot::{Ended, Failure, NoticeKinds};
 use super::*;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Caller, CgroupId, DestinationKey, Endpoint, FlowKey, Netns, NetnsFacts,
-    ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
+    AcceptQueue, Addr, Baseline, Call, CallFailed, Caller, CgroupId, DestinationKey, Endpoint, FlowKey, Netns,
+    NetnsFacts, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
@@ -207,6 +207,7 @@ impl Lab {
             owner: (state != TcpState::TimeWait).then_some(100),
             named: None,
             timestamps: None,
+            has_descriptor: None,
             queue: None,
         }
     }

@@ -107,6 +107,7 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
             minisocket,
             remaining: expires_ms.filter(|_| minisocket).map(|ms| u64::from(ms) * 1_000_000),
             owner: None,
+            has_descriptor: Some(header.inode != 0),
             named: None,
             timestamps: None,
             queue: (state == TcpState::Listen)

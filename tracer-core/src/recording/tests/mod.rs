@@ -241,6 +241,7 @@ fn list(rows: usize) -> RecordedStep {
         owner: Some(3),
         named: None,
         timestamps: None,
+        has_descriptor: None,
         queue: None,
     };
     let (netns, began, ended) = (Netns::of_inode(1), Ktime(1), Ktime(2));

@@ -131,6 +131,7 @@ prop_compose! {
         (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
     ) -> SocketRow {
         SocketRow {
+            has_descriptor: None,
             cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner, named: None, timestamps: None, queue: None,
         }
     }

@@ -8,7 +8,7 @@ use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint, evidence, finding};
 use crate::event::{DestinationKey, Endpoint, TcpState};
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
 use crate::tracker::snapshot::{
-    Advice, Attribution, Destination, Durations, Finding, FindingId, FindingSubject, Severity,
+    Advice, Attribution, Destination, Durations, Finding, FindingId, FindingSubject, Listener, Severity,
 };
 
 /// Capacity assumed where the range is unknown: the compiled default 32768-60999.
@@ -196,8 +196,18 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
             let remote = endpoint(member.remote_addr, member.remote_port);
             format!(", most with {remote} (pid {}, {})", member.pid, member.close_wait.now)
         });
+        let listeners = context.snapshot.listeners.iter();
+        let mut queues: Vec<(u32, &Listener)> = listeners
+            .filter(|listener| listener.workload.as_ref() == Some(&workload.name))
+            .filter_map(|listener| Some((listener.close_wait.filter(|&closed| closed > 0)?, listener)))
+            .collect();
+        queues.sort_by_key(|&(closed, _)| std::cmp::Reverse(closed));
+        let unaccepted = queues.first().map_or_else(String::new, |(closed, listener)| {
+            let pid = listener.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            format!("; {closed} were never accepted at {}{pid}", endpoint(listener.addr, listener.port))
+        });
         let summary = format!(
-            "{} does not close {} that its peers closed, the oldest {} ago{most}: they hold ports and descriptors until it does.",
+            "{} does not close {} that its peers closed, the oldest {} ago{most}{unaccepted}: they hold ports and descriptors until it does.",
             workload.name,
             plain_plural(now, "connection"),
             rough_seconds(oldest),
@@ -215,6 +225,12 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
                 "remote_addr": member.remote_addr,
                 "remote_port": member.remote_port,
                 "close_wait": member.close_wait.now,
+            })).collect::<Vec<_>>(),
+            "unaccepted": queues.iter().take(MAX_PIDS).map(|(closed, listener)| serde_json::json!({
+                "pid": listener.pid,
+                "addr": listener.addr,
+                "port": listener.port,
+                "close_wait": closed,
             })).collect::<Vec<_>>(),
         };
         finding.advice = vec![Advice {

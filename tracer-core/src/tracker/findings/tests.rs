@@ -111,6 +111,9 @@ fn listener(port: u16) -> Listener {
         workload: Some("web.service".into()),
         pid: Some(1),
         accepted: 10,
+        queued: None,
+        backlog: None,
+        close_wait: None,
         in_ephemeral_range: false,
         syn_recv: None,
     }

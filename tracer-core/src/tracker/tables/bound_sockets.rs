@@ -1,10 +1,13 @@
 //! Sockets that hold a port by bind() or listen(): such a port is unusable for connect() towards every destination.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
 use rustc_hash::FxHashMap;
 
 use super::processes::ProcessId;
 use super::slab::{Ref, Slab};
-use crate::event::{Addr, Ktime, Netns, SocketCookie, SocketId};
+use crate::event::{AcceptQueue, Addr, FlowKey, Ktime, Netns, SocketCookie, SocketId};
 
 /// Bound sockets held: every listener of a large host many times over.
 const MAX_BOUND: usize = 65_536;
@@ -23,12 +26,16 @@ pub struct BoundSocket {
     pub addr: Addr,
     /// 0 while unknown (listen() without bind()).
     pub port: u16,
+    /// Index of the interface that it is bound to, 0 if none.
+    pub device: u32,
     /// It listens.
     pub listening: bool,
     /// The process that bound it or made it listen; `None` if unknown.
     pub owner: Option<ProcessId>,
-    /// Connections that it took.
+    /// Connections that accept() took from it.
     pub accepted: u64,
+    /// Its accept queue at the last pass of `sock_diag`.
+    pub queue: Option<AcceptQueue>,
     /// Half-open connections at the last pass of `sock_diag`.
     pub syn_recv: Option<u32>,
     /// The last event, or the pass of `sock_diag`, that was about it.
@@ -43,7 +50,24 @@ pub struct BoundSockets {
     slab: Slab<BoundSocket>,
     by_cookie: FxHashMap<SocketCookie, BoundSocketId>,
     by_sock: FxHashMap<u64, BoundSocketId>,
-    listeners: FxHashMap<(Netns, u16), Vec<BoundSocketId>>,
+    listeners: FxHashMap<ListenAddress, BTreeSet<BoundSocketId>>,
+}
+
+/// What the sockets of an SO_REUSEPORT group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenAddress {
+    netns: Netns,
+    device: u32,
+    addr: Addr,
+    port: u16,
+}
+
+impl BoundSocket {
+    /// The address that it listens on; `None` if it does not listen, or its port is unknown.
+    pub fn listens_on(&self) -> Option<ListenAddress> {
+        let Self { netns, device, addr, port, listening, .. } = *self;
+        (listening && port != 0).then_some(ListenAddress { netns, device, addr, port })
+    }
 }
 
 impl Default for BoundSockets {
@@ -88,16 +112,20 @@ impl BoundSockets {
         if let Some(at) = self.find(bound.id) {
             let known = self.slab.get_mut(at)?;
             let new_port = if known.port == 0 { bound.port } else { 0 };
-            let newly_listening = bound.listening && !known.listening;
+            let former_address = known.listens_on();
             known.last = known.last.max(bound.last);
             known.pass = bound.pass;
             known.listening |= bound.listening;
+            known.queue = bound.queue.or(known.queue);
             let former_owner = bound.owner.and_then(|owner| known.owner.replace(owner));
             if known.port == 0 {
                 known.port = bound.port;
             }
             if known.addr.is_unspecified() {
                 known.addr = bound.addr;
+            }
+            if known.device == 0 {
+                known.device = bound.device;
             }
             if let (None, Some(cookie)) = (known.id.cookie, bound.id.cookie) {
                 known.id.cookie = Some(cookie);
@@ -107,13 +135,14 @@ impl BoundSockets {
                 known.id.sock = bound.id.sock;
                 self.by_sock.insert(bound.id.sock, at);
             }
-            let slot = (known.netns, known.port);
-            if slot.1 != 0 && known.listening && (newly_listening || new_port != 0) {
-                self.listeners.entry(slot).or_default().push(at);
+            let address = known.listens_on();
+            if former_address != address {
+                self.unlist(former_address, at);
+                self.enlist(address, at);
             }
             return Some(Upserted { new_port, former_owner });
         }
-        let (id, slot, listening) = (bound.id, (bound.netns, bound.port), bound.listening);
+        let (id, port, address) = (bound.id, bound.port, bound.listens_on());
         let at = self.slab.insert(bound)?;
         if let Some(cookie) = id.cookie {
             self.by_cookie.insert(cookie, at);
@@ -121,18 +150,16 @@ impl BoundSockets {
         if id.sock != 0 {
             self.by_sock.insert(id.sock, at);
         }
-        if listening && slot.1 != 0 {
-            self.listeners.entry(slot).or_default().push(at);
-        }
-        Some(Upserted { new_port: slot.1, former_owner: None })
+        self.enlist(address, at);
+        Some(Upserted { new_port: port, former_owner: None })
     }
 
     /// The socket no longer listens; it may still hold its port.
     pub fn stop_listening(&mut self, at: BoundSocketId) {
         let Some(bound) = self.slab.get_mut(at) else { return };
+        let address = bound.listens_on();
         bound.listening = false;
-        let slot = (bound.netns, bound.port);
-        self.unlist(slot, at);
+        self.unlist(address, at);
     }
 
     /// Takes the socket out.
@@ -144,26 +171,44 @@ impl BoundSockets {
         if self.by_sock.get(&bound.id.sock) == Some(&at) {
             self.by_sock.remove(&bound.id.sock);
         }
-        self.unlist((bound.netns, bound.port), at);
+        self.unlist(bound.listens_on(), at);
         Some(bound)
     }
 
-    fn unlist(&mut self, slot: (Netns, u16), at: BoundSocketId) {
-        if let Some(list) = self.listeners.get_mut(&slot) {
-            list.retain(|&other| other != at);
-            if list.is_empty() {
-                self.listeners.remove(&slot);
+    fn enlist(&mut self, address: Option<ListenAddress>, at: BoundSocketId) {
+        if let Some(address) = address {
+            self.listeners.entry(address).or_default().insert(at);
+        }
+    }
+
+    fn unlist(&mut self, address: Option<ListenAddress>, at: BoundSocketId) {
+        let Some(address) = address else { return };
+        if let Some(siblings) = self.listeners.get_mut(&address) {
+            siblings.remove(&at);
+            if siblings.is_empty() {
+                self.listeners.remove(&address);
             }
         }
     }
 
-    /// A listener that would have accepted a connection to `addr:port`: one bound to that address before one bound to any.
-    pub fn listener(&self, netns: Netns, addr: Addr, port: u16) -> Option<BoundSocketId> {
-        let list = self.listeners.get(&(netns, port))?;
-        let bound_to = |wanted: &dyn Fn(Addr) -> bool| {
-            list.iter().copied().find(|&at| self.slab.get(at).is_some_and(|bound| wanted(bound.addr)))
-        };
-        bound_to(&|bound| bound == addr).or_else(|| bound_to(&|bound| bound.is_unspecified()))
+    /// The listeners of the one address to which the kernel gives a connection with this local end, in a fixed order: several if they
+    /// share it by SO_REUSEPORT. Its device counts before any device, its address before the wildcard of its family, and that
+    /// before `[::]`, which takes IPv4 too (net/ipv4/inet_hashtables.c `compute_score`).
+    pub fn listeners_of(&self, key: &FlowKey) -> impl Iterator<Item = BoundSocketId> + '_ {
+        let (v4, v6) = (Addr::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)), Addr::UNSPECIFIED);
+        let is_v4 = key.local.addr.ip().is_ipv4();
+        let addresses = [Some(key.local.addr), is_v4.then_some(v4), Some(v6)];
+        let FlowKey { netns, device, local, .. } = *key;
+        let found = addresses.into_iter().flatten().find_map(|addr| {
+            let on = |device| self.listeners.get(&ListenAddress { netns, device, addr, port: local.port });
+            on(device).or_else(|| on(0))
+        });
+        found.into_iter().flatten().copied()
+    }
+
+    /// All groups of listeners that share an address.
+    pub fn groups(&self) -> impl Iterator<Item = &BTreeSet<BoundSocketId>> {
+        self.listeners.values()
     }
 
     /// A pass of `sock_diag` begins to count half-open connections anew.
@@ -180,7 +225,7 @@ impl BoundSockets {
         }
     }
 
-    /// Counts a connection that this listener took.
+    /// Counts a connection that accept() took from this listener.
     pub fn accepted(&mut self, at: BoundSocketId) {
         if let Some(bound) = self.slab.get_mut(at) {
             bound.accepted += 1;

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHashMap;
 
 use super::attributions::AttributionId;
+use super::bound_sockets::BoundSocketId;
 use super::slab::{Ref, Slab};
 use crate::event::{FlowKey, Ktime, SocketCookie, SocketId, TcpState};
 use crate::tracker::snapshot::Opened;
@@ -53,6 +54,9 @@ pub struct Flow {
     pub port_before: u16,
     /// The port was chosen by bind(), not by connect().
     pub bound: bool,
+    /// The flow is in the accept queue of this listener, or of one that shares its address; `None` = accept() took it, or it is none
+    /// of a listener, or unknown.
+    pub waits_at: Option<BoundSocketId>,
     /// The process is a guess.
     pub inferred_owner: bool,
     /// Events of it were lost, and it was set right.
@@ -79,6 +83,7 @@ impl Flow {
             tid: 0,
             port_before: 0,
             bound: false,
+            waits_at: None,
             inferred_owner: true,
             repaired: false,
             pass: 0,

@@ -32,9 +32,9 @@ impl LocalPorts {
         self.namespaces.find_or_insert(netns)
     }
 
-    /// The socket that would have accepted this flow.
+    /// The socket that would accept this flow; the first of those that share its address.
     pub fn listener_of(&self, key: &FlowKey) -> Option<BoundSocketId> {
-        self.bound.listener(key.netns, key.local.addr, key.local.port)
+        self.bound.listeners_of(key).next()
     }
 
     /// Is the local port one that connect() could have chosen, and that no socket listens on?
@@ -82,7 +82,7 @@ impl LocalPorts {
         self.bound.stop_listening(at);
     }
 
-    /// Counts a connection that the listener took.
+    /// Counts a connection that accept() took from the listener.
     pub fn count_accepted(&mut self, at: BoundSocketId) {
         self.bound.accepted(at);
     }

@@ -191,3 +191,123 @@ fn a_connect_that_searches_for_its_port_keeps_its_process_through_a_crowd() {
     let holders: Vec<_> = snapshot.destinations[0].holders.iter().map(|holder| &*holder.workload).collect();
     assert_eq!(holders, ["client"]);
 }
+
+/// A socket that listens on port 443 of any address, of this process.
+fn listen(lab: &mut Lab, cookie: u64, pid: u32) -> SocketId {
+    let remote = Endpoint { addr: Addr::UNSPECIFIED, port: 0 };
+    let mut listener = Sock { port: 443, pid, remote, ..Lab::socket(cookie) };
+    let id = lab.raw(&listener, Listen, 0).id;
+    lab.to(&mut listener, Listen);
+    id
+}
+
+/// A connection that has reached port 443.
+fn arrive(lab: &mut Lab, cookie: u64) -> Sock {
+    let remote = Endpoint { addr: addr(3), port: u16::try_from(cookie).expect("a port") };
+    let mut child = Sock { state: SynRecv, port: 443, pid: 1, remote, ..Lab::socket(cookie) };
+    lab.to(&mut child, Established);
+    child
+}
+
+fn accept(lab: &mut Lab, child: &Sock, pid: u32, listener: Option<SocketId>) {
+    let event = lab.raw(child, child.state, 0);
+    let (ktime, id, key) = (event.ktime, event.id, event.key);
+    lab.ingest(&Event::Accepted(SocketEvent { ktime, id, key, pid, tid: pid, named: None, listener }));
+}
+
+/// The row of a listener with so many connections in its queue, and that of a connection which nobody has accepted.
+fn listening_row(lab: &Lab, cookie: u64, waiting: u32) -> SocketRow {
+    let remote = Endpoint { addr: Addr::UNSPECIFIED, port: 0 };
+    let key = FlowKey { remote, ..lab.raw(&Sock { port: 443, ..Lab::socket(cookie) }, Listen, 0).key };
+    let queue = Some(AcceptQueue { waiting, backlog: 128 });
+    SocketRow { key, owner: None, queue, ..Lab::row(cookie, 443, Listen) }
+}
+
+fn waiting_row(lab: &Lab, child: &Sock) -> SocketRow {
+    let key = lab.raw(child, child.state, 0).key;
+    SocketRow { key, owner: None, has_descriptor: Some(false), ..Lab::row(child.cookie, 443, child.state) }
+}
+
+/// pid, accepted, queued, CLOSE_WAIT in the queue.
+fn listeners(lab: &Lab) -> Vec<(Option<u32>, u64, Option<u32>, Option<u32>)> {
+    let list = lab.tracker.snapshot().listeners;
+    list.iter().map(|found| (found.pid, found.accepted, found.queued, found.close_wait)).collect()
+}
+
+/// Two workers share a port by SO_REUSEPORT and one hangs: everything was credited to the first, the hung one's queue was nobody's.
+#[test]
+fn each_socket_of_a_reuseport_group_has_its_own_queue_and_count() {
+    let mut lab = Lab::new();
+    start(&mut lab, 201, "hung");
+    let good = listen(&mut lab, 9, 200);
+    listen(&mut lab, 10, 201);
+    let mut children: Vec<Sock> = (20..26).map(|cookie| arrive(&mut lab, cookie)).collect();
+    for child in &children[..4] {
+        accept(&mut lab, child, 200, Some(good));
+    }
+    for child in &mut children {
+        lab.to(child, CloseWait);
+    }
+    let mut rows = vec![listening_row(&lab, 9, 0), listening_row(&lab, 10, 2)];
+    rows.extend(children[4..].iter().map(|child| waiting_row(&lab, child)));
+    rows.extend(children[..4].iter().map(|child| SocketRow {
+        has_descriptor: Some(true),
+        owner: Some(200),
+        ..waiting_row(&lab, child)
+    }));
+    lab.list(&rows, false);
+    assert_eq!(listeners(&lab), [(Some(200), 4, Some(0), Some(0)), (Some(201), 0, Some(2), Some(2))]);
+    let close_wait = |name: &str| {
+        let list = lab.tracker.snapshot().workloads;
+        list.iter().find(|found| &*found.name == name).map(|found| found.close_wait.now)
+    };
+    assert_eq!(
+        (close_wait("server"), close_wait("hung")),
+        (Some(4), Some(2)),
+        "what nobody accepted is the listener's"
+    );
+}
+
+#[test]
+fn which_of_several_queues_has_the_closed_connections_is_not_guessed() {
+    let mut lab = Lab::new();
+    for (cookie, pid) in [(9, 200), (10, 201)] {
+        listen(&mut lab, cookie, pid);
+    }
+    let mut children: Vec<Sock> = (20..24).map(|cookie| arrive(&mut lab, cookie)).collect();
+    lab.to(&mut children[0], CloseWait);
+    let mut rows = vec![listening_row(&lab, 9, 1), listening_row(&lab, 10, 3)];
+    rows.extend(children.iter().map(|child| waiting_row(&lab, child)));
+    lab.list(&rows, false);
+    assert_eq!(listeners(&lab), [(Some(200), 0, Some(1), None), (Some(201), 0, Some(3), None)]);
+    for child in &mut children[1..] {
+        lab.to(child, CloseWait);
+    }
+    assert_eq!(listeners(&lab), [(Some(200), 0, Some(1), Some(1)), (Some(201), 0, Some(3), Some(3))], "all are closed");
+}
+
+#[test]
+fn a_listener_of_the_address_counts_before_one_of_any_and_each_accept_once() {
+    let mut lab = Lab::new();
+    let any_v6 = listen(&mut lab, 9, 200);
+    start(&mut lab, 201, "exact");
+    let mut exact = Sock { port: 443, pid: 201, remote: Endpoint { addr: addr(3), port: 0 }, ..Lab::socket(10) };
+    lab.to(&mut exact, Listen);
+    let child = arrive(&mut lab, 20);
+    accept(&mut lab, &child, 201, None);
+    let other = arrive(&mut lab, 21);
+    assert_eq!(listeners(&lab).iter().map(|found| found.1).sum::<u64>(), 1, "a handshake is no accept()");
+    accept(&mut lab, &other, 200, Some(any_v6));
+    assert_eq!(listeners(&lab).iter().map(|found| found.1).sum::<u64>(), 2);
+}
+
+#[test]
+fn an_accept_whose_record_was_lost_is_counted_when_a_list_shows_its_descriptor() {
+    let mut lab = Lab::new();
+    listen(&mut lab, 9, 200);
+    let child = arrive(&mut lab, 20);
+    let row = SocketRow { has_descriptor: Some(true), owner: Some(200), ..waiting_row(&lab, &child) };
+    lab.list(&[listening_row(&lab, 9, 0), row], false);
+    lab.list(&[listening_row(&lab, 9, 0), row], false);
+    assert_eq!(listeners(&lab), [(Some(200), 1, Some(0), Some(0))]);
+}

@@ -116,6 +116,7 @@ fn baseline() -> impl Strategy<Value = Event> {
         owner: None,
         named: None,
         timestamps: None,
+        has_descriptor: None,
         queue: None,
     });
     (ktime(), any::<bool>(), prop::collection::vec(row, 0..6)).prop_map(|(began, initial, rows)| {

@@ -197,6 +197,7 @@ mod tests {
                 owner: Some(number),
                 named: None,
                 timestamps: None,
+                has_descriptor: None,
                 queue: None,
             }
         };
