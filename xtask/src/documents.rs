@@ -213,4 +213,13 @@ mod tests {
             ["tracer/src/run/mod.rs:1: no such anchor: docs/KERNEL.md#gone"]
         );
     }
+
+    #[test]
+    fn the_readme_of_the_tests_names_every_suite() {
+        let readme = fs::read_to_string(root().join("tests/README.md")).expect("tests/README.md");
+        for entry in fs::read_dir(root().join("tests/tests")).expect("the suites") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            assert!(!name.ends_with(".rs") || readme.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
 }
