@@ -287,6 +287,6 @@ fn ends(tables: &mut Tables, at: FlowId, now: Ktime, ended: Ended, seen: bool) {
 fn report_change(tables: &mut Tables, at: FlowId, now: Ktime, (old, new): (TcpState, TcpState), dwell: Option<u64>) {
     let Tables { flows, outbox, accounting, .. } = tables;
     let Some(flow) = flows.get(at) else { return };
-    let step = StateStep { at: now, cookie: flow.id().cookie, key: *flow.key(), old, new };
+    let step = || StateStep { at: now, cookie: flow.id().cookie, key: *flow.key(), old, new };
     outbox.state_changed(step, dwell, || accounting.owner(flow.attribution(), flow.inferred_owner));
 }

@@ -47,7 +47,7 @@ pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
     };
     tables.begin_minisocket(entry, true);
     let Tables { outbox, accounting, .. } = tables;
-    let step = StateStep { at: e.ktime, cookie: e.cookie, key: e.key, old, new: TcpState::TimeWait };
+    let step = || StateStep { at: e.ktime, cookie: e.cookie, key: e.key, old, new: TcpState::TimeWait };
     outbox.state_changed(step, None, || accounting.owner(attribution, inferred));
 }
 
@@ -103,7 +103,7 @@ pub fn end(tables: &mut Tables, at: TimeWaitId, now: Ktime) -> Option<TimeWaitEn
     let entry = tables.end_minisocket(at, now)?;
     let Tables { outbox, accounting, .. } = tables;
     let (old, new) = (TcpState::TimeWait, TcpState::Close);
-    let step = StateStep { at: now, cookie: entry.cookie, key: entry.key, old, new };
+    let step = || StateStep { at: now, cookie: entry.cookie, key: entry.key, old, new };
     let dwell = entry.observed.then(|| now.since(entry.began));
     outbox.state_changed(step, dwell, || accounting.owner(entry.attribution, !entry.observed));
     Some(entry)

@@ -1,8 +1,8 @@
 //! Which processes an SRE thinks of as one.
 //!
-//! What makes `connect` fail is never one process but the whole of a service: fifty php-fpm children, or the `curl` that a unit's
-//! script starts a hundred times a second, each with a pid of its own that nobody will ever look up. So the name is taken from
-//! what such processes share, and never from what changes with every start (pid, arguments, scope names), unless asked for.
+//! Ports run out because of a service, rarely because of one process: fifty php-fpm children, or the `curl` that a unit's script starts
+//! a hundred times a second, each with a pid that is gone before anyone looks it up. A workload is therefore named after what such
+//! processes share, and never after what changes with every start (pid, arguments, scope names), unless `--by` asks for it.
 //!
 //! Not for: finding these facts out (`names`).
 
@@ -15,23 +15,31 @@ use crate::event::ProcessFacts;
 /// What to group processes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum By {
-    /// The first that is known of: pool, container, unit, comm.
+    /// The first of pool, container, unit and comm that is known.
     ///
     /// - The *pool* comes first because several pools of one php-fpm share container, unit and comm, and each has its own limits,
     ///   its own code and its own owner.
-    /// - The *container* comes before the unit because units around it are the runtime's. It stands without the comm:
-    ///   what a container's processes start belongs to it.
-    /// - The *unit* comes before the comm so that the helpers of a service (`curl`, `sh`) fall together with it.
-    /// - The *comm* of the group leader is what is left: what users run from their shells.
+    /// - The *container* comes before the unit because the unit around it is the container runtime's. It stands without the comm:
+    ///   what a container's processes start belongs to the container.
+    /// - The *unit* comes before the comm so that programs that a service starts (`curl`, `sh`) belong to the service.
+    /// - The *comm* of the group leader names the rest: what users run from their shells.
     #[default]
     Auto,
+    /// php-fpm pool, with its container.
     Pool,
+    /// systemd unit.
     Unit,
+    /// Container runtime and short id.
     Container,
+    /// Name of the program.
     Comm,
+    /// Path of the executable.
     Exe,
+    /// Command line with arguments.
     Cmdline,
+    /// Each process by itself.
     Pid,
+    /// Path of the cgroup.
     Cgroup,
 }
 

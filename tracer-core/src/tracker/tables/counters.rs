@@ -1,4 +1,4 @@
-//! What is counted about anything that has flows: a process towards a destination, a workload, a destination.
+//! What is counted about a process towards a destination, a workload, or a destination.
 
 use hdrhistogram::Histogram;
 
@@ -9,19 +9,23 @@ use crate::tracker::snapshot::{CloseWaitStats, Durations, Failure, FailureCounts
 /// Two significant digits: percentiles within 1 %, about 9 KiB for durations up to ten seconds. Minimum, mean and maximum are exact.
 const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// A count that goes up and down, and the most it ever was.
+/// A count that goes up and down, and its highest value so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gauge {
+    /// The present value.
     pub now: u64,
+    /// The highest value so far.
     pub peak: u64,
 }
 
 impl Gauge {
+    /// One more.
     pub fn up(&mut self) {
         self.now += 1;
         self.peak = self.peak.max(self.now);
     }
 
+    /// One less. A gauge never goes below zero, even if the event that raised it was lost.
     pub fn down(&mut self) {
         self.now = self.now.saturating_sub(1);
     }
@@ -39,6 +43,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// Adds a duration.
     pub fn record(&mut self, nanos: u64) {
         self.min_nanos = if self.count == 0 { nanos } else { self.min_nanos.min(nanos) };
         self.max_nanos = self.max_nanos.max(nanos);
@@ -54,6 +59,7 @@ impl Distribution {
         }
     }
 
+    /// Adds all durations of `other`.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
@@ -70,10 +76,12 @@ impl Distribution {
         }
     }
 
+    /// The mean in seconds; `None` without any duration.
     pub fn mean_seconds(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum_nanos as f64 / self.count as f64 / 1e9)
     }
 
+    /// Count, ends, mean and percentiles.
     pub fn summary(&self) -> Durations {
         if self.count == 0 {
             return Durations::default();
@@ -97,7 +105,7 @@ impl Distribution {
 }
 
 impl Distribution {
-    /// Summary and buckets, for a picture.
+    /// Summary and buckets, to draw a histogram from.
     pub fn shape(&self) -> DurationHistogram {
         DurationHistogram { summary: self.summary(), buckets: self.buckets() }
     }
@@ -121,7 +129,7 @@ impl Distribution {
     }
 }
 
-/// Upper bounds of buckets in microseconds: 10, 20, 50, 100 ... The decades end where nobody waits any more (4 months).
+/// Upper bounds of buckets in microseconds: 10, 20, 50, 100 ... The last one is far above any duration that occurs (4 months).
 fn bounds() -> impl Iterator<Item = u64> {
     (1..13).flat_map(|decade| [1, 2, 5].map(|step| step * 10_u64.pow(decade)))
 }
@@ -151,6 +159,7 @@ impl Rate {
         usize::try_from(second % self.buckets.len() as u64).unwrap_or(0)
     }
 
+    /// Counts an attempt.
     pub fn count(&mut self, at: Ktime) {
         let second = at.0 / 1_000_000_000;
         self.roll(second);
@@ -185,34 +194,50 @@ impl Rate {
 /// The counters.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
+    /// Attempts to connect.
     pub connects: u64,
+    /// Connections that this side opened and that were established.
     pub established: u64,
+    /// Failed attempts by reason.
     pub failed: FailureCounts,
+    /// Connections that peers opened.
     pub accepted: u64,
+    /// Flows that are over, failed attempts not included.
     pub closed: u64,
+    /// Flows that this side closed first.
     pub active_closes: u64,
+    /// Flows that the peer closed first.
     pub passive_closes: u64,
+    /// Flows that a RST ended, from either side.
     pub resets: u64,
+    /// Minisockets that began.
     pub tw_entered: u64,
+    /// Minisockets that made way for a new connection on their 4-tuple.
     pub tw_reused: u64,
+    /// Minisockets.
     pub time_wait: Gauge,
+    /// Flows in `CLOSE_WAIT`.
     pub close_wait: Gauge,
-    /// Local ports held towards destinations: flows and minisockets.
+    /// Local ports held towards destinations, by flows and minisockets. Not kept for a destination, which counts its ports by state.
     pub ports: Gauge,
+    /// From the begin of a flow to its end.
     pub lifetime: Distribution,
+    /// From the begin of a flow to its establishment.
     pub connect: Distribution,
 }
 
 impl Counters {
+    /// Counts a failed attempt.
     pub fn fail(&mut self, failure: Failure) {
         self.failed.count(failure);
     }
 
-    /// Nothing is going on here now, so that the cell may be folded into another.
+    /// Nothing is going on now: no minisocket, no `CLOSE_WAIT`, no port held.
     pub fn idle(&self) -> bool {
         self.time_wait.now == 0 && self.close_wait.now == 0 && self.ports.now == 0
     }
 
+    /// Adds the counters of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.connects += other.connects;
         self.established += other.established;
@@ -230,13 +255,14 @@ impl Counters {
             (&mut self.ports, other.ports),
         ] {
             own.now += others.now;
-            // The peaks of two need not have coincided: the larger one is what is certain.
+            // The peaks of the two need not have coincided: only the larger one is certain.
             own.peak = own.peak.max(others.peak).max(own.now);
         }
         self.lifetime.merge(&other.lifetime);
         self.connect.merge(&other.connect);
     }
 
+    /// The counters about `TIME_WAIT` as the report has them. `window_seconds`: how long was observed.
     pub fn time_wait_stats(&self, window_seconds: f64) -> TimeWaitStats {
         TimeWaitStats {
             entered: self.tw_entered,
@@ -247,6 +273,7 @@ impl Counters {
         }
     }
 
+    /// The counters about `CLOSE_WAIT` as the report has them. `oldest_seconds`: age of the oldest such flow.
     pub fn close_wait_stats(&self, oldest_seconds: Option<f64>) -> CloseWaitStats {
         CloseWaitStats { now: self.close_wait.now, peak: self.close_wait.peak, oldest_seconds }
     }

@@ -1,7 +1,7 @@
-//! What only a view that somebody watches needs to remember: the last minutes second by second, the last failures with the
-//! holders of that instant, the last steps of flows. Kept only if [`crate::tracker::snapshot::NoticeKinds::history`] is set, and bounded.
+//! The recent past for a view: the last minutes second by second, the last failures with the holders of that instant, the last steps
+//! of flows. Bounded, and kept only if [`crate::tracker::snapshot::NoticeKinds::history`] is set.
 //!
-//! Not for: sums and occupancy, which are the tables' business and never forget.
+//! Not for: sums and occupancy. The other tables have those, and forget nothing that a report counts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::tracker::snapshot::detail::{FailureRecord, PastHolder, SecondCounts};
 
 /// Five minutes: as wide as a large terminal's sparkline.
 const SECONDS: usize = 300;
-/// Failures remembered, about 300 bytes each: more than anyone scrolls through, seconds of a heavy exhaustion.
+/// Failures remembered, about 300 bytes each: more than a reader scrolls through, seconds of a heavy exhaustion.
 const MAX_FAILURES: usize = 500;
 /// Steps remembered, 64 bytes each: 4 MiB, ten thousand short connections from begin to end.
 const MAX_STEPS: usize = 65_536;
@@ -24,10 +24,15 @@ const HOLDERS_NANOS: u64 = 100_000_000;
 /// One remembered transition.
 #[derive(Clone, Copy, Debug)]
 pub struct StateStep {
+    /// When.
     pub at: Ktime,
+    /// The socket, if it is known by a cookie.
     pub cookie: Option<SocketCookie>,
+    /// The 4-tuple at that time.
     pub key: FlowKey,
+    /// The state before.
     pub old: TcpState,
+    /// The state after.
     pub new: TcpState,
 }
 
@@ -71,12 +76,12 @@ fn index(second: u64, len: u64) -> usize {
     usize::try_from(second % len).unwrap_or(0)
 }
 
-/// The memory.
+/// The recent past.
 #[derive(Clone, Debug)]
 pub struct History {
     seconds: PerSecondRing,
     failures: VecDeque<Arc<FailureRecord>>,
-    /// The last answer per destination.
+    /// The holders of each destination, and when they were summed up.
     holders: FxHashMap<DestinationId, (Ktime, Arc<[PastHolder]>)>,
     steps: VecDeque<StateStep>,
 }
@@ -93,12 +98,14 @@ impl Default for History {
 }
 
 impl History {
+    /// Counts something in the second of `at`, unless that is longer ago than the history reaches.
     pub fn count(&mut self, at: Ktime, change: impl FnOnce(&mut SecondCounts)) {
         if let Some(second) = self.seconds.at(at) {
             change(second);
         }
     }
 
+    /// Remembers a transition, in place of the oldest one at the bound.
     pub fn step(&mut self, step: StateStep) {
         if self.steps.len() >= MAX_STEPS {
             self.steps.pop_front();
@@ -106,20 +113,22 @@ impl History {
         self.steps.push_back(step);
     }
 
-    /// The holders of `dest` as they were a moment ago, if they were asked for so lately.
-    pub fn holders(&self, dest: DestinationId, now: Ktime) -> Option<Arc<[PastHolder]>> {
-        let (at, holders) = self.holders.get(&dest)?;
+    /// The holders of a destination, if they were summed up within the last tenth of a second.
+    pub fn holders(&self, destination: DestinationId, now: Ktime) -> Option<Arc<[PastHolder]>> {
+        let (at, holders) = self.holders.get(&destination)?;
         (now.since(*at) < HOLDERS_NANOS && *at <= now).then(|| Arc::clone(holders))
     }
 
-    pub fn remember_holders(&mut self, dest: DestinationId, now: Ktime, holders: &Arc<[PastHolder]>) {
-        // Destinations that failed once and never again would stay for good.
+    /// Remembers the holders of a destination for [`Self::holders`].
+    pub fn remember_holders(&mut self, destination: DestinationId, now: Ktime, holders: &Arc<[PastHolder]>) {
+        // Otherwise destinations that failed once and never again would stay for good.
         if self.holders.len() >= MAX_FAILURES {
             self.holders.clear();
         }
-        self.holders.insert(dest, (now, Arc::clone(holders)));
+        self.holders.insert(destination, (now, Arc::clone(holders)));
     }
 
+    /// Remembers a failure, in place of the oldest one at the bound.
     pub fn fail(&mut self, record: FailureRecord) {
         if self.failures.len() >= MAX_FAILURES {
             self.failures.pop_front();
@@ -127,7 +136,7 @@ impl History {
         self.failures.push_back(Arc::new(record));
     }
 
-    /// Newest first.
+    /// The remembered failures, newest first.
     pub fn failures(&self) -> Vec<Arc<FailureRecord>> {
         self.failures.iter().rev().map(Arc::clone).collect()
     }

@@ -49,7 +49,16 @@ impl Outbox {
     }
 
     /// A flow or a minisocket has changed its state, after `dwell` nanoseconds in the former one if that is known.
-    pub fn state_changed(&mut self, step: StateStep, dwell: Option<u64>, owner: impl FnOnce() -> Option<Owner>) {
+    pub fn state_changed(
+        &mut self,
+        step: impl FnOnce() -> StateStep,
+        dwell: Option<u64>,
+        owner: impl FnOnce() -> Option<Owner>,
+    ) {
+        if !self.kinds.transitions && self.history.is_none() {
+            return;
+        }
+        let step = step();
         if let Some(history) = &mut self.history {
             history.step(step);
         }

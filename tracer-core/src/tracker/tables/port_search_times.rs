@@ -6,18 +6,18 @@
 
 use super::counters::Distribution;
 
-/// Searches that one median is taken over: a few milliseconds of a storm, a minute of a trickle.
+/// Searches that one median is taken over: a few milliseconds where thousands connect each second, a minute where one does.
 const RECENT: usize = 64;
 
 /// Search times of one destination.
 #[derive(Clone, Debug, Default)]
 pub struct PortSearchTimes {
-    /// All of them.
+    /// All searches, with a port or in vain.
     pub all: Distribution,
     recent: Vec<u64>,
     /// Median of the last full window of `RECENT` searches, nanoseconds.
     pub median: Option<u64>,
-    /// The quickest of those medians.
+    /// The smallest of those medians, nanoseconds.
     pub quickest: Option<u64>,
 }
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_follow_the_cliff_and_remember_the_plain() {
+    fn the_median_follows_slow_searches_and_the_quickest_one_stays() {
         let mut times = PortSearchTimes::default();
         for nanos in [50_000, 700_000] {
             for outlier in 0..RECENT {
