@@ -75,9 +75,11 @@ fn occupancy(capacity: u32, established: u32, time_wait: u32, peak: u32) -> Port
         range: Some((40_000, 41_023)),
         capacity: Some(capacity),
         in_use,
+        free: Some(capacity.saturating_sub(in_use)),
         peak,
         utilisation: Some(f64::from(in_use) / f64::from(capacity)),
         by_state: BTreeMap::from([(TcpState::Established, established), (TcpState::TimeWait, time_wait)]),
+        ..Ports::default()
     }
 }
 

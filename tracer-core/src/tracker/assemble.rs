@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 
 use super::forecast::forecast;
 use super::snapshot::{
-    Attribution, Destination, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim, Workload,
+    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim,
+    Workload,
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
@@ -239,11 +240,16 @@ fn destination(tables: &Tables, entry: &DestinationEntry, holders: Vec<Holder>, 
             range: ports.namespaces().get(key.netns).and_then(|namespace| namespace.facts.port_range),
             capacity,
             in_use: entry.in_use(),
+            free: ports.free(entry),
+            outside_range: entry.outside(),
             peak: entry.peak,
             utilisation: capacity
                 .filter(|&capacity| capacity > 0)
                 .map(|capacity| f64::from(entry.in_use()) / f64::from(capacity)),
             by_state: entry.states().collect(),
+            contradictions: entry.contradictions,
+            failed_own_range: counters.failed.of(Failure::OwnRangeExhausted),
+            own_range: entry.own_range,
         },
         connects: counters.connects,
         established: counters.established,
@@ -348,6 +354,7 @@ fn namespaces(tables: &Tables) -> Vec<Namespace> {
                 port_range: facts.port_range,
                 reserved: namespace.reserved(),
                 blocked: namespace.blocked(),
+                blocked_by: namespace.blocked_by(),
                 capacity: namespace.capacity(),
                 tw_reuse: facts.tw_reuse,
                 tw_reuse_delay_ms: facts.tw_reuse_delay_ms,

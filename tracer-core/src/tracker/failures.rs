@@ -17,7 +17,7 @@ use super::tables::outbox::millis;
 use super::tables::pending_failures::FailedAttempt;
 use super::tables::processes::WorkloadId;
 use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT};
-use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, PortSearch, TcpState, Transition};
+use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, Netns, PortSearch, TcpState, Transition};
 
 /// Holders listed per failure.
 const MAX_HOLDERS: usize = 16;
@@ -34,7 +34,7 @@ pub fn connect_failed(tables: &mut Tables, flow: &Flow, t: &Transition) {
         0 if t.classic && (!in_call || port_chosen) => Failure::Unknown,
         0 if t.shutdown => Failure::Aborted,
         0 if in_call && flow.bound => Failure::TupleTaken,
-        0 if in_call && !port_chosen && t.key.local.port == 0 => Failure::PortsExhausted,
+        0 if in_call && !port_chosen && t.key.local.port == 0 => without_port(tables, t.key.netns, t.own_range),
         0 => Failure::Aborted,
         errno => Failure::Errno(errno),
     };
@@ -45,6 +45,7 @@ pub fn connect_failed(tables: &mut Tables, flow: &Flow, t: &Transition) {
         attribution: flow.attribution(),
         tid: flow.tid,
         failure,
+        own_range: t.own_range,
         began: flow.began,
         inferred: flow.inferred_owner,
     };
@@ -54,6 +55,12 @@ pub fn connect_failed(tables: &mut Tables, flow: &Flow, t: &Transition) {
     } else {
         commit(tables, &failed, false);
     }
+}
+
+/// Why connect() has found no port: the range of its socket may be smaller than that of the namespace.
+fn without_port(tables: &Tables, netns: Netns, own_range: Option<(u16, u16)>) -> Failure {
+    let range = tables.ports.namespaces().get(netns).and_then(|namespace| namespace.facts.port_range);
+    if own_range.is_some() && own_range != range { Failure::OwnRangeExhausted } else { Failure::PortsExhausted }
 }
 
 /// A connect() has its port.
@@ -98,7 +105,9 @@ fn connect_returned(tables: &mut Tables, call: &CallFailed) {
         && let Some(mut failed) = tables.take_pending(call.caller.tid)
     {
         failed.failure = match (failed.failure, call.errno) {
-            (known @ (Failure::PortsExhausted | Failure::TupleTaken), EADDRNOTAVAIL) => known,
+            (known @ (Failure::PortsExhausted | Failure::OwnRangeExhausted | Failure::TupleTaken), EADDRNOTAVAIL) => {
+                known
+            }
             (_, errno) => Failure::Errno(errno),
         };
         commit(tables, &failed, true);
@@ -109,7 +118,7 @@ fn connect_returned(tables: &mut Tables, call: &CallFailed) {
     let v4 = target.addr.ip().is_ipv4();
     let failure = match call.errno {
         // IPv4 always has a source address to offer, so this can only be exhaustion whose transitions were lost.
-        EADDRNOTAVAIL if v4 => Failure::PortsExhausted,
+        EADDRNOTAVAIL if v4 => without_port(tables, call.netns, call.own_range),
         EADDRNOTAVAIL => Failure::NoLocalAddress,
         errno => Failure::Errno(errno),
     };
@@ -149,6 +158,7 @@ fn count_call(
         attribution,
         tid: call.caller.tid,
         failure,
+        own_range: call.own_range,
         began: Some(call.entered),
         inferred: false,
     };
@@ -158,10 +168,21 @@ fn count_call(
 /// Counts and reports a failure. `confirmed`: by the return value of the system call.
 fn commit(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool) {
     tables.accounting.count(failed.attribution, |counters| counters.fail(failed.failure));
-    if failed.failure == Failure::PortsExhausted {
-        // A search in vain is a search too.
-        let searched = failed.began.map(|began| failed.at.since(began));
-        tables.accounting.count_exhaustion(failed.attribution, failed.at, searched);
+    match failed.failure {
+        Failure::PortsExhausted => {
+            // A search in vain is a search too.
+            let searched = failed.began.map(|began| failed.at.since(began));
+            let searching = tables.searching();
+            let destination = tables.accounting.destination_of(failed.attribution);
+            let free = destination.and_then(|it| tables.ports.contradiction(it, failed.at, searching));
+            tables.accounting.count_exhaustion(failed.attribution, failed.at, searched, free.is_some());
+        }
+        Failure::OwnRangeExhausted => {
+            if let Some(range) = failed.own_range {
+                tables.accounting.count_own_range(failed.attribution, range);
+            }
+        }
+        _ => {}
     }
     let lack_of_port = failed.failure.is_without_port();
     tables.outbox.count(failed.at, |second| {

@@ -4,6 +4,7 @@
 //! (LISTEN->SYN_RECV carries the listener's cookie up to 6.12) and belongs to the listener until accept() names a process. Later
 //! events never change an owner.
 
+use super::port_buckets::PortClass;
 use super::snapshot::{Ended, FlowEnd, Opened};
 use super::tables::Tables;
 use super::tables::flows::{Flow, FlowId};
@@ -21,7 +22,12 @@ pub fn transition(tables: &mut Tables, t: &Transition) {
         (TcpState::Close, TcpState::Listen) => sockets::listens(tables, t),
         (TcpState::Listen, TcpState::Close) => sockets::stops_listening(tables, t),
         (TcpState::Listen, _) => {}
-        _ => moves(tables, t),
+        _ => {
+            moves(tables, t);
+            if t.new == TcpState::Close && t.key.local.port == 0 && !t.classic {
+                sockets::port_released(tables, t.id);
+            }
+        }
     }
 }
 
@@ -182,7 +188,7 @@ fn change(tables: &mut Tables, at: FlowId, t: &Transition) {
         let chosen =
             if t.key.local.port == 0 && t.last_port != flow.port_before { t.last_port } else { t.key.local.port };
         if chosen != 0 {
-            tables.flows.name_port(at, chosen);
+            tables.name_port(at, chosen);
         }
     }
     report_change(tables, at, t.ktime, (t.old, t.new), dwell);
@@ -234,8 +240,7 @@ fn closes(tables: &mut Tables, at: FlowId, t: &Transition) {
     let leaves_minisocket = matches!(t.old, TcpState::FinWait2 | TcpState::Closing) && t.sk_err == 0;
     if leaves_minisocket && !tables.time_wait.ends_observed() {
         let entry = inferred_minisocket_of(flow, t, tables.pass);
-        tables.vacate(at);
-        tables.begin_minisocket(entry, true);
+        tables.begin_minisocket(entry, Some(at), true);
     }
     ends(tables, at, t.ktime, ended, true);
 }
@@ -250,7 +255,8 @@ fn inferred_minisocket_of(flow: &Flow, t: &Transition, pass: u32) -> TimeWaitEnt
         attribution: flow.attribution(),
         observed: false,
         fin_wait2: t.old == TcpState::FinWait2,
-        bound: flow.bound,
+        user: flow.minisocket_user(),
+        class: PortClass::default(),
         pass,
     }
 }

@@ -1,5 +1,6 @@
 //! The rules for minisockets: `TIME_WAIT` begins, its timer starts again, it ends.
 
+use super::port_buckets::PortClass;
 use super::tables::Tables;
 use super::tables::history::StateStep;
 use super::tables::time_wait::{TimeWaitEntry, TimeWaitId};
@@ -20,20 +21,16 @@ pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
         }
     }
     let flow = tables.flows.find(SocketId { cookie: e.cookie, sock: 0 }, Some(&e.key));
-    let (attribution, bound, inferred, old) = match flow.and_then(|at| tables.flows.get(at)) {
-        Some(flow) => (flow.attribution(), flow.bound, flow.inferred_owner, flow.state()),
+    let (attribution, user, inferred, old) = match flow.and_then(|at| tables.flows.get(at)) {
+        Some(flow) => (flow.attribution(), flow.minisocket_user(), flow.inferred_owner, flow.state()),
         None => {
             let ephemeral = tables.ports.looks_ephemeral(&e.key);
             let destination = if ephemeral { tables.accounting.destination(&e.key, e.ktime) } else { None };
             let unknown = tables.accounting.processes().unknown();
             let attribution = tables.accounting.attribute(unknown, destination, e.key.netns, true, e.ktime);
-            (attribution, false, true, TcpState::FinWait2)
+            (attribution, tables.ports.unseen_user(&e.key), true, TcpState::FinWait2)
         }
     };
-    if let Some(at) = flow {
-        // The port passes from the socket to the minisocket; in between it is not free, nor is it taken twice.
-        tables.vacate(at);
-    }
     let entry = TimeWaitEntry {
         key: e.key,
         cookie: e.cookie,
@@ -42,10 +39,11 @@ pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
         attribution,
         observed: true,
         fin_wait2: e.fin_wait2,
-        bound,
+        user,
+        class: PortClass::default(),
         pass: tables.pass,
     };
-    tables.begin_minisocket(entry, true);
+    tables.begin_minisocket(entry, flow, true);
     let Tables { outbox, accounting, .. } = tables;
     let step = || StateStep { at: e.ktime, cookie: e.cookie, key: e.key, old, new: TcpState::TimeWait };
     outbox.state_changed(step, None, || accounting.owner(attribution, inferred));

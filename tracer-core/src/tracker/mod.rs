@@ -78,19 +78,13 @@ impl Tracker {
             Event::Released(released) => sockets::port_released(tables, released.id),
             Event::PortSearch(search) => failures::port_found(tables, search),
             Event::Process(facts) => tables.accounting.learn(facts),
-            Event::Netns(facts) => match tables.ports.namespace(facts.netns) {
-                Some(namespace) => namespace.learn(facts),
-                None => tables.anomalies.evicted += 1,
-            },
-            Event::ReservedPorts(_, netns, ports) => {
-                if let Some(namespace) = tables.ports.namespace(*netns) {
-                    namespace.reserve(ports);
-                }
-            }
+            Event::Netns(facts) => tables.anomalies.evicted += u64::from(!tables.ports.learn(facts)),
+            Event::ReservedPorts(_, netns, ports) => tables.ports.reserve(*netns, ports),
             Event::Baseline(baseline) => reconcile::reconcile(tables, baseline),
             Event::Loss(loss) => self.loss = *loss,
         }
         let now = self.tables.now;
+        self.tables.reclassify(now);
         self.tables.outbox.count(now, |second| second.events += 1);
         self.generation += 1;
     }
@@ -108,12 +102,14 @@ impl Tracker {
         self.observe(now);
         failures::settle_overdue(&mut self.tables, now);
         minisockets::end_overdue(&mut self.tables, now);
+        self.tables.reclassify(now);
         self.generation += 1;
     }
 
     /// Settles what is pending: nothing more will come.
     pub fn finish(&mut self) {
         failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
+        self.tables.reclassify(Ktime(u64::MAX));
     }
 
     /// Everything concluded so far.

@@ -10,6 +10,7 @@
 //! Not for: which 4-tuples are taken. The destinations count those; [`PortBuckets::class_of`] says how each of their ports counts.
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 /// Why a socket is in the bucket of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +65,7 @@ pub enum BucketChange {
 }
 
 /// Ports that connect() cannot choose though they are in the range and not reserved, by the strongest reason of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Blocked {
     /// A socket listens there.
     pub listening: u32,

@@ -5,6 +5,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::port_buckets::PortClass;
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tables::bound_sockets::{BoundSocket, BoundSocketId};
@@ -142,13 +143,14 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         return;
     }
     tables.anomalies.repaired += u64::from(!first || former.is_some());
-    let (attribution, bound) = match flow {
-        Some(flow) => (flow.attribution(), flow.bound),
+    let (attribution, user) = match flow {
+        Some(flow) => (flow.attribution(), flow.minisocket_user()),
         None => {
             let ephemeral = tables.ports.looks_ephemeral(&row.key);
             let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
             let unknown = tables.accounting.processes().unknown();
-            (tables.accounting.attribute(unknown, destination, row.key.netns, true, baseline.ended), false)
+            let attribution = tables.accounting.attribute(unknown, destination, row.key.netns, true, baseline.ended);
+            (attribution, tables.ports.unseen_user(&row.key))
         }
     };
     let lived = row.remaining.map_or(0, |remaining| TIME_WAIT_NANOS.saturating_sub(remaining));
@@ -161,14 +163,11 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         attribution,
         observed: false,
         fin_wait2,
-        bound,
+        user,
+        class: PortClass::default(),
         pass,
     };
-    if let Some(at) = former {
-        // The port passes from the socket to the minisocket.
-        tables.vacate(at);
-    }
-    tables.begin_minisocket(entry, former.is_some());
+    tables.begin_minisocket(entry, former, former.is_some());
     if let Some(at) = former {
         lifecycle::became_minisocket(tables, at, baseline.began);
     }
@@ -224,7 +223,7 @@ fn update_flow(tables: &mut Tables, at: FlowId, row: &SocketRow, baseline: &Base
     let stale = flow.last < settled(baseline) && flow.state() != row.state;
     flow.repaired |= stale;
     if flow.key().local.port == 0 {
-        tables.flows.name_port(at, row.key.local.port);
+        tables.name_port(at, row.key.local.port);
     }
     if stale {
         tables.anomalies.repaired += 1;

@@ -22,6 +22,7 @@ pub use finding::{Advice, Finding, FindingId, FindingSubject, Severity, UnknownF
 pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
 pub use state_set::StateSet;
 
+use super::port_buckets::Blocked;
 use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 
 /// Everything concluded up to `now`.
@@ -172,16 +173,27 @@ pub struct Workload {
 pub struct Ports {
     /// `ip_local_port_range`; `None` = unknown.
     pub range: Option<(u16, u16)>,
-    /// Ports that connect() can really get: the even part of the range less reserved, bound and listening ports.
+    /// Ports that can be in use towards this destination at once: those of the range in force that are neither reserved nor closed by
+    /// bind(), listen() or accepted sockets, and those in use here all the same. Never below `in_use`.
     pub capacity: Option<u32>,
-    /// Local ports held now.
+    /// Ports of the range in force that are held now.
     pub in_use: u32,
+    /// `capacity - in_use`: ports that connect() could choose now; `None` = unknown.
+    pub free: Option<u32>,
+    /// Ports held outside of the range in force, which cost nothing.
+    pub outside_range: u32,
     /// Local ports held at once, at most.
     pub peak: u32,
     /// `in_use / capacity`; `None` = unknown.
     pub utilisation: Option<f64>,
-    /// Local ports held now, by the state of their socket.
+    /// `in_use` by the state of the socket.
     pub by_state: BTreeMap<TcpState, u32>,
+    /// Connects that failed for lack of a port while `free` was not 0: a limit of the socket's own, or a holder that nobody can see.
+    pub contradictions: u64,
+    /// Connects that failed for lack of a port in a range of the socket's own (`IP_LOCAL_PORT_RANGE`); part of `failed`.
+    pub failed_own_range: u64,
+    /// The range of the socket that failed last so.
+    pub own_range: Option<(u16, u16)>,
 }
 
 /// Who holds how many ports of a destination.
@@ -362,8 +374,10 @@ pub struct Namespace {
     pub port_range: Option<(u16, u16)>,
     /// Ports of the range that `net.ipv4.ip_local_reserved_ports` reserves.
     pub reserved: u32,
-    /// Ports of the range that bind() or listen() holds.
+    /// Ports of the range that connect() cannot choose because of bind(), listen(), or connections that a listener accepted.
     pub blocked: u32,
+    /// The same by the strongest reason of each port.
+    pub blocked_by: Blocked,
     /// Ports that connect() can get towards each destination; `None` = unknown.
     pub capacity: Option<u32>,
     /// `net.ipv4.tcp_tw_reuse`: 0 off, 1 on, 2 loopback only; `None` = unknown.

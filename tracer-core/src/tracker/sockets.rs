@@ -105,7 +105,8 @@ pub fn port_bound(tables: &mut Tables, e: &SocketEvent) {
     });
 }
 
-/// A bound socket was destroyed.
+/// A bound socket gave up its port: it was destroyed, or it closed and bind() had not named the port (net/ipv4/tcp.c
+/// `tcp_set_state`: without `SOCK_BINDPORT_LOCK` the kernel releases the port at ->CLOSE).
 pub fn port_released(tables: &mut Tables, id: SocketId) {
     if let Some(at) = tables.ports.find(id) {
         tables.unbind(at);

@@ -72,6 +72,7 @@ fn destination(number: u32, in_use: u32) -> Destination {
         peak: in_use,
         utilisation: Some(f64::from(in_use) / f64::from(CAPACITY)),
         by_state: states.into(),
+        ..Ports::default()
     };
     Destination {
         remote_addr: addr(1_000 + number),

@@ -40,6 +40,8 @@ fn destination() -> Destination {
             peak: 28_232,
             utilisation: Some(0.99),
             by_state: BTreeMap::from([(TcpState::TimeWait, 27_000), (TcpState::Established, 1_000)]),
+            free: Some(232),
+            ..Ports::default()
         },
         connects: 50_000,
         established: 49_990,

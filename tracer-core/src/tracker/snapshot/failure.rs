@@ -13,6 +13,8 @@ use crate::errno;
 pub enum Failure {
     /// No free port towards this destination from this source: the disease.
     PortsExhausted,
+    /// No free port in the range that the socket had confined itself to (`IP_LOCAL_PORT_RANGE`). Says nothing of the namespace's ports.
+    OwnRangeExhausted,
     /// The socket was bound to a port before connect() and this exact 4-tuple is in use.
     TupleTaken,
     /// No usable local address (IPv6 without any source, bind to a foreign address).
@@ -31,7 +33,7 @@ impl Failure {
     /// A name for reports: the errno's where that says the whole truth, else one of our own.
     pub fn name(self) -> Cow<'static, str> {
         match self {
-            Self::PortsExhausted => "EADDRNOTAVAIL".into(),
+            Self::PortsExhausted | Self::OwnRangeExhausted => "EADDRNOTAVAIL".into(),
             Self::TupleTaken => "TUPLE_TAKEN".into(),
             Self::NoLocalAddress => "NO_LOCAL_ADDRESS".into(),
             Self::BindExhausted => "BIND_EXHAUSTED".into(),
@@ -45,7 +47,7 @@ impl Failure {
 
     /// Did the socket fail for lack of a local port?
     pub fn is_without_port(self) -> bool {
-        matches!(self, Self::PortsExhausted | Self::BindExhausted)
+        matches!(self, Self::PortsExhausted | Self::OwnRangeExhausted | Self::BindExhausted)
     }
 }
 
@@ -62,9 +64,15 @@ impl Serialize for Failure {
 }
 
 /// Failed connects and binds by reason. Sums end at `u64::MAX`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailureCounts(BTreeMap<Failure, u64>);
+
+/// By name; reasons of one name are one sum.
+impl Serialize for FailureCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.by_name())
+    }
+}
 
 impl FailureCounts {
     /// Counts one more failure.
@@ -113,6 +121,19 @@ impl FailureCounts {
     /// Each reason with its count, in the order of [`Failure`].
     pub fn iter(&self) -> impl Iterator<Item = (Failure, u64)> {
         self.0.iter().map(|(failure, count)| (*failure, *count))
+    }
+
+    /// Each name with its count, in the order of [`Failure`]. Reasons of one name are one sum.
+    pub fn by_name(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let mut names: Vec<(Cow<'static, str>, u64)> = Vec::with_capacity(self.0.len());
+        for (failure, count) in self.iter() {
+            let name = failure.name();
+            match names.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum = sum.saturating_add(count),
+                None => names.push((name, count)),
+            }
+        }
+        names
     }
 
     fn sum(&self, counts: impl Fn(Failure) -> bool) -> u64 {

@@ -11,6 +11,7 @@ use super::counters::Counters;
 use super::destinations::{DestinationEntry, DestinationId, Destinations};
 use super::processes::{ProcessId, Processes};
 use crate::event::{DestinationKey, FlowKey, Ktime, Netns, ProcessFacts, TcpState};
+use crate::tracker::port_buckets::PortClass;
 use crate::tracker::snapshot::Owner;
 use crate::tracker::workload::By;
 
@@ -156,13 +157,21 @@ impl Accounting {
         }
     }
 
-    /// Counts a failure for lack of a port. `searched`: how long connect() looked for one, nanoseconds.
-    pub fn count_exhaustion(&mut self, id: AttributionId, at: Ktime, searched: Option<u64>) {
+    /// Counts a failure for lack of a port. `searched`: how long connect() looked for one, nanoseconds. `contradicted`: a port was free.
+    pub fn count_exhaustion(&mut self, id: AttributionId, at: Ktime, searched: Option<u64>, contradicted: bool) {
         if let Some(destination) = self.destination_mut(id) {
             destination.fail(at);
+            destination.contradictions += u64::from(contradicted);
             if let Some(nanos) = searched {
                 destination.search.record(nanos);
             }
+        }
+    }
+
+    /// Counts a failure for lack of a port in the socket's own range.
+    pub fn count_own_range(&mut self, id: AttributionId, range: (u16, u16)) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.own_range = Some(range);
         }
     }
 
@@ -173,11 +182,11 @@ impl Accounting {
         }
     }
 
-    /// A socket or minisocket in `state` takes a local port towards the attribution's destination. `bound`: the port was chosen by
-    /// bind(). False, and nothing is taken, if there is no destination.
-    pub(super) fn occupy(&mut self, id: AttributionId, state: TcpState, bound: bool) -> bool {
+    /// A socket or minisocket in `state` takes a local port of this class towards the attribution's destination. False, and nothing
+    /// is taken, if there is no destination.
+    pub(super) fn occupy(&mut self, id: AttributionId, state: TcpState, class: PortClass) -> bool {
         let Some(destination) = self.destination_mut(id) else { return false };
-        destination.occupy(state, bound);
+        destination.occupy(state, class);
         if let Some((process, _)) = self.attributions.count(id, |counters| counters.ports.up()) {
             self.processes.count(process, |counters| counters.ports.up());
         }
@@ -185,26 +194,48 @@ impl Accounting {
     }
 
     /// The counterpart of [`Self::occupy`].
-    pub(super) fn vacate(&mut self, id: AttributionId, state: TcpState, bound: bool) {
+    pub(super) fn vacate(&mut self, id: AttributionId, state: TcpState, class: PortClass) {
         let Some(destination) = self.destination_mut(id) else { return };
-        destination.release(state, bound);
+        destination.release(state, class);
         if let Some((process, _)) = self.attributions.count(id, |counters| counters.ports.down()) {
             self.processes.count(process, |counters| counters.ports.down());
         }
     }
 
-    /// A socket that holds a port changes its state.
-    pub(super) fn change_state(&mut self, id: AttributionId, from: TcpState, to: TcpState, at: Ktime) {
+    /// A socket that holds a port of this class changes its state.
+    pub(super) fn change_state(
+        &mut self,
+        id: AttributionId,
+        from: TcpState,
+        to: TcpState,
+        class: PortClass,
+        at: Ktime,
+    ) {
         if let Some(destination) = self.destination_mut(id) {
-            destination.change_state(from, to);
+            destination.change_state(from, to, class);
             destination.touch(at);
         }
     }
 
+    /// A port in use counts as another class from now on.
+    pub(super) fn reclassify(&mut self, id: AttributionId, state: TcpState, from: PortClass, to: PortClass) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.release(state, from);
+            destination.occupy(state, to);
+        }
+    }
+
+    /// A local port towards the attribution's destination is free again.
+    pub(super) fn note_release(&mut self, id: AttributionId, at: Ktime) {
+        if let Some(destination) = self.destination_mut(id) {
+            destination.note_release(at);
+        }
+    }
+
     /// A minisocket has begun, and its timer at `timer_started`. `new`: it counts as a begin.
-    pub(super) fn begin_minisocket(&mut self, id: AttributionId, timer_started: Ktime, bound: bool, new: bool) {
+    pub(super) fn begin_minisocket(&mut self, id: AttributionId, timer_started: Ktime, class: PortClass, new: bool) {
         self.retain(id);
-        self.occupy(id, TcpState::TimeWait, bound);
+        self.occupy(id, TcpState::TimeWait, class);
         if let Some(destination) = self.destination_mut(id) {
             destination.schedule_release(timer_started);
             destination.touch(timer_started);
@@ -224,10 +255,11 @@ impl Accounting {
     }
 
     /// A minisocket whose timer was started at `timer_started` has ended.
-    pub(super) fn end_minisocket(&mut self, id: AttributionId, timer_started: Ktime, bound: bool, now: Ktime) {
-        self.vacate(id, TcpState::TimeWait, bound);
+    pub(super) fn end_minisocket(&mut self, id: AttributionId, timer_started: Ktime, class: PortClass, now: Ktime) {
+        self.vacate(id, TcpState::TimeWait, class);
         if let Some(destination) = self.destination_mut(id) {
             destination.unschedule_release(timer_started);
+            destination.note_release(now);
             destination.touch(now);
         }
         self.count(id, |counters| counters.time_wait.down());

@@ -9,12 +9,16 @@ use super::counters::{Counters, Rate};
 use super::port_search_times::PortSearchTimes;
 use super::slab::{Ref, Slab};
 use crate::event::{DestinationKey, Ktime, TcpState};
+use crate::tracker::port_buckets::PortClass;
 
 /// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler connects to more: of the idle ones
 /// without failures the oldest are forgotten, which is counted.
 const MAX_DESTINATIONS: usize = 4_096;
 /// Seconds of the release schedule: a minisocket lives 60 s, twice that after a late FIN.
 pub const SCHEDULE_SECONDS: usize = 128;
+/// connect() looks at one port after the other, so that a port released behind it is missed: releases of so many nanoseconds
+/// before a failure do not contradict it. Ten times the longest search that was measured.
+const SEARCH_NANOS: u64 = 20_000_000;
 
 /// Refers to a destination.
 pub type DestinationId = Ref<DestinationEntry>;
@@ -32,14 +36,23 @@ pub struct DestinationEntry {
     pub search: PortSearchTimes,
     /// The most ports that were ever in use at once.
     pub peak: u32,
+    /// Failures for lack of a port while the ledger had a free one.
+    pub contradictions: u64,
+    /// The `IP_LOCAL_PORT_RANGE` of the socket that failed last for lack of a port in a range of its own.
+    pub own_range: Option<(u16, u16)>,
     /// First and last failure for lack of a port.
     pub first_failure: Option<Ktime>,
     pub last_failure: Option<Ktime>,
     /// Ports in use by state number.
     by_state: [u32; 13],
+    /// Ports in use inside the range that is in force.
     in_use: u32,
-    /// Ports of explicitly bound sockets among `in_use`. The namespace counts them as blocked, yet towards this destination they serve.
-    bound: u32,
+    /// Of these, closed or reserved ones: nobody else can have them, yet towards this destination they serve.
+    unusable: u32,
+    /// Ports in use outside of the range that is in force, which cost nothing.
+    outside: u32,
+    /// Ports released in the present and in the last slot of [`SEARCH_NANOS`].
+    released: [(u64, u32); 2],
     /// Minisockets by the second in which their timer started, modulo `SCHEDULE_SECONDS`.
     schedule: Option<Box<[u32; SCHEDULE_SECONDS]>>,
     first_seen: Ktime,
@@ -56,11 +69,15 @@ impl DestinationEntry {
             rate: Rate::default(),
             search: PortSearchTimes::default(),
             peak: 0,
+            contradictions: 0,
+            own_range: None,
             first_failure: None,
             last_failure: None,
             by_state: [0; 13],
             in_use: 0,
-            bound: 0,
+            unusable: 0,
+            outside: 0,
+            released: [(0, 0); 2],
             schedule: None,
             first_seen: at,
             last_used: at,
@@ -68,37 +85,71 @@ impl DestinationEntry {
         }
     }
 
-    /// A socket in `state` takes a port. `bound`: by bind(), not by connect().
-    pub fn occupy(&mut self, state: TcpState, bound: bool) {
-        self.by_state[usize::from(state as u8)] += 1;
-        self.in_use += 1;
-        self.bound += u32::from(bound);
-        self.peak = self.peak.max(self.in_use);
+    /// A socket in `state` takes a port of this class.
+    pub fn occupy(&mut self, state: TcpState, class: PortClass) {
+        match class {
+            PortClass::Outside => self.outside += 1,
+            PortClass::Open | PortClass::Unusable => {
+                self.by_state[usize::from(state as u8)] += 1;
+                self.in_use += 1;
+                self.unusable += u32::from(class == PortClass::Unusable);
+                self.peak = self.peak.max(self.in_use);
+            }
+        }
     }
 
     /// The counterpart of [`Self::occupy`].
-    pub fn release(&mut self, state: TcpState, bound: bool) {
-        let count = &mut self.by_state[usize::from(state as u8)];
-        *count = count.saturating_sub(1);
-        self.in_use = self.in_use.saturating_sub(1);
-        self.bound = self.bound.saturating_sub(u32::from(bound));
+    pub fn release(&mut self, state: TcpState, class: PortClass) {
+        match class {
+            PortClass::Outside => self.outside = self.outside.saturating_sub(1),
+            PortClass::Open | PortClass::Unusable => {
+                let count = &mut self.by_state[usize::from(state as u8)];
+                *count = count.saturating_sub(1);
+                self.in_use = self.in_use.saturating_sub(1);
+                self.unusable = self.unusable.saturating_sub(u32::from(class == PortClass::Unusable));
+            }
+        }
     }
 
-    /// A socket that holds a port changes its state.
-    pub fn change_state(&mut self, from: TcpState, to: TcpState) {
-        let count = &mut self.by_state[usize::from(from as u8)];
-        *count = count.saturating_sub(1);
-        self.by_state[usize::from(to as u8)] += 1;
+    /// A port was released at this time.
+    pub fn note_release(&mut self, at: Ktime) {
+        let slot = at.0 / SEARCH_NANOS;
+        let [present, _] = &mut self.released;
+        if present.0 == slot {
+            present.1 += 1;
+        } else {
+            self.released = [(slot, 1), self.released[0]];
+        }
     }
 
-    /// Ports in use.
+    /// Ports that were released while a search that fails at this time may have been under way.
+    pub fn released_lately(&self, at: Ktime) -> u32 {
+        let slot = at.0 / SEARCH_NANOS;
+        self.released.iter().filter(|(of, _)| slot.saturating_sub(*of) <= 1).map(|(_, count)| count).sum()
+    }
+
+    /// A socket that holds a port of this class changes its state.
+    pub fn change_state(&mut self, from: TcpState, to: TcpState, class: PortClass) {
+        if class != PortClass::Outside {
+            let count = &mut self.by_state[usize::from(from as u8)];
+            *count = count.saturating_sub(1);
+            self.by_state[usize::from(to as u8)] += 1;
+        }
+    }
+
+    /// Ports in use inside the range that is in force.
     pub fn in_use(&self) -> u32 {
         self.in_use
     }
 
-    /// Ports in use that bind() chose.
-    pub fn bound(&self) -> u32 {
-        self.bound
+    /// Of the ports in use, those that only this destination can still use: closed or reserved ones.
+    pub fn unusable(&self) -> u32 {
+        self.unusable
+    }
+
+    /// Ports in use outside of the range that is in force.
+    pub fn outside(&self) -> u32 {
+        self.outside
     }
 
     /// Ports in use by sockets in `state`.

@@ -9,6 +9,7 @@ use super::attributions::AttributionId;
 use super::bound_sockets::BoundSocketId;
 use super::slab::{Ref, Slab};
 use crate::event::{FlowKey, Ktime, SocketCookie, SocketId, TcpState};
+use crate::tracker::port_buckets::{BucketUser, PortClass};
 use crate::tracker::snapshot::Opened;
 
 /// Flows held at once, about 200 bytes each: 200 MiB at the most. Beyond it connects are still counted, but their flows are not
@@ -27,15 +28,23 @@ const _: () = assert!(MAX_TOMBSTONES < TOMBSTONE as usize, "and so does a number
 /// Refers to a flow.
 pub type FlowId = Ref<Flow>;
 
+/// How the local port of a flow is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortHold {
+    /// The flow is this user of the port's bucket.
+    pub bucket: Option<BucketUser>,
+    /// The port is counted under this class towards the flow's destination.
+    pub class: Option<PortClass>,
+}
+
 /// One flow.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state in disguise")]
 pub struct Flow {
     key: FlowKey,
     id: SocketId,
     state: TcpState,
     attribution: AttributionId,
-    occupies: bool,
+    hold: PortHold,
     /// The state before, to recognise a repeated record.
     pub previous: TcpState,
     /// Which side opened it.
@@ -73,7 +82,7 @@ impl Flow {
             id,
             state,
             attribution,
-            occupies: false,
+            hold: PortHold::default(),
             previous: state,
             opened: Opened::Unknown,
             began: None,
@@ -110,9 +119,28 @@ impl Flow {
         self.attribution
     }
 
+    /// How the flow's local port is counted.
+    pub fn hold(&self) -> PortHold {
+        self.hold
+    }
+
     /// The flow is counted among the ports in use towards its destination.
     pub fn occupies(&self) -> bool {
-        self.occupies
+        self.hold.class.is_some()
+    }
+
+    /// As what the flow uses the bucket of its local port.
+    pub fn bucket_user(&self) -> BucketUser {
+        match (self.opened, self.bound) {
+            (Opened::Passive, _) => BucketUser::Accepted,
+            (_, true) => BucketUser::Bound,
+            (_, false) => BucketUser::Connect,
+        }
+    }
+
+    /// As what the minisocket that the flow leaves uses the bucket.
+    pub fn minisocket_user(&self) -> BucketUser {
+        if self.bucket_user() == BucketUser::Connect { BucketUser::Connect } else { BucketUser::Minisocket }
     }
 }
 
@@ -212,14 +240,9 @@ impl Flows {
         Some((old, flow))
     }
 
-    /// Notes whether the flow is counted among the ports in use. Returns the flow if that is news.
-    pub(super) fn set_occupies(&mut self, at: FlowId, occupies: bool) -> Option<&Flow> {
-        let flow = self.slab.get_mut(at)?;
-        if flow.occupies == occupies {
-            return None;
-        }
-        flow.occupies = occupies;
-        Some(flow)
+    /// Notes how the flow's port is counted from now on. Returns how it was.
+    pub(super) fn set_hold(&mut self, at: FlowId, hold: PortHold) -> Option<PortHold> {
+        Some(std::mem::replace(&mut self.slab.get_mut(at)?.hold, hold))
     }
 
     /// The flow is counted elsewhere from now on. Returns where it was counted.

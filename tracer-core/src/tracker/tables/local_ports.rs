@@ -1,13 +1,13 @@
 //! The local ports of the namespaces, and the sockets that hold some of them by bind() or listen().
 //!
-//! A bound socket that has a port, and a minisocket of one, is a user of that port's bucket in its namespace for exactly as long as it
-//! is here.
+//! Every socket that has a port is a user of that port's bucket in its namespace for exactly as long as it is in the tables: a bound
+//! socket here, a flow and a minisocket through [`super::Tables`].
 
 use super::bound_sockets::{BoundSocket, BoundSocketId, BoundSockets, Upserted};
 use super::destinations::DestinationEntry;
 use super::namespaces::{NamespaceEntry, Namespaces};
-use crate::event::{FlowKey, Netns, SocketId};
-use crate::tracker::port_buckets::BucketUser;
+use crate::event::{FlowKey, Ktime, Netns, NetnsFacts, SocketId};
+use crate::tracker::port_buckets::{BucketUser, PortClass};
 
 /// Namespaces and bound sockets.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,11 @@ pub struct LocalPorts {
 }
 
 impl LocalPorts {
+    /// Empty tables. `reopens`: see [`crate::tracker::port_buckets::PortBuckets::new`].
+    pub fn new(reopens: bool) -> Self {
+        Self { namespaces: Namespaces::new(reopens), bound: BoundSockets::default() }
+    }
+
     /// The namespaces.
     pub fn namespaces(&self) -> &Namespaces {
         &self.namespaces
@@ -46,35 +51,76 @@ impl LocalPorts {
         in_range && self.listener_of(key).is_none()
     }
 
-    /// Ports that the destination can have in use at once: those that its namespace can give to anyone, and its own bound ports,
-    /// which only others cannot use. `None` if the range is unknown.
+    /// Takes over the limits of a namespace. False at the bound.
+    pub fn learn(&mut self, facts: &NetnsFacts) -> bool {
+        self.namespaces.learn(facts)
+    }
+
+    /// Takes over the reserved ports of a namespace.
+    pub fn reserve(&mut self, netns: Netns, ports: &[u16]) {
+        self.namespaces.reserve(netns, ports);
+    }
+
+    /// How the local port of a flow counts towards its destination.
+    pub fn class_of(&self, key: &FlowKey) -> PortClass {
+        self.namespaces.get(key.netns).map_or(PortClass::Open, |namespace| namespace.class_of(key.local.port))
+    }
+
+    /// Ports that the destination can have in use at once: those that its namespace can give to anyone, and those of its own that
+    /// nobody else can use. Never less than it has in use. `None` if the range is unknown.
     pub fn capacity(&self, destination: &DestinationEntry) -> Option<u32> {
-        Some(self.namespaces.get(destination.key.netns)?.capacity()? + destination.bound())
+        Some(self.namespaces.get(destination.key.netns)?.capacity()? + destination.unusable())
+    }
+
+    /// Ports that connect() could choose towards the destination now. `None` if the range is unknown.
+    pub fn free(&self, destination: &DestinationEntry) -> Option<u32> {
+        Some(self.capacity(destination)?.saturating_sub(destination.in_use()))
+    }
+
+    /// Free ports that a connect() has not found which failed at this time: more than its search can have missed. `None` if there are
+    /// none, or if the ports of the namespace are not known well enough.
+    pub fn contradiction(&self, destination: &DestinationEntry, at: Ktime, searching: u32) -> Option<u32> {
+        let namespace = self.namespaces.get(destination.key.netns)?;
+        if !namespace.baselined || namespace.is_stale() {
+            return None;
+        }
+        let missed = destination.released_lately(at) + searching + u32::from(namespace.has_odd_range());
+        self.free(destination).filter(|&free| free > missed)
+    }
+
+    /// As what a minisocket uses its port's bucket whose socket nobody has seen: beside a listener it was accepted there.
+    pub fn unseen_user(&self, key: &FlowKey) -> BucketUser {
+        if self.listener_of(key).is_some() { BucketUser::Minisocket } else { BucketUser::Connect }
     }
 
     /// Adds a bound socket or brings it up to date. `None` at the bound.
     pub(super) fn bind(&mut self, socket: BoundSocket) -> Option<Upserted> {
         let netns = socket.netns;
         let upserted = self.bound.upsert(socket)?;
-        self.namespaces.hold_port(netns, upserted.new_port, BucketUser::Bound);
+        self.namespaces.acquire_port(netns, upserted.new_port, BucketUser::Bound);
         Some(upserted)
     }
 
     /// The socket is gone, and with it its hold of the port.
     pub(super) fn unbind(&mut self, at: BoundSocketId) -> Option<BoundSocket> {
         let socket = self.bound.remove(at)?;
-        self.namespaces.free_port(socket.netns, socket.port, BucketUser::Bound);
+        self.namespaces.release_port(socket.netns, socket.port, BucketUser::Bound);
         Some(socket)
     }
 
-    /// A minisocket of a bound socket has begun.
-    pub(super) fn minisocket_begins(&mut self, key: &FlowKey) {
-        self.namespaces.hold_port(key.netns, key.local.port, BucketUser::Minisocket);
+    /// A flow or a minisocket enters the bucket of its local port.
+    pub(super) fn acquire(&mut self, key: &FlowKey, user: BucketUser) {
+        self.namespaces.acquire_port(key.netns, key.local.port, user);
     }
 
-    /// The counterpart of [`Self::minisocket_begins`].
-    pub(super) fn minisocket_ends(&mut self, key: &FlowKey) {
-        self.namespaces.free_port(key.netns, key.local.port, BucketUser::Minisocket);
+    /// The counterpart of [`Self::acquire`].
+    pub(super) fn release(&mut self, key: &FlowKey, user: BucketUser) {
+        self.namespaces.release_port(key.netns, key.local.port, user);
+    }
+
+    /// All destinations count their ports as they are now.
+    pub(super) fn set_fresh(&mut self) {
+        self.namespaces.set_fresh();
     }
 
     /// The socket listens no longer; it may still hold its port.

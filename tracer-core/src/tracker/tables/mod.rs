@@ -6,7 +6,9 @@
 //! - A flow, a minisocket and a pending failure retain their attribution from begin to end, so that it is not folded away.
 //! - A flow that occupies a port is counted in its destination under its present state, and in the `ports` gauges of its process; so is
 //!   each minisocket that has a destination.
-//! - Each bound socket is a user of its port's bucket and retains its owner; so is each minisocket of a bound socket.
+//! - Each bound socket, each flow with a port and each minisocket is a user of its port's bucket. A bound socket retains its owner.
+//! - A port counts towards its destination under the class that it had when it was taken. Changes of the range, of reserved ports and of
+//!   buckets make their namespace stale until [`Tables::reclassify`] has looked at all of its ports again.
 //!
 //! Not for: what an event means. That is for the rules (`lifecycle`, `minisockets`, `sockets`, `failures`, `reconcile`).
 
@@ -32,20 +34,26 @@ use std::collections::VecDeque;
 use accounting::Accounting;
 use attributions::AttributionId;
 use bound_sockets::{BoundSocket, BoundSocketId};
-use flows::{Flow, FlowId, Flows};
+use flows::{Flow, FlowId, Flows, PortHold};
 use local_ports::LocalPorts;
+use namespaces::NamespaceEntry;
 use outbox::Outbox;
 use pending_failures::{FailedAttempt, PendingFailures};
 use time_wait::{TimeWaitEntry, TimeWaitId, TimeWaitTable};
 
 use super::config::Config;
-use crate::event::{Ktime, TcpState};
+use crate::event::{Ktime, Netns, TcpState};
 
 /// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
 /// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
 const PORT_FOUND_NANOS: u64 = 20_000_000;
 /// The same where the end of the search is an event of its own: only a search whose end was not seen waits that long.
 const PORT_FOUND_UNSEEN_NANOS: u64 = 1_000_000_000;
+/// Between two walks over all flows and minisockets to classify their ports anew: what makes a namespace stale needs no rights (bind() of a
+/// port that connect() uses), so it must not cost a walk each time.
+const RECLASSIFY_PAUSE_NANOS: u64 = 100_000_000;
+/// A walk costs some nanoseconds an entry; two hundred times that lies between two walks.
+const RECLASSIFY_PAUSE_PER_ENTRY: u64 = 1_000;
 
 /// All tables.
 #[derive(Clone, Debug)]
@@ -73,6 +81,7 @@ pub struct Tables {
     /// Flows in `SYN_SENT` that may still fail for lack of a port, and when they began.
     searching: VecDeque<(Ktime, FlowId)>,
     search_nanos: u64,
+    next_reclassify: Ktime,
 }
 
 /// How far the tables can be relied on.
@@ -93,7 +102,7 @@ impl Tables {
             flows: Flows::default(),
             time_wait: TimeWaitTable::new(config.time_wait_observed),
             accounting: Accounting::new(config.by),
-            ports: LocalPorts::default(),
+            ports: LocalPorts::new(reopens_buckets(&config.knobs.kernel)),
             pending: PendingFailures::new(config.calls_observed),
             outbox: Outbox::new(config.notices),
             anomalies: Anomalies::default(),
@@ -101,6 +110,7 @@ impl Tables {
             now: Ktime(0),
             pass: 0,
             searching: VecDeque::new(),
+            next_reclassify: Ktime(0),
             search_nanos: if config.searches_observed { PORT_FOUND_UNSEEN_NANOS } else { PORT_FOUND_NANOS },
         }
     }
@@ -128,8 +138,8 @@ impl Tables {
     pub fn set_state(&mut self, at: FlowId, state: TcpState, now: Ktime) {
         let Some((old, flow)) = self.flows.set_state(at, state, now) else { return };
         let attribution = flow.attribution();
-        if flow.occupies() {
-            self.accounting.change_state(attribution, old, state, now);
+        if let Some(class) = flow.hold().class {
+            self.accounting.change_state(attribution, old, state, class, now);
         }
         match (old == TcpState::CloseWait, state == TcpState::CloseWait) {
             (false, true) => self.accounting.count(attribution, |counters| counters.close_wait.up()),
@@ -138,23 +148,98 @@ impl Tables {
         }
     }
 
-    /// The flow holds a local port towards its destination, if it has one.
+    /// The flow holds a local port: it is a user of the port's bucket, and counted towards its destination if it has one.
     pub fn occupy(&mut self, at: FlowId) {
-        let Some(flow) = self.flows.get(at).filter(|flow| !flow.occupies()) else { return };
-        if self.accounting.occupy(flow.attribution(), flow.state(), flow.bound) {
-            self.flows.set_occupies(at, true);
+        let Some(flow) = self.flows.get(at) else { return };
+        let (mut hold, key, user) = (flow.hold(), *flow.key(), flow.bucket_user());
+        if hold.bucket.is_none() && key.local.port != 0 {
+            hold.bucket = Some(user);
+            self.ports.acquire(&key, user);
         }
+        if hold.class.is_none() {
+            let class = self.ports.class_of(&key);
+            let counted = self.accounting.occupy(flow.attribution(), flow.state(), class);
+            hold.class = counted.then_some(class);
+        }
+        self.flows.set_hold(at, hold);
     }
 
     /// The flow holds no local port any more.
     pub fn vacate(&mut self, at: FlowId) {
-        if let Some(flow) = self.flows.set_occupies(at, false) {
-            self.accounting.vacate(flow.attribution(), flow.state(), flow.bound);
+        let Some(hold) = self.flows.set_hold(at, PortHold::default()) else { return };
+        let Some(flow) = self.flows.get(at) else { return };
+        if let Some(class) = hold.class {
+            self.accounting.vacate(flow.attribution(), flow.state(), class);
         }
+        if let Some(user) = hold.bucket {
+            self.ports.release(flow.key(), user);
+        }
+    }
+
+    /// The port of a flow became known.
+    pub fn name_port(&mut self, at: FlowId, port: u16) {
+        self.flows.name_port(at, port);
+        let Some(flow) = self.flows.get(at).filter(|flow| flow.occupies()) else { return };
+        let key = *flow.key();
+        let (mut hold, user) = (flow.hold(), flow.bucket_user());
+        if hold.bucket.is_none() {
+            hold.bucket = Some(user);
+            self.flows.set_hold(at, hold);
+            self.ports.acquire(&key, user);
+        }
+        self.reclassify_flow(at);
+    }
+
+    fn reclassify_flow(&mut self, at: FlowId) {
+        let Some(flow) = self.flows.get(at) else { return };
+        let Some(from) = flow.hold().class else { return };
+        let to = self.ports.class_of(flow.key());
+        if from != to {
+            self.accounting.reclassify(flow.attribution(), flow.state(), from, to);
+            self.flows.set_hold(at, PortHold { class: Some(to), ..flow.hold() });
+        }
+    }
+
+    /// Classifies all ports anew if a namespace is stale and the last time is long enough ago.
+    pub fn reclassify(&mut self, now: Ktime) {
+        if !self.ports.namespaces().any_stale() || now < self.next_reclassify {
+            return;
+        }
+        let entries = (self.flows.len() + self.time_wait.len()) as u64;
+        self.next_reclassify = now.plus(RECLASSIFY_PAUSE_NANOS.max(entries * RECLASSIFY_PAUSE_PER_ENTRY));
+        let stale =
+            |ports: &LocalPorts, netns: Netns| ports.namespaces().get(netns).is_some_and(NamespaceEntry::is_stale);
+        let Self { flows, time_wait, ports, .. } = self;
+        let flows: Vec<FlowId> = flows
+            .iter()
+            .filter(|(_, flow)| flow.occupies() && stale(ports, flow.key().netns))
+            .map(|(at, _)| at)
+            .collect();
+        let minisockets: Vec<(TimeWaitId, TimeWaitEntry)> =
+            time_wait.iter().filter(|(_, entry)| stale(ports, entry.key.netns)).collect();
+        for at in flows {
+            self.reclassify_flow(at);
+        }
+        for (at, entry) in minisockets {
+            let to = self.ports.class_of(&entry.key);
+            if entry.class != to {
+                self.accounting.reclassify(entry.attribution, TcpState::TimeWait, entry.class, to);
+                self.time_wait.set_class(at, to);
+            }
+        }
+        self.ports.set_fresh();
+    }
+
+    /// Flows that may have a port or not: connect() is looking for one.
+    pub fn searching(&self) -> u32 {
+        u32::try_from(self.searching.len()).unwrap_or(u32::MAX)
     }
 
     /// The flow is over: it gives up its port and leaves the tables.
     pub fn close_flow(&mut self, at: FlowId, now: Ktime) -> Option<Flow> {
+        if let Some(flow) = self.flows.get(at).filter(|flow| flow.occupies()) {
+            self.accounting.note_release(flow.attribution(), now);
+        }
         self.vacate(at);
         self.set_state(at, TcpState::Close, now);
         let flow = self.flows.close(at, now)?;
@@ -197,17 +282,21 @@ impl Tables {
         }
     }
 
-    /// Enters a minisocket. `new`: it counts as a begin, not as the continuation of one that was there.
-    pub fn begin_minisocket(&mut self, entry: TimeWaitEntry, new: bool) {
-        let TimeWaitEntry { key, attribution, timer_started, bound, .. } = entry;
+    /// Enters a minisocket. The port passes to it from the flow that it was, if that is known: in between the port is neither free nor
+    /// taken twice. `new`: it counts as a begin, not as the continuation of one that was there. `entry.class` is found here.
+    pub fn begin_minisocket(&mut self, mut entry: TimeWaitEntry, former: Option<FlowId>, new: bool) {
+        let TimeWaitEntry { key, attribution, timer_started, user, .. } = entry;
+        self.ports.acquire(&key, user);
+        if let Some(at) = former {
+            self.vacate(at);
+        }
+        entry.class = self.ports.class_of(&key);
         if self.time_wait.insert(entry).is_none() {
+            self.ports.release(&key, user);
             self.anomalies.evicted += 1;
             return;
         }
-        self.accounting.begin_minisocket(attribution, timer_started, bound, new);
-        if bound {
-            self.ports.minisocket_begins(&key);
-        }
+        self.accounting.begin_minisocket(attribution, timer_started, entry.class, new);
     }
 
     /// The timer of a minisocket was started again.
@@ -220,10 +309,8 @@ impl Tables {
     /// Takes out a minisocket.
     pub fn end_minisocket(&mut self, at: TimeWaitId, now: Ktime) -> Option<TimeWaitEntry> {
         let entry = self.time_wait.remove(at)?;
-        self.accounting.end_minisocket(entry.attribution, entry.timer_started, entry.bound, now);
-        if entry.bound {
-            self.ports.minisocket_ends(&entry.key);
-        }
+        self.accounting.end_minisocket(entry.attribution, entry.timer_started, entry.class, now);
+        self.ports.release(&entry.key, entry.user);
         Some(entry)
     }
 
@@ -267,4 +354,10 @@ impl Tables {
         let tid = self.pending.next_due(now)?;
         self.take_pending(tid)
     }
+}
+
+/// Kernels from 6.18 on open a bucket again once its last bound socket is gone. An unknown release counts as older.
+fn reopens_buckets(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 18)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::event::{DestinationKey, Netns, NetnsFacts};
-use crate::tracker::port_buckets::{BucketUser, PortBuckets};
+use crate::tracker::port_buckets::{Blocked, BucketChange, BucketUser, PortBuckets, PortClass};
 
 /// Network namespaces kept; far above what one host runs.
 const MAX_NAMESPACES: usize = 4_096;
@@ -23,6 +23,7 @@ pub struct NamespaceEntry {
     /// A complete list of its sockets has been merged once.
     pub baselined: bool,
     buckets: PortBuckets,
+    stale: bool,
 }
 
 impl NamespaceEntry {
@@ -47,25 +48,50 @@ impl NamespaceEntry {
             conntrack
         );
         if let Some(range) = facts.port_range {
-            self.buckets.set_range(range);
+            self.stale |= self.buckets.set_range(range);
         }
     }
 
     /// Takes over `ip_local_reserved_ports`.
     pub fn reserve(&mut self, ports: &[u16]) {
-        self.buckets.set_reserved(ports.iter().copied());
+        self.stale |= self.buckets.set_reserved(ports.iter().copied());
     }
 
-    /// A socket or a minisocket holds `port` by bind() or listen(). Port 0 is none.
-    fn hold(&mut self, port: u16, user: BucketUser) {
+    /// A socket enters the bucket of `port`. Port 0 is none.
+    fn acquire(&mut self, port: u16, user: BucketUser) {
         if port != 0 {
-            let _ = self.buckets.acquire(port, user);
+            let change = self.buckets.acquire(port, user);
+            self.stale |= change == BucketChange::Others;
         }
     }
 
-    /// The counterpart of [`Self::hold`].
-    fn free(&mut self, port: u16, user: BucketUser) {
-        let _ = self.buckets.release(port, user);
+    /// The counterpart of [`Self::acquire`].
+    fn release(&mut self, port: u16, user: BucketUser) {
+        if port != 0 {
+            let change = self.buckets.release(port, user);
+            self.stale |= change == BucketChange::Others;
+        }
+    }
+
+    /// How a port counts for the destination that it is used towards. A port that is not known yet (0) was chosen by connect() just
+    /// now. While the range is unknown every port counts.
+    pub fn class_of(&self, port: u16) -> PortClass {
+        if port == 0 || self.buckets.range().is_none() { PortClass::Open } else { self.buckets.class_of(port) }
+    }
+
+    /// Some destinations count ports of theirs as they were before the range, the reserved ports or a bucket changed.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// All destinations count their ports as they are now.
+    pub(super) fn set_fresh(&mut self) {
+        self.stale = false;
+    }
+
+    /// Closed ports by the reason that closes them.
+    pub fn blocked_by(&self) -> Blocked {
+        self.buckets.blocked()
     }
 
     /// connect() may choose this port. False if the range is unknown.
@@ -103,12 +129,15 @@ impl NamespaceEntry {
         self.buckets.all_reserved()
     }
 
-    /// Ports that connect() can get towards any one destination; `None` if the range is unknown. An odd range loses one: the
-    /// search makes an even number of steps (net/ipv4/inet_hashtables.c `__inet_hash_connect`: `remaining &= ~1U`).
+    /// Ports that connect() can get towards a destination that nothing is connected to; `None` if the range is unknown.
     pub fn capacity(&self) -> Option<u32> {
-        let (low, high) = self.facts.port_range?;
-        let size = (u32::from(high) + 1).saturating_sub(u32::from(low)) & !1;
-        Some(size.saturating_sub(self.reserved()).saturating_sub(self.blocked()))
+        self.buckets.usable()
+    }
+
+    /// The range has an odd size, so that one connect() may miss one port of it (net/ipv4/inet_hashtables.c `__inet_hash_connect`:
+    /// `remaining &= ~1U`).
+    pub fn has_odd_range(&self) -> bool {
+        self.buckets.range().is_some_and(|(low, high)| (high - low) % 2 == 0)
     }
 
     /// Seconds after which a new connect() may use a 4-tuple in `TIME_WAIT` again; `None` = only after its end
@@ -128,16 +157,28 @@ impl NamespaceEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     entries: FxHashMap<Netns, NamespaceEntry>,
+    /// See [`PortBuckets::new`].
+    reopens: bool,
+    any_stale: bool,
 }
 
 impl Namespaces {
+    /// No namespaces yet. `reopens`: see [`PortBuckets::new`].
+    pub fn new(reopens: bool) -> Self {
+        Self { reopens, ..Self::default() }
+    }
+
     /// The namespace, created at need; `None` at the bound.
     pub fn find_or_insert(&mut self, netns: Netns) -> Option<&mut NamespaceEntry> {
         if self.entries.len() >= MAX_NAMESPACES && !self.entries.contains_key(&netns) {
             return None;
         }
-        let entry = self.entries.entry(netns).or_default();
-        entry.facts.netns = netns;
+        let reopens = self.reopens;
+        let entry = self.entries.entry(netns).or_insert_with(|| NamespaceEntry {
+            facts: NetnsFacts { netns, ..NetnsFacts::default() },
+            buckets: PortBuckets::new(reopens),
+            ..NamespaceEntry::default()
+        });
         Some(entry)
     }
 
@@ -156,17 +197,48 @@ impl Namespaces {
         self.get(netns)?.facts.name.clone()
     }
 
-    /// A socket or a minisocket holds `port` by bind() or listen().
-    pub fn hold_port(&mut self, netns: Netns, port: u16, user: BucketUser) {
+    /// Takes over what `facts` knows. False at the bound.
+    pub fn learn(&mut self, facts: &NetnsFacts) -> bool {
+        let Some(entry) = self.find_or_insert(facts.netns) else { return false };
+        entry.learn(facts);
+        self.any_stale |= self.entries.get(&facts.netns).is_some_and(|entry| entry.stale);
+        true
+    }
+
+    /// Takes over the reserved ports of a namespace.
+    pub fn reserve(&mut self, netns: Netns, ports: &[u16]) {
         if let Some(entry) = self.find_or_insert(netns) {
-            entry.hold(port, user);
+            entry.reserve(ports);
+            self.any_stale |= entry.stale;
         }
     }
 
-    /// The counterpart of [`Self::hold_port`].
-    pub fn free_port(&mut self, netns: Netns, port: u16, user: BucketUser) {
+    /// Is a namespace stale, see [`NamespaceEntry::is_stale`]?
+    pub fn any_stale(&self) -> bool {
+        self.any_stale
+    }
+
+    /// All destinations of all namespaces count their ports as they are now.
+    pub(super) fn set_fresh(&mut self) {
+        self.any_stale = false;
+        for entry in self.entries.values_mut() {
+            entry.set_fresh();
+        }
+    }
+
+    /// A socket enters the bucket of `port`.
+    pub fn acquire_port(&mut self, netns: Netns, port: u16, user: BucketUser) {
         if let Some(entry) = self.find_or_insert(netns) {
-            entry.free(port, user);
+            entry.acquire(port, user);
+            self.any_stale |= entry.stale;
+        }
+    }
+
+    /// The counterpart of [`Self::acquire_port`].
+    pub fn release_port(&mut self, netns: Netns, port: u16, user: BucketUser) {
+        if let Some(entry) = self.entries.get_mut(&netns) {
+            entry.release(port, user);
+            self.any_stale |= entry.stale;
         }
     }
 }

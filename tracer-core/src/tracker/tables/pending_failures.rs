@@ -28,6 +28,8 @@ pub struct FailedAttempt {
     pub tid: u32,
     /// Why it failed, as far as is known by now.
     pub failure: Failure,
+    /// The range that the socket had confined itself to.
+    pub own_range: Option<(u16, u16)>,
     /// When the attempt began; `None` if unknown.
     pub began: Option<Ktime>,
     /// The process is a guess.

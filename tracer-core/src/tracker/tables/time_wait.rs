@@ -16,6 +16,7 @@ use super::address_pairs::{AddressPairs, CompactKey};
 use super::attributions::AttributionId;
 use super::slab::{Ref, Slab};
 use crate::event::{FlowKey, Ktime, Netns, SocketCookie};
+use crate::tracker::port_buckets::{BucketUser, PortClass};
 use crate::tracker::timing::{TIME_WAIT, WHEEL_DELAY};
 
 /// Minisockets held, about 60 bytes each. The kernel's own default bound is a quarter of this on large hosts.
@@ -56,8 +57,10 @@ pub struct TimeWaitEntry {
     pub observed: bool,
     /// The peer's FIN has not arrived yet.
     pub fin_wait2: bool,
-    /// Its port is held by bind().
-    pub bound: bool,
+    /// As what it uses the bucket of its port.
+    pub user: BucketUser,
+    /// Its port is counted under this class towards its destination.
+    pub class: PortClass,
     /// Number of the last pass of `sock_diag` that listed it.
     pub pass: u32,
 }
@@ -78,7 +81,11 @@ pub struct PackedEntry {
 }
 
 const FIN_WAIT2: u8 = 1;
-const BOUND: u8 = 2;
+/// It keeps its port closed: [`BucketUser::Minisocket`].
+const CLOSES_PORT: u8 = 2;
+/// Two bits for the class of its port.
+const CLASS_SHIFT: u8 = 2;
+const CLASS_MASK: u8 = 3 << CLASS_SHIFT;
 
 const _: () = assert!(size_of::<Option<PackedEntry>>() == 40, "a million of these");
 
@@ -161,7 +168,9 @@ impl TimeWaitTable {
             attribution: entry.attribution,
             pass: low_half(entry.pass),
             observed: entry.observed,
-            flags: u8::from(entry.fin_wait2) * FIN_WAIT2 + u8::from(entry.bound) * BOUND,
+            flags: u8::from(entry.fin_wait2) * FIN_WAIT2
+                + u8::from(entry.user == BucketUser::Minisocket) * CLOSES_PORT
+                + class_bits(entry.class),
         };
         let Some(at) = self.slab.insert(packed) else {
             self.addresses.release(key);
@@ -211,6 +220,13 @@ impl TimeWaitTable {
         packed.restarted_after = packed.restarted_after.saturating_add(micros(now.since(before)));
         packed.set_fin_wait2(fin_wait2);
         Some((before, packed.attribution))
+    }
+
+    /// The minisocket's port counts as this class from now on.
+    pub(super) fn set_class(&mut self, at: TimeWaitId, class: PortClass) {
+        if let Some(packed) = self.slab.get_mut(at) {
+            packed.flags = (packed.flags & !CLASS_MASK) | class_bits(class);
+        }
     }
 
     /// The timer was cancelled before its time.
@@ -320,7 +336,8 @@ impl TimeWaitTable {
             attribution: packed.attribution,
             observed: packed.observed,
             fin_wait2: packed.flags & FIN_WAIT2 != 0,
-            bound: packed.flags & BOUND != 0,
+            user: if packed.flags & CLOSES_PORT == 0 { BucketUser::Connect } else { BucketUser::Minisocket },
+            class: class_of_bits(packed.flags),
             pass: u32::from(packed.pass),
         })
     }
@@ -329,6 +346,23 @@ impl TimeWaitTable {
 impl PackedEntry {
     fn set_fin_wait2(&mut self, fin_wait2: bool) {
         self.flags = (self.flags & !FIN_WAIT2) | (u8::from(fin_wait2) * FIN_WAIT2);
+    }
+}
+
+fn class_bits(class: PortClass) -> u8 {
+    let bits = match class {
+        PortClass::Outside => 0,
+        PortClass::Open => 1,
+        PortClass::Unusable => 2,
+    };
+    bits << CLASS_SHIFT
+}
+
+fn class_of_bits(flags: u8) -> PortClass {
+    match (flags & CLASS_MASK) >> CLASS_SHIFT {
+        0 => PortClass::Outside,
+        1 => PortClass::Open,
+        _ => PortClass::Unusable,
     }
 }
 
@@ -357,7 +391,8 @@ mod tests {
             attribution: Ref::stale(),
             observed: true,
             fin_wait2: true,
-            bound: true,
+            user: BucketUser::Minisocket,
+            class: PortClass::Unusable,
             pass: 3,
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn capacity_is_the_even_range_without_reserved_bound_and_listening_ports() {
+fn capacity_is_the_range_in_force_without_reserved_bound_and_listening_ports() {
     let mut lab = Lab::new();
     lab.connect(1, 32_768);
     assert_eq!(lab.only_dest().ports.capacity, Some(8));
@@ -12,16 +12,16 @@ fn capacity_is_the_even_range_without_reserved_bound_and_listening_ports() {
         port_range: Some((32_768, 32_776)),
         ..NetnsFacts::default()
     })));
-    assert_eq!(lab.only_dest().ports.capacity, Some(8), "an odd range loses one");
+    assert_eq!(lab.only_dest().ports.capacity, Some(9), "an odd range has its whole size");
     lab.ingest(&Event::ReservedPorts(Ktime(0), NETNS, Arc::from([80, 32_769])));
-    assert_eq!(lab.only_dest().ports.capacity, Some(7));
+    assert_eq!(lab.only_dest().ports.capacity, Some(8));
     let mut listener = Sock { port: 32_771, remote: Endpoint { addr: Addr::UNSPECIFIED, port: 0 }, ..Lab::socket(5) };
     lab.to(&mut listener, Listen);
-    assert_eq!(lab.only_dest().ports.capacity, Some(6));
+    assert_eq!(lab.only_dest().ports.capacity, Some(7));
     assert!(lab.tracker.snapshot().listeners[0].in_ephemeral_range);
     listener.last_port = 32_771;
     lab.to(&mut listener, Close);
-    assert_eq!(lab.only_dest().ports.capacity, Some(7));
+    assert_eq!(lab.only_dest().ports.capacity, Some(8));
 }
 
 #[test]
