@@ -51,6 +51,8 @@ pub mod call {
     pub const CONNECT: u8 = 1;
     /// bind(2) failed.
     pub const BIND: u8 = 2;
+    /// listen(2) failed.
+    pub const LISTEN: u8 = 3;
 }
 
 /// Answers to a yes-or-no question about a socket.

@@ -146,6 +146,7 @@ fn call_failed(record: &CallRecord) -> Option<CallFailed> {
         call: match record.call {
             call::CONNECT => Call::Connect,
             call::BIND => Call::Bind,
+            call::LISTEN => Call::Listen,
             _ => return None,
         },
         errno: record.errno,

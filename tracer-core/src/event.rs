@@ -356,6 +356,8 @@ pub enum Call {
     Connect,
     /// bind(2).
     Bind,
+    /// listen(2), which chooses a port for a socket that has none.
+    Listen,
 }
 
 /// A system call on a TCP socket that returned an error.
@@ -493,7 +495,7 @@ pub struct SocketRow {
     pub cookie: Option<SocketCookie>,
     /// Key of the socket.
     pub key: FlowKey,
-    /// State of the socket.
+    /// State of the socket; `CLOSE` of one that is bound and neither connects nor listens.
     pub state: TcpState,
     /// A minisocket: `TIME_WAIT`, or its sub-state `FIN_WAIT2`.
     pub minisocket: bool,
@@ -506,6 +508,9 @@ pub struct SocketRow {
     pub has_descriptor: Option<bool>,
     /// The port was named by bind() (`SOCK_BINDPORT_LOCK`); `None` if unknown, which `sock_diag` alone leaves it.
     pub named: Option<bool>,
+    /// No connect() of another socket chooses the port, because bind() or listen() made or joined its bucket (`fastreuse` of
+    /// `struct inet_bind_bucket` is not negative); `None` if unknown, which `sock_diag` alone leaves it.
+    pub closed: Option<bool>,
     /// Of a minisocket: the peer had sent TCP timestamps; `None` if unknown.
     pub timestamps: Option<bool>,
     /// Of a listening socket: connections that wait to be accepted, and how many may.

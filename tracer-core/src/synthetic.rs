@@ -78,7 +78,7 @@ impl Topology {
     /// A client and a server on one host, and its default range of ephemeral ports: two sockets a connection are seen.
     pub const fn both_ends() -> Self {
         Self {
-            netns: Netns::of_inode(4_026_532_522),
+            netns: Netns::new(4_026_532_522, 9),
             network: Ipv4Addr::new(10, 66, 0, 0),
             destinations: 1,
             server_port: 8_443,
@@ -170,7 +170,7 @@ impl Connection {
 
     fn minisocket(&self, ktime: Ktime, expired: bool) -> TimeWaitEvent {
         let Self { key, client: SocketId { cookie, .. }, .. } = *self;
-        TimeWaitEvent { ktime, cookie, key, fin_wait2: false, timestamps: None, expired }
+        TimeWaitEvent { ktime, cookie, key, fin_wait2: false, timestamps: Some(true), expired }
     }
 
     /// connect() and its answer, as the client's socket shows them: the flow is live afterwards.
@@ -224,12 +224,15 @@ impl Connection {
                 key,
                 pid: SERVER_PID,
                 tid: SERVER_PID,
-                named: None,
-                listener: None,
+                named: Some(false),
+                listener: Some(LISTENER),
             }),
         ]
     }
 }
+
+/// The socket that accepts every connection.
+const LISTENER: SocketId = SocketId { cookie: None, sock: 0xffff_8880_ffff_0000 };
 
 /// Pseudo-random numbers (splitmix64): jitter that is the same in every run.
 #[derive(Debug)]

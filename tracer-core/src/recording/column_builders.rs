@@ -129,6 +129,34 @@ impl FlagBuilder {
     }
 }
 
+/// A column of answers, yes or no; rows without one are null.
+#[derive(Default)]
+pub struct AnswerBuilder {
+    yes: Bits,
+    present: Bits,
+}
+
+impl AnswerBuilder {
+    /// Sets the answer of `row`, which must have none yet. `None` leaves the row null.
+    pub fn put(&mut self, row: usize, answer: Option<bool>) {
+        if answer.is_some() {
+            self.present.set(row);
+        }
+        if answer == Some(true) {
+            self.yes.set(row);
+        }
+    }
+
+    /// The column of a batch of `rows` rows. The builder is empty afterwards.
+    pub fn finish(&mut self, rows: usize) -> ArrayRef {
+        if self.present.set == 0 {
+            return Arc::new(BooleanArray::new_null(rows));
+        }
+        let present = NullBuffer::new(self.present.finish(rows));
+        Arc::new(BooleanArray::new(self.yes.finish(rows), Some(present)))
+    }
+}
+
 /// A column of addresses: indexes into a list of texts, which is one for the whole file and grows from batch to batch.
 pub struct AddressBuilder {
     keys: NumberBuilder<UInt32Type>,

@@ -6,7 +6,7 @@
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
 use arrow_array::{Array as _, ArrayRef, StringArray};
-use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, ScalarBuffer};
 
 use crate::event::Addr;
 
@@ -23,6 +23,30 @@ impl<T: ArrowNativeType> NumberReader<T> {
     #[inline]
     pub fn get(&self, row: usize) -> Option<T> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { self.values.get(row).copied() }
+    }
+}
+
+impl<T: ArrowNativeType> NumberReader<T> {
+    /// Of a column that files of this version do not have.
+    pub fn absent() -> Self {
+        Self { values: ScalarBuffer::from(Vec::new()), nulls: None }
+    }
+}
+
+/// A column of answers, yes or no.
+pub struct AnswerReader {
+    /// Answers by row, arbitrary in rows that have none; empty if files of this version do not have the column.
+    pub values: BooleanBuffer,
+    /// Which rows have an answer; `None` is all.
+    pub nulls: Option<NullBuffer>,
+}
+
+impl AnswerReader {
+    /// The answer of `row`; `None` if it has none.
+    #[inline]
+    pub fn get(&self, row: usize) -> Option<bool> {
+        let known = row < self.values.len() && self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        known.then(|| self.values.value(row))
     }
 }
 

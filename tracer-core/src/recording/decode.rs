@@ -12,7 +12,7 @@ use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
-use super::column_readers::{AddressReader, EnumReader, NumberReader};
+use super::column_readers::{AddressReader, AnswerReader, EnumReader, NumberReader};
 use super::enums::{RowKind, state_from_name};
 use super::{MAX_SOCKETS, RecordedStep, detail, schema::column};
 use crate::errno;
@@ -26,6 +26,8 @@ struct Columns {
     time: ScalarBuffer<i64>,
     kind: EnumReader<RowKind>,
     netns: NumberReader<u32>,
+    netns_cookie: NumberReader<u32>,
+    device: NumberReader<u32>,
     local_addr: AddressReader,
     local_port: NumberReader<u16>,
     remote_addr: AddressReader,
@@ -45,6 +47,8 @@ struct Columns {
     sock: NumberReader<u64>,
     /// Masked address of each socket as of its last row in this batch.
     latest_socks: FxHashMap<SocketCookie, u64>,
+    listener_cookie: NumberReader<u64>,
+    listener_sock: NumberReader<u64>,
     last_port: NumberReader<u16>,
     took: NumberReader<u64>,
     remaining: NumberReader<u64>,
@@ -54,6 +58,10 @@ struct Columns {
     expired: BooleanBuffer,
     fin_wait2: BooleanBuffer,
     minisocket: BooleanBuffer,
+    named: AnswerReader,
+    closed: AnswerReader,
+    has_descriptor: AnswerReader,
+    timestamps: AnswerReader,
     detail: StringArray,
 }
 
@@ -67,6 +75,13 @@ impl Columns {
             let array = batch.column_by_name(name)?.as_primitive_opt::<T>()?;
             Some(NumberReader { values: array.values().clone(), nulls: array.nulls().cloned() })
         }
+        /// Of a column that versions 1 to 3 lack.
+        fn added<T>(batch: &RecordBatch, name: &str) -> Option<NumberReader<T::Native>>
+        where
+            T: arrow_array::ArrowPrimitiveType,
+        {
+            if batch.column_by_name(name).is_none() { Some(NumberReader::absent()) } else { numbers::<T>(batch, name) }
+        }
         fn names<W>(batch: &RecordBatch, name: &str, parse: impl Fn(&str) -> Option<W>) -> Option<EnumReader<W>> {
             let array = batch.column_by_name(name)?.as_dictionary_opt::<UInt8Type>()?;
             let names = array.values().as_string_opt::<i32>()?;
@@ -75,6 +90,13 @@ impl Columns {
         }
         let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
         let flags = |name: &str| Some(batch.column_by_name(name)?.as_boolean_opt()?.values().clone());
+        let answers = |name: &str| {
+            let Some(column) = batch.column_by_name(name) else {
+                return Some(AnswerReader { values: BooleanBuffer::new_unset(0), nulls: None });
+            };
+            let array = column.as_boolean_opt()?;
+            Some(AnswerReader { values: array.values().clone(), nulls: array.nulls().cloned() })
+        };
         let netns = numbers::<UInt32Type>(batch, column::NETNS)?;
         let local_addr = AddressReader::new(batch.column_by_name(column::LOCAL_ADDR)?, carried.local)?;
         let local_port = numbers::<UInt16Type>(batch, column::LOCAL_PORT)?;
@@ -97,6 +119,8 @@ impl Columns {
             time: batch.column_by_name(column::TIME)?.as_primitive_opt::<TimestampNanosecondType>()?.values().clone(),
             kind: names(batch, column::KIND, |name| name.parse().ok())?,
             netns,
+            netns_cookie: added::<UInt32Type>(batch, column::NETNS_COOKIE)?,
+            device: added::<UInt32Type>(batch, column::DEVICE)?,
             local_addr,
             local_port,
             remote_addr,
@@ -113,6 +137,8 @@ impl Columns {
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
             latest_socks: carried.latest_socks,
+            listener_cookie: added::<UInt64Type>(batch, column::LISTENER_COOKIE)?,
+            listener_sock: added::<UInt64Type>(batch, column::LISTENER_SOCK)?,
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
             took: numbers::<UInt64Type>(batch, column::TOOK_NS)?,
             remaining: numbers::<UInt64Type>(batch, column::REMAINING_NS)?,
@@ -122,6 +148,10 @@ impl Columns {
             expired: flags(column::EXPIRED)?,
             fin_wait2: flags(column::FIN_WAIT2)?,
             minisocket: flags(column::MINISOCKET)?,
+            named: answers(column::NAMED)?,
+            closed: answers(column::CLOSED)?,
+            has_descriptor: answers(column::HAS_DESCRIPTOR)?,
+            timestamps: answers(column::TIMESTAMPS)?,
             detail: texts(column::DETAIL)?,
         })
     }
@@ -291,6 +321,7 @@ impl Columns {
             RowKind::TimeWaitEnd => self.time_wait(ktime, row).map(Event::TimeWaitEnd),
             RowKind::ConnectFailed => self.call_failed(Call::Connect, ktime, row),
             RowKind::BindFailed => self.call_failed(Call::Bind, ktime, row),
+            RowKind::ListenFailed => self.call_failed(Call::Listen, ktime, row),
             RowKind::Accepted => self.socket_event(ktime, row).map(Event::Accepted),
             RowKind::Bound => self.socket_event(ktime, row).map(Event::Bound),
             RowKind::Released => self.socket_event(ktime, row).map(Event::Released),
@@ -336,10 +367,11 @@ impl Columns {
             minisocket: self.minisocket.value(row),
             remaining: self.remaining.get(row),
             owner: self.pid.get(row),
-            named: None,
-            timestamps: None,
-            has_descriptor: None,
-            queue: None,
+            named: self.named.get(row),
+            closed: self.closed.get(row),
+            timestamps: self.timestamps.get(row),
+            queue: self.detail::<detail::ListenerDetail>(row).and_then(|detail| detail.queue()),
+            has_descriptor: self.has_descriptor.get(row),
         });
         close(list)
     }
@@ -347,7 +379,16 @@ impl Columns {
 
 impl Columns {
     fn netns(&self, row: usize) -> Netns {
-        Netns::of_inode(self.netns.get(row).unwrap_or_default())
+        Netns { inode: self.netns.get(row).unwrap_or_default(), cookie: self.netns_cookie.get(row).unwrap_or_default() }
+    }
+
+    #[inline]
+    fn device(&self, row: usize) -> u32 {
+        self.device.get(row).unwrap_or_default()
+    }
+
+    fn own_range(&self, row: usize) -> Option<(u16, u16)> {
+        self.detail::<detail::OwnRangeDetail>(row)?.own_range
     }
 
     fn detail<T: DeserializeOwned>(&self, row: usize) -> Option<T> {
@@ -363,14 +404,17 @@ impl Columns {
         if self.keyed.as_ref().is_some_and(|keyed| keyed.is_null(row)) {
             return Some(FlowKey {
                 netns: self.netns(row),
-                device: 0,
+                device: self.device(row),
                 local: self.local(row)?,
                 remote: self.remote(row)?,
             });
         }
         Some(FlowKey {
-            netns: Netns::of_inode(*self.netns.values.get(row)?),
-            device: 0,
+            netns: Netns {
+                inode: *self.netns.values.get(row)?,
+                cookie: self.netns_cookie.get(row).unwrap_or_default(),
+            },
+            device: self.device(row),
             local: Endpoint { addr: self.local_addr.at(row)?, port: *self.local_port.values.get(row)? },
             remote: Endpoint { addr: self.remote_addr.at(row)?, port: *self.remote_port.values.get(row)? },
         })
@@ -426,7 +470,7 @@ impl Columns {
             id: self.id(row),
             key,
             last_port: self.last_port.get(row).unwrap_or(key.local.port),
-            own_range: None,
+            own_range: self.own_range(row),
             old: self.old_state.at(row)?,
             new: self.new_state.at(row)?,
             sk_err: self.errno(row)?,
@@ -444,15 +488,19 @@ impl Columns {
             cookie: self.cookie.get(row).and_then(SocketCookie::new),
             key: self.key(row)?,
             fin_wait2: self.fin_wait2.value(row),
-            timestamps: None,
+            timestamps: self.timestamps.get(row),
             expired: self.expired.value(row),
         })
     }
 
     fn call_failed(&mut self, call: Call, ktime: Ktime, row: usize) -> Option<Event> {
-        let asked = match call {
-            Call::Connect => self.remote(row),
-            Call::Bind => self.detail::<detail::BindFailedDetail>(row)?.endpoint(),
+        let (asked, own_range) = match call {
+            Call::Connect => (self.remote(row), self.own_range(row)),
+            Call::Listen => (None, self.own_range(row)),
+            Call::Bind => {
+                let detail = self.detail::<detail::BindFailedDetail>(row)?;
+                (detail.endpoint(), detail.own_range())
+            }
         };
         Some(Event::CallFailed(Box::new(CallFailed {
             ktime,
@@ -465,8 +513,8 @@ impl Columns {
             errno: self.errno(row)?,
             target: asked,
             local: self.local(row)?,
-            device: 0,
-            own_range: None,
+            device: self.device(row),
+            own_range,
         })))
     }
 
@@ -477,9 +525,14 @@ impl Columns {
             key: self.key(row)?,
             pid: self.pid.get(row)?,
             tid: self.tid.get(row)?,
-            named: None,
-            listener: None,
+            named: self.named.get(row),
+            listener: self.listener(row),
         })
+    }
+
+    fn listener(&self, row: usize) -> Option<SocketId> {
+        let sock = self.listener_sock.get(row)?;
+        Some(SocketId { cookie: self.listener_cookie.get(row).and_then(SocketCookie::new), sock })
     }
 
     fn process(&self, ktime: Ktime, row: usize) -> Option<Event> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
+use crate::event::{AcceptQueue, Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
 
 /// Of `process`: who the process of the row is.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ use crate::event::{Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
 pub struct ProcessDetail {
     /// Nanoseconds since boot when it started.
     start_ns: u64,
+    exec_id: u32,
     ppid: u32,
     uid: u32,
     parent_comm: Arc<str>,
@@ -36,6 +37,7 @@ impl From<&ProcessFacts> for ProcessDetail {
     fn from(facts: &ProcessFacts) -> Self {
         Self {
             start_ns: facts.start,
+            exec_id: facts.exec_id,
             ppid: facts.ppid,
             uid: facts.uid,
             parent_comm: Arc::clone(&facts.parent_comm),
@@ -54,6 +56,7 @@ impl ProcessDetail {
     pub fn complete(self, facts: ProcessFacts) -> ProcessFacts {
         ProcessFacts {
             start: self.start_ns,
+            exec_id: self.exec_id,
             ppid: self.ppid,
             uid: self.uid,
             parent_comm: self.parent_comm,
@@ -202,19 +205,69 @@ impl OverflowAddresses {
     }
 }
 
+/// Of `transition`, `connect_failed` and `listen_failed`: the socket's own port range.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OwnRangeDetail {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_range: Option<(u16, u16)>,
+    #[serde(flatten)]
+    pub overflow: OverflowAddresses,
+}
+
+impl OwnRangeDetail {
+    /// The row needs a detail.
+    pub fn any(&self) -> bool {
+        self.own_range.is_some() || self.overflow.any()
+    }
+}
+
+/// Of `socket`, of a listening one: its queue.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerDetail {
+    waiting: Option<u32>,
+    backlog: Option<u32>,
+    #[serde(flatten)]
+    overflow: OverflowAddresses,
+}
+
+impl ListenerDetail {
+    pub fn new(queue: AcceptQueue, overflow: OverflowAddresses) -> Self {
+        Self { waiting: Some(queue.waiting), backlog: Some(queue.backlog), overflow }
+    }
+
+    /// The queue; `None` if the row has none.
+    pub fn queue(&self) -> Option<AcceptQueue> {
+        Some(AcceptQueue { waiting: self.waiting?, backlog: self.backlog? })
+    }
+}
+
 /// Of `bind_failed`: what bind() was asked for.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct BindFailedDetail {
     addr: Option<std::net::IpAddr>,
     port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_range: Option<(u16, u16)>,
     #[serde(flatten)]
     overflow: OverflowAddresses,
 }
 
 impl BindFailedDetail {
     /// `endpoint` is `None` if the arguments could not be read.
-    pub fn new(endpoint: Option<Endpoint>, overflow: OverflowAddresses) -> Self {
-        Self { addr: endpoint.map(|asked| asked.addr.ip()), port: endpoint.map(|asked| asked.port), overflow }
+    pub fn new(endpoint: Option<Endpoint>, own_range: Option<(u16, u16)>, overflow: OverflowAddresses) -> Self {
+        Self {
+            addr: endpoint.map(|asked| asked.addr.ip()),
+            port: endpoint.map(|asked| asked.port),
+            own_range,
+            overflow,
+        }
+    }
+
+    /// `IP_LOCAL_PORT_RANGE` of the socket.
+    pub fn own_range(&self) -> Option<(u16, u16)> {
+        self.own_range
     }
 
     /// Address and port; `None` if the arguments could not be read.

@@ -9,14 +9,16 @@ use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
 
-use super::column_builders::{AddressBuilder, EnumBuilder, FlagBuilder, NumberBuilder, SparseTextBuilder};
+use super::column_builders::{
+    AddressBuilder, AnswerBuilder, EnumBuilder, FlagBuilder, NumberBuilder, SparseTextBuilder,
+};
 use super::enums::RowKind;
 use super::frame::{Stats, flags};
 use super::{BATCH_ROWS, MAX_TEXT, RecordedStep, detail};
 use crate::errno;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState,
-    TimeWaitEvent, Transition,
+    Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, Netns, SocketCookie, SocketEvent, SocketId, SocketRow,
+    TcpState, TimeWaitEvent, Transition,
 };
 
 /// Sockets whose address the encoder remembers: half as many as a batch has rows. They take 128 KiB of the CPU's cache.
@@ -39,6 +41,8 @@ pub struct Encoder {
     time: NumberBuilder<TimestampNanosecondType>,
     kind: EnumBuilder,
     netns: NumberBuilder<UInt32Type>,
+    netns_cookie: NumberBuilder<UInt32Type>,
+    device: NumberBuilder<UInt32Type>,
     local_addr: AddressBuilder,
     local_port: NumberBuilder<UInt16Type>,
     remote_addr: AddressBuilder,
@@ -52,6 +56,8 @@ pub struct Encoder {
     cgroup: NumberBuilder<UInt64Type>,
     cookie: NumberBuilder<UInt64Type>,
     sock: NumberBuilder<UInt64Type>,
+    listener_cookie: NumberBuilder<UInt64Type>,
+    listener_sock: NumberBuilder<UInt64Type>,
     last_port: NumberBuilder<UInt16Type>,
     took: NumberBuilder<UInt64Type>,
     remaining: NumberBuilder<UInt64Type>,
@@ -61,6 +67,10 @@ pub struct Encoder {
     expired: FlagBuilder,
     fin_wait2: FlagBuilder,
     minisocket: FlagBuilder,
+    named: AnswerBuilder,
+    closed: AnswerBuilder,
+    has_descriptor: AnswerBuilder,
+    timestamps: AnswerBuilder,
     detail: SparseTextBuilder,
 }
 
@@ -82,6 +92,8 @@ impl Encoder {
             time: NumberBuilder::default(),
             kind: EnumBuilder::new(RowKind::ALL.map(RowKind::as_str)),
             netns: NumberBuilder::default(),
+            netns_cookie: NumberBuilder::default(),
+            device: NumberBuilder::default(),
             local_addr: AddressBuilder::default(),
             local_port: NumberBuilder::default(),
             remote_addr: AddressBuilder::default(),
@@ -95,6 +107,8 @@ impl Encoder {
             cgroup: NumberBuilder::default(),
             cookie: NumberBuilder::default(),
             sock: NumberBuilder::default(),
+            listener_cookie: NumberBuilder::default(),
+            listener_sock: NumberBuilder::default(),
             last_port: NumberBuilder::default(),
             took: NumberBuilder::default(),
             remaining: NumberBuilder::default(),
@@ -104,6 +118,10 @@ impl Encoder {
             expired: FlagBuilder::default(),
             fin_wait2: FlagBuilder::default(),
             minisocket: FlagBuilder::default(),
+            named: AnswerBuilder::default(),
+            closed: AnswerBuilder::default(),
+            has_descriptor: AnswerBuilder::default(),
+            timestamps: AnswerBuilder::default(),
             detail: SparseTextBuilder::default(),
         }
     }
@@ -185,7 +203,7 @@ impl Encoder {
             Event::Process(facts) => {
                 let row = self.row(RowKind::Process, facts.ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, facts.netns.inode);
+                self.netns(row, facts.netns);
                 self.pid.put(row, facts.pid);
                 self.cgroup.put(row, facts.cgroup.0);
                 self.comm.put(row, &facts.comm);
@@ -195,14 +213,14 @@ impl Encoder {
             Event::Netns(facts) => {
                 let row = self.row(RowKind::Netns, facts.ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, facts.netns.inode);
+                self.netns(row, facts.netns);
                 self.detail(row, &detail::NetnsDetail::from(&**facts));
                 self.end();
             }
             Event::ReservedPorts(ktime, netns, ports) => {
                 let row = self.row(RowKind::ReservedPorts, *ktime);
                 self.stats.flags |= flags::FACTS;
-                self.netns.put(row, netns.inode);
+                self.netns(row, *netns);
                 self.detail(row, &detail::ReservedPortsDetail::from(&**ports));
                 self.end();
             }
@@ -223,11 +241,33 @@ impl Encoder {
         }
     }
 
-    fn key(&mut self, row: usize, key: &FlowKey) {
-        self.netns.put(row, key.netns.inode);
+    #[inline]
+    fn netns(&mut self, row: usize, netns: Netns) {
+        self.netns.put(row, netns.inode);
+        if netns.cookie != 0 {
+            self.netns_cookie.put(row, netns.cookie);
+        }
+    }
+
+    #[inline]
+    fn device(&mut self, row: usize, device: u32) {
+        if device != 0 {
+            self.device.put(row, device);
+        }
+    }
+
+    /// Puts a key into its columns and returns the addresses that do not fit there, which belong into the detail.
+    #[inline]
+    fn key_columns(&mut self, row: usize, key: &FlowKey) -> detail::OverflowAddresses {
+        self.netns(row, key.netns);
+        self.device(row, key.device);
         self.local_port.put(row, key.local.port);
         self.remote_port.put(row, key.remote.port);
-        let overflow = self.addresses(row, key.local.addr, Some(key.remote.addr));
+        self.addresses(row, key.local.addr, Some(key.remote.addr))
+    }
+
+    fn key(&mut self, row: usize, key: &FlowKey) {
+        let overflow = self.key_columns(row, key);
         if overflow.any() {
             self.detail(row, &overflow);
         }
@@ -240,8 +280,14 @@ impl Encoder {
         detail::OverflowAddresses::new(local_full.then_some(local), remote.filter(|_| remote_full))
     }
 
+    /// 0 is no address.
+    #[inline]
+    fn masked(&self, sock: u64) -> u64 {
+        if sock == 0 { 0 } else { sock ^ self.address_mask }
+    }
+
     fn id(&mut self, row: usize, id: SocketId) {
-        let sock = if id.sock == 0 { 0 } else { id.sock ^ self.address_mask };
+        let sock = self.masked(id.sock);
         if let Some(cookie) = id.cookie {
             self.cookie.put(row, cookie.get());
             // Within a batch the cookie stands for the address too.
@@ -258,7 +304,11 @@ impl Encoder {
     fn transition(&mut self, t: &Transition) {
         let row = self.row(RowKind::Transition, t.ktime);
         self.id(row, t.id);
-        self.key(row, &t.key);
+        let overflow = self.key_columns(row, &t.key);
+        let own_range = detail::OwnRangeDetail { own_range: t.own_range, overflow };
+        if own_range.any() {
+            self.detail(row, &own_range);
+        }
         if t.last_port != t.key.local.port {
             self.last_port.put(row, t.last_port);
         }
@@ -294,6 +344,7 @@ impl Encoder {
         if e.expired {
             self.expired.set(row);
         }
+        self.timestamps.put(row, e.timestamps);
         self.end();
     }
 
@@ -301,20 +352,25 @@ impl Encoder {
         let kind = match call.call {
             Call::Connect => RowKind::ConnectFailed,
             Call::Bind => RowKind::BindFailed,
+            Call::Listen => RowKind::ListenFailed,
         };
         let row = self.row(kind, call.ktime);
         self.id(row, call.id);
-        self.netns.put(row, call.netns.inode);
+        self.netns(row, call.netns);
+        self.device(row, call.device);
         self.local_port.put(row, call.local.port);
         let target = call.target.filter(|_| call.call == Call::Connect);
         if let Some(target) = target {
             self.remote_port.put(row, target.port);
         }
         let overflow = self.addresses(row, call.local.addr, target.map(|target| target.addr));
-        match call.call {
-            Call::Bind => self.detail(row, &detail::BindFailedDetail::new(call.target, overflow)),
-            Call::Connect if overflow.any() => self.detail(row, &overflow),
-            Call::Connect => {}
+        if call.call == Call::Bind {
+            self.detail(row, &detail::BindFailedDetail::new(call.target, call.own_range, overflow));
+        } else {
+            let own_range = detail::OwnRangeDetail { own_range: call.own_range, overflow };
+            if own_range.any() {
+                self.detail(row, &own_range);
+            }
         }
         self.errno.put(row, &errno::name(call.errno));
         self.comm.put(row, &call.comm);
@@ -331,13 +387,20 @@ impl Encoder {
         self.key(row, &e.key);
         self.pid.put(row, e.pid);
         self.tid.put(row, e.tid);
+        self.named.put(row, e.named);
+        if let Some(listener) = e.listener {
+            if let Some(cookie) = listener.cookie {
+                self.listener_cookie.put(row, cookie.get());
+            }
+            self.listener_sock.put(row, self.masked(listener.sock));
+        }
         self.end();
     }
 
     fn baseline(&mut self, baseline: &Baseline) {
         let row = self.row(RowKind::Baseline, baseline.ended);
         self.stats.flags |= flags::BASELINE;
-        self.netns.put(row, baseline.netns.inode);
+        self.netns(row, baseline.netns);
         let sockets = baseline.rows.len() as u64;
         self.detail(row, &detail::BaselineDetail { initial: baseline.initial, began_ns: baseline.began.0, sockets });
         self.end();
@@ -348,7 +411,16 @@ impl Encoder {
         if let Some(cookie) = socket.cookie {
             self.cookie.put(row, cookie.get());
         }
-        self.key(row, &socket.key);
+        let overflow = self.key_columns(row, &socket.key);
+        match socket.queue {
+            Some(queue) => self.detail(row, &detail::ListenerDetail::new(queue, overflow)),
+            None if overflow.any() => self.detail(row, &overflow),
+            None => {}
+        }
+        self.named.put(row, socket.named);
+        self.closed.put(row, socket.closed);
+        self.has_descriptor.put(row, socket.has_descriptor);
+        self.timestamps.put(row, socket.timestamps);
         self.new_state.put(row, socket.state as u8 - 1);
         if socket.minisocket {
             self.minisocket.set(row);
@@ -384,6 +456,8 @@ impl Encoder {
             Arc::new(self.time.finish(rows).with_timezone("UTC")),
             self.kind.finish(rows)?,
             Arc::new(self.netns.finish(rows)),
+            Arc::new(self.netns_cookie.finish(rows)),
+            Arc::new(self.device.finish(rows)),
             self.local_addr.finish(rows)?,
             Arc::new(self.local_port.finish(rows)),
             self.remote_addr.finish(rows)?,
@@ -397,6 +471,8 @@ impl Encoder {
             Arc::new(self.cgroup.finish(rows)),
             Arc::new(self.cookie.finish(rows)),
             Arc::new(self.sock.finish(rows)),
+            Arc::new(self.listener_cookie.finish(rows)),
+            Arc::new(self.listener_sock.finish(rows)),
             Arc::new(self.last_port.finish(rows)),
             Arc::new(self.took.finish(rows)),
             Arc::new(self.remaining.finish(rows)),
@@ -406,6 +482,10 @@ impl Encoder {
             self.expired.finish(rows),
             self.fin_wait2.finish(rows),
             self.minisocket.finish(rows),
+            self.named.finish(rows),
+            self.closed.finish(rows),
+            self.has_descriptor.finish(rows),
+            self.timestamps.finish(rows),
             self.detail.finish(rows)?,
         ];
         Ok((RecordBatch::try_new(Arc::clone(schema), columns)?, stats))

@@ -24,6 +24,8 @@ pub enum RowKind {
     ConnectFailed,
     /// bind(2) returned an error.
     BindFailed,
+    /// listen(2) returned an error.
+    ListenFailed,
     /// accept(2) returned a socket.
     Accepted,
     /// bind(2) gave a socket a port.
@@ -52,12 +54,13 @@ pub enum RowKind {
 
 impl RowKind {
     /// All kinds, in the order of the file's dictionary.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Transition,
         Self::TimeWaitStart,
         Self::TimeWaitEnd,
         Self::ConnectFailed,
         Self::BindFailed,
+        Self::ListenFailed,
         Self::Accepted,
         Self::Bound,
         Self::Released,
@@ -80,6 +83,7 @@ impl RowKind {
             Self::TimeWaitEnd => "time_wait_end",
             Self::ConnectFailed => "connect_failed",
             Self::BindFailed => "bind_failed",
+            Self::ListenFailed => "listen_failed",
             Self::Accepted => "accepted",
             Self::Bound => "bound",
             Self::Released => "released",

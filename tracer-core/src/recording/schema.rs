@@ -22,6 +22,10 @@ pub mod column {
     pub const KIND: &str = "kind";
     /// Inode number of the network namespace; 0 if the kernel did not tell it.
     pub const NETNS: &str = "netns";
+    /// Low half of the namespace's cookie; null if it is unknown.
+    pub const NETNS_COOKIE: &str = "netns_cookie";
+    /// Index of the interface that the socket is bound to; null if there is none.
+    pub const DEVICE: &str = "device";
     /// Address of the socket itself.
     pub const LOCAL_ADDR: &str = "local_addr";
     /// Port that the socket holds now; 0 before connect() chose one and after the kernel released it.
@@ -48,6 +52,10 @@ pub mod column {
     pub const COOKIE: &str = "cookie";
     /// Masked kernel address of the socket; null repeats the value that the batch last had for the same cookie.
     pub const SOCK: &str = "sock";
+    /// In `accepted`: cookie of the listening socket.
+    pub const LISTENER_COOKIE: &str = "listener_cookie";
+    /// In `accepted`: masked kernel address of the listening socket.
+    pub const LISTENER_SOCK: &str = "listener_sock";
     /// Local port that the socket held last; null if that is `local_port`.
     pub const LAST_PORT: &str = "last_port";
     /// Nanoseconds that a failed call took, or that connect() searched for a port.
@@ -66,6 +74,14 @@ pub mod column {
     pub const FIN_WAIT2: &str = "fin_wait2";
     /// In `socket`: the socket is a minisocket.
     pub const MINISOCKET: &str = "minisocket";
+    /// bind() named the port; null if that is unknown.
+    pub const NAMED: &str = "named";
+    /// In `socket`: bind() or listen() has closed the port to the connects of others; null if that is unknown.
+    pub const CLOSED: &str = "closed";
+    /// In `socket`: a process has a descriptor of it; null if that is unknown.
+    pub const HAS_DESCRIPTOR: &str = "has_descriptor";
+    /// Of a minisocket: the peer had sent TCP timestamps; null if that is unknown.
+    pub const TIMESTAMPS: &str = "timestamps";
     /// JSON with the facts that few rows have.
     pub const DETAIL: &str = "detail";
 }
@@ -81,6 +97,8 @@ pub fn fields() -> Vec<Field> {
         always(c::TIME, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))),
         always(c::KIND, name()),
         nullable(c::NETNS, DataType::UInt32),
+        nullable(c::NETNS_COOKIE, DataType::UInt32),
+        nullable(c::DEVICE, DataType::UInt32),
         nullable(c::LOCAL_ADDR, address()),
         nullable(c::LOCAL_PORT, DataType::UInt16),
         nullable(c::REMOTE_ADDR, address()),
@@ -94,6 +112,8 @@ pub fn fields() -> Vec<Field> {
         nullable(c::CGROUP, DataType::UInt64),
         nullable(c::COOKIE, DataType::UInt64),
         nullable(c::SOCK, DataType::UInt64),
+        nullable(c::LISTENER_COOKIE, DataType::UInt64),
+        nullable(c::LISTENER_SOCK, DataType::UInt64),
         nullable(c::LAST_PORT, DataType::UInt16),
         nullable(c::TOOK_NS, DataType::UInt64),
         nullable(c::REMAINING_NS, DataType::UInt64),
@@ -103,6 +123,10 @@ pub fn fields() -> Vec<Field> {
         always(c::EXPIRED, DataType::Boolean),
         always(c::FIN_WAIT2, DataType::Boolean),
         always(c::MINISOCKET, DataType::Boolean),
+        nullable(c::NAMED, DataType::Boolean),
+        nullable(c::CLOSED, DataType::Boolean),
+        nullable(c::HAS_DESCRIPTOR, DataType::Boolean),
+        nullable(c::TIMESTAMPS, DataType::Boolean),
         nullable(c::DETAIL, DataType::Utf8),
     ]
 }

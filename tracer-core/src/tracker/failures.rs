@@ -93,7 +93,7 @@ pub fn settle_overdue(tables: &mut Tables, now: Ktime) {
 pub fn call_failed(tables: &mut Tables, call: &CallFailed) {
     match call.call {
         Call::Connect => connect_returned(tables, call),
-        Call::Bind => bind_returned(tables, call),
+        Call::Bind | Call::Listen => bind_returned(tables, call),
     }
 }
 
@@ -128,7 +128,11 @@ fn connect_returned(tables: &mut Tables, call: &CallFailed) {
 }
 
 fn bind_returned(tables: &mut Tables, call: &CallFailed) {
-    let asked_for_any = call.target.is_some_and(|target| target.port == 0);
+    // listen() binds a socket without a port to any.
+    let asked_for_any = match call.call {
+        Call::Listen => call.local.port == 0,
+        Call::Bind | Call::Connect => call.target.is_some_and(|target| target.port == 0),
+    };
     let failure = match call.errno {
         EADDRINUSE if asked_for_any => Failure::BindExhausted,
         EADDRNOTAVAIL => Failure::NoLocalAddress,

@@ -206,6 +206,7 @@ impl Lab {
             remaining: (state == TcpState::TimeWait).then_some(30 * SECOND),
             owner: (state != TcpState::TimeWait).then_some(100),
             named: None,
+            closed: None,
             timestamps: None,
             has_descriptor: None,
             queue: None,

@@ -109,6 +109,7 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
             owner: None,
             has_descriptor: Some(header.inode != 0),
             named: None,
+            closed: None,
             timestamps: None,
             queue: (state == TcpState::Listen)
                 .then_some(AcceptQueue { waiting: header.recv_queue, backlog: header.send_queue }),

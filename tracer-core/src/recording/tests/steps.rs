@@ -22,8 +22,14 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn key()(netns in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
-        FlowKey { netns: Netns::of_inode(netns), device: 0, local, remote }
+    fn any_netns()(inode in any::<u32>(), cookie in any::<u32>()) -> Netns {
+        Netns { inode, cookie }
+    }
+}
+
+prop_compose! {
+    fn key()(netns in any_netns(), device in any::<u32>(), local in endpoint(), remote in endpoint()) -> FlowKey {
+        FlowKey { netns, device, local, remote }
     }
 }
 
@@ -50,12 +56,12 @@ prop_compose! {
         (ktime, id, key, last_port) in (ktime(), id(), key(), any::<u16>()),
         (old, new, sk_err) in (state(), state(), any::<u16>()),
         (pid, current_tid, cgroup) in (any::<Option<u32>>(), any::<u32>(), any::<u64>()),
-        (shutdown, rescued, classic) in any::<(bool, bool, bool)>(),
+        (shutdown, rescued, classic, own_range) in any::<(bool, bool, bool, Option<(u16, u16)>)>(),
     ) -> Event {
         let caller = pid.map(|pid| Caller { pid, tid: current_tid, cgroup: CgroupId(cgroup) });
         Event::Transition(
             Transition {
-                ktime, id, key, last_port, own_range: None, old, new, sk_err, shutdown, caller, current_tid, rescued, classic,
+                ktime, id, key, last_port, own_range, old, new, sk_err, shutdown, caller, current_tid, rescued, classic,
             },
         )
     }
@@ -64,30 +70,36 @@ prop_compose! {
 prop_compose! {
     pub fn time_wait()(
         (ktime, id, key) in (ktime(), id(), key()),
-        (fin_wait2, expired, start) in any::<(bool, bool, bool)>(),
+        (fin_wait2, expired, start, timestamps) in any::<(bool, bool, bool, Option<bool>)>(),
     ) -> Event {
-        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps: None, expired };
+        let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps, expired };
         if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
     }
 }
 
 prop_compose! {
     pub fn call_failed()(
-        (ktime, entered, id, netns) in (ktime(), ktime(), id(), any::<u32>()),
+        (ktime, entered, id, netns) in (ktime(), ktime(), id(), any_netns()),
         (pid, tid, cgroup, comm) in (any::<u32>(), any::<u32>(), any::<u64>(), text()),
-        (bind, errno, target, local) in (any::<bool>(), any::<u16>(), prop::option::of(endpoint()), endpoint()),
+        (call, errno, target, local) in (0_usize..3, any::<u16>(), prop::option::of(endpoint()), endpoint()),
+        (device, own_range) in any::<(u32, Option<(u16, u16)>)>(),
     ) -> Event {
         Event::CallFailed(Box::new(CallFailed {
-            ktime, entered, id, netns: Netns::of_inode(netns), comm, errno, target, local, device: 0, own_range: None,
+            ktime, entered, id, netns, comm, errno, local, device, own_range,
+            target: target.filter(|_| call < 2),
             caller: Caller { pid, tid, cgroup: CgroupId(cgroup) },
-            call: if bind { Call::Bind } else { Call::Connect },
+            call: [Call::Bind, Call::Connect, Call::Listen][call],
         }))
     }
 }
 
 prop_compose! {
-    pub fn socket_event()((ktime, id, key, pid, tid) in (ktime(), id(), key(), any::<u32>(), any::<u32>()), kind in 0..3) -> Event {
-        let event = SocketEvent { ktime, id, key, pid, tid, named: None, listener: None };
+    pub fn socket_event()(
+        (ktime, id, key, pid, tid) in (ktime(), id(), key(), any::<u32>(), any::<u32>()),
+        (named, listener) in (any::<Option<bool>>(), prop::option::of(id())),
+        kind in 0..3,
+    ) -> Event {
+        let event = SocketEvent { ktime, id, key, pid, tid, named, listener };
         match kind {
             0 => Event::Accepted(event),
             1 => Event::Bound(event),
@@ -99,13 +111,14 @@ prop_compose! {
 prop_compose! {
     pub fn process()(
         (ktime, pid, start, ppid, uid) in (ktime(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()),
-        (netns, cgroup, comm, parent_comm) in (any::<u32>(), any::<u64>(), text(), text()),
+        (netns, exec_id) in (any_netns(), any::<u32>()),
+        (cgroup, comm, parent_comm) in (any::<u64>(), text(), text()),
         texts in prop::collection::vec(prop::option::of(text()), 6),
     ) -> Event {
         let mut texts = texts.into_iter();
         let mut next = || texts.next().flatten();
         Event::Process(Box::new(ProcessFacts {
-            ktime, pid, start, exec_id: 0, ppid, uid, comm, parent_comm, netns: Netns::of_inode(netns), cgroup: CgroupId(cgroup),
+            ktime, pid, start, exec_id, ppid, uid, comm, parent_comm, netns, cgroup: CgroupId(cgroup),
             cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
         }))
     }
@@ -113,13 +126,13 @@ prop_compose! {
 
 prop_compose! {
     pub fn netns()(
-        (ktime, netns, name, cookie) in (ktime(), any::<u32>(), prop::option::of(text()), any::<Option<u64>>()),
+        (ktime, netns, name, cookie) in (ktime(), any_netns(), prop::option::of(text()), any::<Option<u64>>()),
         (port_range, tw_reuse, tw_reuse_delay_ms) in any::<(Option<(u16, u16)>, Option<u8>, Option<u32>)>(),
         (timestamps, max_tw_buckets, fin_timeout_ms) in any::<(Option<bool>, Option<u32>, Option<u32>)>(),
         (time_wait, conntrack) in any::<(Option<u32>, Option<(u32, u32)>)>(),
     ) -> Event {
         Event::Netns(Box::new(NetnsFacts {
-            ktime, netns: Netns::of_inode(netns), name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
+            ktime, netns, name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
             fin_timeout_ms, time_wait, conntrack,
         }))
     }
@@ -129,20 +142,23 @@ prop_compose! {
     fn row()(
         (cookie, key, state, minisocket) in (any::<u64>(), key(), state(), any::<bool>()),
         (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
+        (named, closed, timestamps, has_descriptor) in any::<(Option<bool>, Option<bool>, Option<bool>, Option<bool>)>(),
+        queue in any::<Option<(u32, u32)>>(),
     ) -> SocketRow {
         SocketRow {
-            has_descriptor: None,
-            cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner, named: None, timestamps: None, queue: None,
+            has_descriptor,
+            cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner, named, closed, timestamps,
+            queue: queue.map(|(waiting, backlog)| AcceptQueue { waiting, backlog }),
         }
     }
 }
 
 prop_compose! {
     pub fn baseline()(
-        (netns, began, ended, initial) in (any::<u32>(), ktime(), ktime(), any::<bool>()),
+        (netns, began, ended, initial) in (any_netns(), ktime(), ktime(), any::<bool>()),
         rows in prop::collection::vec(row(), 0..30),
     ) -> Event {
-        Event::Baseline(Baseline { netns: Netns::of_inode(netns), began, ended, initial, rows: rows.into() })
+        Event::Baseline(Baseline { netns, began, ended, initial, rows: rows.into() })
     }
 }
 
@@ -164,9 +180,8 @@ pub fn loss() -> impl Strategy<Value = Event> {
 }
 
 pub fn reserved() -> impl Strategy<Value = Event> {
-    (ktime(), any::<u32>(), prop::collection::btree_set(any::<u16>(), 0..20)).prop_map(|(ktime, netns, ports)| {
-        Event::ReservedPorts(ktime, Netns::of_inode(netns), ports.into_iter().collect())
-    })
+    (ktime(), any_netns(), prop::collection::btree_set(any::<u16>(), 0..20))
+        .prop_map(|(ktime, netns, ports)| Event::ReservedPorts(ktime, netns, ports.into_iter().collect()))
 }
 
 /// A random step of any kind.

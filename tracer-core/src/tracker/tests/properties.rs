@@ -117,6 +117,7 @@ fn baseline() -> impl Strategy<Value = Event> {
         remaining: minisocket.then_some(SECOND),
         owner: None,
         named: None,
+        closed: None,
         timestamps: None,
         has_descriptor: None,
         queue: None,

@@ -196,6 +196,7 @@ mod tests {
                 remaining: Some(u64::from(number) * 104_729),
                 owner: Some(number),
                 named: None,
+                closed: None,
                 timestamps: None,
                 has_descriptor: None,
                 queue: None,
