@@ -94,37 +94,69 @@ impl FromStr for By {
     }
 }
 
-/// The name of the workload that a process belongs to. Never empty.
+/// Which workload a process belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkloadKey {
+    /// Its name. Never empty.
+    pub name: Arc<str>,
+    /// What tells it from another one of that name: the master of a pool (its unit, or its pid), the manager of a user's unit. Shown
+    /// where there are two.
+    pub apart: Option<Arc<str>>,
+}
+
+/// The workload that a process belongs to.
 ///
 /// Where the fact asked for is unknown, the name is that of [`By::Auto`] among the others, so that processes outside of any
 /// container, say, are told apart by their units and not lumped together as "none".
-pub fn workload_name(facts: &ProcessFacts, by: By) -> Arc<str> {
+pub fn workload_of(facts: &ProcessFacts, by: By) -> WorkloadKey {
+    let named = |name: Arc<str>| WorkloadKey { name, apart: None };
     let chosen = match by {
         By::Auto => None,
         By::Pool => pool(facts),
-        By::Unit => facts.unit.clone(),
-        By::Container => facts.container.clone(),
-        By::Comm => Some(comm(facts)),
-        By::Exe => facts.exe.clone(),
-        By::Cmdline => facts.cmdline.clone(),
-        By::Pid => Some(format!("{}[{}]", comm(facts), facts.pid).into()),
-        By::Cgroup => facts.cgroup_path.clone(),
+        By::Unit => unit(facts),
+        By::Container => facts.container.clone().map(named),
+        By::Comm => Some(named(comm(facts))),
+        By::Exe => facts.exe.clone().map(named),
+        By::Cmdline => facts.cmdline.clone().map(named),
+        By::Pid => Some(named(format!("{}[{}]", comm(facts), facts.pid).into())),
+        By::Cgroup => facts.cgroup_path.clone().map(named),
     };
     chosen
         .or_else(|| pool(facts))
-        .or_else(|| facts.container.clone())
-        .or_else(|| facts.unit.clone())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| comm(facts))
+        .or_else(|| facts.container.clone().map(named))
+        .or_else(|| unit(facts))
+        .filter(|key| !key.name.is_empty())
+        .unwrap_or_else(|| named(comm(facts)))
 }
 
-/// As the worker's own title has it, and where: two containers may both have a pool `www`.
-fn pool(facts: &ProcessFacts) -> Option<Arc<str>> {
-    let pool = facts.pool.as_ref()?;
-    Some(match &facts.container {
+/// As the worker's own title has it, and where: two containers may both have a pool `www`, and so may two masters.
+fn pool(facts: &ProcessFacts) -> Option<WorkloadKey> {
+    let pool = facts.pool.as_ref().filter(|_| is_php_fpm(facts))?;
+    let name = match &facts.container {
         Some(container) => format!("php-fpm: pool {pool} ({container})").into(),
         None => format!("php-fpm: pool {pool}").into(),
-    })
+    };
+    // A unit of php-fpm has one master, which has another pid after a restart. Other units may run several.
+    let unit = facts.unit.clone().filter(|unit| unit.contains("fpm"));
+    let master = (facts.ppid > 1).then(|| format!("master {}", facts.ppid).into());
+    Some(WorkloadKey { name, apart: unit.or(master) })
+}
+
+/// A process may have any title. A worker of php-fpm has the master's program, and its parent is one of php-fpm too, or, if that has
+/// died, init. What is unknown speaks against nobody.
+fn is_php_fpm(facts: &ProcessFacts) -> bool {
+    let program =
+        facts.exe.as_deref().and_then(|path| path.rsplit('/').next()).is_some_and(|name| name.contains("php-fpm"));
+    let parent = facts.parent_comm.is_empty() || facts.ppid <= 1 || facts.parent_comm.contains("php-fpm");
+    parent && (program || facts.comm.contains("php-fpm"))
+}
+
+/// A service of a user's own manager has that user's name beside it: every user may have a service of that name.
+fn unit(facts: &ProcessFacts) -> Option<WorkloadKey> {
+    let name = facts.unit.clone()?;
+    let mut above = facts.cgroup_path.as_deref().unwrap_or_default().split('/').filter(|part| **part != *name);
+    let manager = above.find_map(|part| part.strip_suffix(".service").filter(|part| part.starts_with("user@")));
+    Some(WorkloadKey { name, apart: manager.map(Arc::from) })
 }
 
 /// The group leader's: threads rename themselves, and `io_uring`'s workers are called `iou-wrk-PID`.
@@ -144,7 +176,49 @@ mod tests {
     }
 
     fn name(facts: &ProcessFacts, by: By) -> String {
-        workload_name(facts, by).to_string()
+        workload_of(facts, by).name.to_string()
+    }
+
+    #[test]
+    fn a_title_alone_makes_no_worker() {
+        let worker = ProcessFacts {
+            pool: Some("www".into()),
+            ppid: 7,
+            parent_comm: "php-fpm8.2".into(),
+            ..process(9, "php-fpm8.2")
+        };
+        let liars = [
+            ProcessFacts { comm: "sleep".into(), ..worker.clone() },
+            ProcessFacts { parent_comm: "bash".into(), ..worker.clone() },
+            ProcessFacts { comm: "curl".into(), exe: Some("/usr/bin/curl".into()), ..worker.clone() },
+        ];
+        assert_eq!(name(&worker, By::Auto), "php-fpm: pool www");
+        assert_eq!(liars.map(|liar| name(&liar, By::Auto)), ["sleep", "php-fpm8.2", "curl"]);
+        let renamed = ProcessFacts { comm: "www".into(), exe: Some("/usr/sbin/php-fpm8.2".into()), ..worker };
+        assert_eq!(name(&renamed, By::Auto), "php-fpm: pool www");
+    }
+
+    #[test]
+    fn two_of_a_name_are_told_apart_by_master_or_manager() {
+        let apart = |facts: &ProcessFacts| workload_of(facts, By::Auto).apart.map(|apart| apart.to_string());
+        let mut worker = ProcessFacts { pool: Some("www".into()), ppid: 7, ..process(9, "php-fpm") };
+        assert_eq!(apart(&worker).as_deref(), Some("master 7"));
+        worker.unit = Some("supervisord.service".into());
+        assert_eq!(apart(&worker).as_deref(), Some("master 7"), "a unit that may run several masters");
+        worker.unit = Some("php8.2-fpm.service".into());
+        assert_eq!(apart(&worker).as_deref(), Some("php8.2-fpm.service"), "the same after a restart");
+        let of_user = ProcessFacts {
+            unit: Some("sync.service".into()),
+            cgroup_path: Some("/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service".into()),
+            ..process(9, "sync")
+        };
+        assert_eq!(apart(&of_user).as_deref(), Some("user@1000"));
+        let manager = ProcessFacts {
+            unit: Some("user@1000.service".into()),
+            cgroup_path: Some("/user.slice/user-1000.slice/user@1000.service/init.scope".into()),
+            ..process(9, "systemd")
+        };
+        assert_eq!(apart(&manager), None);
     }
 
     #[test]
@@ -185,7 +259,7 @@ mod tests {
             exe: Some("/usr/bin/x".into()),
             cmdline: Some("x -y".into()),
             cgroup_path: Some("/system.slice/a.service".into()),
-            ..process(7, "x")
+            ..process(7, "php-fpm")
         };
         let names = By::ALL.map(|by| name(&facts, by));
         let pool = "php-fpm: pool www (docker:0123456789ab)";
@@ -194,10 +268,10 @@ mod tests {
             pool,
             "a.service",
             "docker:0123456789ab",
-            "x",
+            "php-fpm",
             "/usr/bin/x",
             "x -y",
-            "x[7]",
+            "php-fpm[7]",
             "/system.slice/a.service",
         ];
         assert_eq!(names.each_ref().map(String::as_str), expected);

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::counters::{Counters, Rate};
 use super::slab::{Ref, Slab};
 use crate::event::{Ktime, Netns, ProcessFacts};
-use crate::tracker::workload::{By, workload_name};
+use crate::tracker::workload::{By, WorkloadKey, workload_of};
 
 /// Processes remembered. A busy host has a few thousand with sockets; the rest are short-lived clients, of which those without
 /// attributions are forgotten first.
@@ -39,8 +39,10 @@ pub struct ProcessEntry {
 /// Processes that an SRE thinks of as one.
 #[derive(Clone, Debug)]
 pub struct WorkloadEntry {
-    /// Never empty.
+    /// Never empty. Says what tells it apart if another workload has its name.
     pub name: Arc<str>,
+    /// Which workload it is.
+    key: WorkloadKey,
     /// Of the first process seen, for the identity columns of a report.
     pub facts: Arc<ProcessFacts>,
     /// Sums over the processes of the workload.
@@ -61,7 +63,9 @@ pub struct Processes {
     /// The fold of each workload that has one.
     folds: FxHashMap<WorkloadId, ProcessId>,
     workloads: Slab<WorkloadEntry>,
-    by_name: FxHashMap<Arc<str>, WorkloadId>,
+    by_key: FxHashMap<WorkloadKey, WorkloadId>,
+    /// The first workload of each name.
+    first_of_name: FxHashMap<Arc<str>, WorkloadId>,
     unknown: ProcessId,
 }
 
@@ -72,7 +76,8 @@ impl Processes {
         let facts = Arc::new(ProcessFacts { comm: Arc::clone(&name), ..ProcessFacts::default() });
         // There are no more workloads than distinct names; with every process holding sockets, the sockets bound the processes.
         let (mut workloads, mut entries) = (Slab::unlimited(), Slab::unlimited());
-        let workload = workloads.push(WorkloadEntry::new(Arc::clone(&name), Arc::clone(&facts)));
+        let key = WorkloadKey { name: Arc::clone(&name), apart: None };
+        let workload = workloads.push(WorkloadEntry::new(key.clone(), Arc::clone(&facts)));
         let unknown = entries.push(ProcessEntry { facts, workload, folded: true, users: 0 });
         Self {
             by,
@@ -80,7 +85,8 @@ impl Processes {
             by_pid: FxHashMap::default(),
             folds: FxHashMap::default(),
             workloads,
-            by_name: FxHashMap::from_iter([(name, workload)]),
+            by_key: FxHashMap::from_iter([(key, workload)]),
+            first_of_name: FxHashMap::from_iter([(name, workload)]),
             unknown,
         }
     }
@@ -90,10 +96,10 @@ impl Processes {
         self.unknown
     }
 
-    /// Learns who a process is. A process that has exec'ed into another workload, or a new process under an old pid, is another
-    /// process; what the earlier one did stays its own.
+    /// Learns who a process is: (pid, start, `self_exec_id`). A process that has called exec, or a new process under an old pid, is
+    /// another process; what the earlier one did stays its own.
     pub fn learn(&mut self, facts: &ProcessFacts) -> ProcessId {
-        let name = workload_name(facts, self.by);
+        let key = self.key_of(facts);
         if let Some(&known) = self.by_pid.get(&facts.pid)
             && let Some(process) = self.entries.get_mut(known)
         {
@@ -101,9 +107,17 @@ impl Processes {
                 || facts.start == 0
                 || process.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
             let unseen = &*process.facts.comm == UNKNOWN && process.facts.start == 0;
-            if same_start && self.workloads.get(process.workload).is_some_and(|entry| entry.name == name) {
+            if same_start && facts.exec_id == 0 && process.facts.exec_id != 0 && facts.ktime < process.facts.ktime {
+                // /proc was read before the kernel recorded what the process is now.
+                return known;
+            }
+            let same_program =
+                process.facts.exec_id == facts.exec_id || process.facts.exec_id == 0 || facts.exec_id == 0;
+            let same_workload = self.workloads.get(process.workload).is_some_and(|entry| entry.key == key);
+            if same_start && same_program && same_workload {
                 // The same process: keep what either report of it knew.
                 let mut merged = facts.clone();
+                merged.exec_id = merged.exec_id.max(process.facts.exec_id);
                 merged.exe = merged.exe.or_else(|| process.facts.exe.clone());
                 merged.cmdline = merged.cmdline.or_else(|| process.facts.cmdline.clone());
                 process.facts = Arc::new(merged);
@@ -112,7 +126,7 @@ impl Processes {
             if unseen && same_start {
                 // Its first facts were lost: what it does from now on has a name.
                 let facts = Arc::new(facts.clone());
-                let workload = self.workload(name, &facts);
+                let workload = self.workload(key, &facts);
                 if let Some(process) = self.entries.get_mut(known) {
                     process.facts = facts;
                     process.workload = workload;
@@ -122,7 +136,7 @@ impl Processes {
         }
         let pid = facts.pid;
         let facts = Arc::new(facts.clone());
-        let workload = self.workload(name, &facts);
+        let workload = self.workload(key, &facts);
         let id = self.insert(ProcessEntry { facts, workload, folded: false, users: 0 });
         self.by_pid.insert(pid, id);
         id
@@ -160,12 +174,35 @@ impl Processes {
         self.by_pid.retain(|_, &mut id| self.entries.get(id).is_some());
     }
 
-    fn workload(&mut self, name: Arc<str>, facts: &Arc<ProcessFacts>) -> WorkloadId {
-        if let Some(&id) = self.by_name.get(&name) {
+    /// Which workload a process belongs to. What a worker of a pool forks, and a worker whose master has died, stay in the pool of their
+    /// master, though their parent is another process.
+    fn key_of(&self, facts: &ProcessFacts) -> WorkloadKey {
+        let key = workload_of(facts, self.by);
+        if facts.pool.is_none() || key.apart.is_none() && facts.ppid > 1 {
+            return key;
+        }
+        let of_pid = |pid: u32| self.get(*self.by_pid.get(&pid)?).filter(|process| process.facts.pool == facts.pool);
+        let same_start = |known: &&ProcessEntry| known.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
+        let same = of_pid(facts.pid).filter(same_start).filter(|known| known.facts.ppid != facts.ppid);
+        let relative = same.or_else(|| of_pid(facts.ppid));
+        let known = relative.and_then(|process| self.workloads.get(process.workload)).map(|entry| &entry.key);
+        known.filter(|known| known.name == key.name).cloned().unwrap_or(key)
+    }
+
+    fn workload(&mut self, key: WorkloadKey, facts: &Arc<ProcessFacts>) -> WorkloadId {
+        if let Some(&id) = self.by_key.get(&key) {
             return id;
         }
-        let id = self.workloads.push(WorkloadEntry::new(Arc::clone(&name), Arc::clone(facts)));
-        self.by_name.insert(name, id);
+        let mut entry = WorkloadEntry::new(key.clone(), Arc::clone(facts));
+        if let Some(&first) = self.first_of_name.get(&key.name) {
+            entry.tell_apart();
+            if let Some(first) = self.workloads.get_mut(first) {
+                first.tell_apart();
+            }
+        }
+        let id = self.workloads.push(entry);
+        self.first_of_name.entry(Arc::clone(&key.name)).or_insert(id);
+        self.by_key.insert(key, id);
         id
     }
 
@@ -250,7 +287,15 @@ impl Processes {
 }
 
 impl WorkloadEntry {
-    fn new(name: Arc<str>, facts: Arc<ProcessFacts>) -> Self {
-        Self { name, facts, counters: Counters::default(), rate: Rate::default(), netns: BTreeSet::new() }
+    fn new(key: WorkloadKey, facts: Arc<ProcessFacts>) -> Self {
+        let name = Arc::clone(&key.name);
+        Self { name, key, facts, counters: Counters::default(), rate: Rate::default(), netns: BTreeSet::new() }
+    }
+
+    /// There is another workload of this name.
+    fn tell_apart(&mut self) {
+        if let Some(apart) = &self.key.apart {
+            self.name = format!("{} [{apart}]", self.key.name).into();
+        }
     }
 }

@@ -311,3 +311,68 @@ fn an_accept_whose_record_was_lost_is_counted_when_a_list_shows_its_descriptor()
     lab.list(&[listening_row(&lab, 9, 0), row], false);
     assert_eq!(listeners(&lab), [(Some(200), 1, Some(0), Some(0))]);
 }
+
+fn worker(pid: u32, ppid: u32) -> ProcessFacts {
+    let (comm, parent_comm) = ("php-fpm8.2".into(), "php-fpm8.2".into());
+    ProcessFacts {
+        pid,
+        ppid,
+        start: u64::from(pid),
+        comm,
+        parent_comm,
+        pool: Some("www".into()),
+        ..ProcessFacts::default()
+    }
+}
+
+fn connects(lab: &Lab) -> Vec<(String, u64)> {
+    let list = lab.tracker.snapshot().workloads;
+    list.iter().filter(|found| found.connects > 0).map(|found| (found.name.to_string(), found.connects)).collect()
+}
+
+/// Two masters that both have a pool `www` were one workload.
+#[test]
+fn pools_of_one_name_under_two_masters_are_two_workloads() {
+    let mut lab = Lab::new();
+    let connect = |lab: &mut Lab, facts: &ProcessFacts, cookie: u64| {
+        lab.ingest(&Event::Process(Box::new(facts.clone())));
+        let mut sock = Sock { pid: facts.pid, ..Lab::socket(cookie) };
+        lab.to(&mut sock, SynSent);
+    };
+    connect(&mut lab, &worker(300, 20), 1);
+    connect(&mut lab, &worker(301, 20), 2);
+    assert_eq!(connects(&lab), [("php-fpm: pool www".into(), 2)]);
+    connect(&mut lab, &worker(302, 300), 3);
+    assert_eq!(connects(&lab), [("php-fpm: pool www".into(), 3)], "a child of a worker, with its title");
+    connect(&mut lab, &ProcessFacts { ppid: 1, ..worker(301, 1) }, 4);
+    assert_eq!(connects(&lab), [("php-fpm: pool www".into(), 4)], "the master has died");
+    connect(&mut lab, &worker(400, 30), 5);
+    let expected = [("php-fpm: pool www [master 20]".into(), 4), ("php-fpm: pool www [master 30]".into(), 1)];
+    assert_eq!(connects(&lab), expected);
+}
+
+/// A shell of a unit that becomes curl is in the same workload, and was shown as curl from its first connect on.
+#[test]
+fn programs_of_one_process_are_kept_apart_within_a_workload() {
+    let mut lab = Lab::new();
+    let program = |comm: &str, exec_id| ProcessFacts {
+        pid: 500,
+        start: 5,
+        exec_id,
+        ktime: Ktime(u64::from(exec_id)),
+        comm: comm.into(),
+        unit: Some("sync.service".into()),
+        ..ProcessFacts::default()
+    };
+    for (cookie, facts) in
+        (1..).zip([program("sh", 8), program("curl", 9), ProcessFacts { exec_id: 0, ..program("sh", 8) }])
+    {
+        lab.ingest(&Event::Process(Box::new(facts)));
+        let mut sock = Sock { pid: 500, ..Lab::socket(cookie) };
+        lab.to(&mut sock, SynSent);
+    }
+    let mut found: Vec<_> =
+        lab.tracker.snapshot().attributions.iter().map(|entry| (entry.comm.to_string(), entry.connects)).collect();
+    found.sort();
+    assert_eq!(found, [("curl".into(), 2), ("sh".into(), 1)], "what /proc said earlier is no news");
+}
