@@ -71,18 +71,18 @@ pub fn reported(report: &ParsedReport, netns: u32) -> BTreeMap<PidAndDestination
 #[track_caller]
 pub fn assert_counts(report: &ParsedReport, netns: u32, log: &Log) {
     report.assert_complete();
-    let (told, seen) = (logged(log), reported(report, netns));
-    assert!(!told.is_empty(), "the clients logged nothing");
-    let differences: Vec<String> = told
+    let (expected, seen) = (logged(log), reported(report, netns));
+    assert!(!expected.is_empty(), "the clients logged nothing");
+    let differences: Vec<String> = expected
         .keys()
-        .chain(seen.keys().filter(|who| !told.contains_key(who)))
-        .filter(|who| told.get(who) != seen.get(who))
+        .chain(seen.keys().filter(|who| !expected.contains_key(who)))
+        .filter(|who| expected.get(who) != seen.get(who))
         .map(|who| {
             format!(
                 "pid {:?} -> {}:\n  the client says {:?}\n  the report says {:?}",
                 who.0,
                 who.1,
-                told.get(who),
+                expected.get(who),
                 seen.get(who)
             )
         })
@@ -141,10 +141,10 @@ pub fn assert_flows(lines: &[StreamLine], netns: u32, log: &Log, peers: &Log, en
             flows.entry((pid, local, remote)).or_default().push(line);
         }
     }
-    let mut told = log.lives(peers);
-    told.sort_by_key(|life| life.connect.0);
-    assert!(!told.is_empty(), "no connection was closed");
-    for life in told {
+    let mut expected = log.lives(peers);
+    expected.sort_by_key(|life| life.connect.0);
+    assert!(!expected.is_empty(), "no connection was closed");
+    for life in expected {
         let key = (life.pid, canonical(life.local), canonical(life.remote));
         let found = flows.get_mut(&key).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
         let line = found.unwrap_or_else(|| {

@@ -68,7 +68,7 @@ pub struct ReportedWorkload {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct ReportedProcess {
-    /// `None` = nobody known.
+    /// `None` if unknown.
     pub pid: Option<u32>,
     pub cmdline: Option<String>,
     pub connects: u64,
@@ -116,7 +116,7 @@ pub struct ReportedVictim {
 #[derive(Clone, Debug, Deserialize)]
 pub struct ReportedAttribution {
     pub workload: String,
-    /// `None` = nobody known.
+    /// `None` if unknown.
     pub pid: Option<u32>,
     pub comm: String,
     pub netns: u32,

@@ -145,7 +145,8 @@ fn threads_count_for_their_process() -> Result {
         tids.sort_unstable();
         tids
     };
-    let told = sorted(log.of(LoggedCall::Connect).filter(|entry| entry.errno != 0).map(|entry| entry.tid).collect());
+    let expected =
+        sorted(log.of(LoggedCall::Connect).filter(|entry| entry.errno != 0).map(|entry| entry.tid).collect());
     let seen = sorted(
         lines
             .iter()
@@ -153,7 +154,7 @@ fn threads_count_for_their_process() -> Result {
             .filter_map(|line| line.tid)
             .collect(),
     );
-    assert_eq!(told, seen, "each failure names its thread");
+    assert_eq!(expected, seen, "each failure names its thread");
     Ok(())
 }
 

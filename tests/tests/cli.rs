@@ -267,10 +267,10 @@ fn a_filter_leaves_out_everybody_else() -> Result<()> {
     }
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
-    let told = lines.iter().filter(|line| line.kind != "loss").collect::<Vec<_>>();
-    assert!(told.iter().all(|line| line.netns == Some(lab.netns())), "{told:?}");
-    assert!(told.iter().all(|line| line.kind != "failure"), "port 9009 was not asked for: {told:?}");
-    let flows = told.iter().filter(|line| line.kind == "flow" && line.opened.as_deref() == Some("active"));
+    let events = lines.iter().filter(|line| line.kind != "loss").collect::<Vec<_>>();
+    assert!(events.iter().all(|line| line.netns == Some(lab.netns())), "{events:?}");
+    assert!(events.iter().all(|line| line.kind != "failure"), "port 9009 was not asked for: {events:?}");
+    let flows = events.iter().filter(|line| line.kind == "flow" && line.opened.as_deref() == Some("active"));
     assert_eq!(flows.count(), 4);
     assert!(report.destinations.iter().all(|entry| entry.netns == lab.netns()), "{:?}", report.destinations);
     assert!(report.attributions(other.netns()).next().is_none());

@@ -152,10 +152,14 @@ fn closing_in_syn_sent_is_no_exhaustion() -> Result {
 /// them as `name`.
 fn renamed(report: &ParsedReport, netns: u32, log: &Log, name: &str) -> (u64, FailedCounts) {
     report.assert_complete();
-    let told = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
+    let without_port = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
     let failures = failed(report, netns);
-    assert_eq!(failures.get(name).copied(), u64::try_from(told).ok().filter(|count| *count > 0), "{failures:?}");
-    (u64::try_from(told).expect("fits"), failures)
+    assert_eq!(
+        failures.get(name).copied(),
+        u64::try_from(without_port).ok().filter(|count| *count > 0),
+        "{failures:?}"
+    );
+    (u64::try_from(without_port).expect("fits"), failures)
 }
 
 #[test]
@@ -175,8 +179,8 @@ fn a_taken_4_tuple_is_no_exhaustion() -> Result {
     let report = Tracer::report(lab.dir())?;
     let log = lab.run("client", vec![connect(6)])?;
     let report = report.finish_report()?;
-    let (told, failures) = renamed(&report, lab.netns(), &log, "TUPLE_TAKEN");
-    assert_eq!((told, failures), (5, only("TUPLE_TAKEN", 5)));
+    let (without_port, failures) = renamed(&report, lab.netns(), &log, "TUPLE_TAKEN");
+    assert_eq!((without_port, failures), (5, only("TUPLE_TAKEN", 5)));
     Ok(())
 }
 
@@ -199,8 +203,8 @@ fn no_source_address_is_no_exhaustion() -> Result {
     )?;
     let lines = stream.finish_stream()?;
     let report = report.finish_report()?;
-    let told = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
-    assert_eq!(told, 7, "the scenario itself: {log:?}");
+    let without_port = log.of(LoggedCall::Connect).filter(|entry| entry.errno == 99).count();
+    assert_eq!(without_port, 7, "the scenario itself: {log:?}");
     report.assert_complete();
     assert_eq!(failed(&report, lab.netns()), only("NO_LOCAL_ADDRESS", 7));
     let reasons: Vec<_> = lines

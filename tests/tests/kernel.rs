@@ -163,18 +163,18 @@ fn prototypes_are_as_the_comments_say() -> Result {
     require!();
     let (types, version) = (Types::read()?, hooks::running_version()?);
     let check = |program: &DeclaredProgram| -> Result {
-        let Some(told) = current(program, version)? else { return Ok(()) };
+        let Some(expected) = current(program, version)? else { return Ok(()) };
         if program.category.as_deref() == Some("syscalls") {
-            return check_call(program, told);
+            return check_call(program, expected);
         }
         // Whether this kernel must have the hook is checked by xtask/src/vm/table.rs.
         let Some((returns, parameters)) = types.prototype(program)? else { return Ok(()) };
-        ensure!(told.name == program.hook, "the prototype is of {}", told.name);
+        ensure!(expected.name == program.hook, "the prototype is of {}", expected.name);
         ensure!(
-            told.parameters == parameters && (told.returns == returns || program.kind == AttachType::Btf),
+            expected.parameters == parameters && (expected.returns == returns || program.kind == AttachType::Btf),
             "the comment has {} ({}), the kernel {returns} ({})",
-            told.returns,
-            told.parameters.join(", "),
+            expected.returns,
+            expected.parameters.join(", "),
             parameters.join(", ")
         );
         Ok(())
@@ -340,8 +340,8 @@ fn without_btf_it_counts_connects_and_says_what_is_lost() -> Result {
     let log = lab.run("client", steps)?;
     // Not parsed as a `ParsedReport`, in which every attribution has a namespace.
     let report: serde_json::Value = serde_json::from_str(&report.finish()?)?;
-    let told = logged(&log).into_values().next().context("connects")?;
-    assert_eq!((told.connects, told.established), (80, 64), "the scenario itself");
+    let expected = logged(&log).into_values().next().context("connects")?;
+    assert_eq!((expected.connects, expected.established), (80, 64), "the scenario itself");
     assert_eq!(report["host"]["tier"], "classic");
     assert_eq!(report["events"]["lost"]["ring_full"], 0);
     let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();

@@ -162,17 +162,17 @@ fn a_burst_without_unexplained_differences() -> Result {
         return Ok(());
     }
     // A lost record explains a difference of at most one connect, one handshake or one failure.
-    let (told, seen) = (logged(&log), reported(&report, lab.netns()));
+    let (expected, seen) = (logged(&log), reported(&report, lab.netns()));
     let sum = |counts: &BTreeMap<_, portchurn_tests::compare::ConnectCounts>| {
         counts.values().map(|one| one.connects).sum::<u64>()
     };
-    assert!(seen.keys().all(|who| told.contains_key(who)), "connects that nobody made: {seen:?}");
-    assert!(sum(&seen) <= sum(&told), "more than there were: {seen:?}");
+    assert!(seen.keys().all(|who| expected.contains_key(who)), "connects that nobody made: {seen:?}");
+    assert!(sum(&seen) <= sum(&expected), "more than there were: {seen:?}");
     assert!(
-        sum(&seen) + report.events.lost.total() >= sum(&told),
+        sum(&seen) + report.events.lost.total() >= sum(&expected),
         "{} of {}, and {:?}",
         sum(&seen),
-        sum(&told),
+        sum(&expected),
         report.events.lost
     );
     Ok(())
@@ -217,11 +217,11 @@ fn a_tiny_ring_buffer_loses_says_so_and_heals() -> Result {
     let after = SocketListing::take(&lab.ns)?;
     assert!(report.events.lost.ring_full > 0, "{:?}", report.events);
     assert!(report.events.repaired > 0, "{:?}", report.events);
-    let told = u64::try_from(log.of(LoggedCall::Connect).count() + 400).expect("fits");
+    let expected = u64::try_from(log.of(LoggedCall::Connect).count() + 400).expect("fits");
     let seen: u64 = reported(&report, lab.netns()).values().map(|counts| counts.connects).sum();
     assert!(
-        seen <= told && seen + report.events.lost.total() >= told,
-        "{seen} of {told}, and {:?}",
+        seen <= expected && seen + report.events.lost.total() >= expected,
+        "{seen} of {expected}, and {:?}",
         report.events.lost
     );
     for remote in to {

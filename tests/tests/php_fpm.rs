@@ -94,14 +94,14 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
     let report = report.finish_report()?;
     report.assert_complete();
     assert_eq!(calls.len(), REQUESTS * CALLS);
-    let mut told: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+    let mut by_pid: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
     for call in &calls {
-        let (connects, established, exhausted) = told.entry(call.pid).or_default();
+        let (connects, established, exhausted) = by_pid.entry(call.pid).or_default();
         *connects += 1;
         *established += u64::from(call.os_errno == 0 && call.local_port != 0);
         *exhausted += u64::from(call.os_errno == 99);
     }
-    let total: u64 = told.values().map(|counts| counts.2).sum();
+    let total: u64 = by_pid.values().map(|counts| counts.2).sum();
     assert_eq!(total, u64::try_from(REQUESTS * CALLS - 64)?, "the scenario itself: {calls:?}");
     let seen: BTreeMap<u32, (u64, u64, u64)> = reported(&report, lab.netns())
         .into_iter()
@@ -113,7 +113,7 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
             )
         })
         .collect();
-    assert_eq!(seen, told, "per worker: connects, established, out of ports");
+    assert_eq!(seen, by_pid, "per worker: connects, established, out of ports");
     let named: Vec<_> = report
         .workloads
         .iter()
@@ -122,7 +122,7 @@ fn a_pool_that_runs_out_of_ports_is_named() -> Result<()> {
     let [pool] = named.as_slice() else { panic!("one workload: {named:?}") };
     assert!(pool.name.contains(&format!("php-fpm: pool {POOL}")), "{}", pool.name);
     assert_eq!(pool.failed, FailedCounts::from([("EADDRNOTAVAIL".to_owned(), total)]));
-    assert_eq!(pool.pids.iter().filter(|process| process.connects > 0).count(), told.len(), "{:?}", pool.pids);
+    assert_eq!(pool.pids.iter().filter(|process| process.connects > 0).count(), by_pid.len(), "{:?}", pool.pids);
     let destination = report
         .destinations
         .iter()

@@ -199,8 +199,8 @@ fn a_recording_of_the_demo_opens_everywhere_and_names_its_destination() -> Resul
         assert_eq!(found[library], expected, "{library}");
     }
     // The demo's own tracer must have counted the same.
-    let told = format!("{} EADDRNOTAVAIL;", failed(worst));
-    assert!(demo.stdout().contains(&told), "{told} {}", demo.stdout());
+    let expected = format!("{} EADDRNOTAVAIL;", failed(worst));
+    assert!(demo.stdout().contains(&expected), "{expected} {}", demo.stdout());
     assert_eq!(serde_json::from_str::<Value>(&printed(&["report", text(&file), "--json"])?.0)?, report);
     Ok(())
 }

@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_program_that_costs_more_is_a_regression_and_a_little_more_is_none() {
         let results = KernelResults::from([("6.1".to_owned(), entry("6.1.1", 1000, 100))]);
-        let told = |instructions, stack| regressions(&results, "6.1", &entry("", instructions, stack).programs).len();
-        assert_eq!((told(1000, 100), told(1164, 132), told(1165, 100), told(900, 133)), (0, 0, 1, 1));
+        let count = |instructions, stack| regressions(&results, "6.1", &entry("", instructions, stack).programs).len();
+        assert_eq!((count(1000, 100), count(1164, 132), count(1165, 100), count(900, 133)), (0, 0, 1, 1));
         let other = BTreeMap::from([("q".to_owned(), VerifierCost { instructions: 1, stack: 1 })]);
         assert!(regressions(&results, "6.1", &other)[0].starts_with("p: the kernel took it"));
         assert!(regressions(&results, "6.12", &entry("", 9999, 500).programs).is_empty(), "nothing to compare with");

@@ -111,13 +111,13 @@ mod tests {
     #[test]
     fn every_difference_counts_both_ways() {
         let series = Series::V6_1;
-        let told = |change: fn(&mut DoctorReport)| {
+        let differences_after = |change: fn(&mut DoctorReport)| {
             let mut found = expected_report(series);
             change(&mut found);
             differences(series, &found).join(";")
         };
-        assert!(told(|found| drop(found.hooks.remove(0))).contains("inet_sock_set_state should attach"));
-        assert!(told(|found| found.hooks.push("timer_start".into())).contains("timer_start attaches"));
+        assert!(differences_after(|found| drop(found.hooks.remove(0))).contains("inet_sock_set_state should attach"));
+        assert!(differences_after(|found| found.hooks.push("timer_start".into())).contains("timer_start attaches"));
         let loss = || DoctorDegradation { what: "sleep".into(), lost: String::new() };
         let mut found = expected_report(series);
         found.degraded.push(loss());
@@ -125,7 +125,7 @@ mod tests {
         let mut old = expected_report(Series::V5_10);
         old.degraded.clear();
         assert!(differences(Series::V5_10, &old).join(";").contains("should say that it lacks"));
-        assert!(told(|found| found.tier = None).contains("the tier should be exact"));
-        assert!(told(|found| found.error = Some("no BPF".into())).contains("no BPF"));
+        assert!(differences_after(|found| found.tier = None).contains("the tier should be exact"));
+        assert!(differences_after(|found| found.error = Some("no BPF".into())).contains("no BPF"));
     }
 }

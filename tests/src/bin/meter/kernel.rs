@@ -121,9 +121,9 @@ fn zero_loss(connections: u64, dir: &Path, samples: &mut Samples) -> Result<()> 
     add("skipped_by_guard", spent.hook.missed as f64);
     add("hidden", hidden as f64);
     add("other_runs", report.events.lost.other_runs as f64);
-    let told = tallies(&report, ns.inode());
+    let counted = tallies(&report, ns.inode());
     for (what, count) in
-        [("connects", told[0]), ("established", told[1]), ("accepted", told[2]), ("time_wait", told[3])]
+        [("connects", counted[0]), ("established", counted[1]), ("accepted", counted[2]), ("time_wait", counted[3])]
     {
         add(&format!("missing.{what}"), connections as f64 - count as f64);
     }
