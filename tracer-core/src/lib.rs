@@ -33,6 +33,7 @@
 
 #![deny(clippy::print_stderr)]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod clock;
 pub mod decode;
