@@ -229,7 +229,9 @@ fn waiting_row(lab: &Lab, child: &Sock) -> SocketRow {
 }
 
 /// pid, accepted, queued, CLOSE_WAIT in the queue.
-fn listeners(lab: &Lab) -> Vec<(Option<u32>, u64, Option<u32>, Option<u32>)> {
+type ListenerNumbers = (Option<u32>, u64, Option<u32>, Option<u32>);
+
+fn listeners(lab: &Lab) -> Vec<ListenerNumbers> {
     let list = lab.tracker.snapshot().listeners;
     list.iter().map(|found| (found.pid, found.accepted, found.queued, found.close_wait)).collect()
 }
