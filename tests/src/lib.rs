@@ -13,7 +13,7 @@
 //! * [`hooks`] reads the hooks and prototypes that the sources of the BPF programs declare;
 //! * [`hidden`] counts transitions that no tracer could see;
 //! * [`compare`] compares the log of the traffic with the report;
-//! * [`require`] skips tests that lack something.
+//! * [`mod@require`] skips tests that lack something.
 //!
 //! Guards clean up when they are dropped, in reverse order of creation, also when a test panics. A test that lacks
 //! something is skipped and prints what it lacks ([`require!`]); where `CI` or `PORTCHURN_TESTS_NO_SKIP` is set, it
