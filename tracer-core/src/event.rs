@@ -459,6 +459,18 @@ pub struct ProcessFacts {
     pub pool: Option<Arc<str>>,
 }
 
+impl ProcessFacts {
+    /// /proc gives the start of a process in ticks of 10 ms, the kernel's records in nanoseconds.
+    const START_GRANULARITY: u64 = 10_000_000;
+
+    /// Both are of one process, before or after exec. An unknown start could be any.
+    pub fn same_process(&self, other: &Self) -> bool {
+        let same_start =
+            self.start == 0 || other.start == 0 || self.start.abs_diff(other.start) <= Self::START_GRANULARITY;
+        self.pid == other.pid && same_start
+    }
+}
+
 /// Limits of a network namespace. `None` = unknown, never 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetnsFacts {

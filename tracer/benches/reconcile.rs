@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use tracer::probe::NetnsNames;
-use tracer::source::baseline::{PassScope, pass};
+use tracer::source::baseline::{OwnerScan, PassScope, pass};
 use tracer_core::event::Event;
 use tracer_core::tracker::{Config, Tracker};
 
@@ -49,7 +49,7 @@ fn fill(sockets: u16) {
 fn measure(expected: usize) -> (f64, f64) {
     let mut tracker = Tracker::new(Config { time_wait_observed: true, ..Config::default() });
     // Only our own namespace.
-    let scope = PassScope { initial: false, owners: false, names: NetnsNames::Unknown };
+    let scope = PassScope { initial: false, owners: OwnerScan::Never, names: NetnsNames::Unknown };
     for event in pass(scope).facts {
         tracker.ingest(&event);
     }

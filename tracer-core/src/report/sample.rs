@@ -129,6 +129,7 @@ pub fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
         lifetime_ms: Durations::default(),
         ports_held: 0,
         oldest_established_seconds: None,
+        held_by: Vec::new(),
         states: StateSet::default(),
         inferred: false,
     }

@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 
 use super::forecast::forecast;
 use super::snapshot::{
-    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, Process, Snapshot, StateSet, Victim,
-    Workload,
+    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, PresentHolder, Process, Snapshot, StateSet,
+    Victim, Workload,
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
@@ -20,6 +20,8 @@ use crate::event::{Ktime, TcpState};
 
 /// Processes listed per workload, most connects first; the attributions hold the rest.
 const MAX_PIDS: usize = 64;
+/// Present holders listed per attribution; a pre-forking service has hundreds.
+const MAX_HOLDERS: usize = 8;
 
 /// What the flows of an attribution are doing now.
 #[derive(Clone, Copy, Default)]
@@ -30,6 +32,27 @@ struct Present {
 }
 
 type AllPresent = FxHashMap<AttributionId, Present>;
+
+/// Which processes have the flows of each attribution open, where these are not its own, and how many.
+fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
+    let mut counts: FxHashMap<AttributionId, BTreeMap<u32, PresentHolder>> = FxHashMap::default();
+    for (at, facts) in tables.holders.iter() {
+        let Some(flow) = tables.flows.get(at) else { continue };
+        let holder = counts.entry(flow.attribution()).or_default().entry(facts.pid).or_insert_with(|| PresentHolder {
+            pid: facts.pid,
+            comm: Arc::clone(&facts.comm),
+            flows: 0,
+        });
+        holder.flows += 1;
+    }
+    let sorted = |holders: BTreeMap<u32, PresentHolder>| {
+        let mut list: Vec<_> = holders.into_values().collect();
+        list.sort_by_key(|holder| std::cmp::Reverse(holder.flows));
+        list.truncate(MAX_HOLDERS);
+        list
+    };
+    counts.into_iter().map(|(id, holders)| (id, sorted(holders))).collect()
+}
 
 /// Everything that the tables know, without findings and counts of events.
 pub fn snapshot(tables: &Tables) -> Snapshot {
@@ -77,6 +100,7 @@ fn present(tables: &Tables) -> AllPresent {
 fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
     let (accounting, window) = (&tables.accounting, window_seconds(tables));
     let age = |since: Ktime| tables.now.seconds_since(since);
+    let mut held_by = held_by(tables);
     let mut list: Vec<Attribution> = accounting
         .attributions()
         .iter()
@@ -107,6 +131,7 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
                 lifetime_ms: counters.lifetime.summary(),
                 ports_held: u32::try_from(counters.ports.now).unwrap_or(u32::MAX),
                 oldest_established_seconds: oldest_established.map(age),
+                held_by: held_by.remove(&id).unwrap_or_default(),
                 states,
                 inferred: entry.inferred,
             })

@@ -3,6 +3,8 @@
 //! A row is true of some moment between the begin and the end of its pass. An event of that time, of later or of shortly before is
 //! believed over the row. A flow without events for longer is what the row says, or gone if no row has it.
 
+use std::sync::Arc;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::port_buckets::PortClass;
@@ -13,7 +15,7 @@ use super::tables::flows::{Flow, FlowId};
 use super::tables::time_wait::TimeWaitEntry;
 use super::timing::TIME_WAIT;
 use super::{lifecycle, minisockets, sockets};
-use crate::event::{Baseline, Endpoint, Ktime, Netns, SocketId, SocketRow, TcpState};
+use crate::event::{Baseline, Endpoint, Ktime, Netns, ProcessFacts, SocketId, SocketRow, TcpState};
 
 /// [`TIME_WAIT`] in nanoseconds.
 const TIME_WAIT_NANOS: u64 = TIME_WAIT.as_secs() * 1_000_000_000;
@@ -51,6 +53,25 @@ pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
     }
     remove_unlisted(tables, baseline);
     share_queues(tables, baseline.netns);
+    let Tables { holders, flows, .. } = tables;
+    holders.forget_closed(flows);
+}
+
+/// A row that names an owner says who has the flow open now. The one who opened the flow stays its owner.
+fn note_holder(tables: &mut Tables, at: FlowId, row: &SocketRow) {
+    let (Some(pid), Some(flow)) = (row.owner, tables.flows.get(at)) else { return };
+    let attribution = flow.attribution();
+    if tables.accounting.destination_of(attribution).is_none() {
+        return;
+    }
+    let holder = tables.accounting.process(pid);
+    let accounting = &tables.accounting;
+    // The same process after exec is still the one that opened the flow.
+    let opened = |facts: &ProcessFacts| {
+        accounting.process_of(attribution).is_some_and(|opener| opener.facts.same_process(facts))
+    };
+    let holder = accounting.processes().get(holder).map(|holder| Arc::clone(&holder.facts));
+    tables.holders.set(at, holder.filter(|facts| !opened(facts)));
 }
 
 /// Which of the listeners that share an address has a waiting flow is known of none; how many each has is known of all.
@@ -212,6 +233,8 @@ fn update_flow(tables: &mut Tables, at: FlowId, row: &SocketRow, baseline: &Base
     let pass = tables.pass;
     let Some(flow) = tables.flows.get_mut(at) else { return };
     flow.pass = pass;
+    note_holder(tables, at, row);
+    let Some(flow) = tables.flows.get_mut(at) else { return };
     if row.has_descriptor == Some(true)
         && let Some(listener) = flow.waits_at.take()
     {

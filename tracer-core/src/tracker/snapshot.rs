@@ -281,6 +281,17 @@ impl Destination {
     }
 }
 
+/// A process that has flows open which another one opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PresentHolder {
+    /// The process.
+    pub pid: u32,
+    /// The kernel's name of the process.
+    pub comm: Arc<str>,
+    /// How many flows.
+    pub flows: u32,
+}
+
 /// What one process does towards one destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attribution {
@@ -320,6 +331,9 @@ pub struct Attribution {
     pub ports_held: u32,
     /// Age of the oldest established flow now; `None` = there is none.
     pub oldest_established_seconds: Option<f64>,
+    /// Other processes that had its flows open when /proc was last read: descriptors were passed on or inherited. Most flows first,
+    /// bounded.
+    pub held_by: Vec<PresentHolder>,
     /// The states that its flows are in now.
     #[serde(skip)]
     pub states: StateSet,

@@ -17,7 +17,7 @@ use super::{knobs, privileges, signals};
 use crate::cli::TraceConfig;
 use crate::host_clock;
 use crate::probe::{self, Host, ProbeError, attach};
-use crate::source::baseline::{self, Pass, PassScope};
+use crate::source::baseline::{self, OwnerScan, Pass, PassScope};
 use crate::source::port_sysctls::{PortSysctlWatch, PortSysctls};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
@@ -34,6 +34,9 @@ use tracer_core::tracker::{Config, Tracker};
 const INPUTS: usize = 64;
 /// Commands that wait for the reader: facts of a pass, or the stop.
 const COMMANDS: usize = 4;
+/// While there are sockets in `CLOSE_WAIT`, who has them open is looked up this often: the scan of every /proc/PID/fd takes some 2 us a
+/// descriptor, and descriptors are rarely passed on.
+const OWNERS_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a trace cannot start.
 #[derive(Debug, Error)]
@@ -124,13 +127,13 @@ impl LiveTrace {
             .name("reader".into())
             .spawn(move || reader.run(&command_receiver, &input_sender))
             .context("starting the reader thread")?;
-        let scope = PassScope { initial: true, owners: true, names };
+        let scope = PassScope { initial: true, owners: OwnerScan::Always, names };
         let mut first = baseline::pass(scope);
         facts.degraded.extend(first.degradation());
         let pause = baseline::pause_after(first.nanos);
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();
-        let reconcile = PassScope { initial: false, owners: false, ..scope };
+        let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
         let port_sysctls = std::mem::take(&mut first.port_sysctls);
         let baseline = reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile)?;
         Ok(Self {
@@ -206,10 +209,11 @@ impl LiveTrace {
                 tracker
             });
             let waited = signals::wait(limit, over, asked);
+            let last = PassScope { owners: OwnerScan::Always, ..reconcile };
             // The threads may have ended already.
             let _ = baseline_requests.send(BaselineRequest::Stop);
             // The final report is compared with the kernel's own list: what a loss has left wrong is repaired and counted.
-            let _ = commands.send(ReaderCommand::Facts(baseline::pass(reconcile).facts));
+            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last).facts));
             let _ = commands.send(ReaderCommand::Stop);
             let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;
@@ -244,6 +248,7 @@ fn reconcile_in_background(
         .spawn(move || {
             let mut watch = PortSysctlWatch::new(first.1);
             let mut pass_due = Instant::now() + first.0;
+            let mut owners_due = Instant::now();
             let mut pause = PortSysctlWatch::pause_after(Duration::ZERO);
             loop {
                 let due = pass_due.saturating_duration_since(Instant::now());
@@ -257,8 +262,11 @@ fn reconcile_in_background(
                         }
                         continue;
                     }
+                    Err(RecvTimeoutError::Timeout) if owners_due > Instant::now() => {
+                        PassScope { owners: OwnerScan::Never, ..scope }
+                    }
                     Err(RecvTimeoutError::Timeout) => scope,
-                    Ok(BaselineRequest::WithOwners) => PassScope { owners: true, ..scope },
+                    Ok(BaselineRequest::WithOwners) => PassScope { owners: OwnerScan::Always, ..scope },
                     Ok(BaselineRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 };
                 // The pass opens the files again: never both, they are many.
@@ -266,6 +274,9 @@ fn reconcile_in_background(
                 let pass = baseline::pass(scope);
                 watch = PortSysctlWatch::new(pass.port_sysctls);
                 pass_due = Instant::now() + baseline::pause_after(pass.nanos);
+                if pass.owners {
+                    owners_due = Instant::now() + OWNERS_EVERY;
+                }
                 if commands.send(ReaderCommand::Facts(pass.facts)).is_err() {
                     return;
                 }

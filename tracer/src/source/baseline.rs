@@ -13,12 +13,12 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, setns};
 
 use super::port_sysctls::{MAX_WATCHED, PortSysctls};
-use super::sock_diag;
+use super::sock_diag::{self, ListedSocket};
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::NetnsNames;
 use crate::probe::host::netns_cookie;
-use tracer_core::event::{Baseline, Event, Netns, NetnsFacts};
+use tracer_core::event::{Baseline, Event, Netns, NetnsFacts, TcpState};
 use tracer_core::host::Degradation;
 
 /// The result of a pass.
@@ -34,6 +34,8 @@ pub struct Pass {
     pub namespaces: usize,
     /// Sockets in them.
     pub sockets: usize,
+    /// The processes behind the sockets were looked for.
+    pub owners: bool,
     /// Nanoseconds that the pass took, by which the next one is timed.
     pub nanos: u64,
 }
@@ -50,13 +52,22 @@ impl Pass {
     }
 }
 
+/// When a pass is to find the processes that have the sockets open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerScan {
+    Never,
+    /// If it lists a socket in `CLOSE_WAIT` that a process has open: somebody has to close it.
+    ForCloseWait,
+    Always,
+}
+
 /// What a pass looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct PassScope {
     /// This is the pass at the start of a trace.
     pub initial: bool,
     /// Find the processes that have the sockets open, which costs a scan of every /proc/PID/fd.
-    pub owners: bool,
+    pub owners: OwnerScan,
     /// What records know of their namespaces, so that both name them alike.
     pub names: NetnsNames,
 }
@@ -114,7 +125,13 @@ fn run(scope: PassScope) -> Pass {
             Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
         }
     }
-    let owners = if scope.owners { proc.socket_owners() } else { SocketOwners::default() };
+    let left_open = |row: &ListedSocket| row.row.state == TcpState::CloseWait && row.inode != 0;
+    pass.owners = match scope.owners {
+        OwnerScan::Never => false,
+        OwnerScan::ForCloseWait => sockets.iter().any(|(_, _, _, rows)| rows.iter().any(left_open)),
+        OwnerScan::Always => true,
+    };
+    let owners = if pass.owners { proc.socket_owners() } else { SocketOwners::default() };
     let mut pids = Vec::new();
     let mut lists = Vec::new();
     for (netns, began, ended, rows) in sockets {

@@ -194,7 +194,15 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
         leaking.sort_by_key(|member| std::cmp::Reverse(member.close_wait.now));
         let most = leaking.first().map_or_else(String::new, |member| {
             let remote = endpoint(member.remote_addr, member.remote_port);
-            format!(", most with {remote} (pid {}, {})", member.pid, member.close_wait.now)
+            let count = member.close_wait.now;
+            match member.held_by.first() {
+                // Who opened it may have ended long ago; who has it open can close it.
+                Some(holder) => format!(
+                    ", most with {remote} (opened by {}[{}], held by {}[{}], {count})",
+                    member.comm, member.pid, holder.comm, holder.pid,
+                ),
+                None => format!(", most with {remote} (pid {}, {count})", member.pid),
+            }
         });
         let listeners = context.snapshot.listeners.iter();
         let mut queues: Vec<(u32, &Listener)> = listeners
@@ -225,6 +233,7 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
                 "remote_addr": member.remote_addr,
                 "remote_port": member.remote_port,
                 "close_wait": member.close_wait.now,
+                "held_by": member.held_by,
             })).collect::<Vec<_>>(),
             "unaccepted": queues.iter().take(MAX_PIDS).map(|(closed, listener)| serde_json::json!({
                 "pid": listener.pid,

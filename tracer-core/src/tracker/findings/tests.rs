@@ -11,7 +11,7 @@ use super::*;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
     Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, FindingId, FindingSubject,
-    Holder, Listener, Namespace, Ports, Severity, StateSet, TimeWaitStats, Victim, Workload,
+    Holder, Listener, Namespace, Ports, PresentHolder, Severity, StateSet, TimeWaitStats, Victim, Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -88,6 +88,7 @@ fn attribution(pid: u32) -> Attribution {
         lifetime_ms: Durations { count: 5_000, p50: Some(4.0), ..Durations::default() },
         ports_held: 4_000,
         oldest_established_seconds: None,
+        held_by: Vec::new(),
         states: StateSet::default(),
         inferred: false,
     }
@@ -407,19 +408,21 @@ fn a_pool_and_its_bypass_are_one_workload_to_one_place() {
 
 #[test]
 fn a_close_wait_leak_needs_number_and_age() {
+    let worker = PresentHolder { pid: 9, comm: "worker".into(), flows: 40 };
     let with = |now, oldest| {
         let close_wait = CloseWaitStats { now, peak: now, oldest_seconds: Some(oldest) };
         let workload = Workload { name: "batch.service".into(), close_wait, ..Workload::default() };
         Snapshot {
             workloads: vec![workload],
-            attributions: vec![Attribution { close_wait, ..attribution(7) }],
+            attributions: vec![Attribution { close_wait, held_by: vec![worker.clone()], ..attribution(7) }],
             ..snapshot()
         }
     };
     let finding = one(&with(40, 90.0), FindingId::CloseWaitLeak);
     has(&finding, json!({"workload": "batch.service", "close_wait_now": 40, "oldest_seconds": 90.0}));
-    let remotes = json!([{"pid": 7, "remote_addr": "10.0.0.5", "remote_port": 3306, "close_wait": 40}]);
+    let remotes = json!([{"pid": 7, "remote_addr": "10.0.0.5", "remote_port": 3306, "close_wait": 40, "held_by": [{"pid": 9, "comm": "worker", "flows": 40}]}]);
     has(&finding, json!({"with": remotes}));
+    assert!(finding.summary.contains("[7], held by worker[9], 40)"), "{}", finding.summary);
     assert_eq!(finding.since, Some(Ktime(10_000_000_000)));
     none(&with(15, 90.0), FindingId::CloseWaitLeak);
     none(&with(40, 59.0), FindingId::CloseWaitLeak);

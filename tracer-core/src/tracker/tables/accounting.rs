@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::attributions::{AttributionId, Attributions};
 use super::counters::Counters;
 use super::destinations::{DestinationEntry, DestinationId, Destinations};
-use super::processes::{ProcessId, Processes};
+use super::processes::{ProcessEntry, ProcessId, Processes};
 use crate::event::{DestinationKey, FlowKey, Ktime, Netns, ProcessFacts, TcpState};
 use crate::tracker::port_buckets::PortClass;
 use crate::tracker::snapshot::Owner;
@@ -58,6 +58,11 @@ impl Accounting {
     /// The destination of an attribution.
     pub fn destination_of(&self, id: AttributionId) -> Option<&DestinationEntry> {
         self.destinations.get(self.attributions.destination(id)?)
+    }
+
+    /// The process of an attribution.
+    pub fn process_of(&self, id: AttributionId) -> Option<&ProcessEntry> {
+        self.processes.get(self.attributions.get(id)?.process)
     }
 
     /// Who an attribution is about; `None` if nobody knows. `inferred` is passed on.

@@ -20,6 +20,7 @@ pub mod counters;
 pub mod destinations;
 pub mod flows;
 pub mod history;
+pub mod holders;
 pub mod local_ports;
 pub mod namespaces;
 pub mod outbox;
@@ -35,6 +36,7 @@ use accounting::Accounting;
 use attributions::AttributionId;
 use bound_sockets::{BoundSocket, BoundSocketId};
 use flows::{Flow, FlowId, Flows, PortHold};
+use holders::Holders;
 use local_ports::LocalPorts;
 use namespaces::NamespaceEntry;
 use outbox::Outbox;
@@ -60,6 +62,8 @@ const RECLASSIFY_PAUSE_PER_ENTRY: u64 = 1_000;
 pub struct Tables {
     /// Live sockets.
     pub flows: Flows,
+    /// Who has the flows open that another process opened.
+    pub holders: Holders,
     /// Minisockets.
     pub time_wait: TimeWaitTable,
     /// Processes, destinations, and what each process does towards each destination.
@@ -100,6 +104,7 @@ impl Tables {
     pub fn new(config: &Config) -> Self {
         Self {
             flows: Flows::default(),
+            holders: Holders::default(),
             time_wait: TimeWaitTable::new(config.time_wait_observed),
             accounting: Accounting::new(config.by),
             ports: LocalPorts::new(reopens_buckets(&config.knobs.kernel)),

@@ -13,8 +13,6 @@ use crate::tracker::workload::{By, WorkloadKey, workload_of};
 /// Processes remembered. A busy host has a few thousand with sockets; the rest are short-lived clients, of which those without
 /// attributions are forgotten first.
 const MAX_PROCESSES: usize = 16_384;
-/// /proc gives the start of a process in ticks of 10 ms, the kernel's records in nanoseconds.
-const START_GRANULARITY: u64 = 10_000_000;
 /// Name of what cannot be attributed: sockets from before the start that no process has open, processes whose facts were lost.
 pub const UNKNOWN: &str = "unknown";
 
@@ -103,12 +101,12 @@ impl Processes {
         if let Some(&known) = self.by_pid.get(&facts.pid)
             && let Some(process) = self.entries.get_mut(known)
         {
-            let same_start = process.facts.start == 0
-                || facts.start == 0
-                || process.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
+            let same_start = process.facts.same_process(facts);
             let unseen = &*process.facts.comm == UNKNOWN && process.facts.start == 0;
-            if same_start && facts.exec_id == 0 && process.facts.exec_id != 0 && facts.ktime < process.facts.ktime {
-                // /proc was read before the kernel recorded what the process is now.
+            let other_exe = process.facts.exe.is_some() && facts.exe.is_some() && process.facts.exe != facts.exe;
+            let older = facts.ktime < process.facts.ktime;
+            if same_start && facts.exec_id == 0 && process.facts.exec_id != 0 && (older || !other_exe) {
+                // What /proc says later of the same program is a new title at most, and names must not change with the passes.
                 return known;
             }
             let same_program =
@@ -182,8 +180,7 @@ impl Processes {
             return key;
         }
         let of_pid = |pid: u32| self.get(*self.by_pid.get(&pid)?).filter(|process| process.facts.pool == facts.pool);
-        let same_start = |known: &&ProcessEntry| known.facts.start.abs_diff(facts.start) <= START_GRANULARITY;
-        let same = of_pid(facts.pid).filter(same_start).filter(|known| known.facts.ppid != facts.ppid);
+        let same = of_pid(facts.pid).filter(|known| known.facts.same_process(facts) && known.facts.ppid != facts.ppid);
         let relative = same.or_else(|| of_pid(facts.ppid));
         let known = relative.and_then(|process| self.workloads.get(process.workload)).map(|entry| &entry.key);
         known.filter(|known| known.name == key.name).cloned().unwrap_or(key)

@@ -378,3 +378,33 @@ fn programs_of_one_process_are_kept_apart_within_a_workload() {
     found.sort();
     assert_eq!(found, [("curl".into(), 2), ("sh".into(), 1)], "what /proc said earlier is no news");
 }
+
+/// A broker connects, passes the descriptors on and ends: the leak was blamed on a process that is gone.
+#[test]
+fn the_process_that_has_a_flow_open_is_named_beside_the_one_that_opened_it() {
+    let mut lab = Lab::new();
+    let mut socks = [lab.connect(1, 32_768), lab.connect(2, 32_770)];
+    start(&mut lab, 300, "worker");
+    let row = |sock: &Sock, owner| SocketRow {
+        owner,
+        has_descriptor: Some(true),
+        ..Lab::row(sock.cookie, sock.port, sock.state)
+    };
+    let held_by = |lab: &Lab| {
+        let list = lab.tracker.snapshot().attributions;
+        let of = |found: &snapshot::Attribution| {
+            found.held_by.iter().map(|holder| (holder.pid, holder.comm.to_string(), holder.flows)).collect::<Vec<_>>()
+        };
+        list.iter().map(|found| (found.pid, of(found))).collect::<Vec<_>>()
+    };
+    lab.list(&socks.each_ref().map(|sock| row(sock, Some(100))), false);
+    assert_eq!(held_by(&lab), [(100, vec![])]);
+    lab.list(&socks.each_ref().map(|sock| row(sock, Some(300))), false);
+    assert_eq!(held_by(&lab), [(100, vec![(300, "worker".into(), 2)])]);
+    lab.list(&socks.each_ref().map(|sock| row(sock, None)), false);
+    assert_eq!(held_by(&lab), [(100, vec![(300, "worker".into(), 2)])], "a pass that has not looked");
+    lab.close(&mut socks[0]);
+    assert_eq!(held_by(&lab), [(100, vec![(300, "worker".into(), 1)])]);
+    lab.list(&[row(&socks[1], Some(100))], false);
+    assert_eq!(held_by(&lab), [(100, vec![])]);
+}
