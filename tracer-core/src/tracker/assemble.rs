@@ -205,6 +205,7 @@ fn destinations(tables: &Tables) -> Vec<Destination> {
     let accounting = &tables.accounting;
     let mut holders: FxHashMap<DestinationId, BTreeMap<Arc<str>, u32>> = FxHashMap::default();
     let mut victims: FxHashMap<DestinationId, BTreeMap<Arc<str>, u64>> = FxHashMap::default();
+    let minisockets = not_reusable(tables);
     for (_, entry) in accounting.attributions().iter() {
         let Some(id) = entry.destination else { continue };
         let Some(workload) = accounting.processes().workload_of(entry.process) else { continue };
@@ -236,7 +237,8 @@ fn destinations(tables: &Tables) -> Vec<Destination> {
                 .map(|(workload, failed)| Victim { workload, failed })
                 .collect();
             victims.sort_by(|a, b| (b.failed, &a.workload).cmp(&(a.failed, &b.workload)));
-            destination(tables, entry, holders, victims)
+            let minisockets = minisockets.get(&id).copied().unwrap_or_default();
+            destination(tables, entry, minisockets, holders, victims)
         })
         .collect();
     list.sort_by(|a, b| {
@@ -250,10 +252,38 @@ fn destinations(tables: &Tables) -> Vec<Destination> {
     list
 }
 
-fn destination(tables: &Tables, entry: &DestinationEntry, holders: Vec<Holder>, victims: Vec<Victim>) -> Destination {
+/// Minisockets of a destination that no connect() takes over.
+#[derive(Clone, Copy, Default)]
+struct NotReusable {
+    orphans: u32,
+    without_timestamps: u32,
+}
+
+fn not_reusable(tables: &Tables) -> FxHashMap<DestinationId, NotReusable> {
+    let mut counts: FxHashMap<DestinationId, NotReusable> = FxHashMap::default();
+    let entries = tables.time_wait.iter().map(|(_, entry)| entry);
+    for entry in entries.filter(|entry| entry.orphan || entry.without_timestamps) {
+        if let Some(id) = tables.accounting.attributions().destination(entry.attribution) {
+            let counts = counts.entry(id).or_default();
+            counts.orphans += u32::from(entry.orphan);
+            counts.without_timestamps += u32::from(entry.without_timestamps);
+        }
+    }
+    counts
+}
+
+fn destination(
+    tables: &Tables,
+    entry: &DestinationEntry,
+    minisockets: NotReusable,
+    holders: Vec<Holder>,
+    victims: Vec<Victim>,
+) -> Destination {
     let ports = &tables.ports;
     let capacity = ports.capacity(entry);
-    let forecast = forecast(entry, ports, tables.now, start(tables));
+    let stuck = minisockets.orphans.max(minisockets.without_timestamps);
+    let reusable = stuck <= entry.in_state(TcpState::TimeWait) / 2;
+    let forecast = forecast(entry, ports, reusable, tables.now, start(tables));
     let (key, counters) = (entry.key, &entry.counters);
     Destination {
         netns: key.netns,
@@ -272,6 +302,9 @@ fn destination(tables: &Tables, entry: &DestinationEntry, holders: Vec<Holder>, 
                 .filter(|&capacity| capacity > 0)
                 .map(|capacity| f64::from(entry.in_use()) / f64::from(capacity)),
             by_state: entry.states().collect(),
+            orphans: minisockets.orphans,
+            without_timestamps: minisockets.without_timestamps,
+            half_closed: entry.in_state(TcpState::FinWait2),
             contradictions: entry.contradictions,
             failed_own_range: counters.failed.of(Failure::OwnRangeExhausted),
             own_range: entry.own_range,

@@ -28,8 +28,14 @@ pub struct Forecast {
 
 /// Simulates the coming minutes second by second: what is in `TIME_WAIT` now ends on schedule, what comes at the present rate is held
 /// for as long as ports were held so far. (Little's law, but with the transient that decides whether the wave passes.) `start` is
-/// when observation began.
-pub fn forecast(destination: &DestinationEntry, ports: &LocalPorts, now: Ktime, start: Ktime) -> Forecast {
+/// when observation began. `reusable`: most minisockets are such that connect() may take them over where the namespace allows it.
+pub fn forecast(
+    destination: &DestinationEntry,
+    ports: &LocalPorts,
+    reusable: bool,
+    now: Ktime,
+    start: Ktime,
+) -> Forecast {
     let counters = &destination.counters;
     let since = start.max(destination.first_seen());
     let seconds = destination.rate.seconds(now, since);
@@ -37,7 +43,7 @@ pub fn forecast(destination: &DestinationEntry, ports: &LocalPorts, now: Ktime, 
     let mut forecast = Forecast { per_second, ..Forecast::default() };
     let Some(capacity) = ports.capacity(destination) else { return forecast };
     let namespace = ports.namespaces().get(destination.key.netns);
-    let reuse = namespace.and_then(|namespace| namespace.reuse_after(&destination.key));
+    let reuse = namespace.and_then(|namespace| namespace.reuse_after(&destination.key)).filter(|_| reusable);
     let time_wait = reuse.unwrap_or(TIME_WAIT_SECONDS);
     let lifetime = counters.lifetime.mean_seconds();
     let entered_share =

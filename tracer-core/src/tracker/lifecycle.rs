@@ -255,6 +255,8 @@ fn inferred_minisocket_of(flow: &Flow, t: &Transition, pass: u32) -> TimeWaitEnt
         attribution: flow.attribution(),
         observed: false,
         fin_wait2: t.old == TcpState::FinWait2,
+        orphan: false,
+        without_timestamps: false,
         user: flow.minisocket_user(),
         class: PortClass::default(),
         pass,

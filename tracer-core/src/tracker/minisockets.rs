@@ -39,6 +39,8 @@ pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
         attribution,
         observed: true,
         fin_wait2: e.fin_wait2,
+        orphan: false,
+        without_timestamps: e.timestamps == Some(false),
         user,
         class: PortClass::default(),
         pass: tables.pass,

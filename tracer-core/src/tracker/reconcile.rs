@@ -184,6 +184,8 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         attribution,
         observed: false,
         fin_wait2,
+        orphan: fin_wait2,
+        without_timestamps: false,
         user,
         class: PortClass::default(),
         pass,

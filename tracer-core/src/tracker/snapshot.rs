@@ -188,6 +188,13 @@ pub struct Ports {
     pub utilisation: Option<f64>,
     /// `in_use` by the state of the socket.
     pub by_state: BTreeMap<TcpState, u32>,
+    /// Of `TIME_WAIT`: minisockets that the last list of sockets showed in `FIN_WAIT2`. This side has closed and the peer has not: they
+    /// end by tcp_fin_timeout, and no connect() takes them over.
+    pub orphans: u32,
+    /// Of `TIME_WAIT`: minisockets of peers without TCP timestamps, which no connect() takes over.
+    pub without_timestamps: u32,
+    /// Full sockets in `FIN_WAIT2`: a process has shut down its side and keeps the descriptor, so that no timeout ends them.
+    pub half_closed: u32,
     /// Connects that failed for lack of a port while `free` was not 0: a limit of the socket's own, or a holder that nobody can see.
     pub contradictions: u64,
     /// Connects that failed for lack of a port in a range of the socket's own (`IP_LOCAL_PORT_RANGE`); part of `failed`.

@@ -18,28 +18,174 @@ const REQUESTS_PER_CONNECTION: f64 = 100.0;
 const REUSE_DELAY_SECONDS: f64 = 1.0;
 /// The delay to recommend where reuse is on and still too slow: far above any round trip inside a data centre.
 const SHORT_REUSE_DELAY_MS: u32 = 250;
+/// Below this, lowering `tcp_fin_timeout` further begins to cut off peers that are merely slow.
+const SHORT_FIN_TIMEOUT_MS: u32 = 15_000;
 /// Listening ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
 
 /// Advice for a destination that is out of ports or will be, the best first.
 pub(super) fn for_destination(context: RuleContext<'_>, destination: &Destination) -> Vec<Advice> {
-    let state = |state| destination.ports.by_state.get(&state).copied().unwrap_or(0);
-    let half = destination.ports.in_use / 2;
+    let namespace = context.namespace(destination.netns);
     let mut advice = Vec::new();
-    if state(TcpState::CloseWait) > half {
-        advice.push(close_leaked(destination));
-    } else if state(TcpState::Established) > half {
-        advice.push(bound_pool(destination));
-    } else {
-        advice.push(keep_connections(destination));
-    }
-    if state(TcpState::TimeWait) > half {
-        advice.extend(reuse_time_wait(context, destination));
+    match cause(destination, namespace) {
+        Cause::Blocked => advice.extend(namespace.map(free_blocked)),
+        Cause::CloseWait => advice.push(close_leaked(destination)),
+        Cause::Open => advice.push(bound_pool(destination)),
+        Cause::Unanswered => advice.extend(give_up_sooner(destination)),
+        Cause::HalfClosed => advice.push(close_half_closed(destination)),
+        Cause::Unacknowledged => advice.push(unacknowledged(destination)),
+        Cause::Orphans => {
+            advice.push(peer_closes(destination));
+            advice.extend(shorten_fin_wait2(context, destination));
+        }
+        Cause::TimeWait => {
+            advice.push(keep_connections(destination));
+            advice.extend(reuse_time_wait(context, destination));
+        }
     }
     advice.extend(widen(context, destination));
     advice.extend(separate(context, destination));
     advice.extend(more_addresses(destination));
     advice
+}
+
+/// What holds most of a destination's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// bind(), listen() and connections that a listener accepted, which take ports from everybody.
+    Blocked,
+    /// `CLOSE_WAIT`: the program does not close what the peer has closed.
+    CloseWait,
+    /// Connections that stay open.
+    Open,
+    /// `SYN_SENT`: nobody answers.
+    Unanswered,
+    /// `FIN_WAIT2` with a descriptor: the program has shut down its side and keeps the socket.
+    HalfClosed,
+    /// `FIN_WAIT1`, `LAST_ACK`, `CLOSING`: the peer does not acknowledge the end.
+    Unacknowledged,
+    /// `FIN_WAIT2` without a descriptor: the peer does not close.
+    Orphans,
+    /// `TIME_WAIT` after this side's close.
+    TimeWait,
+}
+
+fn cause(destination: &Destination, namespace: Option<&Namespace>) -> Cause {
+    let ports = &destination.ports;
+    let state = |state| ports.by_state.get(&state).copied().unwrap_or(0);
+    let counts = [
+        // The first of equals is taken: the commonest first.
+        (Cause::TimeWait, state(TcpState::TimeWait).saturating_sub(ports.orphans)),
+        (Cause::Orphans, ports.orphans),
+        (Cause::Open, state(TcpState::Established)),
+        (Cause::CloseWait, state(TcpState::CloseWait)),
+        (Cause::Unanswered, state(TcpState::SynSent)),
+        (Cause::HalfClosed, ports.half_closed),
+        (Cause::Unacknowledged, state(TcpState::FinWait1) + state(TcpState::LastAck) + state(TcpState::Closing)),
+        (Cause::Blocked, namespace.map_or(0, |namespace| namespace.blocked)),
+    ];
+    let mut most = counts[0];
+    for count in counts {
+        if count.1 > most.1 {
+            most = count;
+        }
+    }
+    most.0
+}
+
+/// bind() and listen() hold more ports than the destination itself.
+fn free_blocked(namespace: &Namespace) -> Advice {
+    let by = &namespace.blocked_by;
+    let kinds = [
+        (by.listening, "by listening sockets"),
+        (by.bound, "by bind()"),
+        (by.accepted, "by connections of listeners that are closed"),
+        (by.lingering, "by minisockets of bound or accepted sockets"),
+    ];
+    let named: Vec<String> =
+        kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    Advice {
+        action: "Keep listeners and bound sockets out of the ephemeral port range: give the service ports of its own (passive FTP and RPC \
+                 servers have a setting), and list them in net.ipv4.ip_local_reserved_ports"
+            .into(),
+        why: format!(
+            "{} ports of the range are blocked for connect() towards every destination: {}. Such a port is free again when the last socket \
+             on it is gone, connections that it accepted and their TIME_WAIT included.",
+            namespace.blocked,
+            named.join(", ")
+        ),
+        expected: format!("Up to {} more ports towards every destination", namespace.blocked),
+    }
+}
+
+/// Nobody answers the SYN.
+fn give_up_sooner(destination: &Destination) -> Vec<Advice> {
+    let waiting = destination.ports.by_state.get(&TcpState::SynSent).copied().unwrap_or(0);
+    vec![Advice {
+        action: format!(
+            "Find out why {} does not answer (firewall, route, service down), and let {} give up sooner: a connect timeout of a few \
+                 seconds and a limit of attempts under way",
+            remote(destination),
+            holder(destination)
+        ),
+        why: format!(
+            "{waiting} ports wait in SYN_SENT for an answer. Without a timeout of the program each waits for net.ipv4.tcp_syn_retries \
+                 (6 = 127 s)."
+        ),
+        expected: format!("A port is free as soon as its connect() is given up: {waiting} ports within that timeout"),
+    }]
+}
+
+/// A process has shut down its side and keeps the descriptor.
+fn close_half_closed(destination: &Destination) -> Advice {
+    Advice {
+        action: format!(
+            "Let {} close the sockets that it has shut down towards {} (shutdown() without close())",
+            holder(destination),
+            remote(destination)
+        ),
+        why: format!(
+            "{} sockets are half-closed: the program holds their descriptors, so no setting of the kernel ends them.",
+            destination.ports.half_closed
+        ),
+        expected: format!("{} ports are free once the program or the peer closes", destination.ports.half_closed),
+    }
+}
+
+/// The peer does not acknowledge the end of the connection.
+fn unacknowledged(destination: &Destination) -> Advice {
+    Advice {
+        action: format!("Find out why {} does not acknowledge the end of its connections (route, firewall, host down)", remote(destination)),
+        why: "The kernel repeats the last segment for minutes (net.ipv4.tcp_orphan_retries) and keeps the port meanwhile.".into(),
+        expected: "The ports are free once the peer acknowledges or the kernel gives up".into(),
+    }
+}
+
+/// The peer does not close what this side has closed.
+pub(super) fn peer_closes(destination: &Destination) -> Advice {
+    Advice {
+        action: format!(
+            "Make the service at {} close its connections when the client has closed (CLOSE_WAIT over there)",
+            remote(destination)
+        ),
+        why: "This side has closed and waits for the peer's FIN.".into(),
+        expected: "FIN_WAIT2 lasts one round trip; TIME_WAIT follows as usual".into(),
+    }
+}
+
+/// `tcp_fin_timeout`, where it is long; `None` where it is unknown.
+pub(super) fn shorten_fin_wait2(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
+    let timeout = context.namespace(destination.netns)?.fin_timeout_ms?;
+    if timeout <= SHORT_FIN_TIMEOUT_MS {
+        return None;
+    }
+    let setting = format!("net.ipv4.tcp_fin_timeout={}", SHORT_FIN_TIMEOUT_MS / 1000);
+    Some(Advice {
+        action: sysctl(context, destination.netns, &setting),
+        why: "It bounds how long a closed socket waits in FIN_WAIT2 for a peer that never closes, and nothing else: TIME_WAIT stays at 60 s."
+            .into(),
+        expected: format!("Such a port is free after {} s instead of {} s", SHORT_FIN_TIMEOUT_MS / 1000, timeout / 1000),
+    })
 }
 
 /// How long one connect holds a port, in seconds: from the sustainable rate where that is known, else 60 s.
@@ -109,10 +255,39 @@ fn close_leaked(destination: &Destination) -> Advice {
     }
 }
 
+/// New connections take over the ports of this destination's `TIME_WAIT`: the namespace allows it, the peer's timestamps do, and
+/// nothing has failed for lack of a port.
+pub(super) fn is_reused(context: RuleContext<'_>, destination: &Destination) -> bool {
+    let Some(namespace) = context.namespace(destination.netns) else { return false };
+    let loopback = destination.local_addr.is_loopback() || destination.remote_addr.is_loopback();
+    let allowed = namespace.tw_reuse == Some(1) || (namespace.tw_reuse == Some(2) && loopback);
+    let time_wait = destination.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0);
+    let stuck = destination.ports.without_timestamps.max(destination.ports.orphans);
+    allowed && namespace.timestamps != Some(false) && stuck <= time_wait / 2 && destination.failed.without_port() == 0
+}
+
 /// `tcp_tw_reuse`, its timestamps, its delay: the first that is not set yet; `None` where the present setting is unknown.
 fn reuse_time_wait(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
     let namespace = context.namespace(destination.netns)?;
-    let loopback = destination.local_addr.is_loopback() && destination.remote_addr.is_loopback();
+    let (stuck, time_wait) = (
+        destination.ports.without_timestamps,
+        destination.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0),
+    );
+    if stuck > time_wait / 2 {
+        return Some(Advice {
+            action: format!(
+                "Switch TCP timestamps on at {} (net.ipv4.tcp_timestamps=1 over there)",
+                remote(destination)
+            ),
+            why: format!(
+                "The kernel gives a port in TIME_WAIT to a new connection only if the peer sends timestamps: {stuck} of {time_wait} here are of \
+                 a peer that does not, so net.ipv4.tcp_tw_reuse does nothing for them."
+            ),
+            expected: "With timestamps and net.ipv4.tcp_tw_reuse=1 such a port can be used again after about a second"
+                .into(),
+        });
+    }
+    let loopback = destination.local_addr.is_loopback() || destination.remote_addr.is_loopback();
     let on = match namespace.tw_reuse? {
         1 => true,
         2 => loopback,
@@ -234,6 +409,17 @@ fn separate(context: RuleContext<'_>, destination: &Destination) -> Option<Advic
         ),
         expected: format!("About {half} ports stay free for {} whatever {} does", victim.workload, holder.workload),
     })
+}
+
+/// The program's own limit is the program's to change.
+pub(super) fn widen_own_range(who: &str) -> Advice {
+    Advice {
+        action: format!(
+            "Give the sockets of {who} a wider range, or none (setsockopt IP_LOCAL_PORT_RANGE), or let them re-use connections"
+        ),
+        why: "connect() looks for a port in the range of the socket alone, however many are free beside it.".into(),
+        expected: "Each port more in that range is one connection more".into(),
+    }
 }
 
 fn more_addresses(destination: &Destination) -> Option<Advice> {

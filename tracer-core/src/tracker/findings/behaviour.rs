@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::advice;
 use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint, evidence, finding};
-use crate::event::{DestinationKey, Endpoint, TcpState};
+use crate::event::{DestinationKey, Endpoint};
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
 use crate::tracker::snapshot::{
     Advice, Attribution, Destination, Durations, Finding, FindingId, FindingSubject, Listener, Severity,
@@ -17,8 +17,6 @@ const DEFAULT_CAPACITY: u32 = 28_232;
 const MAX_PIDS: usize = 5;
 /// Fewer finished flows than this say nothing about how long flows live.
 const MIN_FLOWS: u64 = 20;
-/// Below this, lowering `tcp_fin_timeout` further begins to cut off peers that are merely slow.
-const SHORT_FIN_TIMEOUT_MS: u32 = 15_000;
 
 /// One workload towards one destination: all its processes together.
 struct Relation<'a> {
@@ -102,18 +100,29 @@ pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
         if share < context.thresholds.churn_share || lifetime > context.thresholds.short_lifetime_ms {
             continue;
         }
-        let severity = if share >= context.thresholds.churn_warning_share { Severity::Warning } else { Severity::Info };
+        let reused = relation.destination.is_some_and(|destination| advice::is_reused(context, destination));
+        let severity = match share {
+            // connect() takes the ports over before they run out.
+            _ if reused => Severity::Info,
+            share if share >= context.thresholds.churn_warning_share => Severity::Warning,
+            _ => Severity::Info,
+        };
         let now = relation.sum(|member| member.time_wait.now);
-        let summary = format!(
-            "{} leaves {} connections in TIME_WAIT towards {} ({now} now, median lifetime {}): at 60 s each that is {:.0} ports, {:.0} % of {}.",
+        let begins = format!(
+            "{} leaves {} connections in TIME_WAIT towards {} ({now} now, median lifetime {})",
             relation.workload,
             per_second(rate),
             relation.remote(),
             rough_seconds(lifetime / 1e3),
-            settles,
-            share * 100.0,
-            relation.capacity(),
         );
+        let summary = if reused {
+            format!(
+                "{begins}: net.ipv4.tcp_tw_reuse lets new connections take their ports over, so that they do not run out."
+            )
+        } else {
+            let percent = share * 100.0;
+            format!("{begins}: at 60 s each that is {settles:.0} ports, {percent:.0} % of {}.", relation.capacity())
+        };
         let subject = relation.subject();
         let mut finding = finding(FindingId::TimeWaitChurn, subject, severity, summary);
         finding.evidence = relation.facts();
@@ -256,7 +265,7 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
 pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for destination in &context.snapshot.destinations {
-        let waiting = destination.ports.by_state.get(&TcpState::FinWait2).copied().unwrap_or(0);
+        let waiting = destination.ports.orphans;
         let share = f64::from(waiting) / f64::from(destination.ports.in_use.max(1));
         if waiting < context.thresholds.fin_wait2_count || share < context.thresholds.fin_wait2_share {
             continue;
@@ -278,28 +287,8 @@ pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
             "in_use": destination.ports.in_use,
             "holders": destination.holders,
         };
-        finding.advice.push(Advice {
-            action: format!(
-                "Make the service at {remote} close its connections when the client has closed (CLOSE_WAIT over there)"
-            ),
-            why: "This side has closed and waits for the peer's FIN.".into(),
-            expected: "FIN_WAIT2 lasts one round trip; TIME_WAIT follows as usual".into(),
-        });
-        let timeout = context.namespace(destination.netns).and_then(|namespace| namespace.fin_timeout_ms);
-        if let Some(timeout) = timeout.filter(|&timeout| timeout > SHORT_FIN_TIMEOUT_MS) {
-            let setting = format!("net.ipv4.tcp_fin_timeout={}", SHORT_FIN_TIMEOUT_MS / 1000);
-            finding.advice.push(Advice {
-                action: advice::sysctl(context, destination.netns, &setting),
-                why: "It bounds how long a closed socket waits in FIN_WAIT2 for a peer that never closes, and nothing else: TIME_WAIT stays \
-                      at 60 s."
-                    .into(),
-                expected: format!(
-                    "Such a port is free after {} s instead of {} s",
-                    SHORT_FIN_TIMEOUT_MS / 1000,
-                    timeout / 1000
-                ),
-            });
-        }
+        finding.advice.push(advice::peer_closes(destination));
+        finding.advice.extend(advice::shorten_fin_wait2(context, destination));
         found.push(finding);
     }
     found

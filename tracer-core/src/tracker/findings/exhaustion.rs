@@ -27,18 +27,78 @@ pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
                 }
             };
             let summary = format!(
-                "{}{victims} to {} failed with EADDRNOTAVAIL: {}{}.",
+                "{}{victims} to {} failed with EADDRNOTAVAIL: {}{}{}.{}",
                 plain_plural(failed, "connect"),
                 endpoint(destination.remote_addr, destination.remote_port),
                 occupancy(destination),
                 holders(destination),
+                blocked(context, destination),
+                contradiction(destination),
             );
             let subject = FindingSubject::Destination(destination.key());
             let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Critical, summary);
             finding.since = destination.first_failure;
             finding.evidence = facts(destination);
             finding.evidence.insert("failed", failed.into());
+            if destination.ports.contradictions > 0 {
+                finding.evidence.insert("contradictions", destination.ports.contradictions.into());
+            }
             finding.advice = advice::for_destination(context, destination);
+            finding
+        })
+        .collect()
+}
+
+/// Names the ports that bind() and listen() hold, where they are more than the destination's own.
+fn blocked(context: RuleContext<'_>, destination: &Destination) -> String {
+    match context.namespace(destination.netns) {
+        Some(namespace) if namespace.blocked > destination.ports.in_use => {
+            format!(", {} blocked by bind(), listen() or accepted connections", namespace.blocked)
+        }
+        _ => String::new(),
+    }
+}
+
+/// A failure while ports are free is shown, not explained away.
+fn contradiction(destination: &Destination) -> String {
+    match (destination.ports.contradictions, destination.ports.free, destination.ports.capacity) {
+        (0, ..) => String::new(),
+        (count, Some(free), Some(capacity)) => format!(
+            " {} failed though ports were free ({free} of {capacity} now): a limit of the socket's own, or a holder that portchurn cannot see.",
+            plain_plural(count, "connect"),
+        ),
+        (count, ..) => format!(" {} failed though ports were free.", plain_plural(count, "connect")),
+    }
+}
+
+/// connect() found no free port in the range that its socket had confined itself to, which says nothing of the namespace's ports.
+pub(super) fn own_range_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
+    let failing = context.snapshot.destinations.iter().filter_map(|destination| {
+        let failed = destination.ports.failed_own_range;
+        (failed > 0).then_some((destination, failed))
+    });
+    failing
+        .map(|(destination, failed)| {
+            let range = destination.ports.own_range.map_or_else(String::new, |(lo, hi)| {
+                format!(" {lo}-{hi}, {} ports", u32::from(hi.saturating_sub(lo)) + 1)
+            });
+            let free = match (destination.ports.free, destination.ports.capacity) {
+                (Some(free), Some(capacity)) => format!(" {free} of the {capacity} ports of the namespace are free."),
+                _ => String::new(),
+            };
+            let who = destination.victims.first().map_or("a program", |victim| &*victim.workload);
+            let summary = format!(
+                "{} of {who} to {} failed with EADDRNOTAVAIL in a port range of their own (IP_LOCAL_PORT_RANGE{range}).{free}",
+                plain_plural(failed, "connect"),
+                endpoint(destination.remote_addr, destination.remote_port),
+            );
+            let subject = FindingSubject::Destination(destination.key());
+            // Only the program that confines itself suffers.
+            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Warning, summary);
+            finding.evidence = facts(destination);
+            finding.evidence.insert("failed", failed.into());
+            finding.evidence.insert("own_range", serde_json::json!(destination.ports.own_range));
+            finding.advice = vec![advice::widen_own_range(who)];
             finding
         })
         .collect()

@@ -27,8 +27,9 @@ const MAX_PER_ID: usize = 5;
 /// All findings in `snapshot`, most severe first.
 pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = RuleContext { snapshot, knobs, thresholds };
-    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 12] = [
+    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 13] = [
         exhaustion::exhausted,
+        exhaustion::own_range_exhausted,
         exhaustion::bind_exhausted,
         exhaustion::soon,
         exhaustion::search_slow,

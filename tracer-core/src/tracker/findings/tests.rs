@@ -200,7 +200,8 @@ fn every_sentence_reads_well() {
     };
     let mut orphans = Destination { remote_port: 6379, ..destination() };
     orphans.ports.in_use = 400;
-    orphans.ports.by_state = BTreeMap::from([(TcpState::FinWait2, 200)]);
+    orphans.ports.by_state = BTreeMap::from([(TcpState::TimeWait, 200)]);
+    orphans.ports.orphans = 200;
     let crowded = Namespace { blocked: 3_000, reserved: 100, conntrack: Some((960, 1_000)), ..namespace() };
     let all = Snapshot {
         destinations: vec![exhausted(), Destination { remote_port: 5432, ..coming }, orphans],
@@ -433,7 +434,8 @@ fn fin_wait2_is_the_one_place_for_tcp_fin_timeout() {
     let with = |waiting| {
         let mut destination = destination();
         destination.ports.in_use = 400;
-        destination.ports.by_state = BTreeMap::from([(TcpState::FinWait2, waiting)]);
+        destination.ports.by_state = BTreeMap::from([(TcpState::TimeWait, waiting)]);
+        destination.ports.orphans = waiting;
         Snapshot { destinations: vec![destination], ..snapshot() }
     };
     let finding = one(&with(200), FindingId::FinWait2Orphans);
@@ -543,4 +545,85 @@ fn thresholds_can_be_moved() {
     let patient = Thresholds { soon_seconds: 3_600.0, ..Thresholds::default() };
     assert!(of(&snapshot).is_empty());
     assert_eq!(findings(&snapshot, &all_knobs(), &patient).len(), 1);
+}
+
+/// A destination that fails, all of whose ports are held in this way.
+fn failing(change: impl FnOnce(&mut Snapshot)) -> Finding {
+    let mut destination = destination();
+    destination.failed = FailureCounts::from([(Failure::PortsExhausted, 7)]);
+    let mut snapshot = Snapshot { destinations: vec![destination], ..snapshot() };
+    change(&mut snapshot);
+    one(&snapshot, FindingId::PortExhaustion)
+}
+
+/// Keep-alive and tcp_tw_reuse were advised whatever held the ports: to a black hole, to sockets that a program had shut down.
+#[test]
+fn advice_follows_from_what_holds_the_ports() {
+    let held_in = |state: TcpState| {
+        failing(|snapshot| {
+            let ports = &mut snapshot.destinations[0].ports;
+            ports.by_state = BTreeMap::from([(state, 28_000)]);
+            ports.half_closed = if state == TcpState::FinWait2 { 28_000 } else { 0 };
+        })
+    };
+    let unanswered = actions(&held_in(TcpState::SynSent));
+    assert!(unanswered.contains("does not answer") && unanswered.contains("tcp_syn_retries"), "{unanswered}");
+    let half_closed = actions(&held_in(TcpState::FinWait2));
+    assert!(half_closed.contains("shutdown() without close()"), "{half_closed}");
+    let unacknowledged = actions(&held_in(TcpState::LastAck));
+    assert!(unacknowledged.contains("does not acknowledge"), "{unacknowledged}");
+    for text in [&unanswered, &half_closed, &unacknowledged] {
+        for wrong in ["keep-alive", "TIME_WAIT", "tcp_tw_reuse", "tcp_fin_timeout"] {
+            assert!(!text.contains(wrong), "{wrong}: {text}");
+        }
+    }
+    let orphans = actions(&failing(|snapshot| snapshot.destinations[0].ports.orphans = 27_000));
+    assert!(orphans.contains("tcp_fin_timeout") && !orphans.contains("tcp_tw_reuse"), "{orphans}");
+    let blocked = failing(|snapshot| {
+        snapshot.namespaces[0].blocked = 28_232;
+        snapshot.namespaces[0].blocked_by.accepted = 28_232;
+        snapshot.destinations[0].ports.by_state.clear();
+        snapshot.destinations[0].ports.in_use = 0;
+    });
+    assert!(blocked.summary.contains("28232 blocked by"), "{}", blocked.summary);
+    assert!(
+        blocked.advice[0].why.contains("28232 by connections of listeners that are closed"),
+        "{:?}",
+        blocked.advice[0]
+    );
+}
+
+#[test]
+fn reuse_is_not_advised_where_the_peer_sends_no_timestamps() {
+    let finding = failing(|snapshot| {
+        snapshot.namespaces[0].tw_reuse = Some(1);
+        snapshot.destinations[0].ports.without_timestamps = 27_000;
+    });
+    let text = actions(&finding);
+    assert!(text.contains("Switch TCP timestamps on") && !text.contains("tcp_tw_reuse_delay"), "{text}");
+}
+
+#[test]
+fn a_failure_while_ports_are_free_is_shown_as_a_contradiction() {
+    let finding = failing(|snapshot| {
+        snapshot.destinations[0].ports.contradictions = 4;
+        snapshot.destinations[0].ports.free = Some(55);
+        snapshot.destinations[0].ports.capacity = Some(64);
+    });
+    assert!(finding.summary.contains("4 connects failed though ports were free (55 of 64 now)"), "{}", finding.summary);
+    has(&finding, serde_json::json!({"contradictions": 4}));
+}
+
+/// An unprivileged program that confines its own sockets was reported as exhaustion of the host.
+#[test]
+fn failures_in_a_range_of_the_sockets_own_are_no_exhaustion_of_the_namespace() {
+    let mut destination = destination();
+    destination.failed = FailureCounts::from([(Failure::OwnRangeExhausted, 4)]);
+    destination.ports.failed_own_range = 4;
+    destination.ports.own_range = Some((42_000, 42_007));
+    let snapshot = Snapshot { destinations: vec![destination], ..snapshot() };
+    let finding = one(&snapshot, FindingId::PortExhaustion);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.summary.contains("IP_LOCAL_PORT_RANGE 42000-42007, 8 ports"), "{}", finding.summary);
+    assert!(!actions(&finding).contains("ip_local_port_range"), "{finding:?}");
 }

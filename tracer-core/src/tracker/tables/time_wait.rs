@@ -57,6 +57,11 @@ pub struct TimeWaitEntry {
     pub observed: bool,
     /// The peer's FIN has not arrived yet.
     pub fin_wait2: bool,
+    /// A list of sockets has shown it in `FIN_WAIT2`. (Where it began so, the peer's FIN may have come meanwhile: the kernel starts the
+    /// timer again then, but not always visibly.)
+    pub orphan: bool,
+    /// The peer sends no TCP timestamps, so that no connect() takes its 4-tuple over.
+    pub without_timestamps: bool,
     /// As what it uses the bucket of its port.
     pub user: BucketUser,
     /// Its port is counted under this class towards its destination.
@@ -86,6 +91,8 @@ const CLOSES_PORT: u8 = 2;
 /// Two bits for the class of its port.
 const CLASS_SHIFT: u8 = 2;
 const CLASS_MASK: u8 = 3 << CLASS_SHIFT;
+const ORPHAN: u8 = 16;
+const WITHOUT_TIMESTAMPS: u8 = 32;
 
 const _: () = assert!(size_of::<Option<PackedEntry>>() == 40, "a million of these");
 
@@ -170,7 +177,9 @@ impl TimeWaitTable {
             observed: entry.observed,
             flags: u8::from(entry.fin_wait2) * FIN_WAIT2
                 + u8::from(entry.user == BucketUser::Minisocket) * CLOSES_PORT
-                + class_bits(entry.class),
+                + class_bits(entry.class)
+                + u8::from(entry.orphan) * ORPHAN
+                + u8::from(entry.without_timestamps) * WITHOUT_TIMESTAMPS,
         };
         let Some(at) = self.slab.insert(packed) else {
             self.addresses.release(key);
@@ -219,6 +228,7 @@ impl TimeWaitTable {
         packed.timer_started = now;
         packed.restarted_after = packed.restarted_after.saturating_add(micros(now.since(before)));
         packed.set_fin_wait2(fin_wait2);
+        packed.set_orphan(packed.flags & ORPHAN != 0 && fin_wait2);
         Some((before, packed.attribution))
     }
 
@@ -268,6 +278,7 @@ impl TimeWaitTable {
         if let Some(packed) = self.slab.get_mut(at) {
             packed.pass = low_half(pass);
             packed.set_fin_wait2(fin_wait2);
+            packed.set_orphan(fin_wait2);
         }
     }
 
@@ -338,12 +349,18 @@ impl TimeWaitTable {
             fin_wait2: packed.flags & FIN_WAIT2 != 0,
             user: if packed.flags & CLOSES_PORT == 0 { BucketUser::Connect } else { BucketUser::Minisocket },
             class: class_of_bits(packed.flags),
+            orphan: packed.flags & ORPHAN != 0,
+            without_timestamps: packed.flags & WITHOUT_TIMESTAMPS != 0,
             pass: u32::from(packed.pass),
         })
     }
 }
 
 impl PackedEntry {
+    fn set_orphan(&mut self, orphan: bool) {
+        self.flags = (self.flags & !ORPHAN) | (u8::from(orphan) * ORPHAN);
+    }
+
     fn set_fin_wait2(&mut self, fin_wait2: bool) {
         self.flags = (self.flags & !FIN_WAIT2) | (u8::from(fin_wait2) * FIN_WAIT2);
     }
@@ -391,6 +408,8 @@ mod tests {
             attribution: Ref::stale(),
             observed: true,
             fin_wait2: true,
+            orphan: true,
+            without_timestamps: true,
             user: BucketUser::Minisocket,
             class: PortClass::Unusable,
             pass: 3,

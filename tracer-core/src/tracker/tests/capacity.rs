@@ -57,6 +57,120 @@ fn a_port_bound_before_connect_counts_for_its_own_destination_alone() {
     assert_eq!(of_other.ports.capacity, Some(7));
 }
 
+fn limits(lab: &mut Lab, range: (u16, u16)) {
+    let facts = NetnsFacts { netns: NETNS, port_range: Some(range), tw_reuse: Some(0), ..NetnsFacts::default() };
+    lab.ingest(&Event::Netns(Box::new(facts)));
+    // Ports are classified anew at most every 100 ms.
+    lab.pass(200 * MS);
+}
+
+/// 64 TIME_WAITs in 40000-40063, then the range moved to 50000-50063: the report said "exhausted now" with 64 ports free.
+#[test]
+fn ports_of_a_former_range_cost_nothing() {
+    let mut lab = Lab::new();
+    for n in 0..8_u16 {
+        let mut sock = lab.connect(u64::from(n) + 1, 32_768 + n);
+        lab.close(&mut sock);
+    }
+    lab.exhausted(9);
+    limits(&mut lab, (50_000, 50_063));
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.in_use, ports.capacity, ports.free, ports.outside_range), (0, Some(64), Some(64), 8));
+    assert_eq!(ports.utilisation, Some(0.0));
+    lab.connect(20, 50_000);
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.in_use, ports.free, ports.outside_range), (1, Some(63), 8));
+    // Back again, with the entries still there.
+    limits(&mut lab, (32_768, 32_775));
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.in_use, ports.capacity, ports.outside_range), (8, Some(8), 1));
+}
+
+/// 32 connections, then 32 of the 64 ports were reserved: capacity stayed at 64 for half a minute.
+#[test]
+fn reserved_ports_that_are_in_use_still_serve_here() {
+    let mut lab = Lab::new();
+    for n in 0..4_u16 {
+        lab.connect(u64::from(n) + 1, 32_768 + n);
+    }
+    lab.ingest(&Event::ReservedPorts(Ktime(0), NETNS, (32_768..32_776).step_by(2).collect()));
+    lab.pass(200 * MS);
+    let ports = lab.only_dest().ports;
+    // Free: the odd ones of 32772-32775. Two of the four in use are reserved by now.
+    assert_eq!((ports.in_use, ports.capacity, ports.free), (4, Some(6), Some(2)));
+}
+
+/// 64 times bind, listen, accept, close the listener: every connect() of the namespace failed, with 0 ports in use.
+#[test]
+fn accepted_connections_keep_the_port_of_their_closed_listener_from_everybody() {
+    let mut lab = Lab::new();
+    lab.connect(1, 32_768);
+    let mut listener = Sock { port: 32_771, pid: 200, ..Lab::socket(5) };
+    lab.to(&mut listener, Listen);
+    let mut child = Sock { port: 32_771, last_port: 32_771, state: TcpState::SynRecv, pid: 200, ..Lab::socket(6) };
+    lab.to(&mut child, Established);
+    listener.last_port = 32_771;
+    lab.to(&mut listener, Close);
+    let blocked = |lab: &Lab| {
+        let namespace = lab.tracker.snapshot().namespaces[0].clone();
+        (namespace.blocked, namespace.blocked_by.accepted, namespace.blocked_by.lingering)
+    };
+    assert_eq!((blocked(&lab), lab.only_dest().ports.capacity), ((1, 1, 0), Some(7)));
+    lab.close(&mut child);
+    assert_eq!((blocked(&lab), lab.only_dest().ports.capacity), ((1, 0, 1), Some(7)));
+    lab.timer(&child, false, true);
+    assert_eq!((blocked(&lab), lab.only_dest().ports.capacity), ((0, 0, 0), Some(8)));
+}
+
+/// bind(addr, 0) is no lock: 40 such sockets, all closed, left 40 ports blocked for ever.
+#[test]
+fn a_port_that_bind_chose_is_free_when_its_socket_closes() {
+    let mut lab = Lab::new();
+    let mut sock = Sock { port: 32_770, last_port: 32_770, ..Lab::socket(1) };
+    lab.to(&mut sock, SynSent);
+    lab.to(&mut sock, Established);
+    // The kernel shows no port at ->CLOSE: it has released it.
+    lab.fails(&mut sock, Close, 104);
+    let snapshot = lab.tracker.snapshot();
+    assert_eq!((snapshot.namespaces[0].blocked, lab.only_dest().ports.capacity), (0, Some(8)));
+}
+
+#[test]
+fn a_failure_while_a_port_is_free_is_a_contradiction() {
+    let mut lab = Lab::new();
+    lab.list(&[], true);
+    for n in 0..8_u16 {
+        lab.connect(u64::from(n) + 1, 32_768 + n);
+    }
+    let failed = lab.exhausted(9);
+    lab.returned(&failed, 99);
+    assert_eq!((lab.only_dest().ports.contradictions, lab.only_dest().ports.free), (0, Some(0)));
+    let mut lab = Lab::new();
+    lab.list(&[], true);
+    lab.connect(1, 32_768);
+    // Long after anything was released.
+    lab.pass(SECOND);
+    let failed = lab.exhausted(9);
+    lab.returned(&failed, 99);
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.contradictions, ports.free), (1, Some(7)));
+}
+
+#[test]
+fn a_failure_in_the_sockets_own_range_is_told_apart() {
+    let mut lab = Lab::new();
+    lab.list(&[], true);
+    let mut sock = Lab::socket(1);
+    lab.to(&mut sock, SynSent);
+    lab.now += 1000;
+    let transition = Transition { own_range: Some((32_768, 32_769)), ..lab.raw(&sock, Close, 0) };
+    lab.ingest(&Event::Transition(transition));
+    lab.tracker.finish();
+    let dest = lab.only_dest();
+    assert_eq!((dest.failed.of(Failure::OwnRangeExhausted), dest.failed.of(Failure::PortsExhausted)), (1, 0));
+    assert_eq!((dest.ports.own_range, dest.ports.contradictions), (Some((32_768, 32_769)), 0));
+}
+
 #[test]
 fn the_forecast_knows_what_will_be_released() {
     let mut lab = Lab::new();
