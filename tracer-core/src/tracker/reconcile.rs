@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::port_buckets::PortClass;
+use super::port_buckets::{BucketUser, PortClass};
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tables::bound_sockets::{BoundSocket, BoundSocketId};
@@ -171,7 +171,8 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
             let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
             let unknown = tables.accounting.processes().unknown();
             let attribution = tables.accounting.attribute(unknown, destination, row.key.netns, true, baseline.ended);
-            (attribution, tables.ports.unseen_user(&row.key))
+            let closes = row.closed == Some(true);
+            (attribution, if closes { BucketUser::Minisocket } else { tables.ports.unseen_user(&row.key) })
         }
     };
     let lived = row.remaining.map_or(0, |remaining| TIME_WAIT_NANOS.saturating_sub(remaining));
@@ -185,7 +186,7 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         observed: false,
         fin_wait2,
         orphan: fin_wait2,
-        without_timestamps: false,
+        without_timestamps: row.timestamps == Some(false),
         user,
         class: PortClass::default(),
         pass,
@@ -221,6 +222,8 @@ fn list_flow(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: b
     tables.anomalies.repaired += u64::from(!first);
     let mut flow = Flow::new(id, row.key, row.state, attribution, baseline.began);
     flow.opened = if passive { Opened::Passive } else { Opened::Unknown };
+    // Without a listener that would have accepted it, bind() came before connect().
+    flow.bound = !passive && row.closed == Some(true);
     flow.repaired = !first;
     flow.pass = tables.pass;
     let may_wait = matches!(row.state, TcpState::Established | TcpState::CloseWait);

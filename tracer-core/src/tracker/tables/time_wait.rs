@@ -41,6 +41,7 @@ pub type TimeWaitId = Ref<PackedEntry>;
 
 /// A minisocket.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state in disguise")]
 pub struct TimeWaitEntry {
     /// Its 4-tuple.
     pub key: FlowKey,

@@ -107,7 +107,7 @@ fn accepted_connections_keep_the_port_of_their_closed_listener_from_everybody() 
     lab.connect(1, 32_768);
     let mut listener = Sock { port: 32_771, pid: 200, ..Lab::socket(5) };
     lab.to(&mut listener, Listen);
-    let mut child = Sock { port: 32_771, last_port: 32_771, state: TcpState::SynRecv, pid: 200, ..Lab::socket(6) };
+    let mut child = Sock { port: 32_771, last_port: 32_771, state: SynRecv, pid: 200, ..Lab::socket(6) };
     lab.to(&mut child, Established);
     listener.last_port = 32_771;
     lab.to(&mut listener, Close);
@@ -133,6 +133,27 @@ fn a_port_that_bind_chose_is_free_when_its_socket_closes() {
     lab.fails(&mut sock, Close, 104);
     let snapshot = lab.tracker.snapshot();
     assert_eq!((snapshot.namespaces[0].blocked, lab.only_dest().ports.capacity), (0, Some(8)));
+}
+
+/// Started late, 32 bound and connected sockets of 64 ports: capacity 64 was reported, and no reason for the failures.
+#[test]
+fn sockets_bound_before_the_start_block_their_ports_for_others() {
+    let mut lab = Lab::new();
+    let bound =
+        |cookie, port| SocketRow { named: Some(true), closed: Some(true), ..Lab::row(cookie, port, Established) };
+    let time_wait =
+        SocketRow { closed: Some(true), timestamps: Some(false), ..Lab::row(3, 32_770, TcpState::TimeWait) };
+    lab.list(&[bound(1, 32_768), bound(2, 32_769), time_wait], true);
+    let snapshot = lab.tracker.snapshot();
+    let by = snapshot.namespaces[0].blocked_by;
+    assert_eq!((snapshot.namespaces[0].blocked, by.bound, by.lingering), (3, 2, 1));
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.capacity, ports.in_use, ports.without_timestamps), (Some(8), 3, 1), "they serve here");
+    let other = Endpoint { addr: addr(3), port: 443 };
+    lab.to(&mut Sock { remote: other, ..Lab::socket(9) }, SynSent);
+    let snapshot = lab.tracker.snapshot();
+    let of_other = snapshot.destinations.iter().find(|dest| dest.remote_addr == other.addr).expect("the other");
+    assert_eq!(of_other.ports.capacity, Some(5));
 }
 
 #[test]
