@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use btfparse::{Readable, TypeInformation, TypeVariant};
@@ -77,7 +78,15 @@ sockopt_impl!(
 /// The kernel does not tell (`ENOPROTOOPT` before 5.14), or the socket could not be made.
 pub fn netns_cookie() -> nix::Result<u64> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    getsockopt(&socket, NetnsCookie)
+    netns_cookie_of(&socket)
+}
+
+/// The cookie of the namespace that a socket is in.
+///
+/// # Errors
+/// The kernel does not tell: `ENOPROTOOPT` before 5.14, and for sockets of some other families.
+pub fn netns_cookie_of(socket: &OwnedFd) -> nix::Result<u64> {
+    getsockopt(socket, NetnsCookie)
 }
 
 struct Bytes(Vec<u8>);

@@ -130,6 +130,7 @@ impl LiveTrace {
         let scope = PassScope { initial: true, owners: OwnerScan::Always, names };
         let mut first = baseline::pass(scope);
         facts.degraded.extend(first.degradation());
+        facts.degraded.extend(first.unlisted.degradation());
         let pause = baseline::pause_after(first.nanos);
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();

@@ -5,6 +5,7 @@
 //! namespace, which would keep the namespace alive. The first pass happens after the programs are attached: a socket that changes
 //! meanwhile is in the rows, in the records, or in both, and the tracker merges the two by cookie.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,6 +15,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::port_sysctls::{MAX_WATCHED, PortSysctls};
 use super::sock_diag::{self, ListedSocket};
+use super::unlisted_sockets::UnlistedSockets;
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::NetnsNames;
@@ -28,6 +30,8 @@ pub struct Pass {
     pub facts: Vec<Event>,
     /// Namespaces that could not be entered or listed, and why.
     pub failed: Vec<(Netns, String)>,
+    /// Of the first pass: sockets that belong to no namespace that was looked at.
+    pub unlisted: UnlistedSockets,
     /// Files of their port limits, for looking at them between passes.
     pub port_sysctls: Vec<PortSysctls>,
     /// Namespaces that were looked at.
@@ -84,11 +88,13 @@ fn run(scope: PassScope) -> Pass {
     let mut pass = Pass::default();
     let own =
         fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns::of_inode);
+    let mut cookies = BTreeSet::new();
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
     // Our own namespace first: it need not be entered, and without CAP_SYS_ADMIN it is the only one.
     let (mut namespaces, _) = proc.network_namespaces();
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
+    let inodes: BTreeSet<u32> = namespaces.iter().map(|namespace| namespace.netns.inode).collect();
     for mut namespace in namespaces {
         let is_own = Some(namespace.netns) == own;
         if scope.names == NetnsNames::Unknown && !is_own {
@@ -103,6 +109,7 @@ fn run(scope: PassScope) -> Pass {
             match netns_cookie() {
                 Ok(known) => {
                     cookie = Some(known);
+                    cookies.insert(known);
                     namespace.netns = Netns::new(namespace.netns.inode, known);
                 }
                 Err(error) => {
@@ -123,6 +130,14 @@ fn run(scope: PassScope) -> Pass {
                 sockets.push((netns, began, host_clock::now(), rows));
             }
             Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
+        }
+    }
+    if scope.initial && scope.names == NetnsNames::Cookies && pass.failed.is_empty() {
+        let listed = sockets.iter().flat_map(|(_, _, _, rows)| rows).map(|row| u64::from(row.inode)).collect();
+        let unlisted = UnlistedSockets::search(&listed, &cookies);
+        // A namespace that has been made meanwhile, with processes in it, is none that lives by its sockets alone.
+        if proc.network_namespaces().0.iter().all(|now| inodes.contains(&now.netns.inode)) {
+            pass.unlisted = unlisted;
         }
     }
     let left_open = |row: &ListedSocket| row.row.state == TcpState::CloseWait && row.inode != 0;

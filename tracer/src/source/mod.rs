@@ -4,3 +4,4 @@ pub mod baseline;
 pub mod port_sysctls;
 pub mod ring_reader;
 pub mod sock_diag;
+pub mod unlisted_sockets;
