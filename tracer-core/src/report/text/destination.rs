@@ -45,8 +45,9 @@ fn percent(share: f64) -> String {
 
 /// `1,204 EADDRNOTAVAIL, 1 ETIMEDOUT`, most first.
 fn failures(failed: &FailureCounts) -> String {
-    let mut reasons: Vec<_> = failed.iter().collect();
-    reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
+    let mut reasons = failed.by_name();
+    // Stable: reasons of one count stay in their order.
+    reasons.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     let words: Vec<_> = reasons.iter().map(|(reason, count)| format!("{} {reason}", number(*count))).collect();
     words.join(", ")
 }
@@ -63,9 +64,33 @@ pub fn write(page: &mut TextPage, context: &ReportContext<'_>, destination: &Des
         };
         fact("failed", &format!("{}{times}", failures(&destination.failed)));
     }
+    if let Some(ports) = asides(&destination.ports) {
+        fact("ports", &ports);
+    }
     fact("rate", &pace(destination));
     fact("exhausted", &exhaustion(destination));
     who(page, context, destination);
+}
+
+/// What the occupancy does not show: ports held in ways of their own, and failures that it does not explain.
+fn asides(ports: &Ports) -> Option<String> {
+    let count = |count: u32, what: &str| (count > 0).then(|| format!("{} {what}", number(u64::from(count))));
+    let contradictions =
+        (ports.contradictions > 0).then(|| format!("{} failed though ports were free", number(ports.contradictions)));
+    let own_range = (ports.failed_own_range > 0).then(|| {
+        let range = ports.own_range.map_or_else(String::new, |(lo, hi)| format!(" ({lo}-{hi})"));
+        format!("{} failed in a range of the socket's own{range}", number(ports.failed_own_range))
+    });
+    let pieces = [
+        count(ports.orphans, "of TIME_WAIT are orphans in FIN_WAIT2"),
+        count(ports.without_timestamps, "of TIME_WAIT cannot be re-used: the peer sends no timestamps"),
+        count(ports.half_closed, "half-closed by a living process"),
+        count(ports.outside_range, "outside of the range in force"),
+        contradictions,
+        own_range,
+    ];
+    let known: Vec<String> = pieces.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join("; "))
 }
 
 fn title(page: &mut TextPage, destination: &Destination) {
