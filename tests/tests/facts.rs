@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracer::probe::{Host, Options, Session, Tier, attach, plan};
 use tracer::source::port_sysctls::{PortSysctlWatch, PortSysctls};
 use tracer_core::decode::decode;
-use tracer_core::event::{Event, Ktime, Netns, NetnsFacts, SocketEvent, TcpState, Transition};
+use tracer_core::event::{Call, Event, Ktime, Netns, NetnsFacts, SocketEvent, TcpState, Transition};
 
 type Result = anyhow::Result<()>;
 
@@ -465,6 +465,38 @@ fn every_exec_is_seen() -> Result {
         // It connects in every second of its programs.
         let expected: Vec<_> = (0..4).map(|step| (pid, first + 2 * step)).collect();
         ensure!(first > 0 && programs == expected, "{programs:?}");
+        Ok(())
+    })
+}
+
+/// listen() of a socket without a port takes one, or fails for lack of one.
+#[test]
+fn listening_takes_a_port() -> Result {
+    require!();
+    Watch::each(|watch, lab| {
+        watch.events(lab)?;
+        lab.ns.port_range(40_000, 40_001)?;
+        let ports = lab.ns.enter(|| {
+            let sockets = (0..3).map(|_| tcp()).collect::<anyhow::Result<Vec<_>>>()?;
+            let outcomes: Vec<bool> = sockets.iter().map(|socket| socket.listen(4).is_ok()).collect();
+            ensure!(outcomes == [true, true, false], "{outcomes:?}");
+            Ok([port(&sockets[0])?, port(&sockets[1])?])
+        })?;
+        let events = watch.events(lab)?;
+        let found: Vec<_> = bound(&events).iter().map(|of| (of.key.local.port, of.named)).collect();
+        ensure!(found == ports.map(|port| (port, Some(false))), "{found:?} {ports:?}");
+        let failed: Vec<_> = events
+            .iter()
+            .filter_map(
+                |event| if let Event::CallFailed(of) = event { Some((of.call, of.errno, of.local.port)) } else { None },
+            )
+            .collect();
+        ensure!(failed == [(Call::Listen, 98, 0)], "{failed:?}");
+        let closed: Vec<_> = transitions(&events)
+            .filter(|of| (of.old, of.new) == (TcpState::Listen, TcpState::Close))
+            .map(|of| of.key.local.port)
+            .collect();
+        ensure!(closed == [0; 3], "each port is free at ->CLOSE: {closed:?}");
         Ok(())
     })
 }

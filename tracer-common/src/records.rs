@@ -79,7 +79,7 @@ pub enum RecordKind {
     CallFailed = 4,
     /// [`SocketRecord`]: accept(2) returned this socket to this process.
     Accepted = 5,
-    /// [`SocketRecord`]: bind(2) gave this socket a port.
+    /// [`SocketRecord`]: bind(2), or listen(2) of a socket without a port, gave this socket a port.
     Bound = 6,
     /// [`SocketRecord`]: a socket that held a port by bind(2) or listen(2) was destroyed.
     Released = 7,
@@ -209,7 +209,7 @@ wire! {
 }
 
 wire! {
-    /// A connect(2) or bind(2) that returned an error on a TCP socket.
+    /// A connect(2), bind(2) or listen(2) that returned an error on a TCP socket.
     pub struct CallRecord {
         /// See [`Header`].
         pub header: Header,

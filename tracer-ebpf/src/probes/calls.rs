@@ -1,4 +1,4 @@
-//! connect(), bind() and accept(): errors that no state transition shows, and which process accepted.
+//! connect(), bind(), listen() and accept(): errors that no state transition shows, and which process accepted.
 //!
 //! Where the kernel supports fexit, the programs run at the return of TCP's own functions, which io_uring and
 //! `MSG_FASTOPEN` call too. Elsewhere they run at the system call boundary, on classic tracepoints, because only these
@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use tracer_common::{CallRecord, Counter, PROTOCOL_TCP, RecordKind, SocketRecord, call};
+use tracer_common::{CallRecord, Counter, PROTOCOL_TCP, RecordKind, SocketRecord, answer, call};
 
 use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
@@ -85,6 +85,24 @@ pub fn bind_exit(ctx: TracePointContext) -> u32 {
     0
 }
 
+// long sys_listen(int fd, int backlog)
+#[tracepoint(category = "syscalls", name = "sys_enter_listen")]
+pub fn listen_enter(ctx: TracePointContext) -> u32 {
+    enter(&ctx, call::LISTEN);
+    0
+}
+
+// long sys_listen(int fd, int backlog)
+#[tracepoint(category = "syscalls", name = "sys_exit_listen")]
+pub fn listen_exit(ctx: TracePointContext) -> u32 {
+    if let Some((pending, ret)) = leave(&ctx)
+        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+    {
+        listened(sk, ret, pending.entered);
+    }
+    0
+}
+
 // long sys_accept(int fd, struct sockaddr *upeer_sockaddr, int *upeer_addrlen)
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
 pub fn accept_exit(ctx: TracePointContext) -> u32 {
@@ -149,6 +167,20 @@ pub fn bound_v4(ctx: FExitContext) -> u32 {
 #[fexit(function = "inet6_bind")]
 pub fn bound_v6(ctx: FExitContext) -> u32 {
     bound(&ctx);
+    0
+}
+
+// 5.10-5.16: int inet_csk_listen_start(struct sock *sk, int backlog)
+#[fexit(function = "inet_csk_listen_start")]
+pub fn listening_of_two(ctx: FExitContext) -> u32 {
+    listening(&ctx, i64::from(ctx.arg::<i32>(2)));
+    0
+}
+
+// 5.17+: int inet_csk_listen_start(struct sock *sk)
+#[fexit(function = "inet_csk_listen_start")]
+pub fn listening_of_one(ctx: FExitContext) -> u32 {
+    listening(&ctx, i64::from(ctx.arg::<i32>(1)));
     0
 }
 
@@ -230,12 +262,36 @@ fn bound(ctx: &FExitContext) {
     }
 }
 
-/// bind() may have failed because there is no port left: user space then needs the limits that are in force.
+/// bind() or listen() may have failed because there is no port left: user space then needs the limits that are in force.
 #[inline(always)]
 fn lacks_port(sk: Untrusted, errno: i64) {
     if errno == EADDRINUSE {
         introduce_netns(sk.net(), sk.netns(), true);
     }
+}
+
+#[inline(always)]
+fn listening(ctx: &FExitContext, ret: i64) {
+    let sk = Untrusted(ctx.arg::<*const c_void>(0) as u64);
+    if sk.protocol() == PROTOCOL_TCP {
+        listened(sk, ret, now());
+    }
+}
+
+/// The return of listen(), which takes a port for a socket that has none. CLOSE->LISTEN, which precedes it, has described
+/// the process.
+#[inline(always)]
+fn listened(sk: Untrusted, ret: i64, entered: u64) {
+    if ret >= 0 {
+        // The return of bind() has told of a named port.
+        if sk.named() != answer::YES {
+            socket(RecordKind::Bound, sk, Untrusted::NONE);
+        }
+        return;
+    }
+    lacks_port(sk, -ret);
+    let pending = PendingCall { entered, sockaddr: 0, fd: 0, call: u32::from(call::LISTEN) };
+    failed(&pending, None, sk, -ret);
 }
 
 /// Two programs are attached to each accept(): where a task can be preempted inside a program, the kernel skips that

@@ -286,7 +286,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     let exact = if plan.state == StateHook::Chain {
         attach_purposes(&mut ebpf, btf, plan, &mut hooks, &mut degraded)
     } else {
-        degraded.extend([no_time_wait("needs BTF"), no_calls(&["connect", "bind", "accept"], "needs BTF")]);
+        degraded.extend([no_time_wait("needs BTF"), no_calls(&["connect", "bind", "listen", "accept"], "needs BTF")]);
         false
     };
     match plan.state {
@@ -331,12 +331,13 @@ fn attach_purposes(
 ) -> bool {
     let mut refused: Vec<(&str, String)> = Vec::new();
     let mut unseen: Vec<(&str, String)> = Vec::new();
-    for purpose in [TIME_WAIT, CONNECT, BIND, hooks::accept(plan.accept_parameters)] {
+    let listen = hooks::listen(plan.listen_parameters);
+    for purpose in [TIME_WAIT, CONNECT, BIND, listen, hooks::accept(plan.accept_parameters)] {
         let time_wait = purpose.name == TIME_WAIT.name;
         let possible = match &plan.minisockets {
             Err(why) if time_wait => Err(why.clone()),
             _ if !plan.exact => Err("not asked for".to_owned()),
-            _ if purpose.exact.is_empty() => Err("this kernel\'s inet_csk_accept is of an unknown form".to_owned()),
+            _ if purpose.exact.is_empty() => Err("this kernel's function for it is of an unknown form".to_owned()),
             _ => Ok(()),
         };
         match possible.and_then(|()| try_group(ebpf, btf, purpose.exact, hooks).map_err(|error| chain(&error))) {

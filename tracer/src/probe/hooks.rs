@@ -87,6 +87,23 @@ pub const BIND: Purpose = Purpose {
     ],
 };
 
+const LISTENS: &[Hook] = &[
+    hook("listen_enter", "sys_enter_listen", HookKind::Tracepoint("syscalls")),
+    hook("listen_exit", "sys_exit_listen", HookKind::Tracepoint("syscalls")),
+];
+const LISTENING_OF_ONE: &[Hook] = &[hook("listening_of_one", "inet_csk_listen_start", HookKind::Fexit)];
+const LISTENING_OF_TWO: &[Hook] = &[hook("listening_of_two", "inet_csk_listen_start", HookKind::Fexit)];
+
+/// The return of listen(), whose function lost a parameter in 5.17; see [`accept`].
+pub const fn listen(parameters: Option<usize>) -> Purpose {
+    let exact: &[Hook] = match parameters {
+        Some(1) => LISTENING_OF_ONE,
+        Some(2) => LISTENING_OF_TWO,
+        _ => &[],
+    };
+    Purpose { name: "listen", exact, tracepoints: LISTENS }
+}
+
 const ACCEPT_EXITS: &[Hook] = &[
     hook("accept_exit", "sys_exit_accept", HookKind::Tracepoint("syscalls")),
     hook("accept4_exit", "sys_exit_accept4", HookKind::Tracepoint("syscalls")),

@@ -48,6 +48,8 @@ pub struct BtfFacts {
     pub cgroup_subsystems: Vec<(String, u32)>,
     /// Number of parameters of `inet_csk_accept`: fexit finds the result behind them.
     pub accept_parameters: Option<usize>,
+    /// Parameters of `inet_csk_listen_start`, the same.
+    pub listen_parameters: Option<usize>,
     /// Programs may ask for the registers of a system call.
     pub task_regs: bool,
 }
@@ -195,16 +197,17 @@ fn btf_facts(path: &Path) -> Result<BtfFacts, String> {
             _ => None,
         })
         .unwrap_or_default();
-    let accept_parameters = match types.id_of("inet_csk_accept").and_then(|id| types.from_id(id)) {
+    let parameters = |function: &str| match types.id_of(function).and_then(|id| types.from_id(id)) {
         Some(TypeVariant::Func(function)) => match types.from_id(*function.prototype_tid()) {
             Some(TypeVariant::FuncProto(prototype)) => Some(prototype.parameter_list().len()),
             _ => None,
         },
         _ => None,
     };
+    let (accept_parameters, listen_parameters) = (parameters("inet_csk_accept"), parameters("inet_csk_listen_start"));
     // The helper is a function like any other. Its number alone says nothing: a distribution may have backported it.
     let task_regs = types.id_of("bpf_task_pt_regs").is_some();
-    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters, task_regs })
+    Ok(BtfFacts { offsets, cgroup_subsystems, accept_parameters, listen_parameters, task_regs })
 }
 
 /// The handler of every minisocket's timer (net/ipv4/inet_timewait_sock.c). Compilers may append a suffix to its name.

@@ -52,6 +52,8 @@ pub struct Plan {
     pub exact: bool,
     /// Parameters of `inet_csk_accept`.
     pub accept_parameters: Option<usize>,
+    /// Parameters of `inet_csk_listen_start`.
+    pub listen_parameters: Option<usize>,
     /// `bpf_task_pt_regs` exists.
     pub task_regs: bool,
     /// Address of the timer handler for the timer tracepoints; the error says why `TIME_WAIT` cannot be traced by them.
@@ -167,6 +169,7 @@ pub fn plan(host: &Host, options: &Options) -> Plan {
         offsets,
         exact: options.exact && state == StateHook::Chain,
         accept_parameters: host.btf.as_ref().ok().and_then(|facts| facts.accept_parameters),
+        listen_parameters: host.btf.as_ref().ok().and_then(|facts| facts.listen_parameters),
         task_regs: host.btf.as_ref().is_ok_and(|facts| facts.task_regs),
         mount_tracefs: !host.tracefs && (calls.is_ok() || state == StateHook::Classic),
         timers,
@@ -234,6 +237,7 @@ mod tests {
                 offsets: Offsets::from_lookup(|_, _| Some(8)),
                 cgroup_subsystems: vec![("cpu_cgrp_id".into(), 1), ("pids_cgrp_id".into(), 11)],
                 accept_parameters: Some(4),
+                listen_parameters: Some(1),
                 task_regs: true,
             }),
             tw_timer_handler: Ok(1),
@@ -273,7 +277,13 @@ mod tests {
             ("ipv4.ip_local_ports.range", StateHook::Chain, true, true),
         ] {
             let offsets = Offsets::from_lookup(|_, member| (member != absent).then_some(8));
-            let btf = Ok(BtfFacts { offsets, cgroup_subsystems: vec![], accept_parameters: None, task_regs: false });
+            let btf = Ok(BtfFacts {
+                offsets,
+                cgroup_subsystems: vec![],
+                accept_parameters: None,
+                listen_parameters: None,
+                task_regs: false,
+            });
             let plan = plan(&Host { btf, ..host() }, &Options::default());
             assert_eq!((plan.state, plan.timers.is_ok(), plan.calls.is_ok()), (chain, time_wait, calls), "{absent}");
             let stated = [plan.timers.err(), plan.calls.err()].into_iter().flatten().count() + plan.degraded.len();

@@ -32,7 +32,7 @@ const EVERYWHERE: &[Series] = &Series::ALL;
 const NOWHERE: &[Series] = &[];
 
 /// Every hook, and the kernels on which it must attach.
-const HOOKS: [(&str, &[Series]); 17] = [
+const HOOKS: [(&str, &[Series]); 20] = [
     ("inet_sock_set_state", EVERYWHERE),
     ("tcp_destroy_sock", EVERYWHERE),
     ("inet_twsk_alloc", EXACT),
@@ -47,6 +47,9 @@ const HOOKS: [(&str, &[Series]); 17] = [
     ("inet6_bind", EXACT),
     ("sys_enter_bind", NOWHERE),
     ("sys_exit_bind", NOWHERE),
+    ("inet_csk_listen_start", EXACT),
+    ("sys_enter_listen", NOWHERE),
+    ("sys_exit_listen", NOWHERE),
     ("inet_csk_accept", EXACT),
     ("sys_exit_accept", NOWHERE),
     ("sys_exit_accept4", NOWHERE),
