@@ -44,7 +44,8 @@ pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
         list_listener(tables, row, baseline.began);
     }
     tables.ports.recount_half_open(baseline.netns);
-    for row in baseline.rows.iter().filter(|row| row.state != TcpState::Listen) {
+    // A socket in CLOSE is bound and no flow.
+    for row in baseline.rows.iter().filter(|row| !matches!(row.state, TcpState::Listen | TcpState::Close)) {
         if row.minisocket || row.state == TcpState::TimeWait {
             list_minisocket(tables, row, baseline, first);
         } else {

@@ -23,12 +23,14 @@ pub struct ListedSocket {
     pub inode: u32,
 }
 
+/// What include/net/tcp_states.h calls a socket that is bound and neither connects nor listens; listed since 6.8.
+const TCP_BOUND_INACTIVE: u8 = 13;
 /// The kernel fills at most this much per read (net/netlink/af_netlink.c `netlink_dump`); a larger buffer gains nothing.
 const READ_BYTES: usize = 32 * 1024;
 /// `struct nlmsghdr`, then `idiag_expires` of `struct inet_diag_msg` behind 4 one-byte fields and the 48-byte socket id.
 const EXPIRES_AT: usize = 16 + 4 + 48;
 
-/// All TCP sockets in every state but bound-only ones, which the kernel does not list.
+/// All TCP sockets in every state; those that are only bound since Linux 6.8.
 ///
 /// # Errors
 /// The netlink call that failed; `NotFound` where the kernel has no `tcp_diag` (module missing and not loadable).
@@ -52,7 +54,7 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Re
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
-            states: StateFlags::all(),
+            states: StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << TCP_BOUND_INACTIVE),
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         })
         .into(),
@@ -92,7 +94,7 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Re
 
 fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Option<ListedSocket> {
     let id = &header.socket_id;
-    let state = TcpState::from_raw(header.state)?;
+    let state = if header.state == TCP_BOUND_INACTIVE { TcpState::Close } else { TcpState::from_raw(header.state)? };
     let minisocket = header.timer == Some(Timer::TimeWait) && header.inode == 0;
     Some(ListedSocket {
         row: SocketRow {
@@ -135,6 +137,23 @@ mod tests {
         let found = found.expect("the listener is listed");
         assert_ne!(found.inode, 0);
         assert!(!found.row.minisocket && found.row.remaining.is_none());
+    }
+
+    #[test]
+    fn a_bound_socket_is_listed_as_closed_with_its_port() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+        use std::os::fd::AsRawFd as _;
+        let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+        bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind");
+        let port = getsockname::<SockaddrIn>(bound.as_raw_fd()).expect("address").port();
+        let rows = match dump(Netns::of_inode(1)) {
+            Ok(rows) => rows,
+            Err(error) => return println_skip(&error),
+        };
+        match rows.iter().find(|row| row.row.key.local.port == port) {
+            Some(found) => assert_eq!((found.row.state, found.row.key.remote.port), (TcpState::Close, 0)),
+            None => eprintln!("SKIPPED: not listed before Linux 6.8"),
+        }
     }
 
     fn println_skip(error: &io::Error) {
