@@ -20,6 +20,8 @@ pub enum AttachType {
     Classic,
     Fentry,
     Fexit,
+    /// An iterator over the kernel's objects.
+    Iter,
 }
 
 /// A BPF program as its source declares it.
@@ -82,11 +84,12 @@ pub fn programs(directory: &Path) -> Result<Vec<DeclaredProgram>> {
     Ok(programs)
 }
 
-const ATTRIBUTES: [(&str, AttachType); 4] = [
+const ATTRIBUTES: [(&str, AttachType); 5] = [
     ("#[btf_tracepoint(", AttachType::Btf),
     ("#[tracepoint(", AttachType::Classic),
     ("#[fentry(", AttachType::Fentry),
     ("#[fexit(", AttachType::Fexit),
+    ("#[unsafe(link_section = \"iter/", AttachType::Iter),
 ];
 
 fn parse(text: &str) -> Result<Vec<DeclaredProgram>> {
@@ -102,8 +105,17 @@ fn parse(text: &str) -> Result<Vec<DeclaredProgram>> {
             let value = arguments.split_once(&format!("{name} = \""))?.1;
             value.split_once('"').map(|(value, _)| value.to_owned())
         };
-        let hook = argument(if kind == AttachType::Classic { "name" } else { "function" });
-        let name = lines[at..].iter().find_map(|line| line.strip_prefix("pub fn ")?.split('(').next());
+        let hook = match kind {
+            AttachType::Classic => argument("name"),
+            // `iter/tcp`, for which the kernel declares a function of this name.
+            AttachType::Iter => arguments.split('"').next().map(|object| format!("bpf_iter_{object}")),
+            AttachType::Btf | AttachType::Fentry | AttachType::Fexit => argument("function"),
+        };
+        let function = |line: &&str| {
+            let declared = ["pub fn ", "pub extern \"C\" fn "].iter().find_map(|begin| line.strip_prefix(begin))?;
+            declared.split('(').next().map(str::to_owned)
+        };
+        let name = lines[at..].iter().find_map(function);
         let above = lines[..at].iter().rev().take_while(|line| line.starts_with("//") || line.starts_with("#["));
         let prototypes: Vec<Prototype> = above
             .filter_map(|line| line.strip_prefix("// "))
@@ -113,7 +125,7 @@ fn parse(text: &str) -> Result<Vec<DeclaredProgram>> {
         let name = name.with_context(|| format!("a function below {line}"))?;
         ensure!(!prototypes.is_empty(), "{name}: no kernel prototype in a comment above {line}");
         let hook = hook.with_context(|| format!("the hook in {line}"))?;
-        programs.push(DeclaredProgram { name: name.into(), kind, hook, category: argument("category"), prototypes });
+        programs.push(DeclaredProgram { name, kind, hook, category: argument("category"), prototypes });
     }
     Ok(programs)
 }

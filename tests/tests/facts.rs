@@ -16,6 +16,7 @@ use portchurn_tests::require::Need;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracer::probe::{Host, Options, Session, Tier, attach, plan};
 use tracer::source::port_sysctls::{PortSysctlWatch, PortSysctls};
+use tracer::source::sock_diag;
 use tracer_core::decode::decode;
 use tracer_core::event::{Call, Event, Ktime, Netns, NetnsFacts, SocketEvent, TcpState, Transition};
 
@@ -186,7 +187,7 @@ fn a_range_of_the_sockets_own() -> Result {
             let mut sockets = Vec::new();
             for _ in 0..9 {
                 let socket = tcp()?;
-                let range = 40_008 | (40_015 << 16);
+                let range = (40_015 << 16) + 40_008;
                 if setsockopt(&socket, LocalPortRange, &range).is_err() {
                     return Ok(false);
                 }
@@ -501,11 +502,56 @@ fn listening_takes_a_port() -> Result {
     })
 }
 
+/// The list of sockets: whose port is closed to the connects of others, which was named, which minisocket can be re-used.
+#[test]
+fn the_kernels_list_tells_of_ports() -> Result {
+    require!();
+    let watch = Watch::start(false)?;
+    let iterator = watch.session.sockets.as_ref().context("the iterator")?;
+    let lab = Lab::with_ports(40_000, 40_063)?;
+    lab.ns.enter(|| {
+        let listener = listen(SERVER)?;
+        let clients = (0..4).map(|_| tcp()).collect::<anyhow::Result<Vec<_>>>()?;
+        clients[1].bind(&addr("127.0.0.1:0").into())?;
+        clients[2].bind(&addr("127.0.0.1:40040").into())?;
+        let mut ports = Vec::new();
+        for client in &clients {
+            client.connect(&server())?;
+            ports.push(port(client)?);
+        }
+        let mut clients = clients;
+        drop(clients.pop());
+        // The peer's FIN, so that there is a minisocket in TIME_WAIT.
+        let children = (0..4).map(|_| Ok(listener.accept()?.0)).collect::<anyhow::Result<Vec<_>>>()?;
+        drop(children.into_iter().nth(3));
+        let rows = sock_diag::dump(Netns::of_inode(lab.netns()))?;
+        let facts = iterator.list()?;
+        let found = |local: u16, remote: u16| {
+            let row =
+                rows.iter().map(|row| row.row).find(|row| (row.key.local.port, row.key.remote.port) == (local, remote));
+            let cookie = row.and_then(|row| row.cookie);
+            cookie.and_then(|cookie| facts.get(&cookie)).map(|of| (of.named, of.closed, of.timestamps))
+        };
+        let (yes, no) = (Some(true), Some(false));
+        for (local, remote, expected, what) in [
+            (ports[0], 9001, (no, no, None), "chosen by connect()"),
+            (ports[1], 9001, (no, yes, None), "chosen by bind()"),
+            (ports[2], 9001, (yes, yes, None), "named"),
+            (ports[3], 9001, (None, no, yes), "a minisocket"),
+            (9001, 0, (yes, yes, None), "the listener"),
+            (9001, ports[0], (no, yes, None), "its child"),
+        ] {
+            ensure!(found(local, remote) == Some(expected), "{what}: {:?}", found(local, remote));
+        }
+        Ok(())
+    })
+}
+
 /// MPTCP's bind() and listen() take ports of TCP's.
 #[test]
 fn multipath_sockets_hold_ports() -> Result {
-    require!();
     const MPTCP: i32 = 262;
+    require!();
     if Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(MPTCP))).is_err() {
         eprintln!("SKIPPED: this kernel has no MPTCP");
         return Ok(());

@@ -243,6 +243,7 @@ fn verdict(program: &mut Loaded, hook: &str, btf: &Btf) -> anyhow::Result<(u64, 
         Loaded::TracePoint(program) => program.load(),
         Loaded::FEntry(program) => program.load(hook, btf),
         Loaded::FExit(program) => program.load(hook, btf),
+        Loaded::Iter(program) => program.load(hook.trim_start_matches("bpf_iter_"), btf),
         other => bail!("a program of type {:?}", other.prog_type()),
     };
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;

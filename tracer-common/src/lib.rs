@@ -19,6 +19,6 @@ pub use counters::{COUNTERS, Counter};
 pub use records::{
     ARGV_BYTES, CGROUP_DEPTH, CGROUP_NAME_BYTES, COMM_BYTES, CallRecord, DecodeError, Header, NetnsRecord,
     PROTOCOL_MPTCP, PROTOCOL_TCP, PortSearchRecord, RESERVED_BITMAP_BYTES, Record, RecordKind, ReservedPortsRecord,
-    SocketRecord, TaskRecord, TimeWaitRecord, TransitionRecord, answer, call, flags, kind_of,
+    SocketFactsRecord, SocketRecord, TaskRecord, TimeWaitRecord, TransitionRecord, answer, call, flags, kind_of,
 };
 pub use settings::Offsets;

@@ -399,6 +399,31 @@ wire! {
     }
 }
 
+wire! {
+    /// What the list of sockets says of one of them, beside what `sock_diag` says. Not in the ring buffer: the list is a
+    /// file of these.
+    pub struct SocketFactsRecord {
+        /// Socket cookie; 0 if the kernel has not generated one.
+        pub cookie: u64,
+        /// [`answer`]: bind() named the port.
+        pub named: u8,
+        /// [`answer`]: bind() or listen() made or joined the port's bucket, so that no connect() of another socket
+        /// chooses the port.
+        pub closed: u8,
+        /// [`answer`]: of a minisocket, the peer has sent TCP timestamps.
+        pub timestamps: u8,
+        /// 0.
+        pub pad: [u8; 5],
+    }
+}
+
+impl SocketFactsRecord {
+    /// The records of a list. Bytes behind the last whole record are left out.
+    pub fn all(bytes: &[u8]) -> impl Iterator<Item = Self> {
+        bytes.chunks_exact(Self::SIZE).filter_map(Self::read)
+    }
+}
+
 /// A decoded record. The rare, large kinds stay behind a reference to the bytes they were decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {

@@ -50,6 +50,11 @@ macro_rules! with_offsets {
             NET_TIMESTAMPS = "net"."ipv4.sysctl_tcp_timestamps",
             TW_TIMER = "inet_timewait_sock"."tw_timer",
             TW_SUBSTATE = "inet_timewait_sock"."tw_substate",
+            /// The `struct inet_bind_bucket` that holds the local port.
+            TW_BUCKET = "inet_timewait_sock"."tw_tb",
+            ICSK_BUCKET = "inet_connection_sock"."icsk_bind_hash",
+            BUCKET_REUSE = "inet_bind_bucket"."fastreuse",
+            BUCKET_REUSE_PORT = "inet_bind_bucket"."fastreuseport",
             TW_TS_RECENT_STAMP = "tcp_timewait_sock"."tw_ts_recent_stamp",
             /// The timer that tcp_connect() arms after the SYN; in `struct sock` since 6.19.
             ICSK_RETRANSMIT = "inet_connection_sock"."icsk_retransmit_timer",

@@ -50,10 +50,10 @@ fn measure(expected: usize) -> (f64, f64) {
     let mut tracker = Tracker::new(Config { time_wait_observed: true, ..Config::default() });
     // Only our own namespace.
     let scope = PassScope { initial: false, owners: OwnerScan::Never, names: NetnsNames::Unknown };
-    for event in pass(scope).facts {
+    for event in pass(scope, None).facts {
         tracker.ingest(&event);
     }
-    let found = pass(scope);
+    let found = pass(scope, None);
     assert!(found.sockets >= expected, "{} sockets of {expected}", found.sockets);
     let lists: Vec<Event> = found.facts.into_iter().filter(|fact| matches!(fact, Event::Baseline(_))).collect();
     let began = Instant::now();

@@ -2,5 +2,6 @@
 
 mod calls;
 mod connecting;
+mod sockets;
 mod state;
 mod time_wait;

@@ -100,7 +100,7 @@ fn is_time_wait(timer: *const c_void) -> bool {
 
 /// [`answer`]: the peer has sent TCP timestamps; `at` is the offset of the second in which the last one came.
 #[inline(always)]
-fn timestamps(sk: u64, at: u32) -> u8 {
+pub fn timestamps(sk: u64, at: u32) -> u8 {
     if at == Offsets::MISSING {
         answer::UNKNOWN
     } else if peek_or::<u32>(sk, at, 0) == 0 {

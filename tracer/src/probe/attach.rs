@@ -1,6 +1,7 @@
 //! Loads the programs of a plan and returns what runs. Whether the kernel accepts a program is found out by trying.
 
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::{Arc, Mutex};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
@@ -9,7 +10,8 @@ use thiserror::Error;
 use tracer_common::Counter;
 
 use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, HookKind, Purpose, TIME_WAIT};
-use super::plan::{StateHook, no_calls, no_exact, no_time_wait};
+use super::plan::{StateHook, no_calls, no_exact, no_socket_facts, no_time_wait};
+use super::sockets::SocketIterator;
 use super::{Host, Plan};
 use tracer_core::host::Degradation;
 
@@ -124,7 +126,9 @@ pub struct Session {
     /// Reads what the BPF programs log; `None` if the log cannot be opened.
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     counters: PerCpuArray<MapData, u64>,
-    _ebpf: Ebpf,
+    /// The list of sockets, if the kernel takes its program.
+    pub sockets: Option<SocketIterator>,
+    _ebpf: Arc<Mutex<Ebpf>>,
 }
 
 impl Session {
@@ -318,7 +322,19 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
         StateHook::Chain if exact => Tier::Exact,
         StateHook::Chain => Tier::Tracepoint,
     };
-    Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, _ebpf: ebpf })
+    let sockets = match (plan.state, btf) {
+        (StateHook::Chain, Some(btf)) => match SocketIterator::load(&mut ebpf, btf) {
+            Ok(()) => true,
+            Err(error) => {
+                degraded.push(no_socket_facts(chain(&error)));
+                false
+            }
+        },
+        _ => false,
+    };
+    let ebpf = Arc::new(Mutex::new(ebpf));
+    let sockets = sockets.then(|| SocketIterator::new(Arc::clone(&ebpf)));
+    Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, sockets, _ebpf: ebpf })
 }
 
 /// Attaches for each purpose the hooks that the kernel accepts, exact ones first; true if the exact ones were accepted for all.

@@ -9,8 +9,10 @@ pub mod attach;
 pub mod hooks;
 pub mod host;
 pub mod plan;
+pub mod sockets;
 
 pub use attach::{HookState, ProbeError, Session, Tier};
 pub use hooks::Hook;
 pub use host::Host;
 pub use plan::{NetnsNames, Options, Plan, plan};
+pub use sockets::{SocketFacts, SocketIterator};

@@ -200,6 +200,15 @@ pub fn no_exact(purposes: &[&str], why: impl Into<String>) -> Degradation {
     )
 }
 
+/// The list of sockets with their ports' buckets cannot be had, because of `why`.
+pub fn no_socket_facts(why: impl Into<String>) -> Degradation {
+    Degradation::new(
+        "the kernel's own list of sockets (iter/tcp)",
+        why,
+        "which ports bind() had closed to connect() before the start, and whether minisockets of that time can be re-used",
+    )
+}
+
 /// Neither functions nor system calls can be traced for `purposes`, because of `why`.
 pub fn no_calls(purposes: &[&str], why: impl Into<String>) -> Degradation {
     Degradation::new(

@@ -16,7 +16,7 @@ use super::tracker_thread::{self, TraceObserver};
 use super::{knobs, privileges, signals};
 use crate::cli::TraceConfig;
 use crate::host_clock;
-use crate::probe::{self, Host, ProbeError, attach};
+use crate::probe::{self, Host, ProbeError, SocketIterator, attach};
 use crate::source::baseline::{self, OwnerScan, Pass, PassScope};
 use crate::source::port_sysctls::{PortSysctlWatch, PortSysctls};
 use crate::source::ring_reader::{ReaderCommand, RingReader};
@@ -122,13 +122,14 @@ impl LiveTrace {
         };
         let (input_sender, inputs) = mpsc::sync_channel(INPUTS);
         let (commands, command_receiver) = mpsc::sync_channel(COMMANDS);
+        let sockets = session.sockets.clone();
         let reader = RingReader::new(session, trace.probes.ring_size);
         let reader = std::thread::Builder::new()
             .name("reader".into())
             .spawn(move || reader.run(&command_receiver, &input_sender))
             .context("starting the reader thread")?;
         let scope = PassScope { initial: true, owners: OwnerScan::Always, names };
-        let mut first = baseline::pass(scope);
+        let mut first = baseline::pass(scope, sockets.clone());
         facts.degraded.extend(first.degradation());
         facts.degraded.extend(first.unlisted.degradation());
         let pause = baseline::pause_after(first.nanos);
@@ -136,7 +137,7 @@ impl LiveTrace {
         let (baseline_requests, asked) = mpsc::channel();
         let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
         let port_sysctls = std::mem::take(&mut first.port_sysctls);
-        let baseline = reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile)?;
+        let baseline = reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile, sockets)?;
         Ok(Self {
             clock,
             host: facts,
@@ -214,7 +215,7 @@ impl LiveTrace {
             // The threads may have ended already.
             let _ = baseline_requests.send(BaselineRequest::Stop);
             // The final report is compared with the kernel's own list: what a loss has left wrong is repaired and counted.
-            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last).facts));
+            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last, None).facts));
             let _ = commands.send(ReaderCommand::Stop);
             let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;
@@ -243,6 +244,7 @@ fn reconcile_in_background(
     baseline_requests: Receiver<BaselineRequest>,
     first: (Duration, Vec<PortSysctls>),
     scope: PassScope,
+    sockets: Option<SocketIterator>,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("reconcile".into())
@@ -272,7 +274,7 @@ fn reconcile_in_background(
                 };
                 // The pass opens the files again: never both, they are many.
                 drop(std::mem::take(&mut watch));
-                let pass = baseline::pass(scope);
+                let pass = baseline::pass(scope, sockets.clone());
                 watch = PortSysctlWatch::new(pass.port_sysctls);
                 pass_due = Instant::now() + baseline::pause_after(pass.nanos);
                 if pass.owners {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use super::sock_diag::{self, ListedSocket};
 use super::unlisted_sockets::UnlistedSockets;
 use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
-use crate::probe::NetnsNames;
 use crate::probe::host::netns_cookie;
+use crate::probe::{NetnsNames, SocketIterator};
 use tracer_core::event::{Baseline, Event, Netns, NetnsFacts, TcpState};
 use tracer_core::host::Degradation;
 
@@ -77,12 +78,16 @@ pub struct PassScope {
 }
 
 /// Runs one pass, on a thread of its own, because a thread that has entered another namespace must not do anything else afterwards.
-pub fn pass(scope: PassScope) -> Pass {
-    let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || run(scope));
+///
+/// `sockets` adds what `sock_diag` does not say to a list with owners.
+pub fn pass(scope: PassScope, sockets: Option<SocketIterator>) -> Pass {
+    let thread = std::thread::Builder::new()
+        .name("baseline".into())
+        .spawn(move || run(scope, sockets.as_ref().filter(|_| scope.owners == OwnerScan::Always)));
     thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
 }
 
-fn run(scope: PassScope) -> Pass {
+fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
     let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
@@ -125,7 +130,10 @@ fn run(scope: PassScope) -> Pass {
         pass.port_sysctls.extend(ports.filter(|_| pass.port_sysctls.len() < MAX_WATCHED));
         let began = host_clock::now();
         match sock_diag::dump(netns) {
-            Ok(rows) => {
+            Ok(mut rows) => {
+                if let Some(Err(error)) = iterator.map(|iterator| add_facts(&mut rows, iterator)) {
+                    pass.failed.push((netns, format!("iter/tcp: {error}")));
+                }
                 pass.sockets += rows.len();
                 sockets.push((netns, began, host_clock::now(), rows));
             }
@@ -174,6 +182,17 @@ fn run(scope: PassScope) -> Pass {
     pass.facts.extend(lists.into_iter().map(Event::Baseline));
     pass.nanos = host_clock::now().since(started);
     pass
+}
+
+/// What the kernel's own list says of the sockets, which `sock_diag` has given cookies.
+fn add_facts(rows: &mut [ListedSocket], iterator: &SocketIterator) -> io::Result<()> {
+    let facts = iterator.list()?;
+    for row in rows.iter_mut().map(|listed| &mut listed.row) {
+        if let Some(found) = row.cookie.and_then(|cookie| facts.get(&cookie)) {
+            (row.named, row.closed, row.timestamps) = (found.named, found.closed, found.timestamps);
+        }
+    }
+    Ok(())
 }
 
 fn enter(namespace: &OpenNetns) -> Result<(), String> {

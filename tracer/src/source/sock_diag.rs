@@ -111,7 +111,8 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
             owner: None,
             has_descriptor: Some(header.inode != 0),
             named: None,
-            closed: None,
+            // bind() or listen() took the port, whatever has become of it since.
+            closed: matches!(state, TcpState::Listen | TcpState::Close).then_some(true),
             timestamps: None,
             queue: (state == TcpState::Listen)
                 .then_some(AcceptQueue { waiting: header.recv_queue, backlog: header.send_queue }),
