@@ -236,6 +236,12 @@ fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
             life(process)
         );
         page.line(&[(Paint::Plain, "  "), (Paint::Plain, &line)]);
+        if let Some(holder) = process.held_by.first() {
+            let others = process.held_by.len() - 1;
+            let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+            let held = format!("      {} held by {}[{}]{more}", holder.flows, page.safe(&holder.comm), holder.pid);
+            page.line(&[(Paint::Dim, &held)]);
+        }
     }
     if let Some(more) = role.processes.len().checked_sub(WHO_PROCESSES).filter(|&more| more > 0) {
         page.line(&[(Paint::Dim, &format!("    +{more} more"))]);

@@ -3,7 +3,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::*;
 use crate::report::sample;
-use crate::tracker::snapshot::Failure;
+use crate::tracker::snapshot::{Failure, PresentHolder};
 
 fn plain(snapshot: &Snapshot, host: &HostFacts) -> String {
     render(snapshot, host, &sample::clock(), &Style::default())
@@ -84,6 +84,17 @@ fn empty() {
 #[test]
 fn degraded_and_lossy() {
     insta::assert_snapshot!(plain(&sample::lossy(), &sample::degraded_host()));
+}
+
+#[test]
+fn a_process_whose_connections_another_one_holds_has_the_holder_below() {
+    let mut snapshot = sample::exhaustion();
+    for attribution in &mut snapshot.attributions {
+        let holder = |pid| PresentHolder { pid, comm: "worker".into(), flows: 40 };
+        attribution.held_by = vec![holder(77), holder(78)];
+    }
+    let text = plain(&snapshot, &sample::host());
+    assert!(text.contains("\n      40 held by worker[77] and 1 more\n"), "{text}");
 }
 
 #[test]

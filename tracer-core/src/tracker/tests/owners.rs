@@ -408,3 +408,35 @@ fn the_process_that_has_a_flow_open_is_named_beside_the_one_that_opened_it() {
     lab.list(&[row(&socks[1], Some(100))], false);
     assert_eq!(held_by(&lab), [(100, vec![])]);
 }
+
+/// The kernel gives the inode number of a namespace that has ended to the next one at once.
+#[test]
+fn two_namespaces_of_one_inode_number_are_two() {
+    let mut lab = Lab::new();
+    for (cookie, (netns_cookie, range)) in
+        (1..).zip([(10, (40_000, 40_007)), (11, (41_000, 41_063)), (11, (41_000, 41_063))])
+    {
+        let netns = Netns::new(4_711, netns_cookie);
+        lab.ingest(&Event::Netns(Box::new(NetnsFacts { netns, port_range: Some(range), ..NetnsFacts::default() })));
+        let mut sock = Lab::socket(cookie);
+        for new in [SynSent, Close] {
+            let mut transition = lab.raw(&sock, new, 0);
+            transition.key.netns = netns;
+            lab.now += 1000;
+            sock.state = new;
+            lab.ingest(&Event::Transition(transition));
+        }
+    }
+    lab.tracker.finish();
+    let snapshot = lab.tracker.snapshot();
+    let of_number = |netns: &Netns| netns.inode == 4_711;
+    let mut rows: Vec<_> = snapshot.destinations.iter().filter(|row| of_number(&row.netns)).collect();
+    rows.sort_by_key(|row| row.netns);
+    let found: Vec<_> = rows.iter().map(|row| (row.failed.without_port(), row.ports.capacity)).collect();
+    assert_eq!(found, [(1, Some(8)), (2, Some(64))]);
+    assert_eq!(snapshot.namespaces.iter().filter(|row| of_number(&row.netns)).count(), 2);
+    let filter: crate::filter::Filter = "netns=4711".parse().expect("a filter");
+    let mut kept = snapshot;
+    filter.retain(&mut kept);
+    assert_eq!(kept.destinations.len(), 2, "people name both by the same number");
+}
