@@ -84,6 +84,26 @@ pub fn cut(text: &str, width: usize) -> String {
     out.chars().take(width).collect()
 }
 
+/// The name of a workload in at most `width` columns. One that ends in what tells it from another of its name
+/// (`php-fpm: pool www [master 4711]`) is cut at its begin, any other at its end.
+pub fn cut_name(name: &str, width: usize) -> String {
+    if name.width() <= width || !name.ends_with(']') {
+        return cut(name, width);
+    }
+    let room = width.saturating_sub(2);
+    let mut end: Vec<char> = Vec::new();
+    let mut used = 0;
+    for c in name.chars().rev() {
+        used += c.width().unwrap_or(0);
+        if used > room {
+            break;
+        }
+        end.push(c);
+    }
+    let cut = "..".chars().chain(end.into_iter().rev());
+    cut.take(width).collect()
+}
+
 /// `text` cut and filled up to `width` columns.
 pub fn left(text: &str, width: usize) -> String {
     let text = cut(text, width);
@@ -113,6 +133,16 @@ mod tests {
         assert_eq!(cut("abcdefg", 6), "abcd..");
         assert_eq!(left("\u{65e5}\u{672c}\u{8a9e}", 5), "\u{65e5}.. ");
         assert_eq!(cut("abc", 1), ".");
+    }
+
+    /// Two masters with a pool of one name were the same row to the eye: `php-fpm: pool www [mas..`.
+    #[test]
+    fn what_tells_two_names_apart_is_not_cut_off() {
+        assert_eq!(cut_name("php-fpm: pool www [master 4711]", 24), "..pool www [master 4711]");
+        assert_eq!(cut_name("php-fpm: pool www", 8), "php-fp..");
+        assert_eq!(cut_name("java[7]", 7), "java[7]");
+        assert_eq!(cut_name("\u{65e5}\u{672c}\u{8a9e} [7]", 8), "..\u{8a9e} [7]");
+        assert_eq!(cut_name("abc]", 1), ".");
     }
 
     #[test]

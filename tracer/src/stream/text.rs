@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use tracer_core::clock::Clock;
 use tracer_core::event::{Endpoint, FlowKey, Ktime};
 use tracer_core::layout::human::{brief, number};
-use tracer_core::layout::text::{Paint, left, safe};
+use tracer_core::layout::text::{Paint, cut_name, left, safe};
 use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
 
 /// Terminal width from which on a line has the local end of a flow and the longer words.
@@ -101,7 +101,7 @@ fn tail(layout: LineLayout, key: &FlowKey, owner: Option<&Owner>, detail: &str) 
     // The padding behind the destination shrinks first, then the name.
     let pad = ENDPOINT.min(room.saturating_sub(layout.name)).max(remote.width());
     let name_width = room.saturating_sub(pad).clamp(LEAST_NAME, layout.name);
-    format!(" {pid:>7} {} {local}{remote:<pad$} {detail}", left(&name, name_width))
+    format!(" {pid:>7} {} {local}{remote:<pad$} {detail}", left(&cut_name(&name, name_width), name_width))
 }
 
 fn failure(failed: &FailedConnect) -> String {

@@ -8,7 +8,7 @@ use super::context::ReportContext;
 use crate::event::Endpoint;
 use crate::layout::human::{brief, number, rate, seconds, short};
 use crate::layout::occupancy_bar::{PortGroups, bar, letters};
-use crate::layout::text::{Paint, left};
+use crate::layout::text::{Paint, cut_name, left};
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Attribution, Destination, FailureCounts, Ports};
 
@@ -211,7 +211,7 @@ fn workload(page: &mut TextPage, name: &str, role: &Role<'_>) {
     let room = WHO - word.len() - 2;
     let time_wait = role.processes.iter().fold(0_u64, |sum, process| sum.saturating_add(process.time_wait.now));
     let time_wait = if role.processes.is_empty() { "-".into() } else { short(time_wait) };
-    let name = crate::layout::text::cut(&page.safe(name), room);
+    let name = cut_name(&page.safe(name), room);
     let label = left(&format!("{name} {word}"), WHO);
     let (bold, role_word) = label.split_at(name.len());
     let numbers = format!("{:>7}{:>10}{:>10}", short(u64::from(role.ports)), short(role.failed), time_wait);

@@ -2,7 +2,7 @@
 
 use super::context::ReportContext;
 use crate::layout::human::{between, brief, number, plural, rate, seconds, short};
-use crate::layout::text::{Paint, left};
+use crate::layout::text::{Paint, cut_name, left};
 use crate::layout::text_page::TextPage;
 use crate::tracker::snapshot::{Advice, Snapshot};
 
@@ -50,7 +50,7 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
             short(workload.close_wait.now),
             workload.lifetime_ms.p50.map_or_else(|| "-".into(), brief)
         );
-        let name = left(&page.safe(&workload.name), NAME);
+        let name = left(&cut_name(&page.safe(&workload.name), NAME), NAME);
         let paint = if failed > 0 { Paint::Bad } else { Paint::Plain };
         page.line(&[
             (Paint::Plain, &name),
