@@ -9,12 +9,13 @@ use std::io::Cursor;
 use std::path::Path;
 
 use tracer_core::event::{Event, Ktime, LossCounts};
-use tracer_core::recording::{RecordedStep, RecordingHeader, Writer};
+use tracer_core::recording::{RecordingHeader, Writer};
+use tracer_core::step::TrackerStep;
 use tracer_core::synthetic::{RecordedChurn, header};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = RecordedStep>) -> Result<Vec<u8>> {
+fn write(header: &RecordingHeader, steps: impl IntoIterator<Item = TrackerStep>) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Cursor::new(Vec::new()), header)?;
     for (number, step) in steps.into_iter().enumerate() {
         writer.step(&step)?;
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
     let clean = write(&header(), RecordedChurn::new(50))?;
     let lossy = RecordedChurn::new(50).enumerate().filter(|(number, _)| number % 7 != 3).map(|(_, step)| step);
     let loss = LossCounts { ktime: Ktime(100_001_000_000), ring_transitions: 90, recorder: 3, ..LossCounts::default() };
-    let lossy = write(&header(), lossy.chain([RecordedStep::Event(Event::Loss(loss))]))?;
+    let lossy = write(&header(), lossy.chain([TrackerStep::Event(Event::Loss(loss))]))?;
     let path = |name: &str| Path::new(&samples).join(name);
     fs::write(path("clean.arrow"), &clean)?;
     fs::write(path("loss.arrow"), &lossy)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::decode::decode;
 use crate::event::{Event, Ktime, ProcessFacts};
-use crate::recording::RecordedStep;
+use crate::step::TrackerStep;
 use crate::tracker::Tracker;
 
 /// What one read of a live source yields.
@@ -40,16 +40,16 @@ impl TrackerInput {
 
     /// The steps of this input in the order that the tracker relies on: records, then facts, which may speak of what the records began,
     /// then the clock, which ends what neither has mentioned.
-    pub fn into_steps(self, mut each: impl FnMut(RecordedStep)) {
-        let skipped = decode(&self.records, self.processes, |event| each(RecordedStep::Event(event)));
+    pub fn into_steps(self, mut each: impl FnMut(TrackerStep)) {
+        let skipped = decode(&self.records, self.processes, |event| each(TrackerStep::Event(event)));
         if skipped > 0 {
-            each(RecordedStep::Skipped(skipped));
+            each(TrackerStep::Skipped(skipped));
         }
         for fact in self.facts {
-            each(RecordedStep::Event(fact));
+            each(TrackerStep::Event(fact));
         }
         if let Some(now) = self.now {
-            each(RecordedStep::Advance(now));
+            each(TrackerStep::Advance(now));
         }
     }
 
@@ -60,11 +60,11 @@ impl TrackerInput {
 }
 
 /// Feeds the tracker with one step.
-pub fn feed(tracker: &mut Tracker, step: &RecordedStep) {
+pub fn feed(tracker: &mut Tracker, step: &TrackerStep) {
     match step {
-        RecordedStep::Event(event) => tracker.ingest(event),
-        RecordedStep::Skipped(records) => tracker.skipped(*records),
-        RecordedStep::Advance(now) => tracker.advance(*now),
+        TrackerStep::Event(event) => tracker.ingest(event),
+        TrackerStep::Skipped(records) => tracker.skipped(*records),
+        TrackerStep::Advance(now) => tracker.advance(*now),
     }
 }
 
@@ -98,12 +98,12 @@ mod tests {
         let mut steps = Vec::new();
         input.into_steps(|step| steps.push(step));
         let [
-            RecordedStep::Event(Event::Process(resolved)),
-            RecordedStep::Event(Event::Process(unresolved)),
-            RecordedStep::Event(Event::PortSearch(_)),
-            RecordedStep::Skipped(1),
-            RecordedStep::Event(Event::Netns(_)),
-            RecordedStep::Advance(Ktime(9)),
+            TrackerStep::Event(Event::Process(resolved)),
+            TrackerStep::Event(Event::Process(unresolved)),
+            TrackerStep::Event(Event::PortSearch(_)),
+            TrackerStep::Skipped(1),
+            TrackerStep::Event(Event::Netns(_)),
+            TrackerStep::Advance(Ktime(9)),
         ] = &steps[..]
         else {
             panic!("{steps:?}")

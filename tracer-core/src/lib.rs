@@ -48,6 +48,7 @@ pub mod playback;
 pub mod recording;
 pub mod replay;
 pub mod report;
+pub mod step;
 #[cfg(any(test, feature = "testing"))]
 pub mod synthetic;
 pub mod time_input;

@@ -17,7 +17,8 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::event::{Event, Ktime, Netns};
-use crate::recording::{BatchPosition, Damage, ReadError, Reader, RecordedStep, RecordingHeader};
+use crate::recording::{BatchPosition, Damage, ReadError, Reader, RecordingHeader};
+use crate::step::TrackerStep;
 
 /// Bytes of the buffer between the file and the reader, which reads frames in pieces.
 const BUFFER: usize = 1 << 18;
@@ -91,7 +92,7 @@ pub struct Replay {
     /// Of a file: the positions of its batches, once they were needed.
     positions: Option<Vec<BatchPosition>>,
     /// Facts from before the target of a seek, which come before the next step of the file.
-    ahead: VecDeque<RecordedStep>,
+    ahead: VecDeque<TrackerStep>,
 }
 
 impl Replay {
@@ -163,7 +164,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ReplayError::Read`] if the input fails.
-    pub fn next_step(&mut self) -> Result<Option<RecordedStep>, ReplayError> {
+    pub fn next_step(&mut self) -> Result<Option<TrackerStep>, ReplayError> {
         if let Some(step) = self.ahead.pop_front() {
             return Ok(Some(step));
         }
@@ -179,7 +180,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ReplayError::Read`] if the input fails.
-    pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> Result<(), ReplayError> {
+    pub fn for_each(&mut self, mut each: impl FnMut(&TrackerStep)) -> Result<(), ReplayError> {
         self.ahead.drain(..).for_each(|step| each(&step));
         let end = match &mut self.input {
             ReplayInput::File(reader) => reader.for_each(each),
@@ -280,7 +281,7 @@ impl Replay {
 #[derive(Debug, Default)]
 pub struct Facts {
     /// The latest step of each subject, with the number of facts taken before it.
-    known: FxHashMap<FactSubject, (u64, RecordedStep)>,
+    known: FxHashMap<FactSubject, (u64, TrackerStep)>,
     /// Facts taken so far.
     taken: u64,
 }
@@ -296,8 +297,8 @@ enum FactSubject {
 }
 
 impl FactSubject {
-    fn of(step: &RecordedStep) -> Option<Self> {
-        let RecordedStep::Event(event) = step else { return None };
+    fn of(step: &TrackerStep) -> Option<Self> {
+        let TrackerStep::Event(event) = step else { return None };
         Some(match event {
             Event::Process(facts) => Self::Process(facts.pid),
             Event::Netns(facts) => Self::Netns(facts.netns, facts.cookie.is_some()),
@@ -310,12 +311,12 @@ impl FactSubject {
 
 impl Facts {
     /// Whether `step` is such a fact.
-    pub fn is_one(step: &RecordedStep) -> bool {
+    pub fn is_one(step: &TrackerStep) -> bool {
         FactSubject::of(step).is_some()
     }
 
     /// Keeps `step` if it is such a fact. It replaces an older one about the same.
-    pub fn take(&mut self, step: RecordedStep) {
+    pub fn take(&mut self, step: TrackerStep) {
         let Some(subject) = FactSubject::of(&step) else { return };
         self.taken += 1;
         self.known.insert(subject, (self.taken, step));
@@ -327,7 +328,7 @@ impl Facts {
     }
 
     /// The facts in the order in which they were taken.
-    pub fn steps(&self) -> VecDeque<RecordedStep> {
+    pub fn steps(&self) -> VecDeque<TrackerStep> {
         let mut known: Vec<_> = self.known.values().collect();
         known.sort_unstable_by_key(|(taken, _)| *taken);
         known.into_iter().map(|(_, step)| step.clone()).collect()

@@ -12,8 +12,9 @@ use crate::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie,
     SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
 };
+use crate::recording::RecordingHeader;
 use crate::recording::header::{Anchor, RecordedConfig};
-use crate::recording::{RecordedStep, RecordingHeader};
+use crate::step::TrackerStep;
 use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::{Config, TIME_WAIT, Tracker};
 
@@ -359,7 +360,7 @@ pub struct RecordedChurn {
     left: u64,
     /// When the clock moves next.
     tick: u64,
-    pending: VecDeque<RecordedStep>,
+    pending: VecDeque<TrackerStep>,
 }
 
 impl RecordedChurn {
@@ -367,7 +368,7 @@ impl RecordedChurn {
     pub fn new(connections: u64) -> Self {
         let churn = Churn::at_both_ends();
         let process = |(pid, comm): (u32, &str)| {
-            RecordedStep::Event(Event::Process(Box::new(ProcessFacts {
+            TrackerStep::Event(Event::Process(Box::new(ProcessFacts {
                 ktime: Ktime(churn.now),
                 pid,
                 start: 1,
@@ -383,20 +384,20 @@ impl RecordedChurn {
 }
 
 impl Iterator for RecordedChurn {
-    type Item = RecordedStep;
+    type Item = TrackerStep;
 
-    fn next(&mut self) -> Option<RecordedStep> {
+    fn next(&mut self) -> Option<TrackerStep> {
         if let Some(step) = self.pending.pop_front() {
             return Some(step);
         }
         let now = self.churn.now;
         if now >= self.tick {
             self.tick = now + TICK_NANOS;
-            return Some(RecordedStep::Advance(Ktime(now)));
+            return Some(TrackerStep::Advance(Ktime(now)));
         }
         self.left = self.left.checked_sub(1)?;
         let pending = &mut self.pending;
-        self.churn.step(|event| pending.push_back(RecordedStep::Event(event.clone())));
+        self.churn.step(|event| pending.push_back(TrackerStep::Event(event.clone())));
         self.pending.pop_front()
     }
 }

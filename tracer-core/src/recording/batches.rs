@@ -4,7 +4,8 @@ use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::encode::Encoder;
-use super::{RecordedStep, RecordingHeader, schema};
+use super::{RecordingHeader, schema};
+use crate::step::TrackerStep;
 
 /// Builds batches of steps.
 pub struct BatchBuilder {
@@ -27,7 +28,7 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`ArrowError`] if the columns of a batch do not fit the schema, which would be a defect of this module.
-    pub fn step(&mut self, step: &RecordedStep) -> Result<Vec<RecordBatch>, ArrowError> {
+    pub fn step(&mut self, step: &TrackerStep) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::new();
         self.encoder.step(step, |encoder| -> Result<(), ArrowError> {
             batches.push(encoder.batch(&self.schema)?.0);

@@ -14,12 +14,13 @@ use serde::de::DeserializeOwned;
 
 use super::column_readers::{AddressReader, AnswerReader, EnumReader, NumberReader};
 use super::enums::{RowKind, state_from_name};
-use super::{MAX_SOCKETS, RecordedStep, detail, schema::column};
+use super::{MAX_SOCKETS, detail, schema::column};
 use crate::errno;
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
     PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
+use crate::step::TrackerStep;
 
 /// The columns of one batch.
 struct Columns {
@@ -191,7 +192,7 @@ struct OpenSocketList {
 /// The outcome of one row.
 enum DecodedRow {
     /// The row, or the list that it completes, is this step.
-    Step(RecordedStep),
+    Step(TrackerStep),
     /// The row is part of a list of sockets that is not complete yet.
     Incomplete,
     /// The row makes no sense.
@@ -257,7 +258,7 @@ impl Decoder {
     }
 
     /// The next step; `None` when the batch is used up.
-    pub fn next(&mut self) -> Option<RecordedStep> {
+    pub fn next(&mut self) -> Option<TrackerStep> {
         let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows, .. } = self else { return None };
         while *row < *rows {
             let at = *row;
@@ -288,7 +289,7 @@ fn close(list: &mut Option<OpenSocketList>) -> DecodedRow {
     let Some(open) = list.take_if(|open| open.rows.len() as u64 == open.expected) else {
         return DecodedRow::Incomplete;
     };
-    DecodedRow::Step(RecordedStep::Event(Event::Baseline(Baseline {
+    DecodedRow::Step(TrackerStep::Event(Event::Baseline(Baseline {
         netns: open.netns,
         began: open.began,
         ended: open.ended,
@@ -308,11 +309,11 @@ impl Columns {
         let (Some(kind), Some(&time)) = (kind, self.time.get(row)) else { return DecodedRow::Invalid };
         let ktime = Ktime(time.wrapping_sub(offset).cast_unsigned());
         let event = match kind {
-            RowKind::Tick => return DecodedRow::Step(RecordedStep::Advance(ktime)),
+            RowKind::Tick => return DecodedRow::Step(TrackerStep::Advance(ktime)),
             RowKind::Skipped => {
                 let skipped = self.detail::<detail::SkippedDetail>(row);
                 return skipped
-                    .map_or(DecodedRow::Invalid, |skipped| DecodedRow::Step(RecordedStep::Skipped(skipped.records)));
+                    .map_or(DecodedRow::Invalid, |skipped| DecodedRow::Step(TrackerStep::Skipped(skipped.records)));
             }
             RowKind::Baseline => return self.begin_list(open, ktime, row),
             RowKind::Socket => return self.list_socket(open, row),
@@ -338,7 +339,7 @@ impl Columns {
                 .detail::<detail::LossDetail>(row)
                 .map(|detail| Event::Loss(detail.complete(LossCounts { ktime, ..LossCounts::default() }))),
         };
-        event.map_or(DecodedRow::Invalid, |event| DecodedRow::Step(RecordedStep::Event(event)))
+        event.map_or(DecodedRow::Invalid, |event| DecodedRow::Step(TrackerStep::Event(event)))
     }
 
     fn begin_list(&self, list: &mut Option<OpenSocketList>, ended: Ktime, row: usize) -> DecodedRow {

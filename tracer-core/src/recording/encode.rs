@@ -14,12 +14,13 @@ use super::column_builders::{
 };
 use super::enums::RowKind;
 use super::frame::{Stats, flags};
-use super::{BATCH_ROWS, MAX_TEXT, RecordedStep, detail};
+use super::{BATCH_ROWS, MAX_TEXT, detail};
 use crate::errno;
 use crate::event::{
     Addr, Baseline, Call, CallFailed, Event, FlowKey, Ktime, Netns, SocketCookie, SocketEvent, SocketId, SocketRow,
     TcpState, TimeWaitEvent, Transition,
 };
+use crate::step::TrackerStep;
 
 /// Sockets whose address the encoder remembers: half as many as a batch has rows. They take 128 KiB of the CPU's cache.
 const SOCKS: usize = BATCH_ROWS / 2;
@@ -146,9 +147,9 @@ impl Encoder {
     ///
     /// # Errors
     /// The error of `full`.
-    pub fn step<E>(&mut self, step: &RecordedStep, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    pub fn step<E>(&mut self, step: &TrackerStep, mut full: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         match step {
-            RecordedStep::Event(Event::Baseline(baseline)) => {
+            TrackerStep::Event(Event::Baseline(baseline)) => {
                 self.baseline(baseline);
                 for row in baseline.rows.iter() {
                     if self.full() {
@@ -157,12 +158,12 @@ impl Encoder {
                     self.socket(row, baseline.ended);
                 }
             }
-            RecordedStep::Event(event) => self.event(event),
-            RecordedStep::Advance(now) => {
+            TrackerStep::Event(event) => self.event(event),
+            TrackerStep::Advance(now) => {
                 self.row(RowKind::Tick, *now);
                 self.end();
             }
-            RecordedStep::Skipped(records) => {
+            TrackerStep::Skipped(records) => {
                 let row = self.row(RowKind::Skipped, self.now);
                 self.detail(row, &detail::SkippedDetail { records: *records });
                 self.end();

@@ -35,8 +35,6 @@ pub use reader::{BatchPosition, Damage, ReadError, Reader};
 pub use writer::seal_for_tests;
 pub use writer::{WriteError, Writer, Written, create};
 
-use crate::event::{Event, Ktime};
-
 /// The format version that is written. Every version ever released is read.
 pub const VERSION: u32 = 4;
 
@@ -52,36 +50,3 @@ const MAX_TEXT: usize = 4 << 20;
 const MAX_ADDRESSES: usize = 1 << 18;
 /// Sockets in one list, which is of one namespace. A row takes 104 bytes: two million take 220 MB.
 const MAX_SOCKETS: u64 = 2 << 20;
-
-/// One thing that the tracker was fed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordedStep {
-    /// An event.
-    Event(Event),
-    /// This many records of the kernel could not be decoded.
-    Skipped(u64),
-    /// The clock moved to this instant.
-    Advance(Ktime),
-}
-
-impl RecordedStep {
-    /// The instant of the step; `None` for [`Self::Skipped`], which has none.
-    pub fn ktime(&self) -> Option<Ktime> {
-        Some(match self {
-            Self::Advance(now) => *now,
-            Self::Skipped(_) => return None,
-            Self::Event(event) => match event {
-                Event::Transition(event) => event.ktime,
-                Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => event.ktime,
-                Event::CallFailed(event) => event.ktime,
-                Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => event.ktime,
-                Event::PortSearch(search) => search.ktime,
-                Event::Process(facts) => facts.ktime,
-                Event::Netns(facts) => facts.ktime,
-                Event::ReservedPorts(ktime, ..) => *ktime,
-                Event::Baseline(baseline) => baseline.ended,
-                Event::Loss(counts) => counts.ktime,
-            },
-        })
-    }
-}

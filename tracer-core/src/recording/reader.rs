@@ -15,8 +15,9 @@ use thiserror::Error;
 use super::frame::{self, PREFIX, Stats, TRAILER, Trailer, flags};
 use super::message::{self, MessageContent, Messages};
 use super::schema::{HEADER_KEY, VERSION_KEY};
-use super::{RecordedStep, RecordingHeader, VERSION, decode};
+use super::{RecordingHeader, VERSION, decode};
 use crate::event::Ktime;
+use crate::step::TrackerStep;
 
 /// Bytes read at a time when only the end of the input matters.
 const CHUNK: usize = 1 << 16;
@@ -189,7 +190,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`io::Error`] of the input. Wrong bytes are no error but [`Damage`].
-    pub fn next_step(&mut self) -> io::Result<Option<RecordedStep>> {
+    pub fn next_step(&mut self) -> io::Result<Option<TrackerStep>> {
         loop {
             if let Some(step) = self.decoder.next() {
                 return Ok(Some(step));
@@ -205,7 +206,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn for_each(&mut self, mut each: impl FnMut(&RecordedStep)) -> io::Result<()> {
+    pub fn for_each(&mut self, mut each: impl FnMut(&TrackerStep)) -> io::Result<()> {
         loop {
             while let Some(step) = self.decoder.next() {
                 each(&step);
@@ -374,7 +375,7 @@ impl<R: Read + io::Seek> Reader<R> {
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn steps_of(&mut self, position: &BatchPosition) -> io::Result<Vec<RecordedStep>> {
+    pub fn steps_of(&mut self, position: &BatchPosition) -> io::Result<Vec<TrackerStep>> {
         self.go_to(position)?;
         let bad_rows = self.decoder.bad_rows;
         let mut steps = Vec::new();

@@ -21,7 +21,8 @@ use thiserror::Error;
 
 use super::encode::Encoder;
 use super::frame::{self, Stats};
-use super::{RecordedStep, RecordingHeader, VERSION, schema};
+use super::{RecordingHeader, VERSION, schema};
+use crate::step::TrackerStep;
 
 /// The zstd level. Level 1 packs churn as small as level 3 does, in half the time.
 const LEVEL: i32 = 1;
@@ -270,7 +271,7 @@ impl Packer {
     /// module.
     pub fn step(
         &mut self,
-        step: &RecordedStep,
+        step: &TrackerStep,
         mut packed: impl FnMut(PackedBatch) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         let mut batches = Vec::new();
@@ -502,7 +503,7 @@ impl<S: Sink> Writer<S> {
     ///
     /// # Errors
     /// [`WriteError::Io`] of the sink.
-    pub fn step(&mut self, step: &RecordedStep) -> Result<(), WriteError> {
+    pub fn step(&mut self, step: &TrackerStep) -> Result<(), WriteError> {
         let output = &mut self.output;
         self.packer.step(step, |packed| output.batch(&packed))
     }

@@ -11,7 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use tracer_core::event::{Addr, Endpoint, Event, FlowKey, ProcessFacts};
-use tracer_core::recording::{RecordedStep, RecordingHeader};
+use tracer_core::recording::RecordingHeader;
+use tracer_core::step::TrackerStep;
 
 /// First byte of replaced addresses: these are unique local addresses (RFC 4193), which are not routed.
 const UNIQUE_LOCAL: u8 = 0xfd;
@@ -72,8 +73,8 @@ impl Redactor {
 
     /// `step` with its names and addresses replaced.
     #[must_use]
-    pub fn step(&self, mut step: RecordedStep) -> RecordedStep {
-        let RecordedStep::Event(event) = &mut step else { return step };
+    pub fn step(&self, mut step: TrackerStep) -> TrackerStep {
+        let TrackerStep::Event(event) = &mut step else { return step };
         match event {
             Event::Transition(event) => self.key(&mut event.key),
             Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => self.key(&mut event.key),
@@ -122,9 +123,9 @@ mod tests {
     use super::*;
     use tracer_core::event::{Ktime, Netns, SocketId, TcpState, Transition};
 
-    fn transition(remote: &str) -> RecordedStep {
+    fn transition(remote: &str) -> TrackerStep {
         let endpoint = |text: &str| Endpoint { addr: Addr::from(text.parse::<IpAddr>().expect("an address")), port: 1 };
-        RecordedStep::Event(Event::Transition(Transition {
+        TrackerStep::Event(Event::Transition(Transition {
             ktime: Ktime(1),
             id: SocketId { cookie: None, sock: 0 },
             key: FlowKey {
@@ -150,7 +151,7 @@ mod tests {
     fn what_was_equal_stays_equal_what_was_different_stays_different_and_nothing_reads_as_before() {
         let redactor = Redactor::default();
         let remote = |text: &str| match redactor.step(transition(text)) {
-            RecordedStep::Event(Event::Transition(event)) => (event.key.local.addr, event.key.remote.addr),
+            TrackerStep::Event(Event::Transition(event)) => (event.key.local.addr, event.key.remote.addr),
             other => panic!("{other:?}"),
         };
         assert_eq!(remote("10.0.0.1"), remote("10.0.0.1"));
@@ -178,7 +179,7 @@ mod tests {
             pool: some(),
             ..ProcessFacts::default()
         };
-        let step = Redactor::default().step(RecordedStep::Event(Event::Process(Box::new(facts))));
+        let step = Redactor::default().step(TrackerStep::Event(Event::Process(Box::new(facts))));
         assert!(!format!("{step:?}").contains("secret"), "{step:?}");
         let header = RecordingHeader {
             host: tracer_core::recording::header::RecordedHost {

@@ -14,8 +14,9 @@ use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableErr
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
-use tracer_core::recording::{BatchBuilder, RecordedStep, RecordingHeader, Writer};
+use tracer_core::recording::{BatchBuilder, RecordingHeader, Writer};
 use tracer_core::replay::Replay;
+use tracer_core::step::TrackerStep;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
 
@@ -31,7 +32,7 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         Some(redactor) => redactor.header(replay.header().clone()),
         None => replay.header().clone(),
     };
-    let mut next = || -> Result<Option<RecordedStep>> {
+    let mut next = || -> Result<Option<TrackerStep>> {
         let step = replay.next_step()?;
         Ok(step.map(|step| match &redactor {
             Some(redactor) => redactor.step(step),
@@ -91,11 +92,11 @@ fn drain(tracker: &mut Tracker, rows: &mut FlowTable, table: &mut dyn TableWrite
     Ok(())
 }
 
-fn arrow(file: File, header: &RecordingHeader, next: &mut impl FnMut() -> Result<Option<RecordedStep>>) -> Result<()> {
+fn arrow(file: File, header: &RecordingHeader, next: &mut impl FnMut() -> Result<Option<TrackerStep>>) -> Result<()> {
     fn write<S: Sink>(
         sink: S,
         header: &RecordingHeader,
-        next: &mut impl FnMut() -> Result<Option<RecordedStep>>,
+        next: &mut impl FnMut() -> Result<Option<TrackerStep>>,
     ) -> Result<()> {
         let mut writer = Writer::new(sink, header)?;
         while let Some(step) = next()? {

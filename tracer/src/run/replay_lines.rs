@@ -12,8 +12,8 @@ use crate::stream::{Stream, StreamState};
 use tracer_core::event::Ktime;
 use tracer_core::input::feed;
 use tracer_core::playback;
-use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay};
+use tracer_core::step::TrackerStep;
 use tracer_core::time_input::TimeReference;
 
 /// Prints the lines of a recording at the speed that is asked for.
@@ -42,7 +42,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
         }
         feed(&mut tracker, &step);
         // Lines are printed only where the clock moves, so that they are the same at every speed.
-        let RecordedStep::Advance(now) = step else { continue };
+        let TrackerStep::Advance(now) = step else { continue };
         if from.is_some_and(|from| now < from) {
             tracker.drain_notices();
             continue;

@@ -13,6 +13,7 @@ use self::steps::*;
 use super::writer::Sink as _;
 use super::*;
 use crate::event::*;
+use crate::step::TrackerStep;
 
 fn header() -> RecordingHeader {
     RecordingHeader {
@@ -23,7 +24,7 @@ fn header() -> RecordingHeader {
     }
 }
 
-fn write(steps: &[RecordedStep], batch: usize) -> Vec<u8> {
+fn write(steps: &[TrackerStep], batch: usize) -> Vec<u8> {
     let mut writer = Writer::new(Cursor::new(Vec::new()), &header()).expect("a header");
     for chunk in steps.chunks(batch) {
         for step in chunk {
@@ -34,7 +35,7 @@ fn write(steps: &[RecordedStep], batch: usize) -> Vec<u8> {
     writer.finish().expect("in memory").1.into_inner()
 }
 
-fn read(bytes: &[u8]) -> Result<(Vec<RecordedStep>, Option<Damage>), ReadError> {
+fn read(bytes: &[u8]) -> Result<(Vec<TrackerStep>, Option<Damage>), ReadError> {
     let mut reader = Reader::open(bytes)?;
     let mut steps = Vec::new();
     while let Some(step) = reader.next_step()? {
@@ -45,10 +46,10 @@ fn read(bytes: &[u8]) -> Result<(Vec<RecordedStep>, Option<Damage>), ReadError> 
 }
 
 /// The steps with kernel addresses in a form that does not depend on the random mask of a recording.
-fn without_mask(mut steps: Vec<RecordedStep>) -> Vec<RecordedStep> {
+fn without_mask(mut steps: Vec<TrackerStep>) -> Vec<TrackerStep> {
     let mut mask = None;
     for step in &mut steps {
-        let RecordedStep::Event(event) = step else { continue };
+        let TrackerStep::Event(event) = step else { continue };
         let id = match event {
             Event::Transition(event) => &mut event.id,
             Event::CallFailed(event) => &mut event.id,
@@ -98,14 +99,13 @@ proptest! {
 }
 
 /// A few steps, with every kind of row.
-fn sample() -> Vec<RecordedStep> {
+fn sample() -> Vec<TrackerStep> {
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let mut draw = |strategy: BoxedStrategy<Event>| {
-        RecordedStep::Event(strategy.new_tree(&mut runner).expect("a value").current())
-    };
+    let mut draw =
+        |strategy: BoxedStrategy<Event>| TrackerStep::Event(strategy.new_tree(&mut runner).expect("a value").current());
     let mut steps = vec![
         draw(process().boxed()),
         draw(netns().boxed()),
@@ -117,7 +117,7 @@ fn sample() -> Vec<RecordedStep> {
         draw(socket_event().boxed()),
         draw(loss().boxed()),
     ];
-    steps.extend([RecordedStep::Skipped(3), RecordedStep::Advance(Ktime(9_000_000_000))]);
+    steps.extend([TrackerStep::Skipped(3), TrackerStep::Advance(Ktime(9_000_000_000))]);
     steps
 }
 
@@ -173,7 +173,7 @@ fn a_bit_flipped_anywhere_is_noticed_and_nothing_behind_it_is_believed() {
 
 #[test]
 fn a_cut_says_how_many_seconds_are_missing() {
-    let second = |second: u64| RecordedStep::Advance(Ktime(4_000_000_000 + second * 1_000_000_000));
+    let second = |second: u64| TrackerStep::Advance(Ktime(4_000_000_000 + second * 1_000_000_000));
     let bytes = write(&[second(1), second(2), second(3), second(10)], 2);
     let tail = bytes.windows(4).rposition(|word| word == b"PCE1").expect("a tail");
     let heads: Vec<usize> = (0..tail).filter(|&at| bytes[at..].starts_with(b"PCB1")).collect();
@@ -226,8 +226,8 @@ fn a_file_that_was_deleted_is_not_written_in_vain_for_long() {
 
 #[test]
 fn positions_are_found_without_reading_and_reading_goes_on_from_there() {
-    let second = |second: u64| RecordedStep::Advance(Ktime(second * 1_000_000_000));
-    let steps: Vec<RecordedStep> = (0..10).map(second).collect();
+    let second = |second: u64| TrackerStep::Advance(Ktime(second * 1_000_000_000));
+    let steps: Vec<TrackerStep> = (0..10).map(second).collect();
     let mut reader = Reader::open(Cursor::new(write(&steps, 3))).expect("a recording");
     let positions = reader.batch_positions().expect("in memory");
     assert_eq!(positions.iter().map(|place| place.rows).collect::<Vec<_>>(), [3, 3, 3, 1]);
@@ -238,7 +238,7 @@ fn positions_are_found_without_reading_and_reading_goes_on_from_there() {
     assert_eq!(reader.next_step().expect("in memory"), Some(second(0)));
 }
 
-fn list(rows: usize) -> RecordedStep {
+fn list(rows: usize) -> TrackerStep {
     let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
     let row = SocketRow {
         cookie: SocketCookie::new(7),
@@ -254,7 +254,7 @@ fn list(rows: usize) -> RecordedStep {
         queue: None,
     };
     let (netns, began, ended) = (Netns::of_inode(1), Ktime(1), Ktime(2));
-    RecordedStep::Event(Event::Baseline(Baseline { netns, began, ended, initial: true, rows: vec![row; rows].into() }))
+    TrackerStep::Event(Event::Baseline(Baseline { netns, began, ended, initial: true, rows: vec![row; rows].into() }))
 }
 
 #[test]
@@ -281,10 +281,10 @@ fn the_rest_of_an_earlier_list_is_passed_over_without_a_word() {
 }
 
 /// The end of a socket that was connected to a server of its own.
-fn towards(number: u32) -> RecordedStep {
+fn towards(number: u32) -> TrackerStep {
     let client = Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port: 40_000 };
     let server = Endpoint { addr: Addr::from(std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())), port: 443 };
-    RecordedStep::Event(Event::Released(SocketEvent {
+    TrackerStep::Event(Event::Released(SocketEvent {
         ktime: Ktime(5_000_000_000 + u64::from(number)),
         id: SocketId { cookie: SocketCookie::new(u64::from(number) + 1), sock: 0 },
         key: FlowKey { netns: Netns::of_inode(1), device: 0, local: client, remote: server },
@@ -298,7 +298,7 @@ fn towards(number: u32) -> RecordedStep {
 /// A batch may use addresses that any batch before it has added.
 #[test]
 fn batches_are_read_out_of_turn_with_the_addresses_of_those_before() {
-    let steps: Vec<RecordedStep> = [0, 1, 2, 0, 3, 1, 4, 2, 0].map(towards).into();
+    let steps: Vec<TrackerStep> = [0, 1, 2, 0, 3, 1, 4, 2, 0].map(towards).into();
     let bytes = write(&steps, 3);
     assert_eq!(read(&bytes).expect("a recording"), (steps.clone(), None));
     let mut reader = Reader::open(Cursor::new(&bytes)).expect("a recording");
@@ -343,16 +343,16 @@ fn batches_that_were_packed_before_their_file_began_find_their_addresses() {
     output.batch(&pack(&mut packer, [4, 2])).expect("in memory");
     output.batch(&pack(&mut packer, [5, 4])).expect("in memory");
     let bytes = output.finish(&mut packer).expect("in memory").1.into_inner();
-    let expected: Vec<RecordedStep> = [1, 2, 3, 0, 4, 2, 5, 4].map(towards).into();
+    let expected: Vec<TrackerStep> = [1, 2, 3, 0, 4, 2, 5, 4].map(towards).into();
     assert_eq!(read(&bytes).expect("a recording"), (expected, None));
 }
 
 #[test]
 fn more_addresses_than_a_file_lists_are_kept_all_the_same() {
     let most = u32::try_from(MAX_ADDRESSES).expect("small");
-    let mut steps: Vec<RecordedStep> = (0..most + 3).map(towards).collect();
-    let Some(RecordedStep::Event(Event::Released(last))) = steps.last().cloned() else { panic!("no socket") };
-    steps.push(RecordedStep::Event(Event::CallFailed(Box::new(CallFailed {
+    let mut steps: Vec<TrackerStep> = (0..most + 3).map(towards).collect();
+    let Some(TrackerStep::Event(Event::Released(last))) = steps.last().cloned() else { panic!("no socket") };
+    steps.push(TrackerStep::Event(Event::CallFailed(Box::new(CallFailed {
         ktime: last.ktime,
         entered: last.ktime,
         id: last.id,
@@ -407,7 +407,7 @@ impl writer::Sink for Small {
 
 #[test]
 fn a_full_disk_leaves_a_whole_file() {
-    let steps: Vec<RecordedStep> = (0..40).map(|second| RecordedStep::Advance(Ktime(second * 1_000_000_000))).collect();
+    let steps: Vec<TrackerStep> = (0..40).map(|second| TrackerStep::Advance(Ktime(second * 1_000_000_000))).collect();
     let whole = write(&steps, 4).len() as u64;
     let mut packer = writer::Packer::new(&header()).expect("a header");
     let schema_message = packer.schema_message(&header()).expect("a header");
@@ -481,10 +481,10 @@ fn what_is_written_has_all_columns_of_its_version() {
 fn assert_samples(clean: &[u8], truncated: &[u8], lossy: &[u8]) {
     let clean = read(clean).expect("a recording");
     assert_eq!(clean.1, None);
-    let count = |steps: &[RecordedStep], wanted: fn(&Event) -> bool| {
-        steps.iter().filter(|step| matches!(step, RecordedStep::Event(event) if wanted(event))).count()
+    let count = |steps: &[TrackerStep], wanted: fn(&Event) -> bool| {
+        steps.iter().filter(|step| matches!(step, TrackerStep::Event(event) if wanted(event))).count()
     };
-    let kinds = |steps: &[RecordedStep]| {
+    let kinds = |steps: &[TrackerStep]| {
         [
             count(steps, |event| matches!(event, Event::Transition(_))),
             count(steps, |event| matches!(event, Event::TimeWaitStart(_))),
@@ -493,8 +493,8 @@ fn assert_samples(clean: &[u8], truncated: &[u8], lossy: &[u8]) {
         ]
     };
     assert_eq!(kinds(&clean.0), [450, 50, 50, 2]);
-    let Some(RecordedStep::Event(Event::Transition(first))) =
-        clean.0.iter().find(|step| matches!(step, RecordedStep::Event(Event::Transition(_))))
+    let Some(TrackerStep::Event(Event::Transition(first))) =
+        clean.0.iter().find(|step| matches!(step, TrackerStep::Event(Event::Transition(_))))
     else {
         panic!("no transition")
     };
@@ -509,7 +509,7 @@ fn assert_samples(clean: &[u8], truncated: &[u8], lossy: &[u8]) {
 
     let (lossy, damage) = read(lossy).expect("a recording");
     assert_eq!(damage, None);
-    let Some(RecordedStep::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
+    let Some(TrackerStep::Event(Event::Loss(loss))) = lossy.last() else { panic!("no loss") };
     assert_eq!((loss.ring_transitions, loss.recorder), (90, 3));
     assert!(kinds(&lossy)[0] < 450);
 }

@@ -10,6 +10,7 @@ use super::super::encode::Encoder;
 use super::super::schema;
 use super::super::schema::column;
 use super::*;
+use crate::step::TrackerStep;
 
 /// Up to Linux 6.12 the socket of a new connection has its listener's cookie for a while, so several sockets have one
 /// cookie.
@@ -21,9 +22,9 @@ fn a_row_does_not_get_the_address_of_another_socket_with_its_cookie() {
         [(1, 10), (1, 10), (1, 20), (1, 10), (other, 30), (1, 10), (other, 10), (1, 20), (1, 0), (0, 10), (1, 0)];
     let search = |(cookie, sock)| {
         let id = SocketId { cookie: SocketCookie::new(cookie), sock };
-        RecordedStep::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
+        TrackerStep::Event(Event::PortSearch(PortSearch { ktime: Ktime(5_000_000_000), id, nanos: 1 }))
     };
-    let steps: Vec<RecordedStep> = sockets.map(search).into();
+    let steps: Vec<TrackerStep> = sockets.map(search).into();
     for batch in 1..=steps.len() {
         let (back, damage) = read(&write(&steps, batch)).expect("a recording");
         assert_eq!((without_mask(back), damage), (without_mask(steps.clone()), None), "batches of {batch}");
@@ -51,7 +52,7 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
     };
     let schema = schema::schema(HashMap::new());
     let mut encoder = Encoder::new(0);
-    for step in [RecordedStep::Event(Event::Transition(transition)), RecordedStep::Advance(Ktime(6_000_000_000))] {
+    for step in [TrackerStep::Event(Event::Transition(transition)), TrackerStep::Advance(Ktime(6_000_000_000))] {
         encoder.step(&step, |_| Ok::<(), ()>(())).expect("room");
     }
     let (batch, _) = encoder.batch(&schema).expect("a batch");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::RecordedStep;
 use crate::event::*;
+use crate::step::TrackerStep;
 
 fn addr() -> impl Strategy<Value = Addr> {
     prop_oneof![
@@ -185,19 +185,19 @@ pub fn reserved() -> impl Strategy<Value = Event> {
 }
 
 /// A random step of any kind.
-pub fn step() -> impl Strategy<Value = RecordedStep> {
+pub fn step() -> impl Strategy<Value = TrackerStep> {
     prop_oneof![
-        4 => transition().prop_map(RecordedStep::Event),
-        2 => time_wait().prop_map(RecordedStep::Event),
-        1 => call_failed().prop_map(RecordedStep::Event),
-        1 => socket_event().prop_map(RecordedStep::Event),
-        1 => process().prop_map(RecordedStep::Event),
-        1 => netns().prop_map(RecordedStep::Event),
-        1 => baseline().prop_map(RecordedStep::Event),
-        1 => loss().prop_map(RecordedStep::Event),
-        1 => reserved().prop_map(RecordedStep::Event),
-        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| RecordedStep::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
-        1 => ktime().prop_map(RecordedStep::Advance),
-        1 => (1..u64::MAX).prop_map(RecordedStep::Skipped),
+        4 => transition().prop_map(TrackerStep::Event),
+        2 => time_wait().prop_map(TrackerStep::Event),
+        1 => call_failed().prop_map(TrackerStep::Event),
+        1 => socket_event().prop_map(TrackerStep::Event),
+        1 => process().prop_map(TrackerStep::Event),
+        1 => netns().prop_map(TrackerStep::Event),
+        1 => baseline().prop_map(TrackerStep::Event),
+        1 => loss().prop_map(TrackerStep::Event),
+        1 => reserved().prop_map(TrackerStep::Event),
+        1 => (ktime(), id(), any::<u64>()).prop_map(|(ktime, id, nanos)| TrackerStep::Event(Event::PortSearch(PortSearch { ktime, id, nanos }))),
+        1 => ktime().prop_map(TrackerStep::Advance),
+        1 => (1..u64::MAX).prop_map(TrackerStep::Skipped),
     ]
 }

@@ -15,7 +15,8 @@ use super::sink::RecordingSink;
 use super::tee::{RecorderCommand, RecorderProgress, RecorderTee};
 use tracer_core::input::TrackerInput;
 use tracer_core::recording::writer::{PackedBatch, Packer};
-use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError};
+use tracer_core::recording::{RecordingHeader, WriteError};
+use tracer_core::step::TrackerStep;
 
 /// Inputs of up to 256 KiB between tracker and recorder: 16 MiB, half a second of the fastest churn measured.
 const COMMANDS: usize = 64;
@@ -68,7 +69,7 @@ struct Worker {
     batch_rows: usize,
     progress: Arc<RecorderProgress>,
     /// Names and limits in the present batch, for a sink that starts files in the middle.
-    facts: Vec<RecordedStep>,
+    facts: Vec<TrackerStep>,
     /// When the present batch got its first row.
     since: Option<Instant>,
 }
@@ -113,7 +114,7 @@ impl Worker {
         trouble.map_or(Ok(()), Err)
     }
 
-    fn step(&mut self, step: RecordedStep) -> Result<(), WriteError> {
+    fn step(&mut self, step: TrackerStep) -> Result<(), WriteError> {
         let mut full = Vec::new();
         self.packer.step(&step, |packed| {
             full.push(packed);
@@ -206,14 +207,14 @@ mod tests {
             let rows = (0..131_500).map(row).collect();
             let (began, ended) = (Ktime(round), Ktime(round));
             let list = Baseline { netns: Netns::of_inode(1), began, ended, initial: false, rows };
-            worker.step(RecordedStep::Event(Event::Baseline(list))).expect("room");
+            worker.step(TrackerStep::Event(Event::Baseline(list))).expect("room");
         }
         let outcome = worker.sink.finish(&mut worker.packer).expect("room");
         let mut lists = 0;
         for (path, _) in &outcome.files {
             let mut replay = Replay::open(path).expect("a recording");
             while let Some(step) = replay.next_step().expect("readable") {
-                lists += u32::from(matches!(step, RecordedStep::Event(Event::Baseline(_))));
+                lists += u32::from(matches!(step, TrackerStep::Event(Event::Baseline(_))));
             }
             assert_eq!((replay.bad_rows(), replay.damage()), (0, None), "{}", path.display());
         }

@@ -13,8 +13,9 @@ use super::outcome::RecordingOutcome;
 use crate::cli::{FlightWindow, RotationBounds};
 use crate::run::session::BaselineRequest;
 use tracer_core::recording::writer::{PackedBatch, Packer, RecordingFile};
-use tracer_core::recording::{RecordedStep, RecordingHeader, WriteError, Written, create};
+use tracer_core::recording::{RecordingHeader, WriteError, Written, create};
 use tracer_core::replay::Facts;
+use tracer_core::step::TrackerStep;
 
 /// A rotation keeps about this many files, so that retention removes a quarter of the recording at a time.
 const PARTS: u64 = 4;
@@ -67,7 +68,7 @@ struct Flight {
     /// The trigger may replace what is at the path.
     force: bool,
     /// Batches with the facts in them, oldest first.
-    held: VecDeque<(PackedBatch, Vec<RecordedStep>)>,
+    held: VecDeque<(PackedBatch, Vec<TrackerStep>)>,
     /// Bytes of `held`.
     bytes: u64,
     /// After the trigger: the file, and the time in nanoseconds since 1970 at which the window ends.
@@ -185,7 +186,7 @@ impl RecordingSink {
     ///
     /// # Errors
     /// [`WriteError`]: the batch could not be written. Earlier batches are still readable.
-    pub fn put(&mut self, packed: PackedBatch, facts: Vec<RecordedStep>) -> Result<(), WriteError> {
+    pub fn put(&mut self, packed: PackedBatch, facts: Vec<TrackerStep>) -> Result<(), WriteError> {
         match &mut self.state {
             SinkState::One(output) => write_and_sync(output, &packed, &mut self.synced),
             SinkState::Rotation(rotation) => {

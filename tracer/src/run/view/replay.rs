@@ -22,8 +22,8 @@ use tracer_core::event::Ktime;
 use tracer_core::host::HostFacts;
 use tracer_core::input::feed;
 use tracer_core::playback;
-use tracer_core::recording::RecordedStep;
 use tracer_core::replay::{Pacer, Replay, Speed};
+use tracer_core::step::TrackerStep;
 use tracer_core::time_input::TimeReference;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, FindingSubject, Notice, NoticeKinds};
@@ -95,7 +95,7 @@ struct Player<'a> {
     paused: bool,
     target: Option<SeekTarget>,
     /// A step that has been read and is not due yet.
-    waiting: Option<RecordedStep>,
+    waiting: Option<TrackerStep>,
     ended: bool,
     gaps: Vec<(Ktime, Ktime)>,
     checkpoints: Checkpoints,
@@ -263,7 +263,7 @@ impl<'a> Player<'a> {
                 return Ok(true);
             }
             if self.target.is_none()
-                && let RecordedStep::Advance(now) = step
+                && let TrackerStep::Advance(now) = step
                 && self.pacer.due(now, Instant::now()) > Instant::now()
             {
                 self.waiting = Some(step);
@@ -272,7 +272,7 @@ impl<'a> Player<'a> {
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
             feed(&mut self.tracker, &step);
             self.checkpoints.read(&self.tracker, || self.replay.mark());
-            let RecordedStep::Advance(now) = step else { continue };
+            let TrackerStep::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
                 self.gap(before, now);
             }
