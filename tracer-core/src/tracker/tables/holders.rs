@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 use super::flows::{FlowId, Flows};
 use crate::event::ProcessFacts;
 
-/// Flows whose holder is remembered: as many as a process with the usual hard limit of descriptors (fs/file.c `sysctl_nr_open`,
-/// 1,048,576) could pass on are more than anybody reads; 16 bytes each, 1 MiB at the most.
+/// Flows whose holder is remembered, about 20 bytes each: 1.3 MiB at the most. More than a whole range of ports has been passed on then,
+/// and the counts of the holders are lower bounds.
 const MAX_HELD: usize = 65_536;
 
 /// Holders of flows that another process opened.
