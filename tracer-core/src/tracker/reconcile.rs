@@ -40,12 +40,11 @@ pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
         }
     };
     // Listeners first: they show which side of a loopback connection is which.
-    for row in baseline.rows.iter().filter(|row| row.state == TcpState::Listen) {
-        list_listener(tables, row, baseline.began);
+    for row in baseline.rows.iter().filter(|row| is_bound_only(row)) {
+        list_bound(tables, row, baseline.began);
     }
     tables.ports.recount_half_open(baseline.netns);
-    // A socket in CLOSE is bound and no flow.
-    for row in baseline.rows.iter().filter(|row| !matches!(row.state, TcpState::Listen | TcpState::Close)) {
+    for row in baseline.rows.iter().filter(|row| !is_bound_only(row)) {
         if row.minisocket || row.state == TcpState::TimeWait {
             list_minisocket(tables, row, baseline, first);
         } else {
@@ -128,7 +127,12 @@ fn wait_at(tables: &mut Tables, at: FlowId, listener: BoundSocketId) {
     }
 }
 
-fn list_listener(tables: &mut Tables, row: &SocketRow, began: Ktime) {
+/// A socket that listens, or is bound and does nothing yet: it is no flow.
+fn is_bound_only(row: &SocketRow) -> bool {
+    matches!(row.state, TcpState::Listen | TcpState::Close)
+}
+
+fn list_bound(tables: &mut Tables, row: &SocketRow, began: Ktime) {
     let owner = row.owner.map(|pid| tables.accounting.process(pid));
     tables.bind(BoundSocket {
         id: SocketId { cookie: row.cookie, sock: 0 },
@@ -136,7 +140,8 @@ fn list_listener(tables: &mut Tables, row: &SocketRow, began: Ktime) {
         addr: row.key.local.addr,
         port: row.key.local.port,
         device: row.key.device,
-        listening: true,
+        listening: row.state == TcpState::Listen,
+        listed: true,
         owner,
         accepted: 0,
         queue: row.queue,
@@ -200,11 +205,12 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
 
 fn list_flow(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: bool) {
     let id = SocketId { cookie: row.cookie, sock: 0 };
+    tables.ports.list(id, tables.pass);
     if let Some(at) = tables.flows.find(id, Some(&row.key)) {
         update_flow(tables, at, row, baseline);
         return;
     }
-    if tables.flows.closed_at(row.cookie).is_some() || row.state == TcpState::Close {
+    if tables.flows.closed_at(row.cookie).is_some() {
         return;
     }
     let listener = tables.ports.listener_of(&row.key);
@@ -293,14 +299,15 @@ fn remove_unlisted(tables: &mut Tables, baseline: &Baseline) {
         tables.anomalies.repaired += u64::from(observed);
         minisockets::end(tables, at, baseline.began);
     }
-    let listeners: Vec<BoundSocketId> = tables
+    let bound: Vec<BoundSocketId> = tables
         .ports
         .bound()
         .iter()
-        .filter(|(_, bound)| bound.netns == baseline.netns && bound.listening && gone(bound.last, bound.pass))
+        .filter(|(_, bound)| bound.netns == baseline.netns && (bound.listening || bound.listed))
+        .filter(|(_, bound)| gone(bound.last, bound.pass))
         .map(|(at, _)| at)
         .collect();
-    for at in listeners {
+    for at in bound {
         tables.anomalies.repaired += 1;
         tables.unbind(at);
     }

@@ -30,6 +30,8 @@ pub struct BoundSocket {
     pub device: u32,
     /// It listens.
     pub listening: bool,
+    /// A list of sockets has shown it: a list without it says that it is gone.
+    pub listed: bool,
     /// The process that bound it or made it listen; `None` if unknown.
     pub owner: Option<ProcessId>,
     /// Connections that accept() took from it.
@@ -115,6 +117,7 @@ impl BoundSockets {
             let former_address = known.listens_on();
             known.last = known.last.max(bound.last);
             known.pass = bound.pass;
+            known.listed |= bound.listed;
             known.listening |= bound.listening;
             known.queue = bound.queue.or(known.queue);
             let former_owner = bound.owner.and_then(|owner| known.owner.replace(owner));
@@ -209,6 +212,14 @@ impl BoundSockets {
     /// All groups of listeners that share an address.
     pub fn groups(&self) -> impl Iterator<Item = &BTreeSet<BoundSocketId>> {
         self.listeners.values()
+    }
+
+    /// A list of sockets has the socket, as one that connects or is connected.
+    pub fn list(&mut self, id: SocketId, pass: u32) {
+        if let Some(bound) = self.find(id).and_then(|at| self.slab.get_mut(at)) {
+            bound.pass = pass;
+            bound.listed = true;
+        }
     }
 
     /// A pass of `sock_diag` begins to count half-open connections anew.

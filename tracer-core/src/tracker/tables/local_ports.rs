@@ -133,6 +133,11 @@ impl LocalPorts {
         self.bound.accepted(at);
     }
 
+    /// A list of sockets has the bound socket, as one that connects or is connected.
+    pub fn list(&mut self, id: SocketId, pass: u32) {
+        self.bound.list(id, pass);
+    }
+
     /// Counts a half-open connection of the listener.
     pub fn count_half_open(&mut self, at: BoundSocketId) {
         self.bound.half_open(at);

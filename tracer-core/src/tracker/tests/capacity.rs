@@ -156,6 +156,21 @@ fn sockets_bound_before_the_start_block_their_ports_for_others() {
     assert_eq!(of_other.ports.capacity, Some(5));
 }
 
+/// A socket that was bound and idle before the start was invisible; one whose end was lost blocked its port for ever.
+#[test]
+fn an_idle_bound_socket_blocks_its_port_while_the_lists_have_it() {
+    let mut lab = Lab::new();
+    lab.connect(1, 32_768);
+    let connected = Lab::row(1, 32_768, Established);
+    let idle = SocketRow { named: Some(true), closed: Some(true), ..Lab::row(2, 32_770, Close) };
+    lab.list(&[connected, idle], true);
+    assert_eq!((lab.only_dest().ports.capacity, lab.tracker.snapshot().listeners.len()), (Some(7), 0));
+    lab.list(&[connected, idle], false);
+    assert_eq!(lab.only_dest().ports.capacity, Some(7));
+    lab.list(&[connected], false);
+    assert_eq!(lab.only_dest().ports.capacity, Some(8), "it is gone, though nothing was heard of that");
+}
+
 #[test]
 fn a_failure_while_a_port_is_free_is_a_contradiction() {
     let mut lab = Lab::new();
