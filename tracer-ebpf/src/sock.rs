@@ -191,81 +191,107 @@ impl Trusted {
     }
 }
 
+/// Words of a `struct sock_common` up to the cookie, its last member of interest.
+const COMMON_WORDS: usize = 12;
+
 /// Any `sock_common` (a socket found through a file descriptor, or a minisocket), read through `bpf_probe_read_kernel`.
+///
+/// The helper costs the same for 96 bytes as for two, so the first members are copied at once.
 #[derive(Clone, Copy)]
-pub struct Untrusted(pub u64);
+pub struct Untrusted {
+    address: u64,
+    common: [u64; COMMON_WORDS],
+}
 
 impl Untrusted {
-    /// No socket: everything about it reads as zero.
-    pub const NONE: Self = Self(0);
-
     #[inline(always)]
-    pub fn family(self) -> u16 {
-        peek_or(self.0, offset::SKC_FAMILY.load(), 0)
+    pub fn new(address: u64) -> Self {
+        Self { address, common: peek_or(address, 0, [0; COMMON_WORDS]) }
     }
 
     #[inline(always)]
-    pub fn protocol(self) -> u16 {
-        peek_or(self.0, offset::SK_PROTOCOL.load(), 0)
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// A member of `sock_common`, zero where it cannot be read.
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u32, zero: T) -> T {
+        if offset as usize > size_of_val(&self.common) - size_of::<T>() {
+            // Known to the verifier, which then leaves out one of both ways.
+            return peek_or(self.address, offset, zero);
+        }
+        // SAFETY: inside of the copy, by the comparison above; members are integers and arrays of them, for which any bytes
+        // are a value.
+        unsafe { self.common.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn family(&self) -> u16 {
+        self.member(offset::SKC_FAMILY.load(), 0)
+    }
+
+    #[inline(always)]
+    pub fn protocol(&self) -> u16 {
+        peek_or(self.address, offset::SK_PROTOCOL.load(), 0)
     }
 
     /// The cookie and its record flag, 0 if the kernel has not generated a cookie for this socket.
     #[inline(always)]
-    pub fn cookie(self) -> (u64, u16) {
-        let cookie = peek_or(self.0, offset::SKC_COOKIE.load(), 0);
+    pub fn cookie(&self) -> (u64, u16) {
+        let cookie = self.member(offset::SKC_COOKIE.load(), 0);
         (cookie, if cookie == 0 { 0 } else { flags::COOKIE })
     }
 
     /// The `struct net` of the socket's network namespace.
     #[inline(always)]
-    pub fn net(self) -> u64 {
-        peek_or(self.0, offset::SKC_NET.load(), 0)
+    pub fn net(&self) -> u64 {
+        self.member(offset::SKC_NET.load(), 0)
     }
 
     #[inline(always)]
-    pub fn netns(self) -> Netns {
+    pub fn netns(&self) -> Netns {
         let net = self.net();
         Netns { inode: peek_or(net, offset::NS_INUM.load(), 0), cookie: peek_or(net, offset::NET_COOKIE.load(), 0) }
     }
 
     #[inline(always)]
-    pub fn state(self) -> u8 {
-        peek_or(self.0, offset::SKC_STATE.load(), 0)
+    pub fn state(&self) -> u8 {
+        self.member(offset::SKC_STATE.load(), 0)
+    }
+
+    /// `skc_num`: the local port held now, host order.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        self.member(offset::SKC_NUM.load(), 0)
     }
 
     /// [`answer`]: bind() named the port.
     #[inline(always)]
-    pub fn named(self) -> u8 {
+    pub fn named(&self) -> u8 {
         let at = offset::SK_USERLOCKS.load();
-        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(peek_or(self.0, byte_of(at), 0), at) }
+        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(peek_or(self.address, byte_of(at), 0), at) }
     }
 
     /// `IP_LOCAL_PORT_RANGE` of the socket: low end | high end << 16, 0 if it has none.
     #[inline(always)]
-    pub fn own_range(self) -> u32 {
-        peek_or(self.0, offset::INET_PORT_RANGE.load(), 0)
+    pub fn own_range(&self) -> u32 {
+        peek_or(self.address, offset::INET_PORT_RANGE.load(), 0)
     }
 
     #[inline(always)]
-    pub fn tuple(self) -> Tuple {
-        let family = self.family();
-        let (laddr, raddr) = if family == AF_INET6 {
-            (
-                peek_or(self.0, offset::SKC_V6_RCV_SADDR.load(), [0; 2]),
-                peek_or(self.0, offset::SKC_V6_DADDR.load(), [0; 2]),
-            )
+    pub fn tuple(&self) -> Tuple {
+        let (laddr, raddr) = if self.family() == AF_INET6 {
+            (self.member(offset::SKC_V6_RCV_SADDR.load(), [0; 2]), self.member(offset::SKC_V6_DADDR.load(), [0; 2]))
         } else {
-            (
-                mapped(peek_or(self.0, offset::SKC_RCV_SADDR.load(), 0)),
-                mapped(peek_or(self.0, offset::SKC_DADDR.load(), 0)),
-            )
+            (mapped(self.member(offset::SKC_RCV_SADDR.load(), 0)), mapped(self.member(offset::SKC_DADDR.load(), 0)))
         };
         Tuple {
-            device: peek_or(self.0, offset::SKC_BOUND_DEV_IF.load(), 0),
+            device: self.member(offset::SKC_BOUND_DEV_IF.load(), 0),
             laddr,
             raddr,
-            lport: peek_or(self.0, offset::SKC_NUM.load(), 0),
-            rport: u16::from_be(peek_or(self.0, offset::SKC_DPORT.load(), 0)),
+            lport: self.port(),
+            rport: u16::from_be(self.member(offset::SKC_DPORT.load(), 0)),
         }
     }
 }
@@ -295,32 +321,75 @@ pub fn first_argument() -> Option<u64> {
     peek(regs as u64, offset::REGS_FIRST_ARG.load())
 }
 
-/// The TCP socket behind a file descriptor of the current task, of an MPTCP socket the one that it binds, listens and
-/// connects with; `None` if the descriptor is neither.
+/// Open files of the current task.
+pub struct OpenFiles {
+    /// `struct file **`.
+    array: u64,
+    count: u32,
+}
+
+impl OpenFiles {
+    #[inline(always)]
+    pub fn of_current() -> Option<Self> {
+        // SAFETY: no arguments.
+        let task = unsafe { generated::bpf_get_current_task() };
+        let files: u64 = peek(task, offset::TASK_FILES.load())?;
+        let fdt: u64 = peek(files, offset::FILES_FDT.load())?;
+        Some(Self { array: peek(fdt, offset::FDT_FD.load())?, count: peek(fdt, offset::FDT_MAX_FDS.load())? })
+    }
+
+    /// The `struct file` behind a descriptor.
+    #[inline(always)]
+    fn file(&self, fd: u32) -> Option<u64> {
+        if fd >= self.count {
+            return None;
+        }
+        peek(self.array + u64::from(fd) * 8, 0)
+    }
+
+    /// The TCP socket behind a descriptor, of an MPTCP socket the one that it binds, listens and connects with; `None` if the
+    /// descriptor is neither.
+    #[inline(always)]
+    pub fn tcp_socket(&self, fd: u32) -> Option<Untrusted> {
+        const S_IFMT: u16 = 0o170_000;
+        const S_IFSOCK: u16 = 0o140_000;
+        let file = self.file(fd)?;
+        let inode: u64 = peek(file, offset::FILE_INODE.load())?;
+        // Only a socket's private_data is a `struct socket`.
+        if peek::<u16>(inode, offset::INODE_MODE.load())? & S_IFMT != S_IFSOCK {
+            return None;
+        }
+        let mut sk = sock_of_file(file)?;
+        let mut protocol: u16 = peek(sk, offset::SK_PROTOCOL.load())?;
+        if protocol == PROTOCOL_MPTCP {
+            sk = peek(sk, offset::MPTCP_FIRST.load())?;
+            protocol = peek(sk, offset::SK_PROTOCOL.load())?;
+        }
+        if protocol != PROTOCOL_TCP {
+            return None;
+        }
+        let sk = Untrusted::new(sk);
+        let family = sk.family();
+        (family == AF_INET || family == AF_INET6).then_some(sk)
+    }
+
+    /// Address and cookie of the listening TCP socket behind a descriptor that accept() has just used, which therefore is a
+    /// socket; zeroes if it listens no more.
+    #[inline(always)]
+    pub fn listener(&self, fd: u32) -> Option<(u64, u64)> {
+        const LISTEN: u8 = 10;
+        let mut sk = sock_of_file(self.file(fd)?)?;
+        if peek::<u16>(sk, offset::SK_PROTOCOL.load())? == PROTOCOL_MPTCP {
+            sk = peek(sk, offset::MPTCP_FIRST.load())?;
+        }
+        let listens = peek::<u8>(sk, offset::SKC_STATE.load())? == LISTEN;
+        listens.then_some((sk, peek_or(sk, offset::SKC_COOKIE.load(), 0)))
+    }
+}
+
+/// The `struct sock` behind a socket's `struct file`.
 #[inline(always)]
-pub fn tcp_socket_of_fd(fd: u32) -> Option<Untrusted> {
-    const S_IFMT: u16 = 0o170_000;
-    const S_IFSOCK: u16 = 0o140_000;
-    // SAFETY: no arguments.
-    let task = unsafe { generated::bpf_get_current_task() };
-    let files: u64 = peek(task, offset::TASK_FILES.load())?;
-    let fdt: u64 = peek(files, offset::FILES_FDT.load())?;
-    let max: u32 = peek(fdt, offset::FDT_MAX_FDS.load())?;
-    if fd >= max {
-        return None;
-    }
-    let array: u64 = peek(fdt, offset::FDT_FD.load())?;
-    let file: u64 = peek(array + u64::from(fd) * 8, 0)?;
-    let inode: u64 = peek(file, offset::FILE_INODE.load())?;
-    // Only a socket's private_data is a `struct socket`.
-    if peek::<u16>(inode, offset::INODE_MODE.load())? & S_IFMT != S_IFSOCK {
-        return None;
-    }
+fn sock_of_file(file: u64) -> Option<u64> {
     let socket: u64 = peek(file, offset::FILE_PRIVATE.load())?;
-    let mut sk = Untrusted(peek(socket, offset::SOCKET_SK.load())?);
-    if sk.protocol() == PROTOCOL_MPTCP {
-        sk = Untrusted(peek(sk.0, offset::MPTCP_FIRST.load())?);
-    }
-    let family = sk.family();
-    (sk.protocol() == PROTOCOL_TCP && (family == AF_INET || family == AF_INET6)).then_some(sk)
+    peek(socket, offset::SOCKET_SK.load())
 }

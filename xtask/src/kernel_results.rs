@@ -23,7 +23,7 @@ const END: &str = "<!-- /kernels -->\n";
 /// Percent and instructions by which a program may exceed its recorded cost before that counts as a regression: a point
 /// release of a kernel or of the compiler moves the numbers a little.
 const TOLERANCE: (u64, u64) = (10, 64);
-/// The same in bytes of stack, of 512.
+/// The same in bytes of stack.
 const STACK_TOLERANCE: u64 = 32;
 
 /// Results by the name that `--kernel` takes; `own` is the machine that recorded them.
@@ -147,7 +147,7 @@ fn verifier(results: &KernelResults) -> String {
     let entries = in_order(results);
     let mut out = String::from(
         "# What the programs cost the verifier\n\n\
-         Instructions that the kernel processes to verify a program (limit 1,000,000), and bytes of stack (limit 512), by its own log. \
+         Instructions that the kernel processes to verify a program (limit 1,000,000), and bytes of stack of all its functions together (limit 512 for those that are active at once), by its own log. \
          `cargo xtask e2e vm --all` writes this page; a run of one kernel fails when a program costs more than 10 % more.\n\n| program |",
     );
     for (_, entry) in &entries {

@@ -16,15 +16,13 @@ use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::{ACCEPTED, CALLS, PendingCall, offset};
 use crate::probes::connecting;
-use crate::sock::{AF_INET, AF_INET6, Untrusted, bytes, first_argument, mapped, peek, tcp_socket_of_fd};
+use crate::sock::{AF_INET, AF_INET6, Netns, OpenFiles, Untrusted, bytes, first_argument, mapped, peek, peek_or};
 
 /// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after
 /// the 8 common bytes and the 4-byte number with its padding.
 const FIRST_ARG: usize = 16;
 const SECOND_ARG: usize = 24;
 const RETURN: usize = 16;
-
-const LISTEN: u8 = 10;
 
 const EINTR: i64 = 4;
 const EADDRINUSE: i64 = 98;
@@ -48,10 +46,11 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
         && ret < 0
         && !matches!(-ret, EINTR | EISCONN | EALREADY | EINPROGRESS | ERESTARTSYS..)
-        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+        && let Some(sk) = tcp_socket(pending.fd)
     {
-        introduce_task(&ctx, sk.netns());
-        failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
+        let netns = sk.netns();
+        introduce_task(&ctx, netns);
+        failed(&pending, sockaddr(pending.sockaddr, Memory::User), &sk, netns, -ret);
     }
     0
 }
@@ -67,19 +66,20 @@ pub fn bind_enter(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "syscalls", name = "sys_exit_bind")]
 pub fn bind_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
-        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+        && let Some(sk) = tcp_socket(pending.fd)
     {
         // Bound to an address without a port: IP_BIND_ADDRESS_NO_PORT.
-        if ret >= 0 && sk.tuple().lport == 0 {
+        if ret >= 0 && sk.port() == 0 {
             return 0;
         }
-        lacks_port(sk, -ret);
+        let netns = sk.netns();
+        lacks_port(&sk, netns, -ret);
         // One call for both outcomes: the verifier would walk an inlined second call as the whole function again.
-        introduce_task(&ctx, sk.netns());
+        introduce_task(&ctx, netns);
         if ret < 0 {
-            failed(&pending, sockaddr(pending.sockaddr, Memory::User), sk, -ret);
+            failed(&pending, sockaddr(pending.sockaddr, Memory::User), &sk, netns, -ret);
         } else {
-            socket(RecordKind::Bound, sk, Untrusted::NONE);
+            socket(RecordKind::Bound, &sk, netns, NO_LISTENER);
         }
     }
     0
@@ -96,9 +96,9 @@ pub fn listen_enter(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "syscalls", name = "sys_exit_listen")]
 pub fn listen_exit(ctx: TracePointContext) -> u32 {
     if let Some((pending, ret)) = leave(&ctx)
-        && let Some(sk) = tcp_socket_of_fd(pending.fd)
+        && let Some(sk) = tcp_socket(pending.fd)
     {
-        listened(sk, ret, pending.entered);
+        listened(&sk, ret, pending.entered);
     }
     0
 }
@@ -122,20 +122,22 @@ fn accepted(ctx: &TracePointContext) {
     // SAFETY: reads inside the tracepoint's context.
     if let Ok(fd) = unsafe { ctx.read_at::<i64>(RETURN) }
         && fd >= 0
-        && let Some(sk) = tcp_socket_of_fd(fd as u32)
+        && let Some(files) = OpenFiles::of_current()
+        && let Some(sk) = files.tcp_socket(fd as u32)
     {
-        introduce_task(ctx, sk.netns());
-        socket(RecordKind::Accepted, sk, listener());
+        let netns = sk.netns();
+        introduce_task(ctx, netns);
+        let listener = first_argument().and_then(|fd| files.listener(fd as u32));
+        socket(RecordKind::Accepted, &sk, netns, listener.unwrap_or(NO_LISTENER));
     }
 }
 
-/// The listening socket of the accept() that the current task leaves.
+/// Address and cookie of a listening socket that is none.
+const NO_LISTENER: (u64, u64) = (0, 0);
+
 #[inline(always)]
-fn listener() -> Untrusted {
-    match first_argument().and_then(|fd| tcp_socket_of_fd(fd as u32)) {
-        Some(sk) if sk.state() == LISTEN => sk,
-        _ => Untrusted::NONE,
-    }
+fn tcp_socket(fd: u32) -> Option<Untrusted> {
+    OpenFiles::of_current()?.tcp_socket(fd)
 }
 
 // 5.10-6.18: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
@@ -214,9 +216,9 @@ pub fn accepted_of_two_again(ctx: FExitContext) -> u32 {
 
 #[inline(always)]
 fn connected<const V6: bool>(ctx: &FExitContext) {
-    let sk = Untrusted(ctx.arg::<*const c_void>(0) as u64);
+    let sk = ctx.arg::<*const c_void>(0) as u64;
     let ret = i64::from(ctx.arg::<i32>(3));
-    let since = connecting::ends(sk.0);
+    let since = connecting::ends(sk);
     if ret == 0 {
         if since != 0 {
             connecting::searched(sk, since);
@@ -226,8 +228,10 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     if ret > 0 {
         return;
     }
+    let sk = Untrusted::new(sk);
+    let netns = sk.netns();
     // Before the address is read: the verifier walks all code after a branch twice.
-    introduce_task(ctx, sk.netns());
+    introduce_task(ctx, netns);
     let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
     // tcp_v6_connect() passes a mapped address to tcp_v4_connect(), whose return is already recorded. The address is
     // not matched inside the Option: the compiler would read it before checking for None, which the verifier refuses.
@@ -237,61 +241,63 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     }
     let entered = if since == 0 { now() } else { since };
     let pending = PendingCall { entered, sockaddr: 0, fd: 0, call: u32::from(call::CONNECT) };
-    failed(&pending, target, sk, -ret);
+    failed(&pending, target, &sk, netns, -ret);
 }
 
 #[inline(always)]
 fn bound(ctx: &FExitContext) {
     let socket_of = ctx.arg::<*const c_void>(0) as u64;
     let ret = i64::from(ctx.arg::<i32>(3));
-    let Some(sk) = peek(socket_of, offset::SOCKET_SK.load()).map(Untrusted) else { return };
+    let Some(sk) = peek(socket_of, offset::SOCKET_SK.load()).map(Untrusted::new) else { return };
     if sk.protocol() != PROTOCOL_TCP {
         return;
     }
-    if ret >= 0 && sk.tuple().lport == 0 {
+    if ret >= 0 && sk.port() == 0 {
         return;
     }
-    lacks_port(sk, -ret);
-    introduce_task(ctx, sk.netns());
+    let netns = sk.netns();
+    lacks_port(&sk, netns, -ret);
+    introduce_task(ctx, netns);
     if ret < 0 {
         let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
         let pending = PendingCall { entered: now(), sockaddr: 0, fd: 0, call: u32::from(call::BIND) };
-        failed(&pending, target, sk, -ret);
+        failed(&pending, target, &sk, netns, -ret);
     } else {
-        socket(RecordKind::Bound, sk, Untrusted::NONE);
+        socket(RecordKind::Bound, &sk, netns, NO_LISTENER);
     }
 }
 
 /// bind() or listen() may have failed because there is no port left: user space then needs the limits that are in force.
 #[inline(always)]
-fn lacks_port(sk: Untrusted, errno: i64) {
+fn lacks_port(sk: &Untrusted, netns: Netns, errno: i64) {
     if errno == EADDRINUSE {
-        introduce_netns(sk.net(), sk.netns(), true);
+        introduce_netns(sk.net(), netns, true);
     }
 }
 
 #[inline(always)]
 fn listening(ctx: &FExitContext, ret: i64) {
-    let sk = Untrusted(ctx.arg::<*const c_void>(0) as u64);
+    let sk = Untrusted::new(ctx.arg::<*const c_void>(0) as u64);
     if sk.protocol() == PROTOCOL_TCP {
-        listened(sk, ret, now());
+        listened(&sk, ret, now());
     }
 }
 
 /// The return of listen(), which takes a port for a socket that has none. CLOSE->LISTEN, which precedes it, has described
 /// the process.
 #[inline(always)]
-fn listened(sk: Untrusted, ret: i64, entered: u64) {
+fn listened(sk: &Untrusted, ret: i64, entered: u64) {
+    let netns = sk.netns();
     if ret >= 0 {
         // The return of bind() has told of a named port.
         if sk.named() != answer::YES {
-            socket(RecordKind::Bound, sk, Untrusted::NONE);
+            socket(RecordKind::Bound, sk, netns, NO_LISTENER);
         }
         return;
     }
-    lacks_port(sk, -ret);
+    lacks_port(sk, netns, -ret);
     let pending = PendingCall { entered, sockaddr: 0, fd: 0, call: u32::from(call::LISTEN) };
-    failed(&pending, None, sk, -ret);
+    failed(&pending, None, sk, netns, -ret);
 }
 
 /// Two programs are attached to each accept(): where a task can be preempted inside a program, the kernel skips that
@@ -311,10 +317,12 @@ fn accepted_child(ctx: &FExitContext, child: u64) {
         }
         *slot = child;
     }
-    let sk = Untrusted(child);
+    let sk = Untrusted::new(child);
     if sk.protocol() == PROTOCOL_TCP {
-        introduce_task(ctx, sk.netns());
-        socket(RecordKind::Accepted, sk, Untrusted(ctx.arg::<*const c_void>(0) as u64));
+        let netns = sk.netns();
+        introduce_task(ctx, netns);
+        let listener = ctx.arg::<*const c_void>(0) as u64;
+        socket(RecordKind::Accepted, &sk, netns, (listener, peek_or(listener, offset::SKC_COOKIE.load(), 0)));
     }
 }
 
@@ -377,11 +385,10 @@ fn sockaddr(address: u64, memory: Memory) -> Option<(u16, [u64; 2])> {
 }
 
 #[inline(always)]
-fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted, errno: i64) {
+fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: &Untrusted, netns: Netns, errno: i64) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();
-    let netns = sk.netns();
     let (port, addr) = target.unwrap_or((0, [0; 2]));
     // SAFETY: copies the current task's name into a local.
     let comm = aya_ebpf::helpers::bpf_get_current_comm().unwrap_or([0; 16]);
@@ -390,7 +397,7 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted,
         unsafe {
             (*out).header = header(RecordKind::CallFailed, flag, netns, now());
             (*out).cookie = cookie;
-            (*out).sock = sk.0;
+            (*out).sock = sk.address();
             (*out).entered = pending.entered;
             (*out).cgroup = current_cgroup();
             (*out).netns = netns.inode;
@@ -412,19 +419,18 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: Untrusted,
 }
 
 #[inline(always)]
-fn socket(kind: RecordKind, sk: Untrusted, listener: Untrusted) {
+fn socket(kind: RecordKind, sk: &Untrusted, netns: Netns, (listener, listener_cookie): (u64, u64)) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();
-    let netns = sk.netns();
     record::<SocketRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
             (*out).header = header(kind, flag, netns, now());
             (*out).cookie = cookie;
-            (*out).sock = sk.0;
-            (*out).listener_cookie = listener.cookie().0;
-            (*out).listener = listener.0;
+            (*out).sock = sk.address();
+            (*out).listener_cookie = listener_cookie;
+            (*out).listener = listener;
             (*out).netns = netns.inode;
             (*out).device = tuple.device;
             (*out).tgid = tgid;

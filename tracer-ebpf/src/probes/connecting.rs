@@ -6,12 +6,12 @@
 //! first CPU must not count as the beginning of a later search: only the same thread, with the socket still in
 //! SYN_SENT, ends a search.
 
-use tracer_common::{Counter, Offsets, PortSearchRecord, RecordKind};
+use tracer_common::{Counter, Offsets, PortSearchRecord, RecordKind, flags};
 
 use crate::emit::{header, now, record};
 use crate::facts::current;
 use crate::maps::{CONNECTING, offset};
-use crate::sock::{Netns, Untrusted, peek_or};
+use crate::sock::{Netns, peek_or};
 
 const SYN_SENT: u8 = 2;
 
@@ -57,21 +57,22 @@ pub fn timer_armed(timer: u64) {
     let sock = timer - u64::from(offset);
     let since = ends(sock);
     if since != 0 && peek_or::<u8>(sock, offset::SKC_STATE.load(), 0) == SYN_SENT {
-        searched(Untrusted(sock), since);
+        searched(sock, since);
     }
 }
 
 /// Records that the search which began at `since` found a port.
 #[inline(always)]
-pub fn searched(sk: Untrusted, since: u64) {
-    let (cookie, flag) = sk.cookie();
+pub fn searched(sock: u64, since: u64) {
+    let cookie: u64 = peek_or(sock, offset::SKC_COOKIE.load(), 0);
+    let flag = if cookie == 0 { 0 } else { flags::COOKIE };
     let ktime = now();
     record::<PortSearchRecord>(Counter::CallRingFull, |out| {
         // SAFETY: ring-buffer memory of this size, written whole.
         unsafe {
             (*out).header = header(RecordKind::PortSearch, flag, Netns::UNKNOWN, ktime);
             (*out).cookie = cookie;
-            (*out).sock = sk.0;
+            (*out).sock = sock;
             (*out).nanos = ktime.saturating_sub(since);
         }
     });

@@ -37,7 +37,7 @@ pub extern "C" fn list_sockets(ctx: *const Context) -> i32 {
     if sk.is_null() {
         return 0;
     }
-    let sk = Untrusted(sk as u64);
+    let sk = Untrusted::new(sk as u64);
     let state = sk.state();
     if state == NEW_SYN_RECV {
         return 0;
@@ -47,8 +47,12 @@ pub extern "C" fn list_sockets(ctx: *const Context) -> i32 {
     let record = SocketFactsRecord {
         cookie: sk.cookie().0,
         named: if minisocket { answer::UNKNOWN } else { sk.named() },
-        closed: closed(peek_or(sk.0, bucket_at, 0)),
-        timestamps: if minisocket { timestamps(sk.0, offset::TW_TS_RECENT_STAMP.load()) } else { answer::UNKNOWN },
+        closed: closed(peek_or(sk.address(), bucket_at, 0)),
+        timestamps: if minisocket {
+            timestamps(sk.address(), offset::TW_TS_RECENT_STAMP.load())
+        } else {
+            answer::UNKNOWN
+        },
         pad: [0; 5],
     };
     // SAFETY: the helper copies the record. A full buffer is no error: the kernel then calls again for this socket.
