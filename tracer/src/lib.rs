@@ -3,6 +3,7 @@
 //! What events mean is `tracer_core`, which knows none of this.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod cli;
 pub mod demo;

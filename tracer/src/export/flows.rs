@@ -74,6 +74,7 @@ fn json_name(value: &impl Serialize) -> Option<String> {
 }
 
 impl FlowTable {
+    /// A table without rows. `clock` turns the times of events into wall time.
     pub fn new(clock: Clock) -> Self {
         let text = || StringBuilder::new();
         Self {

@@ -17,7 +17,9 @@ use serde_json::Value;
 /// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
+    /// JSON lines: one object a row.
     Json,
+    /// CSV (RFC 4180), with a line of column names first.
     Csv,
 }
 

@@ -23,25 +23,36 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/po
 pub enum ProbeError {
     /// Capabilities are missing; the names are separated by commas.
     #[error("the kernel refuses BPF to this process: missing {missing}")]
-    NotPermitted { missing: String },
+    NotPermitted {
+        /// Their names.
+        missing: String,
+    },
     /// The kernel refused a map, or the object is damaged.
     #[error("loading the BPF object failed")]
     Load(#[source] Box<EbpfError>),
     /// The kernel refused a program that tracing cannot do without.
     #[error("program {program} could not be loaded or attached to {hook}")]
     Program {
+        /// The BPF program.
         program: &'static str,
+        /// The kernel point that it attaches to.
         hook: &'static str,
+        /// What the kernel answered.
         #[source]
         source: Box<ProgramError>,
     },
     /// The BPF object was built from other sources than this binary.
     #[error("the BPF object has no {name}; it does not match this binary")]
-    Mismatch { name: &'static str },
+    Mismatch {
+        /// The map or program that is missing.
+        name: &'static str,
+    },
     /// A map of the object cannot be opened.
     #[error("BPF map {name}")]
     Map {
+        /// The map.
         name: &'static str,
+        /// Why not.
         #[source]
         source: Box<MapError>,
     },

@@ -60,9 +60,11 @@ impl Pass {
 /// When a pass is to find the processes that have the sockets open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerScan {
+    /// In no case.
     Never,
     /// If it lists a socket in `CLOSE_WAIT` that a process has open: somebody has to close it.
     ForCloseWait,
+    /// In any case.
     Always,
 }
 

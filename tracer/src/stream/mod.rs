@@ -105,7 +105,14 @@ pub enum StreamFormat {
     /// JSON lines.
     Json,
     /// Aligned lines for a terminal of `width` columns, with times in `zone`.
-    Text { colour: bool, width: usize, zone: TimeZone },
+    Text {
+        /// Write colours.
+        colour: bool,
+        /// Columns of the terminal.
+        width: usize,
+        /// Time zone of the times.
+        zone: TimeZone,
+    },
 }
 
 /// Whether the reader is still there.

@@ -203,6 +203,7 @@ impl App {
         self.message = Some(if sort.reversed { format!("{by}, reversed") } else { by });
     }
 
+    /// The filter that is in force.
     pub fn filter(&self) -> Option<&Filter> {
         self.filter.as_ref()
     }
