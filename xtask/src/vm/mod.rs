@@ -61,10 +61,11 @@ struct Programs {
     init: PathBuf,
 }
 
-/// Boots the kernels that `options` name. With `record` or `--all` a run without a filter is written to the results.
+/// Boots the kernels that `options` name. With `record` or `--all` a run is written to the results: whole without a filter, else what
+/// the programs cost the verifier.
 pub fn vm(options: &MachineOptions, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let series = if options.all { Series::ALL.to_vec() } else { options.kernel.clone() };
-    let record = (record || options.all) && filter.is_none();
+    let record = record || options.all;
     machines(&series, options.update, filter, strict, record)
 }
 
@@ -89,7 +90,7 @@ fn machines(series: &[Series], update: bool, filter: Option<&str>, strict: bool,
         while let Some((one, kernel)) = { locked(&waiting).next() } {
             let begun = Instant::now();
             let outcome = kernel
-                .and_then(|kernel| machine(&kernel, &programs, filter, record))
+                .and_then(|kernel| machine(&kernel, &programs, filter, record && filter.is_none()))
                 .and_then(|seen| judge(&seen, one, &mut locked(&results), filter, strict, record));
             let seconds = begun.elapsed().as_secs_f64();
             match outcome {
@@ -134,7 +135,10 @@ fn judge(
     for line in &regressions {
         say(&format!("vm {}: {line}", one.name()));
     }
-    kernel_results::enter(results, one.name(), seen.result()?);
+    match filter {
+        None => kernel_results::enter(results, one.name(), seen.result()?),
+        Some(_) => kernel_results::enter_costs(results, one.name(), &seen.tally.costs),
+    }
     kernel_results::write(results)
 }
 
