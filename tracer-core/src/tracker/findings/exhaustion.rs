@@ -135,7 +135,8 @@ pub(super) fn bind_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
 pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
     let coming = context.snapshot.destinations.iter().filter_map(|destination| {
         let seconds = destination.seconds_to_exhaustion?;
-        let quiet = destination.failed.of(Failure::PortsExhausted) == 0;
+        // Attempts that fail in a range of the socket's own are part of the rate, though they will never take a port.
+        let quiet = destination.failed.without_port() == 0;
         (quiet && seconds <= context.thresholds.soon_seconds).then_some((destination, seconds))
     });
     coming

@@ -621,7 +621,9 @@ fn failures_in_a_range_of_the_sockets_own_are_no_exhaustion_of_the_namespace() {
     destination.failed = FailureCounts::from([(Failure::OwnRangeExhausted, 4)]);
     destination.ports.failed_own_range = 4;
     destination.ports.own_range = Some((42_000, 42_007));
+    destination.seconds_to_exhaustion = Some(5.0);
     let snapshot = Snapshot { destinations: vec![destination], ..snapshot() };
+    none(&snapshot, FindingId::PortExhaustionSoon);
     let finding = one(&snapshot, FindingId::PortExhaustion);
     assert_eq!(finding.severity, Severity::Warning);
     assert!(finding.summary.contains("IP_LOCAL_PORT_RANGE 42000-42007, 8 ports"), "{}", finding.summary);
