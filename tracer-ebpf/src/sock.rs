@@ -191,96 +191,68 @@ impl Trusted {
     }
 }
 
-/// Words of a `struct sock_common` up to the cookie, its last member of interest.
-const COMMON_WORDS: usize = 12;
+/// A `sock_common` whose type the verifier does not know: a socket found through a file descriptor, or a minisocket.
+pub trait Untrusted: Copy {
+    fn address(&self) -> u64;
 
-/// Any `sock_common` (a socket found through a file descriptor, or a minisocket), read through `bpf_probe_read_kernel`.
-///
-/// The helper costs the same for 96 bytes as for two, so the first members are copied at once.
-#[derive(Clone, Copy)]
-pub struct Untrusted {
-    address: u64,
-    common: [u64; COMMON_WORDS],
-}
-
-impl Untrusted {
-    #[inline(always)]
-    pub fn new(address: u64) -> Self {
-        Self { address, common: peek_or(address, 0, [0; COMMON_WORDS]) }
-    }
+    /// A member of `sock_common`, `zero` where this kernel has no such member.
+    fn member<T: Copy>(&self, offset: u32, zero: T) -> T;
 
     #[inline(always)]
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// A member of `sock_common`, zero where it cannot be read.
-    #[inline(always)]
-    fn member<T: Copy>(&self, offset: u32, zero: T) -> T {
-        if offset as usize > size_of_val(&self.common) - size_of::<T>() {
-            // Known to the verifier, which then leaves out one of both ways.
-            return peek_or(self.address, offset, zero);
-        }
-        // SAFETY: inside of the copy, by the comparison above; members are integers and arrays of them, for which any bytes
-        // are a value.
-        unsafe { self.common.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
-    }
-
-    #[inline(always)]
-    pub fn family(&self) -> u16 {
+    fn family(&self) -> u16 {
         self.member(offset::SKC_FAMILY.load(), 0)
     }
 
     #[inline(always)]
-    pub fn protocol(&self) -> u16 {
-        peek_or(self.address, offset::SK_PROTOCOL.load(), 0)
+    fn protocol(&self) -> u16 {
+        peek_or(self.address(), offset::SK_PROTOCOL.load(), 0)
     }
 
     /// The cookie and its record flag, 0 if the kernel has not generated a cookie for this socket.
     #[inline(always)]
-    pub fn cookie(&self) -> (u64, u16) {
+    fn cookie(&self) -> (u64, u16) {
         let cookie = self.member(offset::SKC_COOKIE.load(), 0);
         (cookie, if cookie == 0 { 0 } else { flags::COOKIE })
     }
 
     /// The `struct net` of the socket's network namespace.
     #[inline(always)]
-    pub fn net(&self) -> u64 {
+    fn net(&self) -> u64 {
         self.member(offset::SKC_NET.load(), 0)
     }
 
     #[inline(always)]
-    pub fn netns(&self) -> Netns {
+    fn netns(&self) -> Netns {
         let net = self.net();
         Netns { inode: peek_or(net, offset::NS_INUM.load(), 0), cookie: peek_or(net, offset::NET_COOKIE.load(), 0) }
     }
 
     #[inline(always)]
-    pub fn state(&self) -> u8 {
+    fn state(&self) -> u8 {
         self.member(offset::SKC_STATE.load(), 0)
     }
 
     /// `skc_num`: the local port held now, host order.
     #[inline(always)]
-    pub fn port(&self) -> u16 {
+    fn port(&self) -> u16 {
         self.member(offset::SKC_NUM.load(), 0)
     }
 
     /// [`answer`]: bind() named the port.
     #[inline(always)]
-    pub fn named(&self) -> u8 {
+    fn named(&self) -> u8 {
         let at = offset::SK_USERLOCKS.load();
-        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(peek_or(self.address, byte_of(at), 0), at) }
+        if at == Offsets::MISSING { answer::UNKNOWN } else { port_lock(peek_or(self.address(), byte_of(at), 0), at) }
     }
 
     /// `IP_LOCAL_PORT_RANGE` of the socket: low end | high end << 16, 0 if it has none.
     #[inline(always)]
-    pub fn own_range(&self) -> u32 {
-        peek_or(self.address, offset::INET_PORT_RANGE.load(), 0)
+    fn own_range(&self) -> u32 {
+        peek_or(self.address(), offset::INET_PORT_RANGE.load(), 0)
     }
 
     #[inline(always)]
-    pub fn tuple(&self) -> Tuple {
+    fn tuple(&self) -> Tuple {
         let (laddr, raddr) = if self.family() == AF_INET6 {
             (self.member(offset::SKC_V6_RCV_SADDR.load(), [0; 2]), self.member(offset::SKC_V6_DADDR.load(), [0; 2]))
         } else {
@@ -293,6 +265,59 @@ impl Untrusted {
             lport: self.port(),
             rport: u16::from_be(self.member(offset::SKC_DPORT.load(), 0)),
         }
+    }
+}
+
+/// One whose members are read one by one. It takes no room on the stack, which a program that also describes a process has
+/// little of: 512 bytes for all functions that call each other, rounded up to 32 each.
+#[derive(Clone, Copy)]
+pub struct Remote(pub u64);
+
+impl Untrusted for Remote {
+    #[inline(always)]
+    fn address(&self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u32, zero: T) -> T {
+        peek_or(self.0, offset, zero)
+    }
+}
+
+/// Words of a `struct sock_common` up to the cookie, its last member of interest.
+const COMMON_WORDS: usize = 12;
+
+/// One whose first members are copied at once, because `bpf_probe_read_kernel` costs 30 ns for two bytes and for 96: for
+/// programs that run for every connection.
+#[derive(Clone, Copy)]
+pub struct Copied {
+    address: u64,
+    common: [u64; COMMON_WORDS],
+}
+
+impl Copied {
+    #[inline(always)]
+    pub fn new(address: u64) -> Self {
+        Self { address, common: peek_or(address, 0, [0; COMMON_WORDS]) }
+    }
+}
+
+impl Untrusted for Copied {
+    #[inline(always)]
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    fn member<T: Copy>(&self, offset: u32, zero: T) -> T {
+        if offset as usize > size_of_val(&self.common) - size_of::<T>() {
+            // Known to the verifier, which then leaves out one of both ways.
+            return peek_or(self.address, offset, zero);
+        }
+        // SAFETY: inside of the copy, by the comparison above; members are integers and arrays of them, for which any bytes
+        // are a value.
+        unsafe { self.common.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
     }
 }
 
@@ -347,10 +372,10 @@ impl OpenFiles {
         peek(self.array + u64::from(fd) * 8, 0)
     }
 
-    /// The TCP socket behind a descriptor, of an MPTCP socket the one that it binds, listens and connects with; `None` if the
+    /// The TCP socket (`struct sock`) behind a descriptor, of an MPTCP socket the one that it binds, listens and connects with; `None` if the
     /// descriptor is neither.
     #[inline(always)]
-    pub fn tcp_socket(&self, fd: u32) -> Option<Untrusted> {
+    pub fn tcp_socket(&self, fd: u32) -> Option<u64> {
         const S_IFMT: u16 = 0o170_000;
         const S_IFSOCK: u16 = 0o140_000;
         let file = self.file(fd)?;
@@ -368,8 +393,7 @@ impl OpenFiles {
         if protocol != PROTOCOL_TCP {
             return None;
         }
-        let sk = Untrusted::new(sk);
-        let family = sk.family();
+        let family: u16 = peek(sk, offset::SKC_FAMILY.load())?;
         (family == AF_INET || family == AF_INET6).then_some(sk)
     }
 

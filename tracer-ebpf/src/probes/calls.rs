@@ -16,7 +16,9 @@ use crate::emit::{count, header, now, record};
 use crate::facts::{current, current_cgroup, introduce_netns, introduce_task};
 use crate::maps::{ACCEPTED, CALLS, PendingCall, offset};
 use crate::probes::connecting;
-use crate::sock::{AF_INET, AF_INET6, Netns, OpenFiles, Untrusted, bytes, first_argument, mapped, peek, peek_or};
+use crate::sock::{
+    AF_INET, AF_INET6, Copied, Netns, OpenFiles, Remote, Untrusted, bytes, first_argument, mapped, peek, peek_or,
+};
 
 /// Offsets inside the context of `syscalls:sys_enter_*` and `sys_exit_*` (include/trace/syscall.h): `long` fields after
 /// the 8 common bytes and the 4-byte number with its padding.
@@ -125,6 +127,7 @@ fn accepted(ctx: &TracePointContext) {
         && let Some(files) = OpenFiles::of_current()
         && let Some(sk) = files.tcp_socket(fd as u32)
     {
+        let sk = Copied::new(sk);
         let netns = sk.netns();
         introduce_task(ctx, netns);
         let listener = first_argument().and_then(|fd| files.listener(fd as u32));
@@ -136,8 +139,8 @@ fn accepted(ctx: &TracePointContext) {
 const NO_LISTENER: (u64, u64) = (0, 0);
 
 #[inline(always)]
-fn tcp_socket(fd: u32) -> Option<Untrusted> {
-    OpenFiles::of_current()?.tcp_socket(fd)
+fn tcp_socket(fd: u32) -> Option<Remote> {
+    OpenFiles::of_current()?.tcp_socket(fd).map(Remote)
 }
 
 // 5.10-6.18: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
@@ -228,14 +231,13 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
     if ret > 0 {
         return;
     }
-    let sk = Untrusted::new(sk);
+    let sk = Remote(sk);
     let netns = sk.netns();
     // Before the address is read: the verifier walks all code after a branch twice.
     introduce_task(ctx, netns);
     let target = sockaddr(ctx.arg::<*const c_void>(1) as u64, Memory::Kernel);
-    // tcp_v6_connect() passes a mapped address to tcp_v4_connect(), whose return is already recorded. The address is
-    // not matched inside the Option: the compiler would read it before checking for None, which the verifier refuses.
-    let (_, [high, low]) = target.unwrap_or((0, [0; 2]));
+    // tcp_v6_connect() passes a mapped address to tcp_v4_connect(), whose return is already recorded.
+    let [high, low] = target.addr;
     if V6 && high == 0 && low as u32 == 0xffff_0000 {
         return;
     }
@@ -248,7 +250,7 @@ fn connected<const V6: bool>(ctx: &FExitContext) {
 fn bound(ctx: &FExitContext) {
     let socket_of = ctx.arg::<*const c_void>(0) as u64;
     let ret = i64::from(ctx.arg::<i32>(3));
-    let Some(sk) = peek(socket_of, offset::SOCKET_SK.load()).map(Untrusted::new) else { return };
+    let Some(sk) = peek(socket_of, offset::SOCKET_SK.load()).map(Remote) else { return };
     if sk.protocol() != PROTOCOL_TCP {
         return;
     }
@@ -269,7 +271,7 @@ fn bound(ctx: &FExitContext) {
 
 /// bind() or listen() may have failed because there is no port left: user space then needs the limits that are in force.
 #[inline(always)]
-fn lacks_port(sk: &Untrusted, netns: Netns, errno: i64) {
+fn lacks_port(sk: &impl Untrusted, netns: Netns, errno: i64) {
     if errno == EADDRINUSE {
         introduce_netns(sk.net(), netns, true);
     }
@@ -277,7 +279,7 @@ fn lacks_port(sk: &Untrusted, netns: Netns, errno: i64) {
 
 #[inline(always)]
 fn listening(ctx: &FExitContext, ret: i64) {
-    let sk = Untrusted::new(ctx.arg::<*const c_void>(0) as u64);
+    let sk = Remote(ctx.arg::<*const c_void>(0) as u64);
     if sk.protocol() == PROTOCOL_TCP {
         listened(&sk, ret, now());
     }
@@ -286,7 +288,7 @@ fn listening(ctx: &FExitContext, ret: i64) {
 /// The return of listen(), which takes a port for a socket that has none. CLOSE->LISTEN, which precedes it, has described
 /// the process.
 #[inline(always)]
-fn listened(sk: &Untrusted, ret: i64, entered: u64) {
+fn listened(sk: &impl Untrusted, ret: i64, entered: u64) {
     let netns = sk.netns();
     if ret >= 0 {
         // The return of bind() has told of a named port.
@@ -297,7 +299,7 @@ fn listened(sk: &Untrusted, ret: i64, entered: u64) {
     }
     lacks_port(sk, netns, -ret);
     let pending = PendingCall { entered, sockaddr: 0, fd: 0, call: u32::from(call::LISTEN) };
-    failed(&pending, None, sk, netns, -ret);
+    failed(&pending, Asked::UNKNOWN, sk, netns, -ret);
 }
 
 /// Two programs are attached to each accept(): where a task can be preempted inside a program, the kernel skips that
@@ -317,7 +319,7 @@ fn accepted_child(ctx: &FExitContext, child: u64) {
         }
         *slot = child;
     }
-    let sk = Untrusted::new(child);
+    let sk = Copied::new(child);
     if sk.protocol() == PROTOCOL_TCP {
         let netns = sk.netns();
         introduce_task(ctx, netns);
@@ -358,9 +360,22 @@ enum Memory {
     Kernel,
 }
 
-/// Port and address of a `struct sockaddr_in` or `sockaddr_in6`; `None` if it cannot be read or is of another family.
+/// What a call was asked for. Not an `Option`: the compiler reads the values before it checks that they exist, and the
+/// verifier refuses to let uninitialised ones be read.
+#[derive(Clone, Copy)]
+struct Asked {
+    known: bool,
+    port: u16,
+    addr: [u64; 2],
+}
+
+impl Asked {
+    const UNKNOWN: Self = Self { known: false, port: 0, addr: [0; 2] };
+}
+
+/// Port and address of a `struct sockaddr_in` or `sockaddr_in6`; unknown if it cannot be read or is of another family.
 #[inline(always)]
-fn sockaddr(address: u64, memory: Memory) -> Option<(u16, [u64; 2])> {
+fn sockaddr(address: u64, memory: Memory) -> Asked {
     let mut raw = [0_u32; 7];
     // SAFETY: copies at most the size of `raw` from the caller's memory.
     let read = |raw: &mut [u32; 7], len: u32| unsafe {
@@ -371,25 +386,23 @@ fn sockaddr(address: u64, memory: Memory) -> Option<(u16, [u64; 2])> {
     };
     // An IPv4 caller may own only 16 bytes.
     if read(&mut raw, 28) != 0 && read(&mut raw, 16) != 0 {
-        return None;
+        return Asked::UNKNOWN;
     }
     let family = raw[0] as u16;
     let port = u16::from_be((raw[0] >> 16) as u16);
-    match family {
-        AF_INET => Some((port, mapped(raw[1]))),
-        AF_INET6 => {
-            Some((port, [u64::from(raw[2]) | (u64::from(raw[3]) << 32), u64::from(raw[4]) | (u64::from(raw[5]) << 32)]))
-        }
-        _ => None,
-    }
+    let addr = match family {
+        AF_INET => mapped(raw[1]),
+        AF_INET6 => [u64::from(raw[2]) | (u64::from(raw[3]) << 32), u64::from(raw[4]) | (u64::from(raw[5]) << 32)],
+        _ => return Asked::UNKNOWN,
+    };
+    Asked { known: true, port, addr }
 }
 
 #[inline(always)]
-fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: &Untrusted, netns: Netns, errno: i64) {
+fn failed(pending: &PendingCall, target: Asked, sk: &impl Untrusted, netns: Netns, errno: i64) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();
-    let (port, addr) = target.unwrap_or((0, [0; 2]));
     // SAFETY: copies the current task's name into a local.
     let comm = aya_ebpf::helpers::bpf_get_current_comm().unwrap_or([0; 16]);
     record::<CallRecord>(Counter::CallRingFull, |out| {
@@ -406,12 +419,12 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: &Untrusted
             (*out).tid = tid;
             (*out).own_range = sk.own_range();
             (*out).errno = errno as u16;
-            (*out).port = port;
+            (*out).port = target.port;
             (*out).lport = tuple.lport;
             (*out).call = pending.call as u8;
-            (*out).has_addr = u8::from(target.is_some());
+            (*out).has_addr = u8::from(target.known);
             (*out).pad = [0; 4];
-            (*out).addr = bytes(addr);
+            (*out).addr = bytes(target.addr);
             (*out).laddr = bytes(tuple.laddr);
             (*out).comm = comm;
         }
@@ -419,7 +432,7 @@ fn failed(pending: &PendingCall, target: Option<(u16, [u64; 2])>, sk: &Untrusted
 }
 
 #[inline(always)]
-fn socket(kind: RecordKind, sk: &Untrusted, netns: Netns, (listener, listener_cookie): (u64, u64)) {
+fn socket(kind: RecordKind, sk: &impl Untrusted, netns: Netns, (listener, listener_cookie): (u64, u64)) {
     let (cookie, flag) = sk.cookie();
     let tuple = sk.tuple();
     let (tgid, tid) = current();

@@ -7,7 +7,7 @@ use tracer_common::{Offsets, SocketFactsRecord, answer};
 
 use crate::maps::offset;
 use crate::probes::time_wait::timestamps;
-use crate::sock::{Untrusted, peek_or};
+use crate::sock::{Copied, Untrusted, peek_or};
 
 const TIME_WAIT: u8 = 6;
 const NEW_SYN_RECV: u8 = 12;
@@ -37,7 +37,7 @@ pub extern "C" fn list_sockets(ctx: *const Context) -> i32 {
     if sk.is_null() {
         return 0;
     }
-    let sk = Untrusted::new(sk as u64);
+    let sk = Copied::new(sk as u64);
     let state = sk.state();
     if state == NEW_SYN_RECV {
         return 0;

@@ -16,7 +16,7 @@ use tracer_common::{Counter, Offsets, RecordKind, TimeWaitRecord, answer, flags}
 use crate::emit::{header, now, record};
 use crate::maps::{TW_TIMER_HANDLER, offset};
 use crate::probes::connecting;
-use crate::sock::{Untrusted, bytes, peek_or};
+use crate::sock::{Copied, Untrusted, bytes, peek_or};
 
 // 5.10-6.7: void timer_start(struct timer_list *timer, unsigned long expires, unsigned int flags)
 // 6.8+:     void timer_start(struct timer_list *timer, unsigned long bucket_expiry)
@@ -55,7 +55,7 @@ pub fn minisocket_start(ctx: FExitContext) -> u32 {
     // 0 when the namespace already has as many as `tcp_max_tw_buckets` allows.
     if tw != 0 {
         let timestamps = timestamps(sk, offset::TCP_TS_RECENT_STAMP.load());
-        describe(&Untrusted::new(sk), ctx.arg::<i32>(2) as u8, timestamps, RecordKind::TimeWaitStart, 0);
+        describe(&Copied::new(sk), ctx.arg::<i32>(2) as u8, timestamps, RecordKind::TimeWaitStart, 0);
     }
     0
 }
@@ -114,13 +114,13 @@ pub fn timestamps(sk: u64, at: u32) -> u8 {
 fn minisocket(address: u64, kind: RecordKind, flag: u16) {
     // `tw_substate` is a `volatile unsigned char`.
     let substate: u8 = peek_or(address, offset::TW_SUBSTATE.load(), 0);
-    describe(&Untrusted::new(address), substate, timestamps(address, offset::TW_TS_RECENT_STAMP.load()), kind, flag);
+    describe(&Copied::new(address), substate, timestamps(address, offset::TW_TS_RECENT_STAMP.load()), kind, flag);
 }
 
 /// Records a minisocket with the addresses, ports and cookie of `sk`, the minisocket itself or the socket that it
 /// replaces.
 #[inline(always)]
-fn describe(sk: &Untrusted, substate: u8, timestamps: u8, kind: RecordKind, flag: u16) {
+fn describe(sk: &impl Untrusted, substate: u8, timestamps: u8, kind: RecordKind, flag: u16) {
     let (cookie, cookie_flag) = sk.cookie();
     let tuple = sk.tuple();
     let netns = sk.netns();
