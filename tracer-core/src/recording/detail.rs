@@ -15,6 +15,7 @@ use crate::event::{AcceptQueue, Addr, Endpoint, LossCounts, NetnsFacts, ProcessF
 pub struct ProcessDetail {
     /// Nanoseconds since boot when it started.
     start_ns: u64,
+    #[serde(skip_serializing_if = "is_unknown")]
     exec_id: u32,
     ppid: u32,
     uid: u32,
@@ -31,6 +32,12 @@ pub struct ProcessDetail {
     container: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<Arc<str>>,
+}
+
+/// 0 is left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unknown(number: &u32) -> bool {
+    *number == 0
 }
 
 impl From<&ProcessFacts> for ProcessDetail {
