@@ -522,8 +522,8 @@ fn the_kernels_list_tells_of_ports() -> Result {
         let mut clients = clients;
         drop(clients.pop());
         // The peer's FIN, so that there is a minisocket in TIME_WAIT.
-        let children = (0..4).map(|_| Ok(listener.accept()?.0)).collect::<anyhow::Result<Vec<_>>>()?;
-        drop(children.into_iter().nth(3));
+        let mut children = (0..4).map(|_| Ok(listener.accept()?.0)).collect::<anyhow::Result<Vec<_>>>()?;
+        drop(children.remove(3));
         let rows = sock_diag::dump(Netns::of_inode(lab.netns()))?;
         let facts = iterator.list()?;
         let found = |local: u16, remote: u16| {
