@@ -98,6 +98,8 @@ pub struct ReportedPorts {
     pub capacity: Option<u32>,
     pub in_use: u32,
     pub peak: u32,
+    pub outside_range: u32,
+    pub contradictions: u64,
     pub by_state: BTreeMap<String, u32>,
 }
 
