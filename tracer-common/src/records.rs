@@ -405,6 +405,8 @@ wire! {
     pub struct SocketFactsRecord {
         /// Socket cookie; 0 if the kernel has not generated one.
         pub cookie: u64,
+        /// Address of the `struct sock` or of the minisocket.
+        pub sock: u64,
         /// [`answer`]: bind() named the port.
         pub named: u8,
         /// [`answer`]: bind() or listen() made or joined the port's bucket, so that no connect() of another socket

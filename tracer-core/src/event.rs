@@ -505,6 +505,8 @@ pub struct NetnsFacts {
 pub struct SocketRow {
     /// The kernel's cookie; `None` if it has none.
     pub cookie: Option<SocketCookie>,
+    /// As in [`SocketId`]; 0 = unknown. Known only where records name sockets by nothing else.
+    pub sock: u64,
     /// Key of the socket.
     pub key: FlowKey,
     /// State of the socket; `CLOSE` of one that is bound and neither connects nor listens.

@@ -363,6 +363,7 @@ impl Columns {
         let (Some(key), Some(state)) = (self.key(row), self.new_state.get(row)) else { return DecodedRow::Invalid };
         open.rows.push(SocketRow {
             cookie: self.cookie.get(row).and_then(SocketCookie::new),
+            sock: self.sock.get(row).unwrap_or_default(),
             key,
             state,
             minisocket: self.minisocket.value(row),

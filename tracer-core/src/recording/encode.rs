@@ -412,6 +412,9 @@ impl Encoder {
         if let Some(cookie) = socket.cookie {
             self.cookie.put(row, cookie.get());
         }
+        if socket.sock != 0 {
+            self.sock.put(row, self.masked(socket.sock));
+        }
         let overflow = self.key_columns(row, &socket.key);
         match socket.queue {
             Some(queue) => self.detail(row, &detail::ListenerDetail::new(queue, overflow)),

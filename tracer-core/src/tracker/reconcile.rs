@@ -135,7 +135,7 @@ fn is_bound_only(row: &SocketRow) -> bool {
 fn list_bound(tables: &mut Tables, row: &SocketRow, began: Ktime) {
     let owner = row.owner.map(|pid| tables.accounting.process(pid));
     tables.bind(BoundSocket {
-        id: SocketId { cookie: row.cookie, sock: 0 },
+        id: SocketId { cookie: row.cookie, sock: row.sock },
         netns: row.key.netns,
         addr: row.key.local.addr,
         port: row.key.local.port,

@@ -194,6 +194,7 @@ impl Lab {
 
     fn row(cookie: u64, port: u16, state: TcpState) -> SocketRow {
         SocketRow {
+            sock: 0,
             cookie: SocketCookie::new(cookie),
             key: FlowKey {
                 netns: NETNS,

@@ -46,6 +46,7 @@ pub extern "C" fn list_sockets(ctx: *const Context) -> i32 {
     let bucket_at = if minisocket { offset::TW_BUCKET.load() } else { offset::ICSK_BUCKET.load() };
     let record = SocketFactsRecord {
         cookie: sk.cookie().0,
+        sock: sk.address(),
         named: if minisocket { answer::UNKNOWN } else { sk.named() },
         closed: closed(peek_or(sk.address(), bucket_at, 0)),
         timestamps: if minisocket {

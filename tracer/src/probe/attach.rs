@@ -344,7 +344,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
         _ => false,
     };
     let ebpf = Arc::new(Mutex::new(ebpf));
-    let sockets = sockets.then(|| SocketIterator::new(Arc::clone(&ebpf)));
+    let sockets = sockets.then(|| SocketIterator::new(Arc::clone(&ebpf), !cookie));
     Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, sockets, _ebpf: ebpf })
 }
 

@@ -16,6 +16,8 @@ const PROGRAM: &str = "list_sockets";
 /// Facts about a socket or minisocket; `None` = the kernel does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFacts {
+    /// Address of the socket, by which records name it where they have no cookie; 0 where they have one.
+    pub sock: u64,
     /// bind() named the port.
     pub named: Option<bool>,
     /// No connect() of another socket chooses the port.
@@ -26,7 +28,10 @@ pub struct SocketFacts {
 
 /// Lists the sockets of a network namespace.
 #[derive(Clone)]
-pub struct SocketIterator(Arc<Mutex<Ebpf>>);
+pub struct SocketIterator {
+    ebpf: Arc<Mutex<Ebpf>>,
+    addresses: bool,
+}
 
 impl SocketIterator {
     /// Has the kernel verify the program of `ebpf`.
@@ -34,9 +39,14 @@ impl SocketIterator {
         program(ebpf)?.load("tcp", btf)
     }
 
-    /// `ebpf` with the program loaded.
-    pub(super) fn new(ebpf: Arc<Mutex<Ebpf>>) -> Self {
-        Self(ebpf)
+    /// `ebpf` with the program loaded. `addresses`: records may name sockets by their addresses alone.
+    pub(super) fn new(ebpf: Arc<Mutex<Ebpf>>, addresses: bool) -> Self {
+        Self { ebpf, addresses }
+    }
+
+    /// Only this list tells which socket of a list a record without cookie speaks of.
+    pub fn has_addresses(&self) -> bool {
+        self.addresses
     }
 
     /// The sockets of the namespace that the calling thread is in, by cookie. Sockets without one are left out: a list by
@@ -49,6 +59,7 @@ impl SocketIterator {
         self.open()?.read_to_end(&mut bytes)?;
         let facts = SocketFactsRecord::all(&bytes).filter_map(|record| {
             let facts = SocketFacts {
+                sock: if self.addresses { record.sock } else { 0 },
                 named: yes_or_no(record.named),
                 closed: yes_or_no(record.closed),
                 timestamps: yes_or_no(record.timestamps),
@@ -61,7 +72,7 @@ impl SocketIterator {
     /// The list belongs to the namespace in which it is opened.
     fn open(&self) -> io::Result<File> {
         // A panic elsewhere leaves the program as usable as it was.
-        let mut ebpf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let program = program(&mut ebpf).map_err(io::Error::other)?;
         let link = program.attach().and_then(|link| program.take_link(link)).map_err(io::Error::other)?;
         link.into_file().map_err(io::Error::other)

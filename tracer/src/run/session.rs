@@ -73,6 +73,7 @@ pub struct LiveTrace {
     config: Config,
     begin: Ktime,
     first: Pass,
+    sockets: Option<SocketIterator>,
 }
 
 /// A trace that has ended.
@@ -137,7 +138,8 @@ impl LiveTrace {
         let (baseline_requests, asked) = mpsc::channel();
         let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
         let port_sysctls = std::mem::take(&mut first.port_sysctls);
-        let baseline = reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile, sockets)?;
+        let baseline =
+            reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile, sockets.clone())?;
         Ok(Self {
             clock,
             host: facts,
@@ -151,6 +153,7 @@ impl LiveTrace {
             config,
             begin,
             first,
+            sockets,
         })
     }
 
@@ -201,7 +204,8 @@ impl LiveTrace {
         asked: Option<oneshot::Receiver<()>>,
         observer: &mut (impl TraceObserver + Send),
     ) -> Result<FinishedTrace> {
-        let Self { host, tracker, inputs, commands, reader, baseline, baseline_requests, reconcile, .. } = self;
+        let Self { host, tracker, inputs, commands, reader, baseline, baseline_requests, reconcile, sockets, .. } =
+            self;
         let (done, over) = oneshot::channel();
         let tracker = std::thread::scope(|scope| -> Result<Tracker> {
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
@@ -215,7 +219,7 @@ impl LiveTrace {
             // The threads may have ended already.
             let _ = baseline_requests.send(BaselineRequest::Stop);
             // The final report is compared with the kernel's own list: what a loss has left wrong is repaired and counted.
-            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last, None).facts));
+            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last, sockets).facts));
             let _ = commands.send(ReaderCommand::Stop);
             let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;

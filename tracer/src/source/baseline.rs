@@ -81,11 +81,11 @@ pub struct PassScope {
 
 /// Runs one pass, on a thread of its own, because a thread that has entered another namespace must not do anything else afterwards.
 ///
-/// `sockets` adds what `sock_diag` does not say to a list with owners.
+/// `sockets` adds what `sock_diag` does not say to a list with owners, and to every list where records have no cookies.
 pub fn pass(scope: PassScope, sockets: Option<SocketIterator>) -> Pass {
-    let thread = std::thread::Builder::new()
-        .name("baseline".into())
-        .spawn(move || run(scope, sockets.as_ref().filter(|_| scope.owners == OwnerScan::Always)));
+    let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || {
+        run(scope, sockets.as_ref().filter(|sockets| scope.owners == OwnerScan::Always || sockets.has_addresses()))
+    });
     thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
 }
 
@@ -191,7 +191,8 @@ fn add_facts(rows: &mut [ListedSocket], iterator: &SocketIterator) -> io::Result
     let facts = iterator.list()?;
     for row in rows.iter_mut().map(|listed| &mut listed.row) {
         if let Some(found) = row.cookie.and_then(|cookie| facts.get(&cookie)) {
-            (row.named, row.closed, row.timestamps) = (found.named, found.closed, found.timestamps);
+            (row.sock, row.named, row.closed, row.timestamps) =
+                (found.sock, found.named, found.closed, found.timestamps);
         }
     }
     Ok(())

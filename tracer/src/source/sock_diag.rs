@@ -98,6 +98,7 @@ fn row(netns: Netns, header: &InetResponseHeader, expires_ms: Option<u32>) -> Op
     let minisocket = header.timer == Some(Timer::TimeWait) && header.inode == 0;
     Some(ListedSocket {
         row: SocketRow {
+            sock: 0,
             cookie: SocketCookie::new(u64::from_ne_bytes(id.cookie)),
             key: FlowKey {
                 netns,

@@ -48,25 +48,31 @@ fn read(bytes: &[u8]) -> Result<(Vec<TrackerStep>, Option<Damage>), ReadError> {
 /// The steps with kernel addresses in a form that does not depend on the random mask of a recording.
 fn without_mask(mut steps: Vec<TrackerStep>) -> Vec<TrackerStep> {
     let mut mask = None;
+    let mut unmask = |sock: &mut u64| {
+        if *sock != 0 {
+            *sock ^= *mask.get_or_insert(*sock);
+        }
+    };
     for step in &mut steps {
         let TrackerStep::Event(event) = step else { continue };
-        let id = match event {
-            Event::Transition(event) => &mut event.id,
-            Event::CallFailed(event) => &mut event.id,
-            Event::PortSearch(event) => &mut event.id,
-            Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => &mut event.id,
-            _ => continue,
-        };
-        let mut unmask = |sock: &mut u64| {
-            if *sock != 0 {
-                *sock ^= *mask.get_or_insert(*sock);
+        match event {
+            Event::Transition(event) => unmask(&mut event.id.sock),
+            Event::CallFailed(event) => unmask(&mut event.id.sock),
+            Event::PortSearch(event) => unmask(&mut event.id.sock),
+            Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => {
+                unmask(&mut event.id.sock);
+                if let Some(listener) = &mut event.listener {
+                    unmask(&mut listener.sock);
+                }
             }
-        };
-        unmask(&mut id.sock);
-        if let Event::Accepted(event) | Event::Bound(event) | Event::Released(event) = event
-            && let Some(listener) = &mut event.listener
-        {
-            unmask(&mut listener.sock);
+            Event::Baseline(list) => {
+                let mut rows = list.rows.to_vec();
+                for row in &mut rows {
+                    unmask(&mut row.sock);
+                }
+                list.rows = rows.into();
+            }
+            _ => {}
         }
     }
     steps
@@ -241,6 +247,7 @@ fn positions_are_found_without_reading_and_reading_goes_on_from_there() {
 fn list(rows: usize) -> TrackerStep {
     let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
     let row = SocketRow {
+        sock: 0,
         cookie: SocketCookie::new(7),
         key: FlowKey { netns: Netns::of_inode(1), device: 0, local: endpoint(1), remote: endpoint(2) },
         state: TcpState::Established,

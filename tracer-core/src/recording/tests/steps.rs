@@ -143,10 +143,10 @@ prop_compose! {
         (cookie, key, state, minisocket) in (any::<u64>(), key(), state(), any::<bool>()),
         (remaining, owner) in any::<(Option<u64>, Option<u32>)>(),
         (named, closed, timestamps, has_descriptor) in any::<(Option<bool>, Option<bool>, Option<bool>, Option<bool>)>(),
-        queue in any::<Option<(u32, u32)>>(),
+        (queue, sock) in any::<(Option<(u32, u32)>, u64)>(),
     ) -> SocketRow {
         SocketRow {
-            has_descriptor,
+            has_descriptor, sock,
             cookie: SocketCookie::new(cookie), key, state, minisocket, remaining, owner, named, closed, timestamps,
             queue: queue.map(|(waiting, backlog)| AcceptQueue { waiting, backlog }),
         }

@@ -110,6 +110,7 @@ fn call() -> impl Strategy<Value = Event> {
 
 fn baseline() -> impl Strategy<Value = Event> {
     let row = (id(), key(), state(), any::<bool>()).prop_map(|(id, key, state, minisocket)| SocketRow {
+        sock: id.sock,
         cookie: id.cookie,
         key,
         state,

@@ -190,6 +190,7 @@ mod tests {
             let endpoint = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
             let port = u16::try_from(number % 60_000).expect("a port");
             SocketRow {
+                sock: 0,
                 cookie: SocketCookie::new(u64::from(number) * 7_919 + 1),
                 key: FlowKey { netns: Netns::of_inode(1), device: 0, local: endpoint(port), remote: endpoint(443) },
                 state: TcpState::Established,
