@@ -68,7 +68,9 @@ fn local(filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     }
     tally.say();
     verdict(&tally, &broken, filter, strict)?;
-    if record && filter.is_none() {
+    if record && filter.is_some() {
+        vm::record_own_costs(&tally)?;
+    } else if record {
         let output = as_root(portchurn.as_os_str(), &[])?.args(["doctor", "--json"]).output().context("doctor")?;
         vm::record_own(&String::from_utf8_lossy(&output.stdout), &tally)?;
     }

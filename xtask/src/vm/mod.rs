@@ -297,6 +297,13 @@ fn kernel_result(kernel: String, doctor: DoctorReport, tally: &Tally) -> KernelR
     }
 }
 
+/// Writes what the programs cost on the kernel of this machine, which has been recorded whole before.
+pub fn record_own_costs(tally: &Tally) -> Result<()> {
+    let mut results = kernel_results::read()?;
+    kernel_results::enter_costs(&mut results, OWN, &tally.costs);
+    kernel_results::write(&results)
+}
+
 /// Writes the kernel of this machine into the results; `doctor` is the output of `portchurn doctor --json`.
 pub fn record_own(doctor: &str, tally: &Tally) -> Result<()> {
     let report: DoctorReport = serde_json::from_str(doctor).with_context(|| format!("doctor printed: {doctor}"))?;
