@@ -44,8 +44,8 @@ impl ProcFs {
         Self { proc: proc.into(), run_netns: run_netns.into(), tick }
     }
 
-    /// Nanoseconds by which [`ProcessFacts::start`] from `/proc` may be earlier than the same process's from a record: `/proc` counts
-    /// in ticks. Two starts of one pid within a tick are the same process.
+    /// Nanoseconds by which a process's [`start`](tracer_core::event::ProcessFacts::start) from `/proc` may be earlier than the one from
+    /// a record: `/proc` counts in ticks. Two starts of one pid within a tick are the same process.
     pub fn start_granularity(&self) -> u64 {
         self.tick
     }
