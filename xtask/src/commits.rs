@@ -6,23 +6,24 @@ use crate::shell::{answer, command, say};
 
 /// Characters of a subject.
 const LONGEST: usize = 72;
-/// The last commit with a longer subject: the rule holds from here on.
-const RULE_SINCE: &str = "9a9d3078a444a37246a01e107e01cbe4bf7bca1a";
+/// The rule holds for commits that were written after this (seconds since 1970, 2026-11-25T12:00:00Z). The time of the author, not a
+/// hash: a history may be rewritten or cut off.
+const RULE_SINCE: i64 = 1_795_608_000;
 
 pub fn check() -> Result<()> {
-    let git = |arguments: &[&str]| answer(command("git").args(arguments));
-    // A history that was rewritten or cut off may lack that commit: then all of its commits count.
-    let range = if git(&["merge-base", "--is-ancestor", RULE_SINCE, "HEAD"]).is_some() {
-        format!("{RULE_SINCE}..HEAD")
-    } else {
-        "HEAD".to_owned()
-    };
-    let log = git(&["log", "--no-merges", "--format=%H %s", &range])
+    let log = answer(command("git").args(["log", "--no-merges", "--format=%at %H %s"]))
         .context("`git log` fails: is this a git clone, owned by the user who runs this?")?;
-    let long = too_long(&log);
-    ensure!(long.is_empty(), "subjects of more than {LONGEST} characters:\n{}", long.join("\n"));
-    say(&format!("commits: {} subjects have at most {LONGEST} characters", log.lines().count()));
+    let recent: Vec<&str> = log.lines().filter_map(since_the_rule).collect();
+    let long = too_long(&recent.join("\n")).join("\n");
+    ensure!(long.is_empty(), "subjects of more than {LONGEST} characters:\n{long}");
+    say(&format!("commits: {} subjects have at most {LONGEST} characters", recent.len()));
     Ok(())
+}
+
+/// The rest of a line `TIME HASH SUBJECT` to which the rule applies.
+fn since_the_rule(line: &str) -> Option<&str> {
+    let (time, rest) = line.split_once(' ')?;
+    (time.parse::<i64>().ok()? >= RULE_SINCE).then_some(rest)
 }
 
 /// The lines of `HASH SUBJECT` with a subject that is too long.

@@ -26,7 +26,7 @@ const ONLY_THOROUGH: [Exclusion; 4] = [
     excluded("cli", "*", EVERYWHERE, "half a minute"),
 ];
 
-const ALWAYS: [Exclusion; 16] = [
+const ALWAYS: [Exclusion; 17] = [
     excluded("php_fpm", "*", EVERYWHERE, "the machine has no php-fpm, and its system calls are those of churn"),
     excluded("load", "*", EVERYWHERE, "emulation reaches a hundredth of the connections per second of a burst"),
     excluded("recording", "*", EVERYWHERE, "user space after the ring buffer: the same on every kernel"),
@@ -55,6 +55,12 @@ const ALWAYS: [Exclusion; 16] = [
         "refused_and_timed_out",
         EVERYWHERE,
         "waits for timeouts, and the kernel's timers are the same code everywhere",
+    ),
+    excluded(
+        "facts",
+        "every_exec_is_seen",
+        EVERYWHERE,
+        "the machine has no bash, and exec is counted alike everywhere",
     ),
     excluded("failures", "no_neighbour", EVERYWHERE, "the same"),
     excluded("cli", "a_signal_ends_a_report_with_valid_json", EVERYWHERE, "user space alone: the same on every kernel"),
