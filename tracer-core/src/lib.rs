@@ -36,6 +36,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod damage;
 pub mod decode;
 pub mod errno;
 pub mod event;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::clock::Clock;
 use crate::host::HostFacts;
 use crate::input::feed;
-use crate::recording::{Damage, RecordingHeader};
+use crate::recording::RecordingHeader;
 use crate::replay::{Replay, ReplayError};
 use crate::tracker::snapshot::NoticeKinds;
 use crate::tracker::workload::By;
@@ -43,6 +43,9 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
     let mut replay = Replay::open(path)?;
     let mut tracker = tracker(replay.header(), by, NoticeKinds::default());
     replay.for_each(|step| feed(&mut tracker, step))?;
+    if let Some(damage) = replay.damage() {
+        tracker.damaged(damage.clone());
+    }
     tracker.finish();
     let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());
     Ok(Played {
@@ -56,24 +59,9 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
 
 /// Sentences on what of the recording could not be read; complete once its end has been reached.
 pub fn warnings(path: &Path, replay: &Replay) -> Vec<String> {
-    let damage = replay.damage().map(|damage| format!("{}: {}", path.display(), damage_message(damage)));
+    let damage = replay.damage().map(|damage| format!("{}: {damage}", path.display()));
     let bad_rows = (replay.bad_rows() > 0).then(|| {
         format!("{}: {} rows make no sense to this version and were left out", path.display(), replay.bad_rows())
     });
     damage.into_iter().chain(bad_rows).collect()
-}
-
-/// One sentence on what is missing from a damaged recording.
-pub fn damage_message(damage: &Damage) -> String {
-    let seconds = match damage.nanos {
-        Some(0) => String::new(),
-        Some(nanos) => format!(" and the last {:.1} s", nanos as f64 / 1e9),
-        None => " and what came after them".into(),
-    };
-    match damage.bytes {
-        0 => format!("{}; everything up to there was read", damage.why),
-        bytes => {
-            format!("{}; everything before byte {} was read, {bytes} bytes{seconds} are missing", damage.why, damage.at)
-        }
-    }
 }

@@ -16,8 +16,9 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::damage::Damage;
 use crate::event::{Event, Ktime, Netns};
-use crate::recording::{BatchPosition, Damage, ReadError, Reader, RecordingHeader};
+use crate::recording::{BatchPosition, ReadError, Reader, RecordingHeader};
 use crate::step::TrackerStep;
 
 /// Bytes of the buffer between the file and the reader, which reads frames in pieces.

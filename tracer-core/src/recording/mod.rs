@@ -30,7 +30,7 @@ pub mod writer;
 
 pub use batches::BatchBuilder;
 pub use header::RecordingHeader;
-pub use reader::{BatchPosition, Damage, ReadError, Reader};
+pub use reader::{BatchPosition, ReadError, Reader};
 #[cfg(any(test, feature = "testing"))]
 pub use writer::seal_for_tests;
 pub use writer::{WriteError, Writer, Written, create};

@@ -16,6 +16,7 @@ use super::frame::{self, PREFIX, Stats, TRAILER, Trailer, flags};
 use super::message::{self, MessageContent, Messages};
 use super::schema::{HEADER_KEY, VERSION_KEY};
 use super::{RecordingHeader, VERSION, decode};
+use crate::damage::{Damage, DamageGap, DamageKind};
 use crate::event::Ktime;
 use crate::step::TrackerStep;
 
@@ -24,6 +25,8 @@ const CHUNK: usize = 1 << 16;
 
 /// Why a complete frame cannot be verified.
 const NO_TRAILER: &str = "a batch's checksum is missing or damaged";
+/// What is wrong with a file of which only a part was copied, or whose writer died while it wrote.
+const CUT_OFF: &str = "the file ends in the middle of a batch";
 
 /// Why a file is not read at all.
 #[derive(Debug, Error)]
@@ -62,20 +65,6 @@ pub enum ReadError {
     /// The schema or the header is incomplete or damaged.
     #[error("the file ends or is damaged before its first event: {0}")]
     NoHeader(String),
-}
-
-/// The part of a file that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Byte at which the intact part ends.
-    pub at: u64,
-    /// Bytes from there to the end of the file.
-    pub bytes: u64,
-    /// Nanoseconds from the last intact row to the latest time that is still found behind the damage; `None` if none is
-    /// found.
-    pub nanos: Option<u64>,
-    /// What is wrong, as the beginning of a sentence.
-    pub why: String,
 }
 
 /// Where a batch is, and what its trailer says about it.
@@ -119,7 +108,7 @@ enum RawFrame {
     /// The marker of the end of the stream.
     End,
     /// The bytes that could be read, and what is wrong.
-    Broken(Vec<u8>, String),
+    Broken(Vec<u8>, DamageKind, String),
 }
 
 impl<R: Read> Reader<R> {
@@ -223,7 +212,7 @@ impl<R: Read> Reader<R> {
         if self.decoder.feed(&batch) {
             return Ok(true);
         }
-        self.stop_at_damage(&[], self.at, "its columns are not those of its version".into())?;
+        self.stop_at_damage(&[], self.at, DamageKind::Corrupt, "its columns are not those of its version".into())?;
         Ok(false)
     }
 
@@ -236,7 +225,7 @@ impl<R: Read> Reader<R> {
             let start = self.at;
             match read_frame(&mut self.input, &mut self.at)? {
                 RawFrame::End => self.end(start)?,
-                RawFrame::Broken(bytes, why) => self.stop_at_damage(&bytes, start, why)?,
+                RawFrame::Broken(bytes, kind, why) => self.stop_at_damage(&bytes, start, kind, why)?,
                 // Read before, by `batch_positions`.
                 RawFrame::Whole { trailer, .. }
                     if trailer.stats.flags & flags::DICTIONARY != 0 && start < self.dictionaries_end => {}
@@ -246,7 +235,7 @@ impl<R: Read> Reader<R> {
                         return Ok(Some((batch, trailer.stats)));
                     }
                     Ok(MessageContent::Dictionary) => self.dictionaries_end = self.dictionaries_end.max(self.at),
-                    Err(error) => self.stop_at_damage(&[], start, error.to_string())?,
+                    Err(error) => self.stop_at_damage(&[], start, DamageKind::Corrupt, error.to_string())?,
                 },
             }
         }
@@ -262,7 +251,8 @@ impl<R: Read> Reader<R> {
         self.at += found as u64;
         if frame::read_tail(&rest).is_none() {
             rest.truncate(found);
-            return self.stop_at_damage(&rest, start, "the tail behind the last batch is damaged or missing".into());
+            let why = "the tail behind the last batch is damaged or missing".into();
+            return self.stop_at_damage(&rest, start, DamageKind::Unfinished, why);
         }
         // The frames have held everything that the footer repeats, so its last bytes suffice.
         let mut end = Vec::new();
@@ -277,20 +267,17 @@ impl<R: Read> Reader<R> {
             }
         }
         if !end.ends_with(b"ARROW1") {
-            self.damage = Some(Damage {
-                at: start,
-                bytes: self.at - start,
-                nanos: Some(0),
-                why: "the footer is cut off or damaged; every event is there, but other programs cannot open the file"
-                    .into(),
-            });
+            let why = "the footer is cut off or damaged; every event is there, but other programs cannot open the file";
+            let mut damage = Damage::new(DamageKind::NoFooter, why, start);
+            damage.bytes = self.at - start;
+            self.damage = Some(damage);
         }
         Ok(())
     }
 
     /// Ends reading at the byte `start`, and searches the rest of the input for times that say how much is missing.
     /// `read` are the bytes after `start` that were read already.
-    fn stop_at_damage(&mut self, read: &[u8], start: u64, why: String) -> io::Result<()> {
+    fn stop_at_damage(&mut self, read: &[u8], start: u64, kind: DamageKind, why: String) -> io::Result<()> {
         let mut window = read.to_vec();
         let mut latest = frame::latest(&window);
         let mut chunk = vec![0; CHUNK];
@@ -305,9 +292,12 @@ impl<R: Read> Reader<R> {
                 break;
             }
         }
-        let begin = self.header.offset().wrapping_add(self.header.begin_ns.cast_signed());
-        let nanos = latest.map(|latest| u64::try_from(latest.saturating_sub(self.last.unwrap_or(begin))).unwrap_or(0));
-        self.damage = Some(Damage { at: start, bytes: self.at - start, nanos, why });
+        let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
+        let from = self.last.map_or(Ktime(self.header.begin_ns), ktime);
+        let mut damage = Damage::new(kind, why, start);
+        (damage.bytes, damage.at_least, damage.end_missing) = (self.at - start, true, true);
+        damage.gap(DamageGap { from, to: latest.map_or(from, ktime).max(from) });
+        self.damage = Some(damage);
         Ok(())
     }
 }
@@ -419,14 +409,14 @@ impl<R: Read + io::Seek> Reader<R> {
 fn read_schema(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
     let mut found = read_frame(input, at)?;
     // Other programs align their first message to 64 bytes.
-    while matches!(&found, RawFrame::Broken(bytes, _) if *bytes == [0; PREFIX] && *at <= 64) {
+    while matches!(&found, RawFrame::Broken(bytes, ..) if *bytes == [0; PREFIX] && *at <= 64) {
         found = read_frame(input, at)?;
     }
     let (metadata, why) = match found {
         RawFrame::Whole { metadata, .. } => (metadata, None),
         RawFrame::End => return Err(ReadError::NoHeader("no schema".into())),
         // A file of another program has no trailer, and a newer version may have another kind.
-        RawFrame::Broken(bytes, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
+        RawFrame::Broken(bytes, _, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
     };
     let schema = match (message::schema(&metadata), &why) {
         (Ok(schema), _) => schema,
@@ -466,40 +456,49 @@ fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<RawFrame> {
     *at += found as u64;
     bytes.truncate(found);
     let Some(&prefix) = bytes.first_chunk::<PREFIX>() else {
-        let why = if found == 0 { "the file ends without a footer" } else { "the file ends in the middle of a batch" };
-        return Ok(RawFrame::Broken(bytes, why.into()));
+        return Ok(if found == 0 {
+            let why = "the file has no end: it is being written, or its writer was killed";
+            RawFrame::Broken(bytes, DamageKind::Unfinished, why.into())
+        } else {
+            RawFrame::Broken(bytes, DamageKind::CutOff, CUT_OFF.into())
+        });
     };
     let length = match metadata_length(prefix) {
         Ok(Some(length)) => length,
         Ok(None) => return Ok(RawFrame::End),
-        Err(why) => return Ok(RawFrame::Broken(bytes, why)),
+        Err(why) => return Ok(RawFrame::Broken(bytes, DamageKind::Corrupt, why)),
     };
-    let cut = "the file ends in the middle of a batch";
     let mut metadata = Vec::new();
     *at += read_at_most(input, &mut metadata, length)?;
     if metadata.len() < length {
         bytes.append(&mut metadata);
-        return Ok(RawFrame::Broken(bytes, cut.into()));
+        return Ok(RawFrame::Broken(bytes, DamageKind::CutOff, CUT_OFF.into()));
     }
-    let broken = |mut bytes: Vec<u8>, metadata: &[u8], body: &[u8], why: &str| {
+    let broken = |mut bytes: Vec<u8>, metadata: &[u8], body: &[u8], kind, why: &str| {
         bytes.extend_from_slice(metadata);
         bytes.extend_from_slice(body);
-        Ok(RawFrame::Broken(bytes, why.into()))
+        Ok(RawFrame::Broken(bytes, kind, why.into()))
     };
     let Some(trailer) = frame::trailer(&metadata) else {
-        return broken(bytes, &metadata, &[], NO_TRAILER);
+        return broken(bytes, &metadata, &[], DamageKind::Corrupt, NO_TRAILER);
     };
     let length = usize::try_from(trailer.body).unwrap_or(usize::MAX);
     if length > frame::MAX_BODY {
-        return broken(bytes, &metadata, &[], "a batch claims an impossible length");
+        return broken(bytes, &metadata, &[], DamageKind::Corrupt, "a batch claims an impossible length");
     }
     let mut body = Vec::new();
     *at += read_at_most(input, &mut body, length)?;
     if body.len() < length {
-        return broken(bytes, &metadata, &body, cut);
+        return broken(bytes, &metadata, &body, DamageKind::CutOff, CUT_OFF);
     }
     if !frame::intact(&metadata, &body, &trailer) {
-        return broken(bytes, &metadata, &body, "a batch is not as it was written (its checksum differs)");
+        return broken(
+            bytes,
+            &metadata,
+            &body,
+            DamageKind::Corrupt,
+            "a batch is not as it was written (its checksum differs)",
+        );
     }
     Ok(RawFrame::Whole { metadata, body, trailer })
 }

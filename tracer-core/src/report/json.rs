@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::damage::DamageFields;
 use crate::event::Ktime;
 use crate::host::HostFacts;
 use crate::tracker::snapshot::{
@@ -26,6 +27,8 @@ pub struct Report<'a> {
     window: Window,
     host: &'a HostFacts,
     events: &'a EventCounts,
+    /// What of the recording could not be read.
+    damage: Option<DamageFields<'a>>,
     /// Full sockets and minisockets alive at the end of the window.
     flows: u64,
     time_wait: u64,
@@ -72,6 +75,7 @@ impl<'a> Report<'a> {
             },
             host,
             events: &snapshot.events,
+            damage: snapshot.damage.as_ref().map(|damage| damage.fields(clock)),
             flows: snapshot.flows,
             time_wait: snapshot.time_wait,
             workloads: &snapshot.workloads,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::clock::Clock;
+use crate::damage::{Damage, DamageGap, DamageKind};
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
@@ -388,11 +389,21 @@ pub fn quiet() -> Snapshot {
     }
 }
 
+/// One batch of the file cannot be read.
+fn damage() -> Damage {
+    let mut damage =
+        Damage::new(DamageKind::Corrupt, "a batch is not as it was written (its checksum differs)", 61_440);
+    (damage.bytes, damage.rows) = (51_204, 16_384);
+    damage.gap(DamageGap { from: START.plus(4 * SECOND), to: START.plus(5 * SECOND) });
+    damage
+}
+
 /// The incident, watched badly: events lost, `TIME_WAIT` inferred, no limits known.
 pub fn lossy() -> Snapshot {
     let mut snapshot = exhaustion();
     snapshot.events.lost = Lost { ring_full: 1_234, missed_runs: 1, other_runs: 0, recorder: 0 };
     snapshot.events.skipped = 2;
+    snapshot.damage = Some(damage());
     snapshot.events.evicted = 17;
     snapshot.events.repaired = 31;
     for namespace in &mut snapshot.namespaces {

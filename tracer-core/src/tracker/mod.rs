@@ -35,6 +35,7 @@ use snapshot::detail::{DetailRequest, Details};
 use snapshot::{EventCounts, Notice, Snapshot};
 use tables::Tables;
 
+use crate::damage::Damage;
 use crate::event::{Event, Ktime, LossCounts};
 
 /// The tracker.
@@ -46,13 +47,14 @@ pub struct Tracker {
     read: u64,
     skipped: u64,
     loss: LossCounts,
+    damage: Option<Damage>,
 }
 
 impl Tracker {
     /// A tracker that has seen nothing yet.
     pub fn new(config: Config) -> Self {
         let tables = Tables::new(&config);
-        Self { config, tables, generation: 0, read: 0, skipped: 0, loss: LossCounts::default() }
+        Self { config, tables, generation: 0, read: 0, skipped: 0, loss: LossCounts::default(), damage: None }
     }
 
     /// Observation begins: rates and the window count from here.
@@ -94,6 +96,12 @@ impl Tracker {
         self.skipped += records;
     }
 
+    /// What of the recording could not be read, so that every view can say it.
+    pub fn damaged(&mut self, damage: Damage) {
+        self.damage = Some(damage);
+        self.generation += 1;
+    }
+
     /// Moves the clock to `now`: what is due by the rules happens, what was pending is settled.
     pub fn advance(&mut self, now: Ktime) {
         if now <= self.tables.now && self.tables.start.is_some() {
@@ -117,6 +125,7 @@ impl Tracker {
         let mut snapshot = assemble::snapshot(&self.tables);
         snapshot.generation = self.generation;
         snapshot.events = self.event_counts();
+        snapshot.damage.clone_from(&self.damage);
         snapshot.findings = findings::findings(&snapshot, &self.config.knobs, &self.config.thresholds);
         snapshot
     }

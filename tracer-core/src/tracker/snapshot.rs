@@ -23,6 +23,7 @@ pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Own
 pub use state_set::StateSet;
 
 use super::port_buckets::Blocked;
+use crate::damage::Damage;
 use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 
 /// Everything concluded up to `now`.
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub now: Ktime,
     /// How complete the picture is.
     pub events: EventCounts,
+    /// What of the recording could not be read; `None` if all of it was, and of a live trace.
+    pub damage: Option<Damage>,
     /// Most connects first.
     pub workloads: Vec<Workload>,
     /// Failing first, then fullest, then busiest.

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use self::steps::*;
 use super::writer::Sink as _;
 use super::*;
+use crate::damage::{Damage, DamageKind};
 use crate::event::*;
 use crate::step::TrackerStep;
 
@@ -187,9 +188,12 @@ fn a_cut_says_how_many_seconds_are_missing() {
     let [.., last, _, _] = heads[..] else { panic!("{heads:?}") };
     let (steps, damage) = read(&bytes[..last + frame::TRAILER + 9]).expect("a recording");
     assert_eq!(steps, [second(1), second(2)]);
-    assert_eq!(damage.and_then(|damage| damage.nanos), Some(8_000_000_000), "the head of the cut batch tells");
+    let damage = damage.expect("the end is missing");
+    assert_eq!((damage.kind, damage.nanos), (DamageKind::CutOff, 8_000_000_000), "the head of the cut batch tells");
+    assert!(damage.at_least && damage.end_missing, "more may have come behind");
     let (_, damage) = read(&bytes[..tail]).expect("a recording");
-    assert_eq!(damage.and_then(|damage| damage.nanos), None, "nothing tells what came behind");
+    let damage = damage.expect("the end is missing");
+    assert_eq!((damage.nanos, damage.at_least), (0, true), "nothing tells what came behind");
 }
 
 #[test]

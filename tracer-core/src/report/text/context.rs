@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
+use crate::damage::Damage;
 use crate::event::{Ktime, Netns};
 use crate::host::HostFacts;
 use crate::tracker::snapshot::{Destination, Snapshot};
@@ -35,6 +36,11 @@ impl ReportContext<'_> {
     pub fn incomplete(&self) -> bool {
         let events = &self.snapshot.events;
         events.lost.upper_bound() > 0 || events.skipped > 0 || events.evicted > 0
+    }
+
+    /// Does the recording lack events that were in it?
+    pub fn damaged(&self) -> bool {
+        self.snapshot.damage.as_ref().is_some_and(Damage::loses_events)
     }
 }
 

@@ -73,6 +73,13 @@ fn sentence(context: &ReportContext<'_>) -> (&'static str, Paint, String) {
         let summary = finding.summary.trim_end_matches('.');
         return (word, paint, format!("{summary}{since}. {}", fullest(context)));
     }
+    if context.snapshot.events.read == 0 {
+        return ("UNKNOWN", Paint::Warn, "There is no event at all: nothing can be said.".into());
+    }
+    if context.damaged() {
+        let text = format!("Nothing wrong was seen in the part that can be read. {}", fullest(context));
+        return ("UNKNOWN", Paint::Warn, text);
+    }
     let verdict = if context.incomplete() { "Nothing wrong was seen" } else { "Nothing is wrong" };
     ("OK", Paint::Good, format!("{verdict}. {}", fullest(context)))
 }
@@ -139,6 +146,13 @@ pub fn gaps(page: &mut TextPage, context: &ReportContext<'_>) {
             .collect();
         let text = format!("{}. Counts are lower bounds; {} repaired.", told.join("; "), number(events.repaired));
         page.paragraph(Paint::Warn, "LOSS      ", Paint::Plain, &text);
+    }
+    if let Some(damage) = &context.snapshot.damage {
+        let text = match damage.gaps.first().filter(|_| damage.loses_events()) {
+            Some(gap) => format!("{damage}. The first gap begins at {}.", context.time(gap.from)),
+            None => format!("{damage}."),
+        };
+        page.paragraph(Paint::Warn, "DAMAGED   ", Paint::Plain, &text);
     }
     for gap in &context.host.degraded {
         let text = format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost);

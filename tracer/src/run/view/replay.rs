@@ -329,7 +329,8 @@ impl<'a> Player<'a> {
         }
         self.target = None;
         if let Some(damage) = self.replay.damage() {
-            self.note = Some(playback::damage_message(damage).into());
+            self.note = Some(damage.to_string().into());
+            self.tracker.damaged(damage.clone());
             if self.end > self.tracker.now() {
                 self.gap(self.tracker.now(), self.end);
             }
