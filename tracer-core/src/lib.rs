@@ -44,6 +44,7 @@ pub mod filter;
 pub mod host;
 pub mod input;
 pub mod layout;
+pub mod model;
 pub mod names;
 pub mod playback;
 pub mod recording;

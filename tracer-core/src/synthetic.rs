@@ -12,6 +12,7 @@ use crate::event::{
     Addr, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, ProcessFacts, SocketCookie,
     SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
 };
+use crate::model::noise::Noise;
 use crate::recording::RecordingHeader;
 use crate::recording::header::{Anchor, RecordedConfig};
 use crate::step::TrackerStep;
@@ -235,20 +236,6 @@ impl Connection {
 /// The socket that accepts every connection.
 const LISTENER: SocketId = SocketId { cookie: None, sock: 0xffff_8880_ffff_0000 };
 
-/// Pseudo-random numbers (splitmix64): jitter that is the same in every run.
-#[derive(Debug)]
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
-
 /// A steady state: `live` flows stay open while connections come, go, and leave a TIME_WAIT of a minute, at a rate at
 /// which `time_waits` minisockets exist at any moment. It keeps no list of them, so that it takes no memory that a
 /// measurement would count.
@@ -270,7 +257,7 @@ impl Churn {
     /// Fills `tracker` up to the steady state of [`Topology::clients`] with this many destinations.
     pub fn start(tracker: &mut Tracker, destinations: u64, live: u64, time_waits: u64) -> Self {
         let topology = Topology::clients(destinations);
-        let mut churn = Self { topology, live, time_waits, next: live, now: 2 * SECOND, noise: Noise(7) };
+        let mut churn = Self { topology, live, time_waits, next: live, now: 2 * SECOND, noise: Noise::new(7) };
         for number in 0..live {
             for event in Connection::new(number, &topology).opens(churn.now) {
                 tracker.ingest(&event);
@@ -290,7 +277,7 @@ impl Churn {
             time_waits: RECORDED_TIME_WAITS,
             next: 0,
             now: RECORDED_BEGIN,
-            noise: Noise(7),
+            noise: Noise::new(7),
         }
     }
 
@@ -310,15 +297,15 @@ impl Churn {
         let (noise, mut at) = (&mut self.noise, self.now);
         if topology.both_ends {
             // The kernel's slabs hand out the addresses of the sockets that were freed last.
-            let mut address = || 0xffff_8881_0400_0000 + noise.next(24) * 2_304;
+            let mut address = || 0xffff_8881_0400_0000 + noise.below(24) * 2_304;
             let mut connection = connection(self.next);
             (connection.client.sock, connection.server.sock) = (address(), address());
             let events = connection.at_both_ends(|| {
-                at += 1_000 + noise.next(4_000);
+                at += 1_000 + noise.below(4_000);
                 Ktime(at)
             });
             events.iter().for_each(each);
-            self.now += RECORDED_PERIOD / 2 + noise.next(RECORDED_PERIOD);
+            self.now += RECORDED_PERIOD / 2 + noise.below(RECORDED_PERIOD);
         } else {
             connection(self.next).opens(at).iter().for_each(&mut each);
             connection(oldest_live).closes(at + 50_000).iter().for_each(&mut each);

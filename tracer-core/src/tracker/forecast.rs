@@ -3,8 +3,8 @@
 use super::snapshot::Confidence;
 use super::tables::destinations::{DestinationEntry, SCHEDULE_SECONDS};
 use super::tables::local_ports::LocalPorts;
-use super::timing::{TIME_WAIT, WHEEL_DELAY};
 use crate::event::{Ktime, TcpState};
+use crate::model::timing::{TIME_WAIT, WHEEL_DELAY};
 
 /// How long `TIME_WAIT` holds a port, on average.
 const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64() + WHEEL_DELAY.as_secs_f64();

@@ -25,11 +25,10 @@ mod reconcile;
 pub mod snapshot;
 mod sockets;
 mod tables;
-mod timing;
 pub mod workload;
 
+pub use crate::model::timing::TIME_WAIT;
 pub use config::Config;
-pub use timing::TIME_WAIT;
 
 use snapshot::detail::{DetailRequest, Details};
 use snapshot::{EventCounts, Notice, Snapshot};

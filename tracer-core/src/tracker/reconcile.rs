@@ -13,9 +13,9 @@ use super::tables::Tables;
 use super::tables::bound_sockets::{BoundSocket, BoundSocketId};
 use super::tables::flows::{Flow, FlowId};
 use super::tables::time_wait::TimeWaitEntry;
-use super::timing::TIME_WAIT;
 use super::{lifecycle, minisockets, sockets};
 use crate::event::{Baseline, Endpoint, Ktime, Netns, ProcessFacts, SocketId, SocketRow, TcpState};
+use crate::model::timing::TIME_WAIT;
 
 /// [`TIME_WAIT`] in nanoseconds.
 const TIME_WAIT_NANOS: u64 = TIME_WAIT.as_secs() * 1_000_000_000;

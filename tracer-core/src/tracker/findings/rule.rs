@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::thresholds::Thresholds;
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
+use crate::model::timing::TIME_WAIT;
 use crate::tracker::snapshot::{Finding, FindingId, FindingSubject, Namespace, Severity, Snapshot};
-use crate::tracker::timing::TIME_WAIT;
 
 /// How long an entry stays in `TIME_WAIT`.
 pub const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64();

@@ -16,8 +16,8 @@ use super::address_pairs::{AddressPairs, CompactKey};
 use super::attributions::AttributionId;
 use super::slab::{Ref, Slab};
 use crate::event::{FlowKey, Ktime, Netns, SocketCookie};
+use crate::model::timing::{TIME_WAIT, WHEEL_DELAY};
 use crate::tracker::port_buckets::{BucketUser, PortClass};
-use crate::tracker::timing::{TIME_WAIT, WHEEL_DELAY};
 
 /// Minisockets held, about 60 bytes each. The kernel's own default bound is a quarter of this on large hosts.
 const MAX_ENTRIES: usize = 1_048_576;
