@@ -1,5 +1,7 @@
 //! A parsed filter as a tree, and how the tree answers.
 
+use std::collections::BTreeSet;
+
 use super::net::EndpointPattern;
 use super::subject::Subject;
 use crate::event::TcpState;
@@ -41,6 +43,17 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Adds all comparisons to `tests`. As deep as the filter is nested, which has a bound.
+    pub(super) fn tests<'a>(&'a self, tests: &mut Vec<&'a Test>) {
+        match self {
+            Self::Or(nodes) | Self::And(nodes) => nodes.iter().for_each(|node| node.tests(tests)),
+            Self::Not(node) => node.tests(tests),
+            Self::Test(test) => tests.push(test),
+        }
+    }
+}
+
 /// The answer is `decisive` if one node gives it, else unknown if one node is unknown, else the opposite.
 fn decided(nodes: &[Node], subject: &Subject<'_>, decisive: bool) -> Option<bool> {
     let mut answer = Some(!decisive);
@@ -55,7 +68,7 @@ fn decided(nodes: &[Node], subject: &Subject<'_>, decisive: bool) -> Option<bool
 }
 
 impl Test {
-    fn holds(&self, subject: &Subject<'_>) -> Option<bool> {
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> Option<bool> {
         match self {
             Self::Comm(glob) => subject.comm.map(|comm| glob.matches(comm)),
             Self::Pid(pid) => subject.pid.map(|found| found == *pid),
@@ -83,6 +96,33 @@ impl Test {
             },
             Self::Errno(glob) => subject.failures().map(|mut all| all.any(|failure| matches_failure(glob, failure))),
         }
+    }
+}
+
+/// Names that stand beside one that was not seen.
+const NAMES_TOLD: usize = 4;
+
+impl Test {
+    /// A sentence for a name that none of `everything` has, with the names that there are; `None` for what is no name.
+    pub(super) fn not_seen(&self, everything: &[Subject<'_>]) -> Option<String> {
+        type NameOf = for<'a> fn(&Subject<'a>) -> Option<&'a str>;
+        let (kind, value, names): (_, _, Option<NameOf>) = match self {
+            Self::Comm(glob) => ("process of the name", &glob.0, Some(|subject| subject.comm)),
+            Self::Unit(glob) => ("unit", &glob.0, Some(|subject| subject.unit)),
+            Self::Container(glob) => ("container", &glob.0, Some(|subject| subject.container)),
+            Self::Workload(glob) => ("workload", &glob.0, Some(|subject| subject.workload)),
+            Self::Netns { name, .. } => ("network namespace", &name.0, Some(|subject| subject.netns_name)),
+            Self::Pid(pid) => ("process", &pid.to_string(), None),
+            Self::Src(_) | Self::Dst(_) | Self::State(_) | Self::Errno(_) => return None,
+        };
+        let there: BTreeSet<&str> = names.map_or_else(BTreeSet::new, |of| everything.iter().filter_map(of).collect());
+        let mut told: Vec<String> = there.iter().take(NAMES_TOLD).map(|name| format!("`{name}`")).collect();
+        match there.len().saturating_sub(NAMES_TOLD) {
+            0 => {}
+            more => told.push(format!("{more} more")),
+        }
+        let seen = if told.is_empty() { String::new() } else { format!("; there are {}", told.join(", ")) };
+        Some(format!("no {kind} `{value}` was seen{seen}"))
     }
 }
 

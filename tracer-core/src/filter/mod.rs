@@ -18,17 +18,20 @@
 //! **A sum of flows matches if one of them does.** A destination or a workload is in every state that one of its flows is in, and has failed
 //! for every reason that one of its connects has failed for.
 //!
-//! Not for: choosing what is traced. Filters apply to what is shown; occupancy always counts the ports of all workloads.
+//! **A filter narrows everything that is shown** ([`Filter::narrow`]): rows, sums, findings with their advice, and what the first sentence
+//! says. What is outside is counted, and a name that nothing in the whole trace has is said.
+//!
+//! Not for: choosing what is traced. Occupancy always counts the ports of all workloads, because they are in use whoever holds them.
 
 mod expression;
+mod narrow;
 mod net;
 mod parse;
-mod snapshot;
 mod subject;
 
 use self::expression::Node;
+pub use self::narrow::SnapshotFilter;
 pub use self::parse::{FilterError, MAX_DEPTH, MAX_FILTER_CHARS};
-pub use self::snapshot::SnapshotFilter;
 pub use self::subject::Subject;
 
 /// A parsed filter.

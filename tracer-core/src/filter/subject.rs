@@ -2,7 +2,8 @@
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, Destination, FailedConnect, Failure, FailureCounts, FlowEnd, Owner, StateChange, StateSet, Workload,
+    Attribution, Destination, FailedConnect, Failure, FailureCounts, FlowEnd, Listener, Notice, Owner, StateChange,
+    StateSet, Workload,
 };
 
 /// One thing that may be shown. `None` = unknown, or the thing has no such field.
@@ -71,6 +72,8 @@ impl<'a> Subject<'a> {
         Self {
             comm: owner.map(|owner| &*owner.comm),
             pid: owner.map(|owner| owner.pid),
+            unit: owner.and_then(|owner| owner.unit.as_deref()),
+            container: owner.and_then(|owner| owner.container.as_deref()),
             workload: owner.map(|owner| &*owner.workload),
             netns: known(key.netns),
             src_addr: Some(key.local.addr),
@@ -115,6 +118,30 @@ impl<'a> From<&'a Destination> for Subject<'a> {
             states: Some(states.collect()),
             failed: Some(&from.failed),
             ..Self::default()
+        }
+    }
+}
+
+impl<'a> From<&'a Listener> for Subject<'a> {
+    fn from(from: &'a Listener) -> Self {
+        Self {
+            pid: from.pid,
+            workload: from.workload.as_deref(),
+            netns: known(from.netns),
+            src_addr: Some(from.addr),
+            src_port: Some(from.port),
+            state: Some(TcpState::Listen),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'a> From<&'a Notice> for Subject<'a> {
+    fn from(from: &'a Notice) -> Self {
+        match from {
+            Notice::FlowEnd(end) => end.into(),
+            Notice::FailedConnect(failed) => failed.into(),
+            Notice::StateChange(change) => change.into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::damage::DamageFields;
 use crate::event::Ktime;
 use crate::host::HostFacts;
 use crate::tracker::snapshot::{
-    Attribution, Destination, EventCounts, Finding, Listener, Namespace, Snapshot, Workload,
+    AppliedFilter, Attribution, Destination, EventCounts, Finding, Listener, Namespace, Snapshot, Workload,
 };
 
 /// Value of the field `schema`.
@@ -38,6 +38,8 @@ pub struct Report<'a> {
     listeners: &'a [Listener],
     namespaces: &'a [Namespace],
     findings: Vec<TimedFinding<'a>>,
+    /// Null without a filter.
+    filter: Option<&'a AppliedFilter>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,6 +98,7 @@ impl<'a> Report<'a> {
                 .iter()
                 .map(|finding| TimedFinding { finding, since: wall(finding.since) })
                 .collect(),
+            filter: snapshot.filter.as_ref(),
         }
     }
 

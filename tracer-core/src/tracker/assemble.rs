@@ -28,6 +28,7 @@ const MAX_HOLDERS: usize = 8;
 struct Present {
     oldest_close_wait: Option<Ktime>,
     oldest_established: Option<Ktime>,
+    flows: u64,
     states: StateSet,
 }
 
@@ -86,6 +87,7 @@ fn present(tables: &Tables) -> AllPresent {
         let since = flow.state_since.or(tables.start);
         let entry = present.entry(flow.attribution()).or_default();
         entry.states.add(flow.state());
+        entry.flows += 1;
         match flow.state() {
             TcpState::CloseWait => entry.oldest_close_wait = earlier(entry.oldest_close_wait, since),
             TcpState::Established => {
@@ -98,7 +100,7 @@ fn present(tables: &Tables) -> AllPresent {
 }
 
 fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
-    let (accounting, window) = (&tables.accounting, window_seconds(tables));
+    let (accounting, start, window) = (&tables.accounting, start(tables), window_seconds(tables));
     let age = |since: Ktime| tables.now.seconds_since(since);
     let mut held_by = held_by(tables);
     let mut list: Vec<Attribution> = accounting
@@ -108,7 +110,7 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
             let key = accounting.destinations().get(entry.destination?)?.key;
             let process = accounting.processes().get(entry.process)?;
             let counters = &entry.counters;
-            let Present { oldest_close_wait, oldest_established, mut states } =
+            let Present { oldest_close_wait, oldest_established, flows, mut states } =
                 present.get(&id).copied().unwrap_or_default();
             if counters.time_wait.now > 0 {
                 states.add(TcpState::TimeWait);
@@ -125,10 +127,19 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
                 connects: counters.connects,
                 established: counters.established,
                 failed: counters.failed.clone(),
+                first_failure: entry.without_port.map(|(first, _)| first),
+                last_failure: entry.without_port.map(|(_, last)| last),
+                connects_per_second: entry.rate.per_second(tables.now, start),
+                accepted: counters.accepted,
+                closed: counters.closed,
                 active_closes: counters.active_closes,
+                passive_closes: counters.passive_closes,
+                resets: counters.resets,
+                flows,
                 time_wait: counters.time_wait_stats(window),
                 close_wait: counters.close_wait_stats(oldest_close_wait.map(age)),
                 lifetime_ms: counters.lifetime.summary(),
+                connect_ms: counters.connect.summary(),
                 ports_held: u32::try_from(counters.ports.now).unwrap_or(u32::MAX),
                 oldest_established_seconds: oldest_established.map(age),
                 held_by: held_by.remove(&id).unwrap_or_default(),

@@ -30,12 +30,14 @@ pub mod workload;
 pub use crate::model::timing::TIME_WAIT;
 pub use config::Config;
 
+use std::sync::Arc;
+
 use snapshot::detail::{DetailRequest, Details};
 use snapshot::{EventCounts, Notice, Snapshot};
 use tables::Tables;
 
 use crate::damage::Damage;
-use crate::event::{Event, Ktime, LossCounts};
+use crate::event::{Event, Ktime, LossCounts, Netns};
 
 /// The tracker.
 #[derive(Clone, Debug)]
@@ -143,6 +145,11 @@ impl Tracker {
             [facts, Event::ReservedPorts(self.tables.now, namespace.facts.netns, namespace.all_reserved().into())]
         });
         processes.chain(namespaces).chain([Event::Loss(self.loss)]).collect()
+    }
+
+    /// The name of a network namespace, if it has one.
+    pub fn namespace_name(&self, netns: Netns) -> Option<Arc<str>> {
+        self.tables.ports.namespaces().name(netns)
     }
 
     /// What happened since the last call, in order.

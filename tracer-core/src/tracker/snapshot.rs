@@ -7,6 +7,7 @@
 mod completeness;
 pub mod detail;
 mod failure;
+mod filtered;
 mod finding;
 mod notice;
 mod state_set;
@@ -18,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 pub use completeness::{EventCounts, Lost};
 pub use failure::{Failure, FailureCounts};
+pub use filtered::{AppliedFilter, Outside};
 pub use finding::{Advice, Finding, FindingId, FindingSubject, Severity, UnknownFinding};
 pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
 pub use state_set::StateSet;
@@ -55,6 +57,8 @@ pub struct Snapshot {
     pub flows: u64,
     /// Minisockets in `TIME_WAIT` alive now.
     pub time_wait: u64,
+    /// The filter that everything here is inside of; `None` = this is all.
+    pub filter: Option<AppliedFilter>,
 }
 
 /// A distribution of durations, milliseconds. All but `count` are `None` where nothing was measured.
@@ -74,6 +78,60 @@ pub struct Durations {
     pub p99: Option<f64>,
     /// The longest.
     pub max: Option<f64>,
+}
+
+impl Durations {
+    /// All durations of `parts` together. Count, ends and mean are exact. Percentiles of a single part are its own; those of several
+    /// are interpolated from the percentiles of each.
+    pub fn merged<'a>(parts: impl Iterator<Item = &'a Self>) -> Self {
+        let parts: Vec<&Self> = parts.filter(|part| part.count > 0).collect();
+        if let [only] = parts[..] {
+            return *only;
+        }
+        let count: u64 = parts.iter().map(|part| part.count).sum();
+        let sum = |of: fn(&Self) -> Option<f64>| {
+            parts.iter().filter_map(|part| Some(of(part)? * part.count as f64)).sum::<f64>()
+        };
+        let least = parts.iter().filter_map(|part| part.min).reduce(f64::min);
+        let most = parts.iter().filter_map(|part| part.max).reduce(f64::max);
+        let quantile = |share: f64| {
+            let (mut low, mut high) = (least?.max(f64::MIN_POSITIVE), most?);
+            let below = |value: f64| parts.iter().map(|part| part.share_below(value) * part.count as f64).sum::<f64>();
+            // Halves the distance forty times, on the scale that durations differ on: by factors.
+            for _ in 0..40 {
+                let middle = (low * high).sqrt();
+                if below(middle) < share * count as f64 { low = middle } else { high = middle }
+            }
+            Some(high)
+        };
+        if count == 0 {
+            return Self::default();
+        }
+        Self {
+            count,
+            min: least,
+            mean: Some(sum(|part| part.mean) / count as f64),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            max: most,
+        }
+    }
+
+    /// The share of the durations that are not longer than `value`: between two percentiles as if it grew evenly.
+    fn share_below(&self, value: f64) -> f64 {
+        let known = [(self.min, 0.0), (self.p50, 0.5), (self.p90, 0.9), (self.p99, 0.99), (self.max, 1.0)];
+        let mut before: Option<(f64, f64)> = None;
+        for (at, share) in known.into_iter().filter_map(|(at, share)| Some((at?, share))) {
+            if value < at {
+                let Some((from, below)) = before else { return 0.0 };
+                let way = if at > from { (value - from) / (at - from) } else { 1.0 };
+                return below + way * (share - below);
+            }
+            before = Some((at, share));
+        }
+        1.0
+    }
 }
 
 /// Minisockets in `TIME_WAIT`.
@@ -329,14 +387,34 @@ pub struct Attribution {
     pub established: u64,
     /// Failed attempts by reason.
     pub failed: FailureCounts,
+    /// First failure for lack of a port.
+    #[serde(skip)]
+    pub first_failure: Option<Ktime>,
+    /// Last failure for lack of a port.
+    #[serde(skip)]
+    pub last_failure: Option<Ktime>,
+    /// Attempts per second over the last ten seconds of the window.
+    pub connects_per_second: f64,
+    /// Connections that it accepted on an address that it connects from too.
+    pub accepted: u64,
+    /// Flows that ended, whoever began them.
+    pub closed: u64,
     /// Flows that this side closed first.
     pub active_closes: u64,
+    /// Flows that the peer closed first.
+    pub passive_closes: u64,
+    /// Flows that ended by RST.
+    pub resets: u64,
+    /// Full sockets alive now.
+    pub flows: u64,
     /// Its minisockets.
     pub time_wait: TimeWaitStats,
     /// Its sockets that the peer has closed.
     pub close_wait: CloseWaitStats,
     /// How long its flows lived.
     pub lifetime_ms: Durations,
+    /// How long its connects took, from `SYN_SENT` to ESTABLISHED.
+    pub connect_ms: Durations,
     /// Local ports held now, in any state.
     pub ports_held: u32,
     /// Age of the oldest established flow now; `None` = there is none.

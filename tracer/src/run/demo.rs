@@ -11,7 +11,7 @@ use super::session::LiveTrace;
 use crate::cli::{OutputFormat, TraceConfig};
 use crate::demo::{DemoCounts, Incident};
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
-use tracer_core::filter::{Filter, Subject};
+use tracer_core::filter::Filter;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Notice, NoticeKinds};
 
@@ -63,8 +63,7 @@ pub fn run() -> Result<()> {
     if own.connected == 0 {
         bail!("ended before the workload had made a connection");
     }
-    let mut snapshot = finished.tracker.snapshot();
-    netns.retain(&mut snapshot);
+    let snapshot = netns.narrow(&finished.tracker.snapshot());
     say("")?;
     output::report(&snapshot, &finished.host, &clock, OutputFormat::Text)?;
     let seen: u64 = snapshot.destinations.iter().map(|dest| dest.failed.without_port()).sum();
@@ -92,10 +91,8 @@ impl IncidentWatcher {
         netns: &Filter,
         lines: &mut Stream<W>,
     ) -> Result<ControlFlow<()>> {
-        let failures: Vec<Notice> = tracker.drain_notices().collect();
-        for notice in failures {
-            let Notice::FailedConnect(failed) = &notice else { continue };
-            if self.shown < SHOWN_FAILURES && netns.matches(&Subject::from(failed)) {
+        for notice in output::shown_notices(tracker, Some(netns)) {
+            if self.shown < SHOWN_FAILURES && matches!(notice, Notice::FailedConnect(_)) {
                 self.shown += 1;
                 if lines.notice(&notice).context("writing to stdout")? == StreamState::Closed {
                     return Ok(ControlFlow::Break(()));

@@ -95,6 +95,27 @@ fn terminal_columns() -> Option<usize> {
     Some(usize::from(size.columns))
 }
 
+/// What the tracker has reported since the last call and the filter shows.
+pub fn shown_notices(tracker: &mut Tracker, filter: Option<&Filter>) -> Vec<Notice> {
+    let mut notices: Vec<Notice> = tracker.drain_notices().collect();
+    if let Some(filter) = filter {
+        notices.retain(|notice| {
+            let subject = Subject::from(notice);
+            let name = subject.netns.and_then(|netns| tracker.namespace_name(netns));
+            filter.matches(&Subject { netns_name: name.as_deref(), ..subject })
+        });
+    }
+    notices
+}
+
+/// Says on stderr which names in the filter nothing has that the tracker has seen.
+pub fn note_names_not_seen(tracker: &Tracker, filter: Option<&Filter>) {
+    let Some(filter) = filter else { return };
+    for name in filter.names_not_seen(&tracker.snapshot()) {
+        eprintln!("portchurn: {name}");
+    }
+}
+
 /// Prints the notices that the tracker has made since the last call.
 ///
 /// # Errors
@@ -105,13 +126,8 @@ pub fn notices<W: io::Write>(
     filter: Option<&Filter>,
 ) -> io::Result<StreamState> {
     let (now, lost) = (tracker.now(), tracker.lost());
-    for notice in tracker.drain_notices() {
-        let subject = match &notice {
-            Notice::FlowEnd(end) => Subject::from(end),
-            Notice::FailedConnect(failed) => Subject::from(failed),
-            Notice::StateChange(change) => Subject::from(change),
-        };
-        if filter.is_none_or(|filter| filter.matches(&subject)) && lines.notice(&notice)? == StreamState::Closed {
+    for notice in shown_notices(tracker, filter) {
+        if lines.notice(&notice)? == StreamState::Closed {
             return Ok(StreamState::Closed);
         }
     }

@@ -63,6 +63,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
     }
     // Whether somebody still reads does not matter at the end.
     let _ = output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?;
+    output::note_names_not_seen(&tracker, asked.filter.as_ref());
     output::warn(&playback::warnings(&asked.file, &replay));
     Ok(())
 }

@@ -20,16 +20,14 @@ use tracer_core::tracker::snapshot::{NoticeKinds, Snapshot};
 /// The trace could not start ([`super::StartError`]), the recording could not be read
 /// ([`ReplayError`](tracer_core::replay::ReplayError)), or stdout could not be written to.
 pub fn run(config: &ReportConfig) -> Result<()> {
-    let (mut snapshot, host, clock) = match &config.source {
+    let (snapshot, host, clock) = match &config.source {
         ReportSource::Recording { file, by } => {
             let played = output::play(file, *by)?;
             (played.tracker.snapshot(), played.host, played.clock)
         }
         ReportSource::Trace { trace, duration } => traced(trace, *duration)?,
     };
-    if let Some(filter) = &config.filter {
-        filter.retain(&mut snapshot);
-    }
+    let snapshot = config.filter.as_ref().map_or_else(|| snapshot.clone(), |filter| filter.narrow(&snapshot));
     output::report(&snapshot, &host, &clock, config.format)
 }
 

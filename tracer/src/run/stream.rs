@@ -21,7 +21,7 @@ pub fn run(config: &StreamConfig) -> Result<()> {
     let mut lines = Stream::new(io::stdout(), format, config.selection, live.clock, io::stdout().is_terminal());
     let mut failure = lines.header().err();
     live.ready();
-    live.run(config.duration, None, &mut |tracker: &mut Tracker| {
+    let finished = live.run(config.duration, None, &mut |tracker: &mut Tracker| {
         let outcome = match &failure {
             None => output::notices(&mut lines, tracker, config.filter.as_ref()),
             Some(_) => return ControlFlow::Break(()),
@@ -35,5 +35,6 @@ pub fn run(config: &StreamConfig) -> Result<()> {
             }
         }
     })?;
+    output::note_names_not_seen(&finished.tracker, config.filter.as_ref());
     failure.map_or(Ok(()), |error| Err(error).context("writing to stdout"))
 }

@@ -20,7 +20,7 @@ fn key(local: &str, local_port: u16, remote: &str, remote_port: u16) -> FlowKey 
 
 #[expect(clippy::unnecessary_wraps, reason = "notices hold an option")]
 fn owner(pid: u32, workload: &str, inferred: bool) -> Option<Owner> {
-    Some(Owner { pid, comm: "python3".into(), workload: workload.into(), inferred })
+    Some(Owner { pid, comm: "python3".into(), workload: workload.into(), inferred, ..Owner::default() })
 }
 
 fn exhausted() -> Notice {

@@ -41,7 +41,7 @@ fn flow(port: u16) -> FlowKey {
 }
 
 fn owner(workload: &str, pid: u32, inferred: bool) -> Owner {
-    Owner { pid, comm: "python3".into(), workload: workload.into(), inferred }
+    Owner { pid, comm: "python3".into(), workload: workload.into(), inferred, ..Owner::default() }
 }
 
 fn shape(first_ms: f64, counts: &[u64]) -> DurationHistogram {

@@ -32,6 +32,16 @@ impl ReportContext<'_> {
         self.snapshot.namespaces.iter().any(|namespace| namespace.netns == netns && namespace.time_wait_inferred > 0)
     }
 
+    /// Has the filter left out all that was seen?
+    pub fn is_empty_by_filter(&self) -> bool {
+        let Snapshot { filter, workloads, destinations, listeners, findings, .. } = self.snapshot;
+        filter.is_some()
+            && workloads.is_empty()
+            && destinations.is_empty()
+            && listeners.is_empty()
+            && findings.is_empty()
+    }
+
     /// May the numbers of the report be too low?
     pub fn incomplete(&self) -> bool {
         let events = &self.snapshot.events;

@@ -55,12 +55,13 @@ fn sentence(context: &ReportContext<'_>) -> (&'static str, Paint, String) {
     if let Some(worst) = destinations.iter().find(|destination| in_trouble(destination)) {
         let (word, paint) = severity(Severity::Warning);
         let text = format!(
-            "{} fills the ports towards {}: {} in use, exhausted {}; {} connects/s. No connect has failed for it yet.",
+            "{} fills the ports towards {}: {} in use, exhausted {}; {} connects/s. {} has failed for it yet.",
             holder(worst),
             destination::remote(worst),
             occupancy(&worst.ports),
             exhaustion(worst),
-            rate(worst.connects_per_second)
+            rate(worst.connects_per_second),
+            if context.snapshot.filter.is_some() { "No connect inside the filter" } else { "No connect" }
         );
         return (word, paint, text);
     }
@@ -79,6 +80,9 @@ fn sentence(context: &ReportContext<'_>) -> (&'static str, Paint, String) {
     if context.damaged() {
         let text = format!("Nothing wrong was seen in the part that can be read. {}", fullest(context));
         return ("UNKNOWN", Paint::Warn, text);
+    }
+    if context.is_empty_by_filter() {
+        return ("NOTHING", Paint::Warn, "Nothing in this trace is inside the filter.".into());
     }
     let verdict = if context.incomplete() { "Nothing wrong was seen" } else { "Nothing is wrong" };
     ("OK", Paint::Good, format!("{verdict}. {}", fullest(context)))
@@ -113,18 +117,47 @@ fn fullest(context: &ReportContext<'_>) -> String {
     let fullest = destinations.iter().max_by(|a, b| {
         share(a).total_cmp(&share(b)).then(a.ports.in_use.cmp(&b.ports.in_use)).then(b.remote_port.cmp(&a.remote_port))
     });
-    let Some(fullest) = fullest else { return "No outgoing connection was seen.".into() };
+    let inside = if context.snapshot.filter.is_some() { " inside the filter" } else { "" };
+    let Some(fullest) = fullest else { return format!("No outgoing connection{inside} was seen.") };
     let failed = destinations.iter().map(|destination| destination.failed.total()).fold(0, u64::saturating_add);
     let failures = match failed {
-        0 => "No connect failed.".into(),
-        some => format!("{} failed for other reasons.", plural(some, "connect")),
+        0 => format!("No connect{inside} failed."),
+        some => format!("{}{inside} failed for other reasons.", plural(some, "connect")),
     };
     format!(
-        "No destination lacks ports; the fullest is {}: {} in use, most by {}. {failures}",
+        "No destination{inside} lacks ports; the fullest is {}: {} in use, most by {}. {failures}",
         destination::remote(fullest),
         occupancy(&fullest.ports),
         fullest.holders.first().map_or("unknown", |holder| &holder.workload)
     )
+}
+
+/// The filter, what is outside of it, and which of its names nothing has.
+pub fn filter(page: &mut TextPage, context: &ReportContext<'_>) {
+    let Some(filter) = &context.snapshot.filter else { return };
+    let outside = &filter.outside;
+    let told = |count: u64, what: &str| (count > 0).then(|| plural(count, what));
+    let failed = match (outside.failed, outside.failed_without_port) {
+        (0, _) => String::new(),
+        (failed, 0) => format!(" ({} failed, none for lack of a port)", number(failed)),
+        (failed, ports) => format!(" ({} failed, {} for lack of a port)", number(failed), number(ports)),
+    };
+    let pieces: Vec<_> = [
+        told(outside.findings, "finding"),
+        told(outside.destinations, "destination"),
+        told(outside.workloads, "workload"),
+        told(outside.connects, "connect").map(|connects| connects + &failed),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let outside = if pieces.is_empty() { "nothing".into() } else { pieces.join(", ") };
+    let text = format!("{}. Outside of it: {outside}.", page.safe(&filter.text));
+    page.paragraph(Paint::Dim, "FILTER    ", Paint::Plain, &text);
+    for sentence in &filter.not_seen {
+        let text = format!("{}.", page.safe(sentence));
+        page.paragraph(Paint::Warn, "FILTER    ", Paint::Plain, &text);
+    }
 }
 
 /// What was lost, and what could not be watched on this host.

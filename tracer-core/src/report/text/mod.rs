@@ -46,6 +46,7 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
     let context = ReportContext { snapshot, host, clock, zone: &style.zone };
     let mut page = TextPage::new(style.colour, style.unicode);
     headline::write(&mut page, &context);
+    headline::filter(&mut page, &context);
     headline::gaps(&mut page, &context);
 
     let troubled: Vec<_> = snapshot.destinations.iter().filter(|destination| in_trouble(destination)).collect();

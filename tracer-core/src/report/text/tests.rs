@@ -67,6 +67,20 @@ fn exhaustion() {
 }
 
 #[test]
+fn a_filter_is_told_with_what_is_outside() {
+    let filter = |text: &str| text.parse::<crate::filter::Filter>().expect("a filter");
+    let text = plain(&filter("workload=pool.service").narrow(&sample::exhaustion()), &sample::host());
+    let line = text.replace("\n          ", " ");
+    assert!(line.contains("104 connects failed for lack of a port (pool.service 104)"), "{text}");
+    let outside =
+        "workload=pool.service. Outside of it: 1 workload, 3,661 connects (1,100 failed, 1,100 for lack of a port).";
+    assert!(line.contains(outside), "{text}");
+    insta::assert_snapshot!(plain(&filter("netns=blue").narrow(&sample::exhaustion()), &sample::host()));
+    let quiet = plain(&filter("comm=python3").narrow(&sample::quiet()), &sample::host());
+    assert!(!quiet.contains("Nothing in this trace") && quiet.contains("inside the filter"), "{quiet}");
+}
+
+#[test]
 fn forecast() {
     insta::assert_snapshot!(plain(&sample::forecast(), &sample::host()));
 }

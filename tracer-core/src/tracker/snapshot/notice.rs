@@ -50,6 +50,10 @@ pub struct Owner {
     pub comm: Arc<str>,
     /// Name of its workload.
     pub workload: Arc<str>,
+    /// systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// Container, as `runtime:id`.
+    pub container: Option<Arc<str>>,
     /// The owner was concluded, not seen.
     pub inferred: bool,
 }

@@ -76,6 +76,8 @@ impl Accounting {
             pid: entry.facts.pid,
             comm: Arc::clone(&entry.facts.comm),
             workload: Arc::clone(&self.processes.workload_entry(entry.workload)?.name),
+            unit: entry.facts.unit.clone(),
+            container: entry.facts.container.clone(),
             inferred,
         })
     }
@@ -152,7 +154,7 @@ impl Accounting {
     /// Counts an attempt to connect.
     pub fn count_attempt(&mut self, id: AttributionId, at: Ktime) {
         let attempt = |counters: &mut Counters| counters.connects += 1;
-        let Some((process, destination)) = self.attributions.count(id, attempt) else { return };
+        let Some((process, destination)) = self.attributions.count_attempt(id, at) else { return };
         self.processes.count(process, attempt);
         self.processes.count_attempt(process, at);
         if let Some(destination) = destination.and_then(|id| self.destinations.get_mut(id)) {
@@ -164,6 +166,7 @@ impl Accounting {
 
     /// Counts a failure for lack of a port. `searched`: how long connect() looked for one, nanoseconds. `contradicted`: a port was free.
     pub fn count_exhaustion(&mut self, id: AttributionId, at: Ktime, searched: Option<u64>, contradicted: bool) {
+        self.attributions.note_without_port(id, at);
         if let Some(destination) = self.destination_mut(id) {
             destination.fail(at);
             destination.contradictions += u64::from(contradicted);

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::counters::Counters;
+use super::counters::{Counters, Rate};
 use super::destinations::DestinationId;
 use super::processes::{ProcessId, Processes};
 use super::slab::{Ref, Slab};
@@ -25,6 +25,10 @@ pub struct AttributionEntry {
     pub destination: Option<DestinationId>,
     /// What was done.
     pub counters: Counters,
+    /// Connects per second.
+    pub rate: Rate,
+    /// First and last failure for lack of a port.
+    pub without_port: Option<(Ktime, Ktime)>,
     /// Nothing has named the process yet; it is a guess.
     pub inferred: bool,
     /// When the attribution was last asked for.
@@ -35,7 +39,8 @@ pub struct AttributionEntry {
 
 impl AttributionEntry {
     fn new(process: ProcessId, destination: Option<DestinationId>, inferred: bool, last: Ktime) -> Self {
-        Self { process, destination, counters: Counters::default(), inferred, last, users: 0 }
+        let (counters, rate) = (Counters::default(), Rate::default());
+        Self { process, destination, counters, rate, without_port: None, inferred, last, users: 0 }
     }
 
     /// Flows, minisockets and pending failures that refer to the attribution.
@@ -140,6 +145,11 @@ impl Attributions {
         };
         if let Some(into) = self.entries.get_mut(into) {
             into.counters.merge(&removed.counters);
+            into.rate.merge(&removed.rate);
+            into.without_port = match (into.without_port, removed.without_port) {
+                (Some(own), Some(other)) => Some((own.0.min(other.0), own.1.max(other.1))),
+                (own, other) => own.or(other),
+            };
         }
     }
 
@@ -195,6 +205,21 @@ impl Attributions {
         let entry = self.entries.get_mut(id)?;
         change(&mut entry.counters);
         Some((entry.process, entry.destination))
+    }
+
+    /// Counts an attempt to connect. Returns whose it is and towards what.
+    pub fn count_attempt(&mut self, id: AttributionId, at: Ktime) -> Option<(ProcessId, Option<DestinationId>)> {
+        let entry = self.entries.get_mut(id)?;
+        entry.counters.connects += 1;
+        entry.rate.count(at);
+        Some((entry.process, entry.destination))
+    }
+
+    /// One of its connects found no port.
+    pub fn note_without_port(&mut self, id: AttributionId, at: Ktime) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.without_port = Some((entry.without_port.map_or(at, |(first, _)| first), at));
+        }
     }
 
     /// A flow, a minisocket or an pending failure refers to the attribution from now on. Returns its destination.

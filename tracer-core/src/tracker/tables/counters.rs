@@ -169,6 +169,18 @@ impl Rate {
         }
     }
 
+    /// Adds the attempts that `other` has counted in the seconds that both still keep.
+    pub fn merge(&mut self, other: &Self) {
+        self.roll(other.second);
+        let kept = self.buckets.len() as u64;
+        for second in other.second.saturating_sub(kept - 1)..=other.second {
+            if self.second - second < kept {
+                let (own, others) = (self.index(second), other.index(second));
+                self.buckets[own] = self.buckets[own].saturating_add(other.buckets[others]);
+            }
+        }
+    }
+
     /// Counts of the last whole seconds before `now`, newest first, no further back than `since`.
     pub fn seconds(&self, now: Ktime, since: Ktime) -> Vec<u32> {
         let (current, first) = (now.0 / 1_000_000_000, since.0 / 1_000_000_000);
@@ -309,6 +321,21 @@ mod tests {
             rate.count(Ktime(101 * SECOND));
         }
         assert!((rate.per_second(Ktime(102 * SECOND), Ktime(100 * SECOND)) - 20.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rates_of_two_are_added_second_by_second() {
+        let (mut early, mut late) = (Rate::default(), Rate::default());
+        early.count(Ktime(10 * SECOND));
+        early.count(Ktime(20 * SECOND));
+        late.count(Ktime(20 * SECOND));
+        late.count(Ktime(22 * SECOND));
+        let mut other_way_round = late.clone();
+        other_way_round.merge(&early);
+        early.merge(&late);
+        for sum in [early, other_way_round] {
+            assert_eq!(sum.seconds(Ktime(23 * SECOND), Ktime(18 * SECOND)), [1, 0, 2, 0, 0]);
+        }
     }
 
     #[test]

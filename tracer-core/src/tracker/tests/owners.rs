@@ -436,7 +436,6 @@ fn two_namespaces_of_one_inode_number_are_two() {
     assert_eq!(found, [(1, Some(8)), (2, Some(64))]);
     assert_eq!(snapshot.namespaces.iter().filter(|row| of_number(&row.netns)).count(), 2);
     let filter: crate::filter::Filter = "netns=4711".parse().expect("a filter");
-    let mut kept = snapshot;
-    filter.retain(&mut kept);
+    let kept = filter.narrow(&snapshot);
     assert_eq!(kept.destinations.len(), 2, "people name both by the same number");
 }
