@@ -4,8 +4,12 @@ use std::borrow::Cow;
 
 /// The connection was aborted by software.
 pub const ECONNABORTED: u16 = 103;
+/// No route leads there.
+pub const ENETUNREACH: u16 = 101;
 /// The peer sent RST.
 pub const ECONNRESET: u16 = 104;
+/// Nobody on the way or at the peer's link knows the host.
+pub const EHOSTUNREACH: u16 = 113;
 /// The peer did not answer.
 pub const ETIMEDOUT: u16 = 110;
 /// Nobody listens there.

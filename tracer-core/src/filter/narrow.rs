@@ -152,6 +152,7 @@ impl Filter {
             listeners: collected(&snapshot.listeners, |listener| kept.keeps_listener(listener)),
             namespaces: collected(&snapshot.namespaces, |namespace| kept.keeps_namespace(namespace.netns)),
             findings: collected(&snapshot.findings, |finding| kept.keeps_finding(snapshot, finding)),
+            findings_forgotten: snapshot.findings_forgotten,
             flows: attributions.iter().map(|row| row.flows).sum(),
             time_wait: attributions.iter().map(|row| row.time_wait.now).sum(),
             attributions: Vec::new(),

@@ -11,7 +11,8 @@ use crate::damage::DamageFields;
 use crate::event::Ktime;
 use crate::host::HostFacts;
 use crate::tracker::snapshot::{
-    AppliedFilter, Attribution, Destination, EventCounts, Finding, Listener, Namespace, Snapshot, Workload,
+    AppliedFilter, Attribution, Destination, EventCounts, Finding, FindingLife, FindingState, Listener, Namespace,
+    Peak, Snapshot, Workload,
 };
 
 /// Value of the field `schema`.
@@ -40,6 +41,7 @@ pub struct Report<'a> {
     findings: Vec<TimedFinding<'a>>,
     /// Null without a filter.
     filter: Option<&'a AppliedFilter>,
+    findings_forgotten: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +64,34 @@ struct TimedFinding<'a> {
     #[serde(flatten)]
     finding: &'a Finding,
     since: Option<String>,
+    state: FindingState,
+    began: Option<String>,
+    ended: Option<String>,
+    peak: Option<TimedPeak>,
+    total: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TimedPeak {
+    value: f64,
+    unit: &'static str,
+    at: String,
+}
+
+impl<'a> TimedFinding<'a> {
+    fn new(finding: &'a Finding, clock: &Clock) -> Self {
+        let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
+        let FindingLife { state, began, ended, peak, total } = finding.life;
+        Self {
+            finding,
+            since: wall(finding.since),
+            state,
+            began: wall(began),
+            ended: wall(ended),
+            peak: peak.map(|Peak { value, unit, at }| TimedPeak { value, unit, at: clock.rfc3339(at) }),
+            total,
+        }
+    }
 }
 
 impl<'a> Report<'a> {
@@ -93,11 +123,8 @@ impl<'a> Report<'a> {
             attributions: &snapshot.attributions,
             listeners: &snapshot.listeners,
             namespaces: &snapshot.namespaces,
-            findings: snapshot
-                .findings
-                .iter()
-                .map(|finding| TimedFinding { finding, since: wall(finding.since) })
-                .collect(),
+            findings: snapshot.findings.iter().map(|finding| TimedFinding::new(finding, clock)).collect(),
+            findings_forgotten: snapshot.findings_forgotten,
             filter: snapshot.filter.as_ref(),
         }
     }

@@ -11,8 +11,8 @@ use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
-    Finding, FindingId, FindingSubject, Holder, Listener, Lost, Namespace, Ports, Process, Severity, Snapshot,
-    StateSet, TimeWaitStats, Victim, Workload,
+    Finding, FindingId, FindingLife, FindingState, FindingSubject, Holder, Listener, Lost, Measure, Namespace, Peak,
+    Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim, Workload,
 };
 
 /// Nanoseconds.
@@ -98,6 +98,7 @@ pub fn destination(ports: Ports) -> Destination {
         failed: FailureCounts::default(),
         first_failure: None,
         last_failure: None,
+        failing_since: None,
         connects_per_second: 0.0,
         sustainable_per_second: None,
         seconds_to_exhaustion: None,
@@ -227,6 +228,7 @@ pub fn exhaustion() -> Snapshot {
             ]),
             first_failure: Some(START.plus(12 * SECOND + 204_000_000)),
             last_failure: Some(START.plus(30 * SECOND - 2_000_000)),
+            failing_since: Some(START.plus(12 * SECOND + 204_000_000)),
             connects_per_second: 126.9,
             sustainable_per_second: Some(16.1),
             seconds_to_exhaustion: Some(0.0),
@@ -294,13 +296,13 @@ pub fn exhaustion() -> Snapshot {
         findings: vec![
             exhaustion_finding(),
             Finding {
-                id: FindingId::ListenerInEphemeralRange,
-                subject: FindingSubject::Namespace(NETNS),
-                severity: Severity::Info,
-                summary: "nginx.service listens on port 40080 inside the ephemeral port range 40000-41023".into(),
-                since: None,
                 evidence: BTreeMap::from([("port", json!(40_080))]),
-                advice: Vec::new(),
+                ..Finding::new(
+                    FindingId::ListenerInEphemeralRange,
+                    FindingSubject::Namespace(NETNS),
+                    Severity::Info,
+                    "nginx.service listens on port 40080 inside the ephemeral port range 40000-41023".into(),
+                )
             },
         ],
         flows: 42,
@@ -310,12 +312,19 @@ pub fn exhaustion() -> Snapshot {
 }
 
 fn exhaustion_finding() -> Finding {
+    let began = START.plus(12 * SECOND + 204_000_000);
     Finding {
-        id: FindingId::PortExhaustion,
-        subject: FindingSubject::Destination(destination(Ports::default()).key()),
-        severity: Severity::Critical,
-        summary: "bypass.service exhausts the ports towards 10.66.0.2:8443".into(),
-        since: Some(START.plus(12 * SECOND + 204_000_000)),
+        past: "bypass.service exhausted the ports towards 10.66.0.2:8443".into(),
+        since: Some(began),
+        until: Some(START.plus(30 * SECOND - 2_000_000)),
+        measure: Measure { value: 1_204.0, unit: "failures/min", total: Some(1_204), recent: 67 },
+        life: FindingLife {
+            state: FindingState::Active,
+            began: Some(began),
+            ended: None,
+            peak: Some(Peak { value: 1_204.0, unit: "failures/min", at: START.plus(30 * SECOND) }),
+            total: Some(1_204),
+        },
         evidence: BTreeMap::from([("in_use", json!(1_024)), ("capacity", json!(1_024))]),
         advice: vec![
             Advice {
@@ -329,6 +338,12 @@ fn exhaustion_finding() -> Finding {
                 expected: "capacity 28,232; bears 463 connects/s instead of 16.1/s".into(),
             },
         ],
+        ..Finding::new(
+            FindingId::PortExhaustion,
+            FindingSubject::Destination(destination(Ports::default()).key()),
+            Severity::Critical,
+            "bypass.service exhausts the ports towards 10.66.0.2:8443".into(),
+        )
     }
 }
 
@@ -446,19 +461,27 @@ pub fn close_wait_leak() -> Snapshot {
         },
     );
     snapshot.findings.push(Finding {
-        id: FindingId::CloseWaitLeak,
-        subject: FindingSubject::Workload(name("orders.service")),
-        severity: Severity::Warning,
-        summary: "orders.service (pid 990) holds 4,812 sockets in CLOSE_WAIT, the oldest for 2 h 3 min: \
-                  its peers have closed and it never does"
-            .into(),
         since: Some(START.plus(SECOND)),
+        measure: Measure { value: 4_812.0, unit: "sockets", total: None, recent: 0 },
+        life: FindingLife {
+            began: Some(START.plus(SECOND)),
+            peak: Some(Peak { value: 4_812.0, unit: "sockets", at: START.plus(30 * SECOND) }),
+            ..FindingLife::default()
+        },
         evidence: BTreeMap::from([("now", json!(4_812))]),
         advice: vec![Advice {
             action: "find the code path in orders.service that drops a response without closing it".into(),
             why: "CLOSE_WAIT has no timeout: only close() ends it".into(),
             expected: "CLOSE_WAIT falls to 0; a restart empties it at once, for about 2 h".into(),
         }],
+        ..Finding::new(
+            FindingId::CloseWaitLeak,
+            FindingSubject::Workload(name("orders.service")),
+            Severity::Warning,
+            "orders.service (pid 990) holds 4,812 sockets in CLOSE_WAIT, the oldest for 2 h 3 min: \
+             its peers have closed and it never does"
+                .into(),
+        )
     });
     snapshot
 }

@@ -325,6 +325,7 @@ fn destination(
         failed: counters.failed.clone(),
         first_failure: entry.first_failure,
         last_failure: entry.last_failure,
+        failing_since: entry.failing_since,
         connects_per_second: forecast.per_second,
         sustainable_per_second: forecast.sustainable,
         seconds_to_exhaustion: forecast.exhausted_in,

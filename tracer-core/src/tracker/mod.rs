@@ -32,6 +32,7 @@ pub use config::Config;
 
 use std::sync::Arc;
 
+use findings::{FindingLog, RecentCounts};
 use snapshot::detail::{DetailRequest, Details};
 use snapshot::{EventCounts, Notice, Snapshot};
 use tables::Tables;
@@ -39,11 +40,20 @@ use tables::Tables;
 use crate::damage::Damage;
 use crate::event::{Event, Ktime, LossCounts, Netns};
 
+/// The findings are judged once a second of the events' clock.
+const JUDGE_NANOS: u64 = 1_000_000_000;
+/// A judgement reads all flows and minisockets, some tens of nanoseconds each: with millions of them it is made less often.
+const JUDGE_NANOS_PER_ENTRY: u64 = 5_000;
+
 /// The tracker.
 #[derive(Clone, Debug)]
 pub struct Tracker {
     config: Config,
     tables: Tables,
+    recent: RecentCounts,
+    log: FindingLog,
+    /// The findings are judged next at this instant.
+    next_judgement: Ktime,
     generation: u64,
     read: u64,
     skipped: u64,
@@ -55,7 +65,18 @@ impl Tracker {
     /// A tracker that has seen nothing yet.
     pub fn new(config: Config) -> Self {
         let tables = Tables::new(&config);
-        Self { config, tables, generation: 0, read: 0, skipped: 0, loss: LossCounts::default(), damage: None }
+        Self {
+            config,
+            tables,
+            recent: RecentCounts::default(),
+            log: FindingLog::default(),
+            next_judgement: Ktime(0),
+            generation: 0,
+            read: 0,
+            skipped: 0,
+            loss: LossCounts::default(),
+            damage: None,
+        }
     }
 
     /// Observation begins: rates and the window count from here.
@@ -109,9 +130,7 @@ impl Tracker {
             return;
         }
         self.observe(now);
-        failures::settle_overdue(&mut self.tables, now);
-        minisockets::end_overdue(&mut self.tables, now);
-        self.tables.reclassify(now);
+        self.settle(now);
         self.generation += 1;
     }
 
@@ -119,6 +138,24 @@ impl Tracker {
     pub fn finish(&mut self) {
         failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
         self.tables.reclassify(Ktime(u64::MAX));
+        self.judge();
+    }
+
+    /// What is due by the rules at `now` happens.
+    fn settle(&mut self, now: Ktime) {
+        failures::settle_overdue(&mut self.tables, now);
+        minisockets::end_overdue(&mut self.tables, now);
+        self.tables.reclassify(now);
+    }
+
+    /// Judges the findings as of now.
+    fn judge(&mut self) {
+        let snapshot = assemble::snapshot(&self.tables);
+        let recent = self.recent.take(&snapshot);
+        let found = findings::judge(&snapshot, &recent, &self.config.knobs, &self.config.thresholds);
+        self.log.judge(snapshot.start, snapshot.now, found);
+        let pause = JUDGE_NANOS.max(self.entries().saturating_mul(JUDGE_NANOS_PER_ENTRY));
+        self.next_judgement = Ktime((snapshot.now.0 / JUDGE_NANOS).saturating_mul(JUDGE_NANOS)).plus(pause);
     }
 
     /// Everything concluded so far.
@@ -127,7 +164,8 @@ impl Tracker {
         snapshot.generation = self.generation;
         snapshot.events = self.event_counts();
         snapshot.damage.clone_from(&self.damage);
-        snapshot.findings = findings::findings(&snapshot, &self.config.knobs, &self.config.thresholds);
+        snapshot.findings = self.log.findings();
+        snapshot.findings_forgotten = self.log.forgotten();
         snapshot
     }
 
@@ -182,8 +220,21 @@ impl Tracker {
         self.generation
     }
 
-    /// Time has come to `at`.
+    /// Time has come to `at`. On the way the findings are judged, at whole seconds of the events' clock: what is read later from a
+    /// recording of these events, in which an idle clock moves in larger steps, is judged at the same instants.
     fn observe(&mut self, at: Ktime) {
+        if at >= self.next_judgement && self.tables.start.is_some() {
+            let second = Ktime(at.0 / JUDGE_NANOS * JUDGE_NANOS);
+            if second > self.tables.now {
+                self.move_to(second);
+                self.settle(second);
+            }
+            self.judge();
+        }
+        self.move_to(at);
+    }
+
+    fn move_to(&mut self, at: Ktime) {
         let tables = &mut self.tables;
         tables.start.get_or_insert(at);
         tables.now = tables.now.max(at);

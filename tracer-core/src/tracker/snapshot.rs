@@ -20,7 +20,9 @@ use serde::{Serialize, Serializer};
 pub use completeness::{EventCounts, Lost};
 pub use failure::{Failure, FailureCounts};
 pub use filtered::{AppliedFilter, Outside};
-pub use finding::{Advice, Finding, FindingId, FindingSubject, Severity, UnknownFinding};
+pub use finding::{
+    Advice, Finding, FindingId, FindingLife, FindingState, FindingSubject, Measure, Peak, Severity, UnknownFinding,
+};
 pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
 pub use state_set::StateSet;
 
@@ -51,8 +53,10 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Network namespaces in which something was seen.
     pub namespaces: Vec<Namespace>,
-    /// Most severe first.
+    /// Those that hold now, most severe first, then those that are over, latest first.
     pub findings: Vec<Finding>,
+    /// Findings that are over and were forgotten, because there were too many.
+    pub findings_forgotten: u64,
     /// Full sockets alive now.
     pub flows: u64,
     /// Minisockets in `TIME_WAIT` alive now.
@@ -321,6 +325,9 @@ pub struct Destination {
     /// Last failure for lack of a port.
     #[serde(skip)]
     pub last_failure: Option<Ktime>,
+    /// First of the failures for lack of a port that followed one another closely; `None` = never.
+    #[serde(skip)]
+    pub failing_since: Option<Ktime>,
     /// Attempts per second over the last ten seconds of the window.
     pub connects_per_second: f64,
     /// The rate that this destination's capacity bears for good, given how long a port is held; `None` = unknown.

@@ -13,6 +13,7 @@ use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastA
 mod capacity;
 mod failures;
 mod healing;
+mod incidents;
 mod owners;
 mod properties;
 mod time_wait;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::advice;
-use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint, evidence, finding};
+use super::recent::{Counted, Windows};
+use super::rule::{RuleContext, TIME_WAIT_SECONDS, amount, endpoint, evidence};
 use crate::event::{DestinationKey, Endpoint};
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
 use crate::tracker::snapshot::{
@@ -24,6 +25,7 @@ struct Relation<'a> {
     key: DestinationKey,
     destination: Option<&'a Destination>,
     members: Vec<&'a Attribution>,
+    windows: Windows,
 }
 
 impl Relation<'_> {
@@ -84,7 +86,10 @@ fn relations<'a>(context: RuleContext<'a>) -> Vec<Relation<'a>> {
     let destination = |key| context.snapshot.destinations.iter().find(|destination| destination.key() == key);
     groups
         .into_iter()
-        .map(|((workload, key), members)| Relation { workload, key, destination: destination(key), members })
+        .map(|((workload, key), members)| {
+            let windows = context.recent.relation(workload, key);
+            Relation { workload, key, destination: destination(key), members, windows }
+        })
         .collect()
 }
 
@@ -92,7 +97,7 @@ fn relations<'a>(context: RuleContext<'a>) -> Vec<Relation<'a>> {
 pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found: Vec<(f64, Finding)> = Vec::new();
     for relation in relations(context) {
-        let rate: f64 = relation.members.iter().map(|member| member.time_wait.per_second).sum();
+        let rate = relation.windows.per_second_long(Counted::TimeWait);
         // Where this rate settles: entries begun during one TIME_WAIT.
         let settles = rate * TIME_WAIT_SECONDS;
         let share = settles / f64::from(relation.capacity().max(1));
@@ -124,7 +129,8 @@ pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
             format!("{begins}: at 60 s each that is {settles:.0} ports, {percent:.0} % of {}.", relation.capacity())
         };
         let subject = relation.subject();
-        let mut finding = finding(FindingId::TimeWaitChurn, subject, severity, summary);
+        let mut finding = Finding::new(FindingId::TimeWaitChurn, subject, severity, summary);
+        finding.measure = amount(rate, "TIME_WAIT/s");
         finding.evidence = relation.facts();
         finding.evidence.insert("time_wait_per_second", rate.into());
         finding.evidence.insert("time_wait_now", now.into());
@@ -142,7 +148,7 @@ pub(super) fn pool_bypass(context: RuleContext<'_>) -> Vec<Finding> {
     for relation in relations(context) {
         let oldest = relation.members.iter().filter_map(|member| member.oldest_established_seconds).fold(0.0, f64::max);
         let Some(lifetime) = relation.lifetime_ms() else { continue };
-        let rate = relation.sum(|member| member.connects) as f64 / context.window();
+        let rate = relation.windows.per_second_long(Counted::Connects);
         let thresholds = context.thresholds;
         if oldest < thresholds.long_lived_seconds
             || lifetime > thresholds.short_lifetime_ms
@@ -164,7 +170,8 @@ pub(super) fn pool_bypass(context: RuleContext<'_>) -> Vec<Finding> {
             rough_seconds(lifetime / 1e3),
         );
         let subject = relation.subject();
-        let mut finding = finding(FindingId::PoolBypass, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::PoolBypass, subject, Severity::Warning, summary);
+        finding.measure = amount(rate, "connects/s");
         finding.evidence = relation.facts();
         finding.evidence.insert("oldest_established_seconds", oldest.into());
         finding.evidence.insert("processes_with_long_flows", pooling.into());
@@ -230,8 +237,9 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
             rough_seconds(oldest),
         );
         let subject = FindingSubject::Workload(Arc::clone(&workload.name));
-        let mut finding = finding(FindingId::CloseWaitLeak, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::CloseWaitLeak, subject, Severity::Warning, summary);
         finding.since = Some(context.ago(oldest));
+        finding.measure = amount(now as f64, "sockets");
         finding.evidence = evidence! {
             "workload": &*workload.name,
             "close_wait_now": now,
@@ -277,7 +285,8 @@ pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
             destination.ports.in_use,
         );
         let subject = FindingSubject::Destination(destination.key());
-        let mut finding = finding(FindingId::FinWait2Orphans, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::FinWait2Orphans, subject, Severity::Warning, summary);
+        finding.measure = amount(f64::from(waiting), "ports");
         finding.evidence = evidence! {
             "netns": destination.netns.inode,
             "local_addr": destination.local_addr,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::advice;
-use super::rule::{RuleContext, endpoint, evidence, finding};
+use super::recent::Counted;
+use super::rule::{RuleContext, amount, counted, endpoint, evidence};
 use super::thresholds::Thresholds;
 use crate::layout::human::{per_second, plain_plural, rough_seconds};
-use crate::tracker::snapshot::{Confidence, Destination, Failure, Finding, FindingId, FindingSubject, Severity};
+use crate::tracker::snapshot::{Confidence, Destination, Finding, FindingId, FindingSubject, Severity};
 
 /// States named in a sentence.
 const STATES_NAMED: usize = 2;
@@ -14,11 +15,12 @@ const STATES_NAMED: usize = 2;
 /// `connect()` found no free port.
 pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     let failing = context.snapshot.destinations.iter().filter_map(|destination| {
-        let failed = destination.failed.of(Failure::PortsExhausted);
-        (failed > 0).then_some((destination, failed))
+        let windows = context.recent.towards(destination.key());
+        (windows.new.of(Counted::NoPort) > 0).then_some((destination, windows))
     });
     failing
-        .map(|(destination, failed)| {
+        .map(|(destination, windows)| {
+            let failed = windows.all.of(Counted::NoPort);
             let victims = match destination.victims.as_slice() {
                 [] => String::new(),
                 [only] => format!(" of {}", only.workload),
@@ -36,8 +38,9 @@ pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
                 contradiction(destination),
             );
             let subject = FindingSubject::Destination(destination.key());
-            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Critical, summary);
-            finding.since = destination.first_failure;
+            let mut finding = Finding::new(FindingId::PortExhaustion, subject, Severity::Critical, summary);
+            (finding.since, finding.until) = (destination.failing_since, destination.last_failure);
+            finding.measure = counted(&windows, Counted::NoPort, "failures/min");
             finding.evidence = facts(destination);
             finding.evidence.insert("failed", failed.into());
             if destination.ports.contradictions > 0 {
@@ -74,11 +77,12 @@ fn contradiction(destination: &Destination) -> String {
 /// connect() found no free port in the range that its socket had confined itself to, which says nothing of the namespace's ports.
 pub(super) fn own_range_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     let failing = context.snapshot.destinations.iter().filter_map(|destination| {
-        let failed = destination.ports.failed_own_range;
-        (failed > 0).then_some((destination, failed))
+        let windows = context.recent.towards(destination.key());
+        (windows.new.of(Counted::NoOwnPort) > 0).then_some((destination, windows))
     });
     failing
-        .map(|(destination, failed)| {
+        .map(|(destination, windows)| {
+            let failed = destination.ports.failed_own_range;
             let range = destination.ports.own_range.map_or_else(String::new, |(lo, hi)| {
                 format!(" {lo}-{hi}, {} ports", u32::from(hi.saturating_sub(lo)) + 1)
             });
@@ -92,9 +96,10 @@ pub(super) fn own_range_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
                 plain_plural(failed, "connect"),
                 endpoint(destination.remote_addr, destination.remote_port),
             );
-            let subject = FindingSubject::Destination(destination.key());
+            let subject = FindingSubject::WorkloadTowards(who.into(), destination.key());
             // Only the program that confines itself suffers.
-            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Warning, summary);
+            let mut finding = Finding::new(FindingId::PortExhaustion, subject, Severity::Warning, summary);
+            finding.measure = counted(&windows, Counted::NoOwnPort, "failures/min");
             finding.evidence = facts(destination);
             finding.evidence.insert("failed", failed.into());
             finding.evidence.insert("own_range", serde_json::json!(destination.ports.own_range));
@@ -107,18 +112,20 @@ pub(super) fn own_range_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
 /// bind(port 0) found no free port: a failure without a destination.
 pub(super) fn bind_exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     let failing = context.snapshot.workloads.iter().filter_map(|workload| {
-        let failed = workload.failed.of(Failure::BindExhausted);
-        (failed > 0).then_some((workload, failed))
+        let windows = context.recent.of_workload(&workload.name);
+        (windows.new.of(Counted::NoBindPort) > 0).then_some((workload, windows))
     });
     failing
-        .map(|(workload, failed)| {
+        .map(|(workload, windows)| {
+            let failed = windows.all.of(Counted::NoBindPort);
             let summary = format!(
                 "{} of {} to port 0 failed with EADDRINUSE: no port of the range was free on its source address, whatever the destination.",
                 plain_plural(failed, "bind"),
                 workload.name
             );
             let subject = FindingSubject::Workload(Arc::clone(&workload.name));
-            let mut finding = finding(FindingId::PortExhaustion, subject, Severity::Critical, summary);
+            let mut finding = Finding::new(FindingId::PortExhaustion, subject, Severity::Critical, summary);
+            finding.measure = counted(&windows, Counted::NoBindPort, "failures/min");
             finding.evidence = evidence! {
                 "workload": &*workload.name,
                 "bind_failed": failed,
@@ -136,7 +143,8 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
     let coming = context.snapshot.destinations.iter().filter_map(|destination| {
         let seconds = destination.seconds_to_exhaustion?;
         // Attempts that fail in a range of the socket's own are part of the rate, though they will never take a port.
-        let quiet = destination.failed.without_port() == 0;
+        let lately = context.recent.towards(destination.key()).short;
+        let quiet = lately.of(Counted::NoPort) + lately.of(Counted::NoOwnPort) == 0;
         (quiet && seconds <= context.thresholds.soon_seconds).then_some((destination, seconds))
     });
     coming
@@ -162,8 +170,9 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
                 holders(destination),
             );
             let subject = FindingSubject::Destination(destination.key());
-            let mut finding = finding(FindingId::PortExhaustionSoon, subject, severity, summary);
+            let mut finding = Finding::new(FindingId::PortExhaustionSoon, subject, severity, summary);
             finding.evidence = facts(destination);
+            finding.measure = amount(f64::from(destination.ports.in_use), "ports");
             finding.evidence.insert("seconds_to_exhaustion", seconds.into());
             finding.evidence.insert("confidence", serde_json::json!(destination.forecast_confidence));
             finding.advice = advice::for_destination(context, destination);
@@ -180,7 +189,7 @@ pub(super) fn search_slow(context: RuleContext<'_>) -> Vec<Finding> {
         let quickest = destination.port_search_quickest_ms?;
         let fallen = recent >= search_slow_factor * quickest;
         let crowded = destination.ports.utilisation.is_some_and(|share| share >= 0.5);
-        let failing = destination.failed.of(Failure::PortsExhausted) > 0;
+        let failing = context.recent.towards(destination.key()).short.of(Counted::NoPort) > 0;
         ((fallen || crowded) && !failing).then_some((destination, recent, quickest))
     });
     slow.map(|(destination, recent, quickest)| {
@@ -194,8 +203,9 @@ pub(super) fn search_slow(context: RuleContext<'_>) -> Vec<Finding> {
             holders(destination),
         );
         let subject = FindingSubject::Destination(destination.key());
-        let mut finding = finding(FindingId::PortSearchSlow, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::PortSearchSlow, subject, Severity::Warning, summary);
         finding.evidence = facts(destination);
+        finding.measure = amount(recent, "ms per port search");
         finding.evidence.insert("recent_ms", recent.into());
         finding.evidence.insert("quickest_ms", quickest.into());
         finding.evidence.insert("port_search_ms", serde_json::json!(destination.port_search_ms));

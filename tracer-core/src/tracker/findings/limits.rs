@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::advice;
-use super::rule::{RuleContext, endpoint, evidence, finding};
+use super::recent::Counted;
+use super::rule::{RuleContext, amount, endpoint, evidence};
 use crate::event::Netns;
 use crate::layout::human::plain_plural;
-use crate::tracker::snapshot::{Advice, Failure, Finding, FindingId, FindingSubject, Listener, Severity};
+use crate::tracker::snapshot::{Advice, Finding, FindingId, FindingSubject, Listener, Severity};
 
 /// Ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
@@ -18,19 +19,20 @@ const CONNTRACK_ENTRY_BYTES: u64 = 320;
 pub(super) fn bind_before_connect(context: RuleContext<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for workload in &context.snapshot.workloads {
-        let exhausted = workload.failed.of(Failure::BindExhausted);
-        let taken = workload.failed.of(Failure::TupleTaken);
+        let lately = context.recent.of_workload(&workload.name).long;
+        let (exhausted, taken) = (lately.of(Counted::NoBindPort), lately.of(Counted::TupleTaken));
         if exhausted + taken == 0 {
             continue;
         }
         let summary = format!(
-            "{} binds its sockets before it connects: {} found no port, {} found its exact 4-tuple in use.",
+            "{} binds its sockets before it connects: in the last minute {} found no port, {} found its exact 4-tuple in use.",
             workload.name,
             plain_plural(exhausted, "bind"),
             plain_plural(taken, "connect"),
         );
         let subject = FindingSubject::Workload(Arc::clone(&workload.name));
-        let mut finding = finding(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
+        finding.measure = amount((exhausted + taken) as f64, "failures/min");
         finding.evidence = evidence! {"workload": &*workload.name, "bind_exhausted": exhausted, "tuple_taken": taken};
         finding.advice = vec![advice::bind_no_port(&workload.name)];
         found.push(finding);
@@ -47,7 +49,8 @@ pub(super) fn bind_before_connect(context: RuleContext<'_>) -> Vec<Finding> {
             namespace.blocked,
         );
         let subject = FindingSubject::Namespace(namespace.netns);
-        let mut finding = finding(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
+        let mut finding = Finding::new(FindingId::BindBeforeConnect, subject, Severity::Warning, summary);
+        finding.measure = amount(f64::from(namespace.blocked), "ports");
         finding.evidence = evidence! {
             "netns": namespace.netns.inode,
             "blocked": namespace.blocked,
@@ -73,7 +76,8 @@ pub(super) fn syn_recv_pile_up(context: RuleContext<'_>) -> Vec<Finding> {
                 listener.workload.as_ref().map_or_else(String::new, |workload| format!(" ({workload})")),
             );
             let subject = FindingSubject::Listener(listener.netns, address, listener.workload.clone());
-            let mut finding = finding(FindingId::SynRecvPileUp, subject, Severity::Warning, summary);
+            let mut finding = Finding::new(FindingId::SynRecvPileUp, subject, Severity::Warning, summary);
+            finding.measure = amount(f64::from(half_open), "half-open connections");
             finding.evidence = evidence! {
                 "netns": listener.netns.inode,
                 "addr": listener.addr,
@@ -130,7 +134,8 @@ pub(super) fn listener_in_ephemeral_range(context: RuleContext<'_>) -> Vec<Findi
             );
             let severity = if crowded { Severity::Warning } else { Severity::Info };
             let subject = FindingSubject::Namespace(netns);
-            let mut finding = finding(FindingId::ListenerInEphemeralRange, subject, severity, summary);
+            let mut finding = Finding::new(FindingId::ListenerInEphemeralRange, subject, severity, summary);
+            finding.measure = amount(ports.len() as f64, "ports");
             finding.evidence = evidence! {"netns": netns.inode, "ports": ports, "workloads": owners};
             finding.advice.push(Advice {
                 action: format!(
@@ -172,7 +177,8 @@ pub(super) fn conntrack_pressure(context: RuleContext<'_>) -> Vec<Finding> {
             share * 100.0
         );
         let subject = FindingSubject::Namespace(namespace.netns);
-        let mut finding = finding(FindingId::ConntrackPressure, subject, severity, summary);
+        let mut finding = Finding::new(FindingId::ConntrackPressure, subject, severity, summary);
+        finding.measure = amount(f64::from(now), "entries");
         finding.evidence = evidence! {"netns": namespace.netns.inode, "conntrack_count": now, "conntrack_max": max};
         let doubled = u64::from(max) * 2;
         finding.advice = vec![

@@ -1,6 +1,7 @@
 //! Conclusions from the numbers of a snapshot, and what would help.
 //!
-//! Pure: one snapshot in, findings out, no clock and no memory. Each finding has a stable id, one sentence with the
+//! [`judge`] is pure: one snapshot and the windows that end there in, findings out, no clock and no memory. [`FindingLog`] joins
+//! successive judgements to the life of each finding, [`RecentCounts`] makes the windows. Each finding has a stable id, one sentence with the
 //! numbers in it, the facts behind it for machines, and advice that names only settings that this kernel has and that are
 //! not set yet. [`FindingId`](super::snapshot::FindingId) lists what can be found.
 //!
@@ -10,6 +11,8 @@ mod advice;
 mod behaviour;
 mod exhaustion;
 mod limits;
+mod log;
+mod recent;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -17,16 +20,14 @@ mod thresholds;
 
 use super::snapshot::{Finding, Snapshot};
 use crate::host::Knobs;
+pub use log::{FindingChange, FindingLog};
+pub use recent::{Recent, RecentCounts};
 use rule::RuleContext;
 pub use thresholds::Thresholds;
 
-/// Findings of one id in one snapshot. A host that fails towards a thousand destinations has one problem, not a thousand: the
-/// worst are listed, and the last of them says how many more there are.
-const MAX_PER_ID: usize = 5;
-
-/// All findings in `snapshot`, most severe first.
-pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
-    let context = RuleContext { snapshot, knobs, thresholds };
+/// Everything that holds in `snapshot`.
+pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
+    let context = RuleContext { snapshot, recent, knobs, thresholds };
     let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 13] = [
         exhaustion::exhausted,
         exhaustion::own_range_exhausted,
@@ -42,21 +43,5 @@ pub fn findings(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> 
         limits::conntrack_pressure,
         limits::listener_in_ephemeral_range,
     ];
-    let mut all: Vec<Finding> = rules.into_iter().flat_map(|rule| bounded(rule(context))).collect();
-    // Stable: findings of one severity keep the order of the rules.
-    all.sort_by_key(|finding| finding.severity);
-    all
-}
-
-fn bounded(mut found: Vec<Finding>) -> Vec<Finding> {
-    let others = found.len().saturating_sub(MAX_PER_ID);
-    if others > 0 {
-        found.sort_by_key(|finding| finding.severity);
-        found.truncate(MAX_PER_ID);
-        if let Some(last) = found.last_mut() {
-            last.summary = format!("{} {others} more like this.", last.summary);
-            last.evidence.insert("others", others.into());
-        }
-    }
-    found
+    rules.into_iter().flat_map(|rule| rule(context)).collect()
 }

@@ -1,12 +1,11 @@
 //! What the rules share: what they read, and how they make a finding.
 
-use std::collections::BTreeMap;
-
+use super::recent::{Counted, Recent, Windows};
 use super::thresholds::Thresholds;
 use crate::event::{Addr, Endpoint, Ktime, Netns};
 use crate::host::Knobs;
 use crate::model::timing::TIME_WAIT;
-use crate::tracker::snapshot::{Finding, FindingId, FindingSubject, Namespace, Severity, Snapshot};
+use crate::tracker::snapshot::{Measure, Namespace, Snapshot};
 
 /// How long an entry stays in `TIME_WAIT`.
 pub const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64();
@@ -15,16 +14,12 @@ pub const TIME_WAIT_SECONDS: f64 = TIME_WAIT.as_secs_f64();
 #[derive(Clone, Copy)]
 pub struct RuleContext<'a> {
     pub snapshot: &'a Snapshot,
+    pub recent: &'a Recent,
     pub knobs: &'a Knobs,
     pub thresholds: &'a Thresholds,
 }
 
 impl RuleContext<'_> {
-    /// Seconds observed; never 0, so that rates are finite.
-    pub fn window(&self) -> f64 {
-        self.snapshot.now.seconds_since(self.snapshot.start).max(1.0)
-    }
-
     /// What is known of a namespace.
     pub fn namespace(&self, netns: Netns) -> Option<&Namespace> {
         self.snapshot.namespaces.iter().find(|namespace| namespace.netns == netns)
@@ -38,11 +33,6 @@ impl RuleContext<'_> {
     }
 }
 
-/// A finding without a begin, evidence and advice.
-pub fn finding(id: FindingId, subject: FindingSubject, severity: Severity, summary: String) -> Finding {
-    Finding { id, subject, severity, summary, since: None, evidence: BTreeMap::new(), advice: Vec::new() }
-}
-
 /// Fills `evidence`, one line per fact.
 macro_rules! evidence {
     ($($name:literal: $value:expr),+ $(,)?) => {
@@ -54,4 +44,20 @@ pub(super) use evidence;
 /// An address with its port.
 pub fn endpoint(addr: Addr, port: u16) -> Endpoint {
     Endpoint { addr, port }
+}
+
+/// The measure of a state: how much there is of it.
+pub fn amount(value: f64, unit: &'static str) -> Measure {
+    Measure { value, unit, total: None, recent: 0 }
+}
+
+/// The measure of something that is counted: how much in the last minute.
+pub fn counted(windows: &Windows, kind: Counted, unit: &'static str) -> Measure {
+    let long = windows.long.of(kind);
+    Measure {
+        value: long as f64,
+        unit,
+        total: Some(windows.all.of(kind)),
+        recent: windows.new.of(kind).max(1).min(long.max(1)),
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::log::MAX_LISTED_PER_ID;
 use super::*;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
@@ -48,6 +49,7 @@ fn destination() -> Destination {
         failed: FailureCounts::default(),
         first_failure: None,
         last_failure: None,
+        failing_since: None,
         connects_per_second: 600.0,
         sustainable_per_second: Some(470.0),
         seconds_to_exhaustion: None,
@@ -64,6 +66,8 @@ fn exhausted() -> Destination {
     Destination {
         failed: FailureCounts::from([(Failure::PortsExhausted, 118)]),
         first_failure: Some(Ktime(42)),
+        failing_since: Some(Ktime(42)),
+        last_failure: Some(NOW),
         victims: vec![Victim { workload: "php-fpm: pool www".into(), failed: 118 }],
         ..destination()
     }
@@ -91,7 +95,7 @@ fn attribution(pid: u32) -> Attribution {
         passive_closes: 0,
         resets: 0,
         flows: 0,
-        time_wait: TimeWaitStats { entered: 5_000, now: 4_000, peak: 4_000, per_second: 150.0, reused: 0 },
+        time_wait: TimeWaitStats { entered: 9_000, now: 4_000, peak: 4_000, per_second: 90.0, reused: 0 },
         close_wait: CloseWaitStats::default(),
         lifetime_ms: Durations { count: 5_000, p50: Some(4.0), ..Durations::default() },
         connect_ms: Durations::default(),
@@ -135,8 +139,15 @@ fn snapshot() -> Snapshot {
     Snapshot { start: Ktime(0), now: NOW, namespaces: vec![namespace()], ..Snapshot::default() }
 }
 
+/// What is found if everything in the snapshot happened just now.
+fn found(snapshot: &Snapshot, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
+    let mut log = FindingLog::default();
+    log.judge(snapshot.start, snapshot.now, judge(snapshot, &Recent::all_of(snapshot), knobs, thresholds));
+    log.findings()
+}
+
 fn of(snapshot: &Snapshot) -> Vec<Finding> {
-    findings(snapshot, &all_knobs(), &Thresholds::default())
+    found(snapshot, &all_knobs(), &Thresholds::default())
 }
 
 fn one(snapshot: &Snapshot, id: FindingId) -> Finding {
@@ -240,7 +251,7 @@ fn advice_never_names_what_is_set_absent_or_wrong() {
     let with = |change: &dyn Fn(&mut Namespace), knobs: &Knobs| {
         let mut snapshot = Snapshot { destinations: vec![exhausted()], ..snapshot() };
         change(&mut snapshot.namespaces[0]);
-        findings(&snapshot, knobs, &Thresholds::default()).iter().map(actions).collect::<String>()
+        found(&snapshot, knobs, &Thresholds::default()).iter().map(actions).collect::<String>()
     };
     let set = with(&|namespace| namespace.tw_reuse = Some(1), &Knobs::default());
     assert!(!set.contains("tcp_tw_reuse") && !set.contains("IP_LOCAL_PORT_RANGE"), "{set}");
@@ -382,7 +393,7 @@ fn churn_adds_up_the_processes_of_a_workload() {
     long.lifetime_ms.p50 = Some(5_000.0);
     none(&Snapshot { attributions: vec![long], ..two.clone() }, FindingId::TimeWaitChurn);
     let mut slow = attribution(1);
-    slow.time_wait.per_second = 100.0;
+    slow.time_wait.entered = 6_000;
     none(&Snapshot { attributions: vec![slow], ..two }, FindingId::TimeWaitChurn);
 }
 
@@ -400,7 +411,7 @@ fn a_pool_and_its_bypass_are_one_workload_to_one_place() {
     has(&finding, json!({"workload": "batch.service", "remote_port": 3306, "lifetime_ms_p50": 4.0}));
     has(
         &finding,
-        json!({"oldest_established_seconds": 812.0, "processes_with_long_flows": 1, "connects_per_second": 50.01}),
+        json!({"oldest_established_seconds": 812.0, "processes_with_long_flows": 1, "connects_per_second": 83.35}),
     );
     assert_eq!(finding.evidence.get("processes").and_then(|all| all[0]["pid"].as_u64()), Some(11), "the busiest first");
     none(&Snapshot { attributions: vec![pooled.clone()], ..snapshot() }, FindingId::PoolBypass);
@@ -492,7 +503,7 @@ fn listeners_in_the_range_are_one_finding_per_namespace() {
     assert!(!actions(&finding).contains("step_width"), "nothing is reserved");
     snapshot.namespaces[0].reserved = 100;
     says(&actions(&one(&snapshot, FindingId::ListenerInEphemeralRange)), &["ip_local_port_step_width=300"]);
-    let old = findings(&snapshot, &Knobs::default(), &Thresholds::default());
+    let old = found(&snapshot, &Knobs::default(), &Thresholds::default());
     assert!(!old.iter().map(actions).collect::<String>().contains("step_width"));
     snapshot.destinations = vec![destination()];
     assert_eq!(one(&snapshot, FindingId::ListenerInEphemeralRange).severity, Severity::Warning, "99 % in use");
@@ -520,7 +531,7 @@ fn half_open_connections_and_conntrack() {
 
 #[test]
 fn findings_are_bounded_and_the_worst_come_first() {
-    let mut destinations = vec![exhausted(); 12];
+    let mut destinations: Vec<_> = (1..=12).map(|port| Destination { remote_port: port, ..exhausted() }).collect();
     destinations.push(Destination {
         seconds_to_exhaustion: Some(600.0),
         forecast_confidence: Some(Confidence::High),
@@ -532,9 +543,9 @@ fn findings_are_bounded_and_the_worst_come_first() {
     let inside = Listener { in_ephemeral_range: true, ..listener(50_051) };
     let all = of(&Snapshot { destinations, listeners: vec![inside], ..snapshot() });
     let ids: Vec<_> = all.iter().map(|finding| finding.id).collect();
-    assert_eq!(ids[..MAX_PER_ID], [FindingId::PortExhaustion; MAX_PER_ID]);
-    assert_eq!(ids[MAX_PER_ID..], [FindingId::PortExhaustionSoon, FindingId::ListenerInEphemeralRange]);
-    has(&all[MAX_PER_ID - 1], json!({"others": 7}));
+    assert_eq!(ids[..MAX_LISTED_PER_ID], [FindingId::PortExhaustion; MAX_LISTED_PER_ID]);
+    assert_eq!(ids[MAX_LISTED_PER_ID..], [FindingId::PortExhaustionSoon, FindingId::ListenerInEphemeralRange]);
+    has(&all[MAX_LISTED_PER_ID - 1], json!({"others": 7}));
     // A doubtful forecast comes before a leak by rule, and after it by severity.
     let doubtful =
         Destination { seconds_to_exhaustion: Some(600.0), forecast_confidence: Some(Confidence::Low), ..destination() };
@@ -553,7 +564,7 @@ fn thresholds_can_be_moved() {
     let snapshot = Snapshot { destinations: vec![coming], ..snapshot() };
     let patient = Thresholds { soon_seconds: 3_600.0, ..Thresholds::default() };
     assert!(of(&snapshot).is_empty());
-    assert_eq!(findings(&snapshot, &all_knobs(), &patient).len(), 1);
+    assert_eq!(found(&snapshot, &all_knobs(), &patient).len(), 1);
 }
 
 /// A destination that fails, all of whose ports are held in this way.

@@ -154,6 +154,56 @@ pub struct Advice {
     pub expected: String,
 }
 
+/// Whether what a finding says is so now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FindingState {
+    /// It held within the last seconds.
+    #[default]
+    Active,
+    /// It is over.
+    Past,
+}
+
+/// How large a finding is, in the unit of its kind: what its peak is the greatest of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measure {
+    /// The present value.
+    pub value: f64,
+    /// Its unit, e.g. `failures/min`.
+    pub unit: &'static str,
+    /// What has been counted since the trace began, where the finding is about a count; `None` where it is about a state.
+    pub total: Option<u64>,
+    /// Of `total`, what was counted since the last judgement or, if that is not known, in the present window.
+    pub recent: u64,
+}
+
+/// The greatest value of a finding's measure, and when it had it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// When.
+    pub at: Ktime,
+}
+
+/// When a finding began and ended, and its worst. Times are of events; they become wall time in the view.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FindingLife {
+    /// Whether it holds now.
+    pub state: FindingState,
+    /// When it began. What held at the first judgement of a trace may have begun before.
+    pub began: Option<Ktime>,
+    /// When it last held; `None` while it is active.
+    pub ended: Option<Ktime>,
+    /// Its worst; `None` of a finding that has not been judged over time.
+    pub peak: Option<Peak>,
+    /// What was counted from its begin to its end, or until now; `None` where it is about a state.
+    pub total: Option<u64>,
+}
+
 /// A conclusion worth a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
@@ -162,17 +212,53 @@ pub struct Finding {
     /// Whom it is about. JSON has that among the evidence.
     #[serde(skip)]
     pub subject: FindingSubject,
-    /// How much it matters.
+    /// How much it matters; of a past one how much it mattered at its worst.
     pub severity: Severity,
-    /// One sentence with the numbers in it.
+    /// One sentence with the numbers in it: those of now, or those at the worst of one that is over.
     pub summary: String,
-    /// When it began; `None` = unknown, or it has no beginning.
+    /// `summary` in the past tense, as it will be once the finding is over; empty = the same words.
+    #[serde(skip)]
+    pub past: String,
+    /// When it began, if that was seen; `None` = unknown, or it has no beginning.
     #[serde(skip)]
     pub since: Option<Ktime>,
+    /// When it last held, where that is known more exactly than to a second.
+    #[serde(skip)]
+    pub until: Option<Ktime>,
+    /// How large it is now.
+    #[serde(skip)]
+    pub measure: Measure,
+    /// When it began and ended, and its worst.
+    #[serde(skip)]
+    pub life: FindingLife,
     /// The facts behind it, for machines.
     pub evidence: BTreeMap<&'static str, serde_json::Value>,
     /// What to do, best first.
     pub advice: Vec<Advice>,
+}
+
+impl Finding {
+    /// A finding without a begin, a measure, evidence and advice.
+    pub fn new(id: FindingId, subject: FindingSubject, severity: Severity, summary: String) -> Self {
+        Self {
+            id,
+            subject,
+            severity,
+            summary,
+            past: String::new(),
+            since: None,
+            until: None,
+            measure: Measure::default(),
+            life: FindingLife::default(),
+            evidence: BTreeMap::new(),
+            advice: Vec::new(),
+        }
+    }
+
+    /// Does it hold now?
+    pub fn is_active(&self) -> bool {
+        self.life.state == FindingState::Active
+    }
 }
 
 #[cfg(test)]

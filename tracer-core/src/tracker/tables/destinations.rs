@@ -20,6 +20,9 @@ pub const SCHEDULE_SECONDS: usize = 128;
 /// before a failure do not contradict it. Ten times the longest search that was measured.
 const SEARCH_NANOS: u64 = 20_000_000;
 
+/// Failures that are further apart than this are two incidents: the log of findings ends one after as long.
+const EPISODE_NANOS: u64 = 10_000_000_000;
+
 /// Refers to a destination.
 pub type DestinationId = Ref<DestinationEntry>;
 
@@ -43,6 +46,8 @@ pub struct DestinationEntry {
     /// First and last failure for lack of a port.
     pub first_failure: Option<Ktime>,
     pub last_failure: Option<Ktime>,
+    /// The first of the failures that followed one another closely.
+    pub failing_since: Option<Ktime>,
     /// Ports in use by state number.
     by_state: [u32; 13],
     /// Ports in use inside the range that is in force.
@@ -73,6 +78,7 @@ impl DestinationEntry {
             own_range: None,
             first_failure: None,
             last_failure: None,
+            failing_since: None,
             by_state: [0; 13],
             in_use: 0,
             unusable: 0,
@@ -188,6 +194,9 @@ impl DestinationEntry {
     /// A connect() has failed for lack of a port.
     pub fn fail(&mut self, at: Ktime) {
         self.first_failure.get_or_insert(at);
+        if self.last_failure.is_none_or(|last| at.since(last) >= EPISODE_NANOS) {
+            self.failing_since = Some(at);
+        }
         self.last_failure = Some(at);
     }
 
