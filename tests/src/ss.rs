@@ -44,9 +44,7 @@ impl SocketListing {
     pub fn towards(&self, remote: SocketAddr) -> BTreeMap<String, u32> {
         let mut states = BTreeMap::new();
         for row in self.rows.iter().filter(|row| row.remote == remote) {
-            // Reports count every minisocket as TIME_WAIT, whether or not the peer's FIN has come.
-            let state = if row.minisocket { "TIME_WAIT" } else { &row.state };
-            *states.entry(state.to_owned()).or_default() += 1;
+            *states.entry(row.state.clone()).or_default() += 1;
         }
         states
     }

@@ -283,7 +283,7 @@ fn leaked_sockets_stay_in_close_wait() -> Result {
     // A server that does not close may delay its ACK of the client's FIN.
     let listing = until("18 minisockets", LIMIT, || {
         let listing = SocketListing::take(&lab.ns)?;
-        Ok((listing.towards(to).get("TIME_WAIT") == Some(&18)).then_some(listing))
+        Ok((listing.towards(to).get("FIN_WAIT2") == Some(&18) && listing.minisockets().len() == 18).then_some(listing))
     })
     .with_context(|| format!("{:#?}", SocketListing::take(&lab.ns)))?;
     let report = report.finish_report()?;

@@ -589,6 +589,8 @@ pub enum Event {
     TimeWaitStart(TimeWaitEvent),
     /// A `TIME_WAIT` minisocket ended.
     TimeWaitEnd(TimeWaitEvent),
+    /// A list of sockets that was begun at this time showed a minisocket in sub-state `FIN_WAIT2` for the first time, or no longer.
+    TimeWaitListed(TimeWaitEvent),
     /// connect() or bind() returned an error.
     CallFailed(Box<CallFailed>),
     /// accept() returned a socket.

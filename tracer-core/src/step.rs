@@ -21,7 +21,7 @@ impl TrackerStep {
             Self::Skipped(_) => return None,
             Self::Event(event) => match event {
                 Event::Transition(event) => event.ktime,
-                Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => event.ktime,
+                Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) | Event::TimeWaitListed(event) => event.ktime,
                 Event::CallFailed(event) => event.ktime,
                 Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => event.ktime,
                 Event::PortSearch(search) => search.ktime,

@@ -28,6 +28,8 @@ pub(super) enum Test {
     Src(EndpointPattern),
     Dst(EndpointPattern),
     State(TcpState),
+    Orphan,
+    HalfClosed,
     Errno(Glob),
 }
 
@@ -94,6 +96,8 @@ impl Test {
                 (Some(found), _) => Some(found == *state),
                 (None, all) => all.map(|all| all.has(*state)),
             },
+            Self::Orphan => in_fin_wait2(subject, subject.orphan),
+            Self::HalfClosed => in_fin_wait2(subject, subject.half_closed),
             Self::Errno(glob) => subject.failures().map(|mut all| all.any(|failure| matches_failure(glob, failure))),
         }
     }
@@ -113,7 +117,9 @@ impl Test {
             Self::Workload(glob) => ("workload", &glob.0, Some(|subject| subject.workload)),
             Self::Netns { name, .. } => ("network namespace", &name.0, Some(|subject| subject.netns_name)),
             Self::Pid(pid) => ("process", &pid.to_string(), None),
-            Self::Src(_) | Self::Dst(_) | Self::State(_) | Self::Errno(_) => return None,
+            Self::Src(_) | Self::Dst(_) | Self::State(_) | Self::Orphan | Self::HalfClosed | Self::Errno(_) => {
+                return None;
+            }
         };
         let there: BTreeSet<&str> = names.map_or_else(BTreeSet::new, |of| everything.iter().filter_map(of).collect());
         let mut told: Vec<String> = there.iter().take(NAMES_TOLD).map(|name| format!("`{name}`")).collect();
@@ -124,6 +130,12 @@ impl Test {
         let seen = if told.is_empty() { String::new() } else { format!("; there are {}", told.join(", ")) };
         Some(format!("no {kind} `{value}` was seen{seen}"))
     }
+}
+
+/// `FIN_WAIT2` has two kinds of sockets. What is in another state is of neither.
+fn in_fin_wait2(subject: &Subject<'_>, known: Option<bool>) -> Option<bool> {
+    let elsewhere = subject.state.is_some_and(|state| state != TcpState::FinWait2);
+    known.or(elsewhere.then_some(false))
 }
 
 pub(super) fn matches_failure(glob: &Glob, failure: Failure) -> bool {

@@ -18,6 +18,9 @@
 //! **A sum of flows matches if one of them does.** A destination or a workload is in every state that one of its flows is in, and has failed
 //! for every reason that one of its connects has failed for.
 //!
+//! `state=orphan` and `state=half_closed` are the two kinds of `FIN_WAIT2`: closed by this side while the peer is silent, and shut down by
+//! a process that keeps the descriptor.
+//!
 //! **A filter narrows everything that is shown** ([`Filter::narrow`]): rows, sums, findings with their advice, and what the first sentence
 //! says. What is outside is counted, and a name that nothing in the whole trace has is said.
 //!

@@ -155,6 +155,7 @@ impl Filter {
             findings_forgotten: snapshot.findings_forgotten,
             flows: attributions.iter().map(|row| row.flows).sum(),
             time_wait: attributions.iter().map(|row| row.time_wait.now).sum(),
+            orphans: attributions.iter().map(|row| u64::from(row.orphans)).sum(),
             attributions: Vec::new(),
             filter: None,
         };
@@ -279,6 +280,13 @@ impl<'a> Rows<'a> {
         workload.close_wait.peak = most(|row| row.close_wait.peak).max(workload.close_wait.now);
         workload.close_wait.oldest_seconds =
             rows.iter().filter_map(|row| row.close_wait.oldest_seconds).reduce(f64::max);
+        workload.by_state = BTreeMap::new();
+        for (&state, &count) in rows.iter().flat_map(|row| &row.by_state) {
+            let sum = workload.by_state.entry(state).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        workload.orphans = rows.iter().fold(0, |sum, row| sum.saturating_add(row.orphans));
+        workload.half_closed = rows.iter().fold(0, |sum, row| sum.saturating_add(row.half_closed));
         workload.lifetime_ms = Durations::merged(rows.iter().map(|row| &row.lifetime_ms));
         workload.connect_ms = Durations::merged(rows.iter().map(|row| &row.connect_ms));
         workload.ports_held = sum(|row| u64::from(row.ports_held));

@@ -303,16 +303,20 @@ fn glob(value: &str) -> Result<Glob, String> {
     if value.is_empty() { Err("a name, with `*` for any characters".into()) } else { Ok(Glob(value.into())) }
 }
 
-/// A TCP state in the kernel's spelling or in that of `ss`, with dashes and `ESTAB`.
+/// A TCP state in the kernel's spelling or in that of `ss`, with dashes and `ESTAB`, or one of the two kinds of `FIN_WAIT2`.
 fn state(value: &str) -> Result<Test, String> {
     let name = value.to_ascii_uppercase().replace('-', "_");
     let name = match name.as_str() {
         "ESTAB" => "ESTABLISHED",
         "CLOSED" => "CLOSE",
+        "ORPHAN" => return Ok(Test::Orphan),
+        "HALF_CLOSED" => return Ok(Test::HalfClosed),
         name => name,
     };
     let found = TcpState::ALL.into_iter().find(|state| state.name() == name);
-    found.map(Test::State).ok_or_else(|| format!("a state ({})", TcpState::ALL.map(TcpState::name).join(", ")))
+    found
+        .map(Test::State)
+        .ok_or_else(|| format!("a state ({}, orphan, half_closed)", TcpState::ALL.map(TcpState::name).join(", ")))
 }
 
 /// The name of a reason, with `*`, or the number of an errno.

@@ -37,6 +37,10 @@ pub struct Subject<'a> {
     pub state: Option<TcpState>,
     /// States of all flows that this sums up; one that matches is enough.
     pub states: Option<StateSet>,
+    /// Of `FIN_WAIT2`: some are minisockets, which this side has closed and the peer has not.
+    pub orphan: Option<bool>,
+    /// Of `FIN_WAIT2`: some are full sockets, which a process has shut down and keeps.
+    pub half_closed: Option<bool>,
     /// The one failure that this is about.
     pub failure: Option<Failure>,
     /// Failures that this sums up; one that matches is enough.
@@ -99,7 +103,9 @@ impl<'a> From<&'a Attribution> for Subject<'a> {
             src_addr: Some(from.local_addr),
             dst_addr: Some(from.remote_addr),
             dst_port: Some(from.remote_port),
-            states: Some(from.states),
+            states: Some(from.by_state.keys().copied().collect()),
+            orphan: Some(from.orphans > 0),
+            half_closed: Some(from.half_closed > 0),
             failed: Some(&from.failed),
             ..Self::default()
         }
@@ -116,6 +122,8 @@ impl<'a> From<&'a Destination> for Subject<'a> {
             dst_addr: Some(from.remote_addr),
             dst_port: Some(from.remote_port),
             states: Some(states.collect()),
+            orphan: Some(from.ports.orphans > 0),
+            half_closed: Some(from.ports.half_closed > 0),
             failed: Some(&from.failed),
             ..Self::default()
         }

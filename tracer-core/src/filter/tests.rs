@@ -28,6 +28,8 @@ fn worker() -> Subject<'static> {
         dst_port: Some(443),
         state: Some(TcpState::TimeWait),
         states: None,
+        orphan: None,
+        half_closed: None,
         failure: Some(Failure::PortsExhausted),
         failed: None,
     }
@@ -168,6 +170,16 @@ fn sums_match_if_any_of_their_failures_does() {
     let nothing = FailureCounts::default();
     let none = Subject { failed: Some(&nothing), ..Subject::default() };
     assert!(!matches("errno=*", &none) && matches("errno!=ECONNREFUSED", &none), "known: nothing failed");
+}
+
+#[test]
+fn the_two_kinds_of_fin_wait2_are_told_apart() {
+    let sum = Subject { orphan: Some(true), half_closed: Some(false), ..Subject::default() };
+    assert!(matches("state=orphan and state!=half_closed", &sum) && matches("state=Half-Closed or state=ORPHAN", &sum));
+    let open = Subject { state: Some(TcpState::Established), ..Subject::default() };
+    assert!(matches("state!=orphan and not state=half_closed", &open), "known: neither");
+    let closing = Subject { state: Some(TcpState::FinWait2), ..Subject::default() };
+    assert!(!matches("state=orphan", &closing) && !matches("state!=orphan", &closing), "unknown");
 }
 
 #[test]

@@ -320,6 +320,7 @@ impl Columns {
             RowKind::Transition => self.transition(ktime, row).map(Event::Transition),
             RowKind::TimeWaitStart => self.time_wait(ktime, row).map(Event::TimeWaitStart),
             RowKind::TimeWaitEnd => self.time_wait(ktime, row).map(Event::TimeWaitEnd),
+            RowKind::TimeWaitListed => self.time_wait(ktime, row).map(Event::TimeWaitListed),
             RowKind::ConnectFailed => self.call_failed(Call::Connect, ktime, row),
             RowKind::BindFailed => self.call_failed(Call::Bind, ktime, row),
             RowKind::ListenFailed => self.call_failed(Call::Listen, ktime, row),

@@ -197,6 +197,7 @@ impl Encoder {
             Event::Transition(transition) => self.transition(transition),
             Event::TimeWaitStart(start) => self.time_wait(RowKind::TimeWaitStart, start),
             Event::TimeWaitEnd(end) => self.time_wait(RowKind::TimeWaitEnd, end),
+            Event::TimeWaitListed(listed) => self.time_wait(RowKind::TimeWaitListed, listed),
             Event::CallFailed(call) => self.call_failed(call),
             Event::Accepted(accepted) => self.socket_event(RowKind::Accepted, accepted),
             Event::Bound(bound) => self.socket_event(RowKind::Bound, bound),

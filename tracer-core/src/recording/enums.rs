@@ -50,11 +50,13 @@ pub enum RowKind {
     Tick,
     /// Records of the kernel could not be decoded.
     Skipped,
+    /// A list of sockets showed a minisocket in `FIN_WAIT2`, or no longer.
+    TimeWaitListed,
 }
 
 impl RowKind {
     /// All kinds, in the order of the file's dictionary.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Transition,
         Self::TimeWaitStart,
         Self::TimeWaitEnd,
@@ -73,6 +75,7 @@ impl RowKind {
         Self::Loss,
         Self::Tick,
         Self::Skipped,
+        Self::TimeWaitListed,
     ];
 
     /// The name in the file.
@@ -96,6 +99,7 @@ impl RowKind {
             Self::Loss => "loss",
             Self::Tick => "tick",
             Self::Skipped => "skipped",
+            Self::TimeWaitListed => "time_wait_listed",
         }
     }
 }

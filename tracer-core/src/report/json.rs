@@ -33,6 +33,7 @@ pub struct Report<'a> {
     /// Full sockets and minisockets alive at the end of the window.
     flows: u64,
     time_wait: u64,
+    orphans: u64,
     workloads: &'a [Workload],
     destinations: Vec<TimedDestination<'a>>,
     attributions: &'a [Attribution],
@@ -110,6 +111,7 @@ impl<'a> Report<'a> {
             damage: snapshot.damage.as_ref().map(|damage| damage.fields(clock)),
             flows: snapshot.flows,
             time_wait: snapshot.time_wait,
+            orphans: snapshot.orphans,
             workloads: &snapshot.workloads,
             destinations: snapshot
                 .destinations

@@ -12,7 +12,7 @@ use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
     Finding, FindingId, FindingLife, FindingState, FindingSubject, Holder, Listener, Lost, Measure, Namespace, Peak,
-    Ports, Process, Severity, Snapshot, StateSet, TimeWaitStats, Victim, Workload,
+    Ports, Process, Severity, Snapshot, TimeWaitStats, Victim, Workload,
 };
 
 /// Nanoseconds.
@@ -141,7 +141,9 @@ pub fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
         ports_held: 0,
         oldest_established_seconds: None,
         held_by: Vec::new(),
-        states: StateSet::default(),
+        by_state: BTreeMap::new(),
+        orphans: 0,
+        half_closed: 0,
         inferred: false,
     }
 }
@@ -255,7 +257,7 @@ pub fn exhaustion() -> Snapshot {
                 time_wait: TimeWaitStats { entered: 1_400, now: 540, peak: 540, per_second: 46.7, reused: 0 },
                 lifetime_ms: durations(1_400, 2.1),
                 ports_held: 540,
-                states: StateSet::from_iter([TcpState::TimeWait]),
+                by_state: BTreeMap::from([(TcpState::TimeWait, 540)]),
                 ..attribution("bypass.service", 4211, BYPASS)
             },
             Attribution {
@@ -266,7 +268,7 @@ pub fn exhaustion() -> Snapshot {
                 time_wait: TimeWaitStats { entered: 1_161, now: 442, peak: 442, per_second: 38.7, reused: 0 },
                 lifetime_ms: durations(1_161, 2.2),
                 ports_held: 442,
-                states: StateSet::from_iter([TcpState::TimeWait]),
+                by_state: BTreeMap::from([(TcpState::TimeWait, 442)]),
                 inferred: true,
                 ..attribution("bypass.service", 4212, BYPASS)
             },
@@ -276,7 +278,7 @@ pub fn exhaustion() -> Snapshot {
                 failed: exhausted(104),
                 ports_held: 42,
                 oldest_established_seconds: Some(612.0),
-                states: StateSet::from_iter([TcpState::Established]),
+                by_state: BTreeMap::from([(TcpState::Established, 42)]),
                 ..attribution("pool.service", 4001, POOL)
             },
         ],
@@ -370,7 +372,7 @@ pub fn forecast() -> Snapshot {
             time_wait: TimeWaitStats { entered: 730, now: 730, peak: 730, per_second: 24.3, reused: 0 },
             lifetime_ms: durations(730, 3.4),
             ports_held: 731,
-            states: StateSet::from_iter([TcpState::Established, TcpState::TimeWait]),
+            by_state: BTreeMap::from([(TcpState::Established, 1), (TcpState::TimeWait, 730)]),
             ..attribution("bypass.service", 4211, BYPASS)
         }],
         workloads: vec![Workload {

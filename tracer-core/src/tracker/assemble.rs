@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::forecast::forecast;
+use super::port_buckets::PortClass;
 use super::snapshot::{
-    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, PresentHolder, Process, Snapshot, StateSet,
-    Victim, Workload,
+    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, PresentHolder, Process, Snapshot, Victim,
+    Workload,
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
@@ -23,13 +24,49 @@ const MAX_PIDS: usize = 64;
 /// Present holders listed per attribution; a pre-forking service has hundreds.
 const MAX_HOLDERS: usize = 8;
 
-/// What the flows of an attribution are doing now.
+/// What the sockets of an attribution are doing now.
 #[derive(Clone, Copy, Default)]
 struct Present {
     oldest_close_wait: Option<Ktime>,
     oldest_established: Option<Ktime>,
-    flows: u64,
-    states: StateSet,
+    /// Full sockets by state number.
+    flows: [u32; 13],
+    orphans: u32,
+    /// Of these, with a port of the range in force.
+    orphans_in_range: u32,
+    /// In `TIME_WAIT`, of peers without TCP timestamps, with a port of the range in force.
+    without_timestamps: u32,
+}
+
+impl Present {
+    fn flows(&self) -> u64 {
+        self.flows.iter().map(|&flows| u64::from(flows)).sum()
+    }
+
+    fn half_closed(&self) -> u32 {
+        self.flows[usize::from(TcpState::FinWait2 as u8)]
+    }
+
+    /// Sockets and minisockets by state. `time_wait`: minisockets in `TIME_WAIT`.
+    fn by_state(&self, time_wait: u64) -> BTreeMap<TcpState, u32> {
+        let count = |state| match state {
+            TcpState::TimeWait => u32::try_from(time_wait).unwrap_or(u32::MAX),
+            TcpState::FinWait2 => self.half_closed() + self.orphans,
+            other => self.flows[usize::from(other as u8)],
+        };
+        TcpState::ALL.into_iter().map(|state| (state, count(state))).filter(|&(_, count)| count > 0).collect()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.oldest_close_wait = earlier(self.oldest_close_wait, other.oldest_close_wait);
+        self.oldest_established = earlier(self.oldest_established, other.oldest_established);
+        for (own, others) in self.flows.iter_mut().zip(other.flows) {
+            *own += others;
+        }
+        self.orphans += other.orphans;
+        self.orphans_in_range += other.orphans_in_range;
+        self.without_timestamps += other.without_timestamps;
+    }
 }
 
 type AllPresent = FxHashMap<AttributionId, Present>;
@@ -58,16 +95,18 @@ fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
 /// Everything that the tables know, without findings and counts of events.
 pub fn snapshot(tables: &Tables) -> Snapshot {
     let present = present(tables);
+    let orphans = present.values().map(|present| u64::from(present.orphans)).sum();
     Snapshot {
         start: start(tables),
         now: tables.now,
         workloads: workloads(tables, &present),
-        destinations: destinations(tables),
+        destinations: destinations(tables, &present),
         attributions: attributions(tables, &present),
         listeners: listeners(tables),
         namespaces: namespaces(tables),
         flows: tables.flows.len() as u64,
-        time_wait: tables.time_wait.len() as u64,
+        time_wait: (tables.time_wait.len() as u64).saturating_sub(orphans),
+        orphans,
         ..Snapshot::default()
     }
 }
@@ -86,14 +125,23 @@ fn present(tables: &Tables) -> AllPresent {
         // A flow from before the start is at least as old as our first sight of it.
         let since = flow.state_since.or(tables.start);
         let entry = present.entry(flow.attribution()).or_default();
-        entry.states.add(flow.state());
-        entry.flows += 1;
+        entry.flows[usize::from(flow.state() as u8)] += 1;
         match flow.state() {
             TcpState::CloseWait => entry.oldest_close_wait = earlier(entry.oldest_close_wait, since),
             TcpState::Established => {
                 entry.oldest_established = earlier(entry.oldest_established, flow.established.or(since));
             }
             _ => {}
+        }
+    }
+    for (_, entry) in tables.time_wait.iter().filter(|(_, entry)| entry.orphan || entry.without_timestamps) {
+        let present = present.entry(entry.attribution).or_default();
+        let in_range = u32::from(entry.class != PortClass::Outside);
+        if entry.orphan {
+            present.orphans += 1;
+            present.orphans_in_range += in_range;
+        } else {
+            present.without_timestamps += in_range;
         }
     }
     present
@@ -110,11 +158,8 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
             let key = accounting.destinations().get(entry.destination?)?.key;
             let process = accounting.processes().get(entry.process)?;
             let counters = &entry.counters;
-            let Present { oldest_close_wait, oldest_established, flows, mut states } =
-                present.get(&id).copied().unwrap_or_default();
-            if counters.time_wait.now > 0 {
-                states.add(TcpState::TimeWait);
-            }
+            let present = present.get(&id).copied().unwrap_or_default();
+            let by_state = present.by_state(counters.time_wait.now);
             Some(Attribution {
                 workload: Arc::clone(&accounting.processes().workload_entry(process.workload)?.name),
                 pid: process.facts.pid,
@@ -135,15 +180,17 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
                 active_closes: counters.active_closes,
                 passive_closes: counters.passive_closes,
                 resets: counters.resets,
-                flows,
+                flows: present.flows(),
                 time_wait: counters.time_wait_stats(window),
-                close_wait: counters.close_wait_stats(oldest_close_wait.map(age)),
+                close_wait: counters.close_wait_stats(present.oldest_close_wait.map(age)),
+                by_state,
+                orphans: present.orphans,
+                half_closed: present.half_closed(),
                 lifetime_ms: counters.lifetime.summary(),
                 connect_ms: counters.connect.summary(),
                 ports_held: u32::try_from(counters.ports.now).unwrap_or(u32::MAX),
-                oldest_established_seconds: oldest_established.map(age),
+                oldest_established_seconds: present.oldest_established.map(age),
                 held_by: held_by.remove(&id).unwrap_or_default(),
-                states,
                 inferred: entry.inferred,
             })
         })
@@ -158,7 +205,7 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
 fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
     let accounting = &tables.accounting;
     let mut processes: FxHashMap<WorkloadId, BTreeMap<u32, Process>> = FxHashMap::default();
-    let mut oldest_close_wait: FxHashMap<WorkloadId, Option<Ktime>> = FxHashMap::default();
+    let mut of_workload: FxHashMap<WorkloadId, Present> = FxHashMap::default();
     for (id, entry) in accounting.attributions().iter() {
         let Some(known) = accounting.processes().get(entry.process) else { continue };
         let process = processes.entry(known.workload).or_default().entry(known.facts.pid).or_default();
@@ -166,8 +213,9 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
         process.cmdline.clone_from(&known.facts.cmdline);
         process.connects += entry.counters.connects;
         process.failed.merge(&entry.counters.failed);
-        let oldest = oldest_close_wait.entry(known.workload).or_default();
-        *oldest = earlier(*oldest, present.get(&id).and_then(|present| present.oldest_close_wait));
+        if let Some(present) = present.get(&id) {
+            of_workload.entry(known.workload).or_default().add(present);
+        }
     }
     let (start, window) = (start(tables), window_seconds(tables));
     let mut list: Vec<Workload> = accounting
@@ -180,7 +228,8 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
             pids.sort_by_key(|process| (std::cmp::Reverse(process.connects), process.pid));
             pids.truncate(MAX_PIDS);
             let facts = &entry.facts;
-            let close_wait = oldest_close_wait.get(&id).copied().flatten();
+            let present = of_workload.remove(&id).unwrap_or_default();
+            let close_wait = present.oldest_close_wait;
             let unknown = &*entry.name == UNKNOWN;
             Some(Workload {
                 name: Arc::clone(&entry.name),
@@ -201,6 +250,9 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
                 resets: counters.resets,
                 time_wait: counters.time_wait_stats(window),
                 close_wait: counters.close_wait_stats(close_wait.map(|since| tables.now.seconds_since(since))),
+                by_state: present.by_state(counters.time_wait.now),
+                orphans: present.orphans,
+                half_closed: present.half_closed(),
                 lifetime_ms: counters.lifetime.summary(),
                 connect_ms: counters.connect.summary(),
                 ports_held: counters.ports.now,
@@ -212,13 +264,17 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
     list
 }
 
-fn destinations(tables: &Tables) -> Vec<Destination> {
+fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
     let accounting = &tables.accounting;
     let mut holders: FxHashMap<DestinationId, BTreeMap<Arc<str>, u32>> = FxHashMap::default();
     let mut victims: FxHashMap<DestinationId, BTreeMap<Arc<str>, u64>> = FxHashMap::default();
-    let minisockets = not_reusable(tables);
-    for (_, entry) in accounting.attributions().iter() {
+    let mut minisockets: FxHashMap<DestinationId, NotReusable> = FxHashMap::default();
+    for (id, entry) in accounting.attributions().iter() {
+        let attribution = present.get(&id).copied().unwrap_or_default();
         let Some(id) = entry.destination else { continue };
+        let stuck = minisockets.entry(id).or_default();
+        stuck.orphans += attribution.orphans_in_range;
+        stuck.without_timestamps += attribution.without_timestamps;
         let Some(workload) = accounting.processes().workload_of(entry.process) else { continue };
         let counters = &entry.counters;
         if counters.ports.now > 0 {
@@ -270,19 +326,6 @@ struct NotReusable {
     without_timestamps: u32,
 }
 
-fn not_reusable(tables: &Tables) -> FxHashMap<DestinationId, NotReusable> {
-    let mut counts: FxHashMap<DestinationId, NotReusable> = FxHashMap::default();
-    let entries = tables.time_wait.iter().map(|(_, entry)| entry);
-    for entry in entries.filter(|entry| entry.orphan || entry.without_timestamps) {
-        if let Some(id) = tables.accounting.attributions().destination(entry.attribution) {
-            let counts = counts.entry(id).or_default();
-            counts.orphans += u32::from(entry.orphan);
-            counts.without_timestamps += u32::from(entry.without_timestamps);
-        }
-    }
-    counts
-}
-
 fn destination(
     tables: &Tables,
     entry: &DestinationEntry,
@@ -292,8 +335,8 @@ fn destination(
 ) -> Destination {
     let ports = &tables.ports;
     let capacity = ports.capacity(entry);
-    let stuck = minisockets.orphans.max(minisockets.without_timestamps);
-    let reusable = stuck <= entry.in_state(TcpState::TimeWait) / 2;
+    let stuck = minisockets.orphans + minisockets.without_timestamps;
+    let reusable = stuck <= (entry.in_state(TcpState::TimeWait) + minisockets.orphans) / 2;
     let forecast = forecast(entry, ports, reusable, tables.now, start(tables));
     let (key, counters) = (entry.key, &entry.counters);
     Destination {
@@ -315,7 +358,7 @@ fn destination(
             by_state: entry.states().collect(),
             orphans: minisockets.orphans,
             without_timestamps: minisockets.without_timestamps,
-            half_closed: entry.in_state(TcpState::FinWait2),
+            half_closed: entry.in_state(TcpState::FinWait2).saturating_sub(minisockets.orphans),
             contradictions: entry.contradictions,
             failed_own_range: counters.failed.of(Failure::OwnRangeExhausted),
             own_range: entry.own_range,

@@ -4,7 +4,7 @@ use super::port_buckets::PortClass;
 use super::tables::Tables;
 use super::tables::history::StateStep;
 use super::tables::time_wait::{TimeWaitEntry, TimeWaitId};
-use crate::event::{FlowKey, Ktime, SocketId, TcpState, TimeWaitEvent};
+use crate::event::{FlowKey, Ktime, SocketCookie, SocketId, TcpState, TimeWaitEvent};
 
 /// The timer of a minisocket has started.
 pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
@@ -59,6 +59,23 @@ pub fn ends(tables: &mut Tables, e: &TimeWaitEvent) {
     } else {
         // mod_timer() cancels too: only what is not started again at once has ended.
         tables.time_wait.cancel(at, e.ktime);
+    }
+}
+
+/// A list of sockets has shown the minisocket in `FIN_WAIT2`, or the first one after that has not.
+pub fn listed(tables: &mut Tables, e: &TimeWaitEvent) {
+    if let Some(at) = tables.time_wait.find(&e.key) {
+        list(tables, at, e.cookie, e.fin_wait2);
+    }
+}
+
+/// A list of sockets has a minisocket that is known.
+pub fn list(tables: &mut Tables, at: TimeWaitId, cookie: Option<SocketCookie>, fin_wait2: bool) {
+    let Some(entry) = tables.time_wait.get(at) else { return };
+    let same = cookie.is_none() || entry.cookie.is_none() || cookie == entry.cookie;
+    // FIN_WAIT2 leads to TIME_WAIT and never back: what is known to have left it has done so since the list was read.
+    if same && (entry.fin_wait2 || !fin_wait2) {
+        tables.set_orphan(at, fin_wait2);
     }
 }
 

@@ -96,6 +96,7 @@ impl Tracker {
             Event::Transition(transition) => lifecycle::transition(tables, transition),
             Event::TimeWaitStart(begin) => minisockets::begins(tables, begin),
             Event::TimeWaitEnd(end) => minisockets::ends(tables, end),
+            Event::TimeWaitListed(listed) => minisockets::listed(tables, listed),
             Event::CallFailed(call) => failures::call_failed(tables, call),
             Event::Accepted(accepted) => sockets::accepted(tables, accepted),
             Event::Bound(bound) => sockets::port_bound(tables, bound),
@@ -270,7 +271,12 @@ fn happened_at(event: &Event) -> Option<Ktime> {
         Event::CallFailed(call) => Some(call.ktime),
         Event::Accepted(event) | Event::Bound(event) | Event::Released(event) => Some(event.ktime),
         Event::PortSearch(search) => Some(search.ktime),
-        Event::Process(_) | Event::Netns(_) | Event::ReservedPorts(..) | Event::Baseline(_) | Event::Loss(_) => None,
+        Event::TimeWaitListed(_)
+        | Event::Process(_)
+        | Event::Netns(_)
+        | Event::ReservedPorts(..)
+        | Event::Baseline(_)
+        | Event::Loss(_) => None,
     }
 }
 

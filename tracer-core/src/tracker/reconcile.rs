@@ -155,7 +155,8 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
     let pass = tables.pass;
     let fin_wait2 = row.state == TcpState::FinWait2;
     if let Some(at) = tables.time_wait.find(&row.key) {
-        tables.time_wait.list(at, pass, fin_wait2);
+        tables.time_wait.list(at, pass);
+        minisockets::list(tables, at, row.cookie, fin_wait2);
         return;
     }
     // It may have begun after the row was read and ended before we read it, or its flow is still to close: a minisocket whose

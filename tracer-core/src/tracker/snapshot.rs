@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub time_wait: u64,
     /// The filter that everything here is inside of; `None` = this is all.
     pub filter: Option<AppliedFilter>,
+    /// Minisockets in `FIN_WAIT2` alive now: closed by this side and not by the peer.
+    pub orphans: u64,
 }
 
 /// A distribution of durations, milliseconds. All but `count` are `None` where nothing was measured.
@@ -138,12 +140,12 @@ impl Durations {
     }
 }
 
-/// Minisockets in `TIME_WAIT`.
+/// Minisockets. Those in sub-state `FIN_WAIT2` count as entered; now and at the peak they are `orphans`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TimeWaitStats {
     /// Minisockets that began in the window.
     pub entered: u64,
-    /// Held now.
+    /// In `TIME_WAIT` now.
     pub now: u64,
     /// Held at once, at most.
     pub peak: u64,
@@ -223,6 +225,12 @@ pub struct Workload {
     pub time_wait: TimeWaitStats,
     /// Its sockets that the peer has closed.
     pub close_wait: CloseWaitStats,
+    /// Its sockets and minisockets now, by state.
+    pub by_state: BTreeMap<TcpState, u32>,
+    /// Of `FIN_WAIT2`: minisockets. This side has closed and the peer has not.
+    pub orphans: u32,
+    /// Of `FIN_WAIT2`: full sockets, which a process has shut down and keeps.
+    pub half_closed: u32,
     /// How long its flows lived.
     pub lifetime_ms: Durations,
     /// How long its connects took, from `SYN_SENT` to ESTABLISHED.
@@ -253,12 +261,12 @@ pub struct Ports {
     pub utilisation: Option<f64>,
     /// `in_use` by the state of the socket.
     pub by_state: BTreeMap<TcpState, u32>,
-    /// Of `TIME_WAIT`: minisockets that the last list of sockets showed in `FIN_WAIT2`. This side has closed and the peer has not: they
-    /// end by tcp_fin_timeout, and no connect() takes them over.
+    /// Of `FIN_WAIT2`: minisockets, as the latest list of sockets showed them (one a second). This side has closed and the peer has not:
+    /// they end by tcp_fin_timeout, and no connect() takes them over.
     pub orphans: u32,
     /// Of `TIME_WAIT`: minisockets of peers without TCP timestamps, which no connect() takes over.
     pub without_timestamps: u32,
-    /// Full sockets in `FIN_WAIT2`: a process has shut down its side and keeps the descriptor, so that no timeout ends them.
+    /// Of `FIN_WAIT2`: full sockets. A process has shut down its side and keeps the descriptor, so that no timeout ends them.
     pub half_closed: u32,
     /// Connects that failed for lack of a port while `free` was not 0: a limit of the socket's own, or a holder that nobody can see.
     pub contradictions: u64,
@@ -418,6 +426,12 @@ pub struct Attribution {
     pub time_wait: TimeWaitStats,
     /// Its sockets that the peer has closed.
     pub close_wait: CloseWaitStats,
+    /// Its sockets and minisockets now, by state.
+    pub by_state: BTreeMap<TcpState, u32>,
+    /// Of `FIN_WAIT2`: minisockets. This side has closed and the peer has not.
+    pub orphans: u32,
+    /// Of `FIN_WAIT2`: full sockets, which a process has shut down and keeps.
+    pub half_closed: u32,
     /// How long its flows lived.
     pub lifetime_ms: Durations,
     /// How long its connects took, from `SYN_SENT` to ESTABLISHED.
@@ -429,9 +443,6 @@ pub struct Attribution {
     /// Other processes that had its flows open when /proc was last read: descriptors were passed on or inherited. Most flows first,
     /// bounded.
     pub held_by: Vec<PresentHolder>,
-    /// The states that its flows are in now.
-    #[serde(skip)]
-    pub states: StateSet,
     /// The owner was concluded (a listener in place of the process that accepted, an owner from /proc), not seen.
     pub inferred: bool,
 }

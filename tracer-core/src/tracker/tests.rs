@@ -143,7 +143,13 @@ impl Lab {
 
     fn timer(&mut self, sock: &Sock, begins: bool, expired: bool) {
         self.now += 1000;
-        let event = TimeWaitEvent {
+        let event = TimeWaitEvent { expired, ..self.minisocket(sock) };
+        self.ingest(&if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) });
+    }
+
+    /// The minisocket of a socket, now.
+    fn minisocket(&self, sock: &Sock) -> TimeWaitEvent {
+        TimeWaitEvent {
             ktime: Ktime(self.now),
             cookie: SocketCookie::new(sock.cookie),
             key: FlowKey {
@@ -154,9 +160,8 @@ impl Lab {
             },
             fin_wait2: false,
             timestamps: None,
-            expired,
-        };
-        self.ingest(&if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) });
+            expired: false,
+        }
     }
 
     /// close() by us: FIN_WAIT1, FIN_WAIT2, minisocket, CLOSE.

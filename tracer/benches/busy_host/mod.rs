@@ -22,7 +22,7 @@ use tracer_core::host::HostFacts;
 use tracer_core::report::sample;
 use tracer_core::tracker::snapshot::detail::{DestinationDetail, DurationHistogram, PortUse, SecondCounts};
 use tracer_core::tracker::snapshot::{
-    Attribution, Destination, Failure, FailureCounts, Holder, Owner, Ports, Snapshot, StateSet, Workload,
+    Attribution, Destination, Failure, FailureCounts, Holder, Owner, Ports, Snapshot, Workload,
 };
 
 const RANGE: (u16, u16) = (1_024, 65_535);
@@ -95,7 +95,7 @@ fn attribution(destination: u32, pair: u32, ports: u32) -> Attribution {
         connects: u64::from(ports) * 10,
         established: u64::from(ports) * 10,
         ports_held: ports,
-        states: StateSet::from_iter([TcpState::Established, TcpState::TimeWait]),
+        by_state: [(TcpState::Established, ports / 3), (TcpState::TimeWait, ports - ports / 3)].into(),
         ..sample::attribution("", 10_000 + pair, "/usr/bin/worker")
     }
 }

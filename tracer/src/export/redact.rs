@@ -77,7 +77,9 @@ impl Redactor {
         let TrackerStep::Event(event) = &mut step else { return step };
         match event {
             Event::Transition(event) => self.key(&mut event.key),
-            Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) => self.key(&mut event.key),
+            Event::TimeWaitStart(event) | Event::TimeWaitEnd(event) | Event::TimeWaitListed(event) => {
+                self.key(&mut event.key);
+            }
             Event::CallFailed(call) => {
                 call.comm = self.text(&call.comm);
                 self.endpoint(&mut call.local);

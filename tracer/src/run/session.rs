@@ -18,10 +18,11 @@ use crate::cli::TraceConfig;
 use crate::host_clock;
 use crate::probe::{self, Host, ProbeError, SocketIterator, attach};
 use crate::source::baseline::{self, OwnerScan, Pass, PassScope};
-use crate::source::port_sysctls::{PortSysctlWatch, PortSysctls};
+use crate::source::orphan_watch::OrphanWatch;
+use crate::source::port_sysctls::PortSysctlWatch;
 use crate::source::ring_reader::{ReaderCommand, RingReader};
 use tracer_core::clock::Clock;
-use tracer_core::event::Ktime;
+use tracer_core::event::{Event, Ktime};
 use tracer_core::host::HostFacts;
 use tracer_core::input::TrackerInput;
 use tracer_core::recording::{RecordingHeader, header};
@@ -72,7 +73,9 @@ pub struct LiveTrace {
     reconcile: PassScope,
     config: Config,
     begin: Ktime,
-    first: Pass,
+    /// Namespaces that the first pass went through, and sockets in them.
+    namespaces: usize,
+    sockets_at_start: usize,
     sockets: Option<SocketIterator>,
 }
 
@@ -133,13 +136,12 @@ impl LiveTrace {
         let mut first = baseline::pass(scope, sockets.clone());
         facts.degraded.extend(first.degradation());
         facts.degraded.extend(first.unlisted.degradation());
-        let pause = baseline::pause_after(first.nanos);
+        let namespaces = first.namespaces.len();
+        let between = BetweenPasses::after(&mut first);
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();
         let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
-        let port_sysctls = std::mem::take(&mut first.port_sysctls);
-        let baseline =
-            reconcile_in_background(commands.clone(), asked, (pause, port_sysctls), reconcile, sockets.clone())?;
+        let baseline = reconcile_in_background(commands.clone(), asked, between, reconcile, sockets.clone())?;
         Ok(Self {
             clock,
             host: facts,
@@ -152,7 +154,8 @@ impl LiveTrace {
             reconcile,
             config,
             begin,
-            first,
+            namespaces,
+            sockets_at_start: first.sockets,
             sockets,
         })
     }
@@ -162,8 +165,8 @@ impl LiveTrace {
         eprintln!(
             "portchurn: ready: tier {}, {} network namespaces, {} sockets",
             self.host.tier.as_deref().unwrap_or("unknown"),
-            self.first.namespaces,
-            self.first.sockets
+            self.namespaces,
+            self.sockets_at_start
         );
         for degradation in &self.host.degraded {
             eprintln!("portchurn: without {}: {}. Lost: {}", degradation.what, degradation.why, degradation.lost);
@@ -241,29 +244,24 @@ fn refused(error: ProbeError) -> StartError {
 }
 
 /// Starts the thread that lists sockets again and again, which repairs what a loss has left wrong and finds new namespaces, and that looks
-/// at the port limits of the namespaces in between. The time between two passes grows with the cost of a pass; `first` is the time after
-/// the first pass, and the files of limits that it has opened.
+/// at the port limits and the orphans of the namespaces in between. The time between two passes grows with the cost of a pass.
 fn reconcile_in_background(
     commands: SyncSender<ReaderCommand>,
     baseline_requests: Receiver<BaselineRequest>,
-    first: (Duration, Vec<PortSysctls>),
+    between: BetweenPasses,
     scope: PassScope,
     sockets: Option<SocketIterator>,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("reconcile".into())
         .spawn(move || {
-            let mut watch = PortSysctlWatch::new(first.1);
-            let mut pass_due = Instant::now() + first.0;
+            let mut between = between;
             let mut owners_due = Instant::now();
-            let mut pause = PortSysctlWatch::pause_after(Duration::ZERO);
             loop {
-                let due = pass_due.saturating_duration_since(Instant::now());
-                let scope = match baseline_requests.recv_timeout(pause.min(due)) {
-                    Err(RecvTimeoutError::Timeout) if pause < due => {
-                        let begin = Instant::now();
-                        let facts = watch.changes(host_clock::now());
-                        pause = PortSysctlWatch::pause_after(begin.elapsed());
+                let wait = between.due().saturating_duration_since(Instant::now());
+                let scope = match baseline_requests.recv_timeout(wait) {
+                    Err(RecvTimeoutError::Timeout) if Instant::now() < between.pass_due => {
+                        let facts = between.look();
                         if !facts.is_empty() && commands.send(ReaderCommand::Facts(facts)).is_err() {
                             return;
                         }
@@ -277,10 +275,9 @@ fn reconcile_in_background(
                     Ok(BaselineRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 };
                 // The pass opens the files again: never both, they are many.
-                drop(std::mem::take(&mut watch));
-                let pass = baseline::pass(scope, sockets.clone());
-                watch = PortSysctlWatch::new(pass.port_sysctls);
-                pass_due = Instant::now() + baseline::pause_after(pass.nanos);
+                drop(std::mem::take(&mut between.port_sysctls));
+                let mut pass = baseline::pass(scope, sockets.clone());
+                between.passed(&mut pass);
                 if pass.owners {
                     owners_due = Instant::now() + OWNERS_EVERY;
                 }
@@ -290,4 +287,56 @@ fn reconcile_in_background(
             }
         })
         .context("starting the reconcile thread")
+}
+
+/// What is looked at between two passes, and when.
+struct BetweenPasses {
+    port_sysctls: PortSysctlWatch,
+    port_sysctls_due: Instant,
+    orphans: OrphanWatch,
+    orphans_due: Instant,
+    pass_due: Instant,
+}
+
+impl BetweenPasses {
+    /// After the first pass, whose facts are still in it.
+    fn after(pass: &mut Pass) -> Self {
+        let now = Instant::now();
+        let mut between = Self {
+            port_sysctls: PortSysctlWatch::default(),
+            port_sysctls_due: now + PortSysctlWatch::pause_after(Duration::ZERO),
+            orphans: OrphanWatch::default(),
+            orphans_due: now + OrphanWatch::pause_after(Duration::ZERO),
+            pass_due: now,
+        };
+        between.passed(pass);
+        between
+    }
+
+    fn passed(&mut self, pass: &mut Pass) {
+        self.port_sysctls = PortSysctlWatch::new(std::mem::take(&mut pass.port_sysctls));
+        self.orphans.follow(std::mem::take(&mut pass.namespaces), &pass.facts);
+        self.pass_due = Instant::now() + baseline::pause_after(pass.nanos);
+    }
+
+    /// When there is something to do next.
+    fn due(&self) -> Instant {
+        self.pass_due.min(self.port_sysctls_due).min(self.orphans_due)
+    }
+
+    /// What has changed, of what is due.
+    fn look(&mut self) -> Vec<Event> {
+        let mut facts = Vec::new();
+        let begin = Instant::now();
+        if begin >= self.port_sysctls_due {
+            facts = self.port_sysctls.changes(host_clock::now());
+            self.port_sysctls_due = begin + PortSysctlWatch::pause_after(begin.elapsed());
+        }
+        let begin = Instant::now();
+        if begin >= self.orphans_due {
+            facts.extend(self.orphans.changes());
+            self.orphans_due = begin + OrphanWatch::pause_after(begin.elapsed());
+        }
+        facts
+    }
 }

@@ -35,8 +35,8 @@ pub struct Pass {
     pub unlisted: UnlistedSockets,
     /// Files of their port limits, for looking at them between passes.
     pub port_sysctls: Vec<PortSysctls>,
-    /// Namespaces that were looked at.
-    pub namespaces: usize,
+    /// Namespaces that were looked at, by the names that events have for them.
+    pub namespaces: Vec<OpenNetns>,
     /// Sockets in them.
     pub sockets: usize,
     /// The processes behind the sockets were looked for.
@@ -93,8 +93,7 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
     let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
-    let own =
-        fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok()).map(Netns::of_inode);
+    let own = own_netns().map(Netns::of_inode);
     let mut cookies = BTreeSet::new();
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
@@ -126,7 +125,6 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
             }
         }
         let netns = if scope.names == NetnsNames::Unknown { Netns::of_inode(0) } else { namespace.netns };
-        pass.namespaces += 1;
         let ports = PortSysctls::open(netns).ok();
         limits.extend(sysctls(netns, cookie, namespace.name.clone(), ports.as_ref()));
         pass.port_sysctls.extend(ports.filter(|_| pass.port_sysctls.len() < MAX_WATCHED));
@@ -138,6 +136,7 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
                 }
                 pass.sockets += rows.len();
                 sockets.push((netns, began, host_clock::now(), rows));
+                pass.namespaces.push(OpenNetns { netns, ..namespace });
             }
             Err(error) => pass.failed.push((netns, format!("sock_diag: {error}"))),
         }
@@ -198,7 +197,16 @@ fn add_facts(rows: &mut [ListedSocket], iterator: &SocketIterator) -> io::Result
     Ok(())
 }
 
-fn enter(namespace: &OpenNetns) -> Result<(), String> {
+/// Inode number of the process's own namespace.
+pub(super) fn own_netns() -> Option<u32> {
+    fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok())
+}
+
+/// Moves the calling thread into the namespace.
+///
+/// # Errors
+/// Why it cannot be entered.
+pub(super) fn enter(namespace: &OpenNetns) -> Result<(), String> {
     let path = namespace.path.display();
     let file = fs::File::open(&namespace.path).map_err(|error| format!("{path}: {error}"))?;
     // The process behind the path may have ended, and another process may have its pid.
@@ -235,8 +243,8 @@ fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>, ports: Opt
     events
 }
 
-/// `TCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1`.
-fn sockstat_time_wait(text: &str) -> Option<u32> {
+/// Minisockets by a line like `TCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1`.
+pub(super) fn sockstat_time_wait(text: &str) -> Option<u32> {
     let line = text.lines().find(|line| line.starts_with("TCP:"))?;
     let mut words = line.split(' ').skip_while(|&word| word != "tw");
     words.nth(1)?.parse().ok()

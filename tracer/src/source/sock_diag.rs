@@ -35,14 +35,27 @@ const EXPIRES_AT: usize = 16 + 4 + 48;
 /// # Errors
 /// The netlink call that failed; `NotFound` where the kernel has no `tcp_diag` (module missing and not loadable).
 pub fn dump(netns: Netns) -> io::Result<Vec<ListedSocket>> {
+    dump_states(netns, StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << TCP_BOUND_INACTIVE))
+}
+
+/// Minisockets in sub-state `FIN_WAIT2`: closed by this side and not by the peer.
+///
+/// # Errors
+/// As of [`dump`].
+pub fn orphans(netns: Netns) -> io::Result<Vec<SocketRow>> {
+    let rows = dump_states(netns, StateFlags::FIN_WAIT2)?;
+    Ok(rows.into_iter().map(|listed| listed.row).filter(|row| row.minisocket).collect())
+}
+
+fn dump_states(netns: Netns, states: StateFlags) -> io::Result<Vec<ListedSocket>> {
     let mut rows = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        dump_family(netns, family, &mut rows)?;
+        dump_family(netns, family, states.clone(), &mut rows)?;
     }
     Ok(rows)
 }
 
-fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Result<()> {
+fn dump_family(netns: Netns, family: u8, states: StateFlags, rows: &mut Vec<ListedSocket>) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -54,7 +67,7 @@ fn dump_family(netns: Netns, family: u8, rows: &mut Vec<ListedSocket>) -> io::Re
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
-            states: StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << TCP_BOUND_INACTIVE),
+            states,
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         })
         .into(),

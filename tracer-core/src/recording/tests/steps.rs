@@ -70,10 +70,14 @@ prop_compose! {
 prop_compose! {
     pub fn time_wait()(
         (ktime, id, key) in (ktime(), id(), key()),
-        (fin_wait2, expired, start, timestamps) in any::<(bool, bool, bool, Option<bool>)>(),
+        (fin_wait2, expired, kind, timestamps) in (any::<bool>(), any::<bool>(), 0..3, any::<Option<bool>>()),
     ) -> Event {
         let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps, expired };
-        if start { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
+        match kind {
+            0 => Event::TimeWaitStart(event),
+            1 => Event::TimeWaitEnd(event),
+            _ => Event::TimeWaitListed(event),
+        }
     }
 }
 

@@ -82,9 +82,9 @@ fn asides(ports: &Ports) -> Option<String> {
         format!("{} failed in a range of the socket's own{range}", number(ports.failed_own_range))
     });
     let pieces = [
-        count(ports.orphans, "of TIME_WAIT are orphans in FIN_WAIT2"),
+        count(ports.orphans, "orphans in FIN_WAIT2"),
         count(ports.without_timestamps, "of TIME_WAIT cannot be re-used: the peer sends no timestamps"),
-        count(ports.half_closed, "half-closed by a living process"),
+        count(ports.half_closed, "half-closed by a process"),
         count(ports.outside_range, "outside of the range in force"),
         contradictions,
         own_range,

@@ -75,7 +75,7 @@ fn cause(destination: &Destination, namespace: Option<&Namespace>) -> Cause {
     let state = |state| ports.by_state.get(&state).copied().unwrap_or(0);
     let counts = [
         // The first of equals is taken: the commonest first.
-        (Cause::TimeWait, state(TcpState::TimeWait).saturating_sub(ports.orphans)),
+        (Cause::TimeWait, state(TcpState::TimeWait)),
         (Cause::Orphans, ports.orphans),
         (Cause::Open, state(TcpState::Established)),
         (Cause::CloseWait, state(TcpState::CloseWait)),
@@ -262,8 +262,11 @@ pub(super) fn is_reused(context: RuleContext<'_>, destination: &Destination) -> 
     let loopback = destination.local_addr.is_loopback() || destination.remote_addr.is_loopback();
     let allowed = namespace.tw_reuse == Some(1) || (namespace.tw_reuse == Some(2) && loopback);
     let time_wait = destination.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0);
-    let stuck = destination.ports.without_timestamps.max(destination.ports.orphans);
-    allowed && namespace.timestamps != Some(false) && stuck <= time_wait / 2 && destination.failed.without_port() == 0
+    let stuck = destination.ports.without_timestamps + destination.ports.orphans;
+    allowed
+        && namespace.timestamps != Some(false)
+        && stuck <= (time_wait + destination.ports.orphans) / 2
+        && destination.failed.without_port() == 0
 }
 
 /// `tcp_tw_reuse`, its timestamps, its delay: the first that is not set yet; `None` where the present setting is unknown.

@@ -12,7 +12,7 @@ use super::*;
 use crate::event::{Addr, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
     Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, FindingId, FindingSubject,
-    Holder, Listener, Namespace, Ports, PresentHolder, Severity, StateSet, TimeWaitStats, Victim, Workload,
+    Holder, Listener, Namespace, Ports, PresentHolder, Severity, TimeWaitStats, Victim, Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -102,7 +102,9 @@ fn attribution(pid: u32) -> Attribution {
         ports_held: 4_000,
         oldest_established_seconds: None,
         held_by: Vec::new(),
-        states: StateSet::default(),
+        by_state: BTreeMap::new(),
+        orphans: 0,
+        half_closed: 0,
         inferred: false,
     }
 }
@@ -220,7 +222,7 @@ fn every_sentence_reads_well() {
     };
     let mut orphans = Destination { remote_port: 6379, ..destination() };
     orphans.ports.in_use = 400;
-    orphans.ports.by_state = BTreeMap::from([(TcpState::TimeWait, 200)]);
+    orphans.ports.by_state = BTreeMap::from([(TcpState::FinWait2, 200)]);
     orphans.ports.orphans = 200;
     let crowded = Namespace { blocked: 3_000, reserved: 100, conntrack: Some((960, 1_000)), ..namespace() };
     let all = Snapshot {
@@ -454,7 +456,7 @@ fn fin_wait2_is_the_one_place_for_tcp_fin_timeout() {
     let with = |waiting| {
         let mut destination = destination();
         destination.ports.in_use = 400;
-        destination.ports.by_state = BTreeMap::from([(TcpState::TimeWait, waiting)]);
+        destination.ports.by_state = BTreeMap::from([(TcpState::FinWait2, waiting)]);
         destination.ports.orphans = waiting;
         Snapshot { destinations: vec![destination], ..snapshot() }
     };
@@ -597,7 +599,10 @@ fn advice_follows_from_what_holds_the_ports() {
             assert!(!text.contains(wrong), "{wrong}: {text}");
         }
     }
-    let orphans = actions(&failing(|snapshot| snapshot.destinations[0].ports.orphans = 27_000));
+    let orphans = actions(&failing(|snapshot| {
+        snapshot.destinations[0].ports.by_state = BTreeMap::from([(TcpState::FinWait2, 27_000)]);
+        snapshot.destinations[0].ports.orphans = 27_000;
+    }));
     assert!(orphans.contains("tcp_fin_timeout") && !orphans.contains("tcp_tw_reuse"), "{orphans}");
     let blocked = failing(|snapshot| {
         snapshot.namespaces[0].blocked = 28_232;

@@ -241,17 +241,35 @@ impl Accounting {
     }
 
     /// A minisocket has begun, and its timer at `timer_started`. `new`: it counts as a begin.
-    pub(super) fn begin_minisocket(&mut self, id: AttributionId, timer_started: Ktime, class: PortClass, new: bool) {
+    pub(super) fn begin_minisocket(
+        &mut self,
+        id: AttributionId,
+        timer_started: Ktime,
+        (state, class): (TcpState, PortClass),
+        new: bool,
+    ) {
         self.retain(id);
-        self.occupy(id, TcpState::TimeWait, class);
+        self.occupy(id, state, class);
         if let Some(destination) = self.destination_mut(id) {
             destination.schedule_release(timer_started);
             destination.touch(timer_started);
         }
         self.count(id, |counters| {
-            counters.time_wait.up();
+            if state == TcpState::TimeWait {
+                counters.time_wait.up();
+            }
             counters.tw_entered += u64::from(new);
         });
+    }
+
+    /// A minisocket that holds a port of this class was taken to be in the other of its two states.
+    pub(super) fn change_minisocket_state(&mut self, id: AttributionId, orphan: bool, class: PortClass) {
+        let (wait, fin_wait2) = (TcpState::TimeWait, TcpState::FinWait2);
+        let (from, to) = if orphan { (wait, fin_wait2) } else { (fin_wait2, wait) };
+        if let Some(destination) = self.destination_mut(id) {
+            destination.change_state(from, to, class);
+        }
+        self.count(id, |counters| if orphan { counters.time_wait.down() } else { counters.time_wait.up() });
     }
 
     /// The timer of a minisocket that was started at `before` has been started again.
@@ -263,14 +281,22 @@ impl Accounting {
     }
 
     /// A minisocket whose timer was started at `timer_started` has ended.
-    pub(super) fn end_minisocket(&mut self, id: AttributionId, timer_started: Ktime, class: PortClass, now: Ktime) {
-        self.vacate(id, TcpState::TimeWait, class);
+    pub(super) fn end_minisocket(
+        &mut self,
+        id: AttributionId,
+        timer_started: Ktime,
+        (state, class): (TcpState, PortClass),
+        now: Ktime,
+    ) {
+        self.vacate(id, state, class);
         if let Some(destination) = self.destination_mut(id) {
             destination.unschedule_release(timer_started);
             destination.note_release(now);
             destination.touch(now);
         }
-        self.count(id, |counters| counters.time_wait.down());
+        if state == TcpState::TimeWait {
+            self.count(id, |counters| counters.time_wait.down());
+        }
         self.release(id);
     }
 

@@ -228,7 +228,7 @@ impl Tables {
         for (at, entry) in minisockets {
             let to = self.ports.class_of(&entry.key);
             if entry.class != to {
-                self.accounting.reclassify(entry.attribution, TcpState::TimeWait, entry.class, to);
+                self.accounting.reclassify(entry.attribution, entry.state(), entry.class, to);
                 self.time_wait.set_class(at, to);
             }
         }
@@ -301,20 +301,32 @@ impl Tables {
             self.anomalies.evicted += 1;
             return;
         }
-        self.accounting.begin_minisocket(attribution, timer_started, entry.class, new);
+        self.accounting.begin_minisocket(attribution, timer_started, (entry.state(), entry.class), new);
     }
 
     /// The timer of a minisocket was started again.
     pub fn restart_minisocket(&mut self, at: TimeWaitId, now: Ktime, fin_wait2: bool) {
+        if !fin_wait2 {
+            self.set_orphan(at, false);
+        }
         if let Some((before, attribution)) = self.time_wait.restart_timer(at, now, fin_wait2) {
             self.accounting.restart_minisocket(attribution, before, now);
+        }
+    }
+
+    /// The minisocket is in sub-state `FIN_WAIT2`, or in `TIME_WAIT`.
+    pub fn set_orphan(&mut self, at: TimeWaitId, orphan: bool) {
+        let Some(entry) = self.time_wait.get(at) else { return };
+        self.time_wait.set_orphan(at, orphan);
+        if entry.orphan != orphan {
+            self.accounting.change_minisocket_state(entry.attribution, orphan, entry.class);
         }
     }
 
     /// Takes out a minisocket.
     pub fn end_minisocket(&mut self, at: TimeWaitId, now: Ktime) -> Option<TimeWaitEntry> {
         let entry = self.time_wait.remove(at)?;
-        self.accounting.end_minisocket(entry.attribution, entry.timer_started, entry.class, now);
+        self.accounting.end_minisocket(entry.attribution, entry.timer_started, (entry.state(), entry.class), now);
         self.ports.release(&entry.key, entry.user);
         Some(entry)
     }

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use super::address_pairs::{AddressPairs, CompactKey};
 use super::attributions::AttributionId;
 use super::slab::{Ref, Slab};
-use crate::event::{FlowKey, Ktime, Netns, SocketCookie};
+use crate::event::{FlowKey, Ktime, Netns, SocketCookie, TcpState};
 use crate::model::timing::{TIME_WAIT, WHEEL_DELAY};
 use crate::tracker::port_buckets::{BucketUser, PortClass};
 
@@ -58,8 +58,8 @@ pub struct TimeWaitEntry {
     pub observed: bool,
     /// The peer's FIN has not arrived yet.
     pub fin_wait2: bool,
-    /// A list of sockets has shown it in `FIN_WAIT2`. (Where it began so, the peer's FIN may have come meanwhile: the kernel starts the
-    /// timer again then, but not always visibly.)
+    /// A list of sockets has shown it in `FIN_WAIT2`. (Where it began so, the peer's FIN has usually come a moment later: the kernel
+    /// starts the timer again then, but not always visibly.)
     pub orphan: bool,
     /// The peer sends no TCP timestamps, so that no connect() takes its 4-tuple over.
     pub without_timestamps: bool,
@@ -69,6 +69,13 @@ pub struct TimeWaitEntry {
     pub class: PortClass,
     /// Number of the last pass of `sock_diag` that listed it.
     pub pass: u32,
+}
+
+impl TimeWaitEntry {
+    /// The state that it is in, as `ss` shows it.
+    pub fn state(&self) -> TcpState {
+        if self.orphan { TcpState::FinWait2 } else { TcpState::TimeWait }
+    }
 }
 
 /// An entry as the table holds it.
@@ -275,11 +282,17 @@ impl TimeWaitTable {
     }
 
     /// A pass of `sock_diag` has listed the minisocket.
-    pub fn list(&mut self, at: TimeWaitId, pass: u32, fin_wait2: bool) {
+    pub fn list(&mut self, at: TimeWaitId, pass: u32) {
         if let Some(packed) = self.slab.get_mut(at) {
             packed.pass = low_half(pass);
-            packed.set_fin_wait2(fin_wait2);
-            packed.set_orphan(fin_wait2);
+        }
+    }
+
+    /// A list of sockets shows the minisocket in `FIN_WAIT2`, or in `TIME_WAIT`.
+    pub(super) fn set_orphan(&mut self, at: TimeWaitId, orphan: bool) {
+        if let Some(packed) = self.slab.get_mut(at) {
+            packed.set_fin_wait2(orphan);
+            packed.set_orphan(orphan);
         }
     }
 
@@ -461,7 +474,7 @@ mod tests {
         let missing = table.insert(entry(2, SECOND)).expect("room");
         let cancelled = table.insert(entry(3, SECOND)).expect("room");
         let began = Ktime(5 * SECOND);
-        table.list(listed, 4, false);
+        table.list(listed, 4);
         table.cancel(cancelled, Ktime(6 * SECOND));
         assert_eq!(table.unlisted(Netns::of_inode(7), 4, began), [missing]);
         assert!(table.unlisted(Netns::of_inode(8), 4, began).is_empty());

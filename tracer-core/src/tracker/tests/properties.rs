@@ -70,9 +70,13 @@ fn transition() -> impl Strategy<Value = Event> {
 }
 
 fn minisocket() -> impl Strategy<Value = Event> {
-    (ktime(), id(), key(), any::<[bool; 3]>()).prop_map(|(ktime, id, key, [fin_wait2, expired, begins])| {
+    (ktime(), id(), key(), any::<[bool; 2]>(), 0..4).prop_map(|(ktime, id, key, [fin_wait2, expired], kind)| {
         let event = TimeWaitEvent { ktime, cookie: id.cookie, key, fin_wait2, timestamps: None, expired };
-        if begins { Event::TimeWaitStart(event) } else { Event::TimeWaitEnd(event) }
+        match kind {
+            0 | 1 => Event::TimeWaitStart(event),
+            2 => Event::TimeWaitEnd(event),
+            _ => Event::TimeWaitListed(event),
+        }
     })
 }
 
@@ -160,7 +164,7 @@ fn consistent(tracker: &Tracker) {
     for (_, entry) in tables.time_wait.iter().filter(|(_, entry)| counts(&entry.key)) {
         let Some(id) = destination(entry.attribution) else { continue };
         note(id, &entry.key);
-        *held.entry(id).or_default().entry(TcpState::TimeWait).or_default() += 1;
+        *held.entry(id).or_default().entry(entry.state()).or_default() += 1;
     }
     for (id, entry) in accounting.destinations().iter() {
         let counted = held.remove(&id).unwrap_or_default();
@@ -193,9 +197,11 @@ fn consistent(tracker: &Tracker) {
     assert_eq!(namespace.blocked_ports(), blocked.into_iter().collect::<Vec<_>>(), "blocked ports");
     let snapshot = tracker.snapshot();
     assert_eq!(snapshot.flows, u64::try_from(tables.flows.len()).expect("fits"));
-    assert_eq!(snapshot.time_wait, u64::try_from(tables.time_wait.len()).expect("fits"));
+    assert_eq!(snapshot.time_wait + snapshot.orphans, u64::try_from(tables.time_wait.len()).expect("fits"));
     let time_wait: u64 = snapshot.workloads.iter().map(|workload| workload.time_wait.now).sum();
     assert_eq!(time_wait, snapshot.time_wait, "each entry belongs to one workload");
+    let orphans: u64 = snapshot.workloads.iter().map(|workload| u64::from(workload.orphans)).sum();
+    assert_eq!(orphans, snapshot.orphans, "each orphan belongs to one workload");
     let close_wait = tables.flows.iter().filter(|(_, flow)| flow.state() == CloseWait);
     let counted: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
     assert_eq!(counted, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
@@ -206,6 +212,8 @@ fn consistent(tracker: &Tracker) {
     for dest in &snapshot.destinations {
         let held: u32 = dest.holders.iter().map(|holder| holder.ports).sum();
         assert!(held <= dest.ports.in_use, "{dest:?}");
+        let fin_wait2 = dest.ports.by_state.get(&FinWait2).copied().unwrap_or_default();
+        assert_eq!(dest.ports.orphans + dest.ports.half_closed, fin_wait2, "{dest:?}");
     }
 }
 

@@ -122,3 +122,59 @@ fn a_minisocket_whose_end_was_lost_does_not_stay_for_ever() {
     let snapshot = lab.tracker.snapshot();
     assert_eq!((snapshot.time_wait, snapshot.events.repaired), (0, 1));
 }
+
+/// A minisocket of which only lists tell whether the peer has closed.
+#[test]
+fn a_minisocket_is_an_orphan_while_lists_show_it_in_fin_wait2_and_counts_once() {
+    let mut lab = Lab::new();
+    let mut sock = lab.connect(1, 32_770);
+    lab.to(&mut sock, FinWait1);
+    lab.to(&mut sock, FinWait2);
+    let counts = |lab: &Lab| {
+        let (dest, client, snapshot) = (lab.only_dest(), lab.client(), lab.tracker.snapshot());
+        let ports = &dest.ports;
+        let of = |state| ports.by_state.get(&state).copied().unwrap_or_default();
+        assert_eq!(ports.in_use, ports.by_state.values().sum::<u32>());
+        assert_eq!(client.by_state, ports.by_state);
+        assert_eq!((client.orphans, client.half_closed), (ports.orphans, ports.half_closed));
+        assert_eq!(
+            (client.time_wait.now, snapshot.time_wait),
+            (of(TcpState::TimeWait).into(), of(TcpState::TimeWait).into())
+        );
+        assert_eq!(snapshot.attributions[0].by_state, ports.by_state);
+        (of(FinWait2), of(TcpState::TimeWait), ports.orphans, ports.half_closed)
+    };
+    assert_eq!(counts(&lab), (1, 0, 0, 1), "a process has the descriptor");
+    let minisocket = lab.minisocket(&sock);
+    let event = |lab: &Lab, fin_wait2| TimeWaitEvent { ktime: Ktime(lab.now), fin_wait2, ..minisocket };
+    lab.ingest(&Event::TimeWaitStart(event(&lab, true)));
+    lab.to(&mut sock, Close);
+    assert_eq!(counts(&lab), (0, 1, 0, 0), "as a rule the peer's FIN comes at once");
+    lab.ingest(&Event::TimeWaitListed(event(&lab, true)));
+    assert_eq!(counts(&lab), (1, 0, 1, 0));
+    lab.ingest(&Event::TimeWaitListed(event(&lab, false)));
+    assert_eq!(counts(&lab), (0, 1, 0, 0));
+    lab.ingest(&Event::TimeWaitListed(event(&lab, true)));
+    assert_eq!(counts(&lab), (0, 1, 0, 0), "the list was older: nothing leads back to FIN_WAIT2");
+    lab.ingest(&Event::TimeWaitEnd(TimeWaitEvent { expired: true, ..event(&lab, false) }));
+    assert_eq!(counts(&lab), (0, 0, 0, 0));
+    assert_eq!(lab.client().time_wait.entered, 1);
+}
+
+#[test]
+fn an_orphan_whose_timer_starts_again_waits_for_its_time_from_then_on() {
+    let mut lab = Lab::new();
+    let mut sock = lab.connect(1, 32_770);
+    lab.to(&mut sock, FinWait1);
+    lab.to(&mut sock, FinWait2);
+    let minisocket = lab.minisocket(&sock);
+    let event = |lab: &Lab, fin_wait2| TimeWaitEvent { ktime: Ktime(lab.now), fin_wait2, ..minisocket };
+    lab.ingest(&Event::TimeWaitStart(event(&lab, true)));
+    lab.to(&mut sock, Close);
+    lab.ingest(&Event::TimeWaitListed(event(&lab, true)));
+    lab.now += 10 * SECOND;
+    lab.ingest(&Event::TimeWaitEnd(event(&lab, false)));
+    lab.ingest(&Event::TimeWaitStart(event(&lab, false)));
+    let ports = lab.only_dest().ports;
+    assert_eq!((ports.orphans, ports.by_state), (0, [(TcpState::TimeWait, 1)].into()));
+}
