@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::damage::DamageFields;
 use crate::event::Ktime;
 use crate::host::HostFacts;
+use crate::report::verdict::{ReportVerdict, VerdictWord, verdict};
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, EventCounts, Finding, FindingLife, FindingState, Listener, Namespace,
     Peak, Snapshot, Workload,
@@ -25,6 +26,8 @@ pub const SCHEMA: &str = include_str!("../../schema/report.schema.json");
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     schema: &'static str,
+    /// What a page begins with.
+    verdict: JsonVerdict,
     window: Window,
     host: &'a HostFacts,
     events: &'a EventCounts,
@@ -43,6 +46,22 @@ pub struct Report<'a> {
     /// Null without a filter.
     filter: Option<&'a AppliedFilter>,
     findings_forgotten: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonVerdict {
+    word: VerdictWord,
+    text: String,
+    /// Index into `findings`.
+    finding: Option<usize>,
+}
+
+impl JsonVerdict {
+    fn new(snapshot: &Snapshot) -> Self {
+        let ReportVerdict { word, text, finding } = verdict(snapshot);
+        let index = |told: &Finding| snapshot.findings.iter().position(|finding| std::ptr::eq(finding, told));
+        Self { word, text, finding: finding.and_then(index) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +120,7 @@ impl<'a> Report<'a> {
         let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
         Self {
             schema: SCHEMA_NAME,
+            verdict: JsonVerdict::new(snapshot),
             window: Window {
                 start: clock.rfc3339(snapshot.start),
                 end: clock.rfc3339(snapshot.now),

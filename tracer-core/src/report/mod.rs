@@ -7,6 +7,7 @@ pub mod check;
 pub mod diff;
 pub mod json;
 pub mod text;
+pub mod verdict;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod sample;

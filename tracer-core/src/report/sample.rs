@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::damage::{Damage, DamageGap, DamageKind};
-use crate::event::{Addr, Ktime, Netns, TcpState};
+use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
@@ -386,6 +386,23 @@ pub fn forecast() -> Snapshot {
             connects_per_second: 24.4,
             ..workload("bypass.service", &[(4211, BYPASS)])
         }],
+        findings: vec![Finding {
+            since: Some(START.plus(21 * SECOND)),
+            measure: Measure { value: 731.0, unit: "ports in use", total: None, recent: 0 },
+            life: FindingLife {
+                began: Some(START.plus(21 * SECOND)),
+                peak: Some(Peak { value: 731.0, unit: "ports in use", at: START.plus(30 * SECOND) }),
+                ..FindingLife::default()
+            },
+            ..Finding::new(
+                FindingId::PortExhaustionSoon,
+                FindingSubject::Destination(destination(Ports::default()).key()),
+                Severity::Warning,
+                "Local ports towards 10.66.0.2:8443 run out in about 39 s at 24.4 connects/s (last 10 s), where 17/s can be \
+                 sustained. bypass.service fills them: 730 of 1024 ports are in TIME_WAIT after this side's close."
+                    .into(),
+            )
+        }],
         flows: 1,
         time_wait: 730,
         ..snapshot(30)
@@ -569,12 +586,56 @@ pub fn nasty() -> Snapshot {
     snapshot
 }
 
+/// The exhaustion is over, and another destination is filling up.
+pub fn over() -> Snapshot {
+    let mut snapshot = forecast();
+    snapshot.now = START.plus(300 * SECOND);
+    for destination in &mut snapshot.destinations {
+        destination.remote_addr = addr("10.66.0.3");
+    }
+    for attribution in &mut snapshot.attributions {
+        attribution.remote_addr = addr("10.66.0.3");
+    }
+    for finding in &mut snapshot.findings {
+        let place = DestinationKey { remote_addr: addr("10.66.0.3"), ..destination(Ports::default()).key() };
+        finding.subject = FindingSubject::Destination(place);
+        finding.summary = finding.summary.replace("10.66.0.2", "10.66.0.3");
+        finding.since = Some(START.plus(280 * SECOND));
+        finding.life.began = finding.since;
+    }
+    snapshot.destinations.push(Destination {
+        connects: 3_807,
+        established: 2_603,
+        failed: exhausted(1_204),
+        first_failure: Some(START.plus(12 * SECOND)),
+        last_failure: Some(START.plus(161 * SECOND)),
+        failing_since: Some(START.plus(12 * SECOND)),
+        victims: vec![Victim { workload: name("bypass.service"), failed: 1_204 }],
+        ..destination(occupancy(1_024, 0, 0, 1_024))
+    });
+    let mut past = exhaustion_finding();
+    past.summary =
+        "bypass.service exhausted the ports towards 10.66.0.2:8443: 982 of 1024 ports were in TIME_WAIT after this \
+                    side's close (also 42 ESTABLISHED)."
+            .into();
+    past.life = FindingLife {
+        state: FindingState::Past,
+        began: Some(START.plus(12 * SECOND)),
+        ended: Some(START.plus(161 * SECOND)),
+        peak: Some(Peak { value: 841.0, unit: "failures/min", at: START.plus(90 * SECOND) }),
+        total: Some(1_204),
+    };
+    snapshot.findings.push(past);
+    snapshot
+}
+
 /// All of them with their hosts, by name.
 pub fn all() -> Vec<(&'static str, Snapshot, HostFacts)> {
     vec![
         ("empty", Snapshot::default(), HostFacts::default()),
         ("exhaustion", exhaustion(), host()),
         ("forecast", forecast(), host()),
+        ("over", over(), host()),
         ("quiet", quiet(), host()),
         ("lossy", lossy(), degraded_host()),
         ("close_wait", close_wait_leak(), host()),

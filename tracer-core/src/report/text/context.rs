@@ -3,7 +3,6 @@
 use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
-use crate::damage::Damage;
 use crate::event::{Ktime, Netns};
 use crate::host::HostFacts;
 use crate::tracker::snapshot::{Destination, Snapshot};
@@ -32,25 +31,10 @@ impl ReportContext<'_> {
         self.snapshot.namespaces.iter().any(|namespace| namespace.netns == netns && namespace.time_wait_inferred > 0)
     }
 
-    /// Has the filter left out all that was seen?
-    pub fn is_empty_by_filter(&self) -> bool {
-        let Snapshot { filter, workloads, destinations, listeners, findings, .. } = self.snapshot;
-        filter.is_some()
-            && workloads.is_empty()
-            && destinations.is_empty()
-            && listeners.is_empty()
-            && findings.is_empty()
-    }
-
     /// May the numbers of the report be too low?
     pub fn incomplete(&self) -> bool {
         let events = &self.snapshot.events;
         events.lost.upper_bound() > 0 || events.skipped > 0 || events.evicted > 0
-    }
-
-    /// Does the recording lack events that were in it?
-    pub fn damaged(&self) -> bool {
-        self.snapshot.damage.as_ref().is_some_and(Damage::loses_events)
     }
 }
 

@@ -137,11 +137,12 @@ fn occupancy_lines(page: &mut TextPage, context: &ReportContext<'_>, destination
 fn pace(destination: &Destination) -> String {
     let now = destination.connects_per_second;
     match destination.sustainable_per_second.filter(|bearable| bearable.is_finite()) {
-        None => format!("{} connects/s; sustainable: unknown", rate(now)),
+        None => format!("{} connects/s (last 10 s); sustainable: unknown", rate(now)),
         Some(bearable) if bearable > 0.0 && now > bearable => {
-            format!("{} connects/s, {} times the sustainable {}/s", rate(now), rate(now / bearable), rate(bearable))
+            let times = rate(now / bearable);
+            format!("{} connects/s (last 10 s), {times} times the sustainable {}/s", rate(now), rate(bearable))
         }
-        Some(bearable) => format!("{} connects/s; sustainable: {}/s", rate(now), rate(bearable)),
+        Some(bearable) => format!("{} connects/s (last 10 s); sustainable: {}/s", rate(now), rate(bearable)),
     }
 }
 

@@ -1,15 +1,13 @@
 //! The first sentence of a report, and what was not seen. Not for: detail.
 
-use super::context::{ReportContext, in_trouble};
-use super::destination::{self, exhaustion, occupancy};
-use crate::event::Ktime;
+use std::fmt::Write as _;
+
+use super::context::ReportContext;
 use crate::layout::human::{number, plural, rate};
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Destination, Finding, Severity};
-
-/// A failure this close to the end of the window counts as present. Nanoseconds.
-const STILL_NANOS: u64 = 5_000_000_000;
+use crate::report::verdict::{ReportVerdict, VerdictWord};
+use crate::tracker::snapshot::{Finding, Severity};
 
 pub fn severity(severity: Severity) -> (&'static str, Paint) {
     match severity {
@@ -19,117 +17,48 @@ pub fn severity(severity: Severity) -> (&'static str, Paint) {
     }
 }
 
-/// The finding that the first sentence is about, if no destination is in trouble.
-pub fn finding<'a>(context: &ReportContext<'a>) -> Option<&'a Finding> {
-    let quiet = !context.snapshot.destinations.iter().any(in_trouble);
-    context.snapshot.findings.first().filter(|finding| quiet && finding.severity != Severity::Info)
+/// Columns of a line.
+const LINE: usize = 80;
+
+/// The paint of a word of the verdict.
+fn paint(word: VerdictWord) -> Paint {
+    match word {
+        VerdictWord::Critical => Paint::Bad,
+        VerdictWord::Warning | VerdictWord::Over | VerdictWord::Unknown | VerdictWord::Nothing => Paint::Warn,
+        VerdictWord::Info => Paint::Dim,
+        VerdictWord::Ok => Paint::Good,
+    }
 }
 
-pub fn write(page: &mut TextPage, context: &ReportContext<'_>) {
-    let (word, paint, text) = sentence(context);
-    page.paragraph(paint, &format!("{word:<9} "), Paint::Strong, &text);
-}
-
-fn sentence(context: &ReportContext<'_>) -> (&'static str, Paint, String) {
-    let destinations = &context.snapshot.destinations;
-    let since = |ktime: Option<Ktime>| match ktime {
-        Some(ktime) => format!(" since {} {}", context.time(ktime), context.clock.zone_name(ktime, context.zone)),
-        None => String::new(),
+pub fn write(page: &mut TextPage, context: &ReportContext<'_>, verdict: &ReportVerdict<'_>) {
+    let text = match verdict.finding {
+        Some(finding) => told(context, finding),
+        None => verdict.text.clone(),
     };
-    if let Some(worst) = destinations.iter().find(|destination| destination.failed.without_port() > 0) {
-        let now = worst.seconds_to_exhaustion.is_some_and(|left| left <= 0.0)
-            || worst.last_failure.is_some_and(|last| context.snapshot.now.since(last) < STILL_NANOS);
-        let (word, paint) = severity(if now { Severity::Critical } else { Severity::Warning });
-        let text = format!(
-            "{} {} the ports towards {}: {} in use; {} failed for lack of a port{}{}.",
-            holder(worst),
-            if now { "exhausts" } else { "exhausted" },
-            destination::remote(worst),
-            occupancy(&worst.ports),
-            plural(worst.failed.without_port(), "connect"),
-            victims(worst),
-            since(worst.first_failure)
-        );
-        return (word, paint, text);
-    }
-    if let Some(worst) = destinations.iter().find(|destination| in_trouble(destination)) {
-        let (word, paint) = severity(Severity::Warning);
-        let text = format!(
-            "{} fills the ports towards {}: {} in use, exhausted {}; {} connects/s. {} has failed for it yet.",
-            holder(worst),
-            destination::remote(worst),
-            occupancy(&worst.ports),
-            exhaustion(worst),
-            rate(worst.connects_per_second),
-            if context.snapshot.filter.is_some() { "No connect inside the filter" } else { "No connect" }
-        );
-        return (word, paint, text);
-    }
-    if let Some(finding) = finding(context) {
-        let (word, paint) = severity(finding.severity);
-        let since = match since(finding.since) {
-            text if text.is_empty() => text,
-            text => format!(" ({})", text.trim_start()),
-        };
-        let summary = finding.summary.trim_end_matches('.');
-        return (word, paint, format!("{summary}{since}. {}", fullest(context)));
-    }
-    if context.snapshot.events.read == 0 {
-        return ("UNKNOWN", Paint::Warn, "There is no event at all: nothing can be said.".into());
-    }
-    if context.damaged() {
-        let text = format!("Nothing wrong was seen in the part that can be read. {}", fullest(context));
-        return ("UNKNOWN", Paint::Warn, text);
-    }
-    if context.is_empty_by_filter() {
-        return ("NOTHING", Paint::Warn, "Nothing in this trace is inside the filter.".into());
-    }
-    let verdict = if context.incomplete() { "Nothing wrong was seen" } else { "Nothing is wrong" };
-    ("OK", Paint::Good, format!("{verdict}. {}", fullest(context)))
+    page.paragraph(paint(verdict.word), &format!("{:<9} ", verdict.word.as_str()), Paint::Strong, &text);
 }
 
-/// The workload that holds most of the ports.
-fn holder(destination: &Destination) -> &str {
-    destination.holders.first().map_or("An unknown workload", |holder| &holder.workload)
-}
-
-/// ` (bypass.service 1,100, pool.service 104)`.
-fn victims(destination: &Destination) -> String {
-    /// Workloads named in the sentence; the table of the destination has all.
-    const NAMED: usize = 2;
-    let mut names: Vec<_> = destination
-        .victims
-        .iter()
-        .take(NAMED)
-        .map(|victim| format!("{} {}", victim.workload, number(victim.failed)))
-        .collect();
-    match destination.victims.len().saturating_sub(NAMED) {
-        0 => {}
-        more => names.push(format!("{more} more")),
+/// A finding with its times: `... (since 10:04:11 UTC)`, `10:04:11 to 10:06:40 UTC, at its worst 841 failures/min, 1,204 in all: ...`.
+pub fn told(context: &ReportContext<'_>, finding: &Finding) -> String {
+    let zone = |at| context.clock.zone_name(at, context.zone);
+    if finding.is_active() {
+        let since = finding.since.map_or_else(String::new, |at| format!(" (since {} {})", context.time(at), zone(at)));
+        return format!("{}{since}", finding.summary);
     }
-    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
-}
-
-/// The fullest destination of a host that is not in trouble.
-fn fullest(context: &ReportContext<'_>) -> String {
-    let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
-    let destinations = &context.snapshot.destinations;
-    let fullest = destinations.iter().max_by(|a, b| {
-        share(a).total_cmp(&share(b)).then(a.ports.in_use.cmp(&b.ports.in_use)).then(b.remote_port.cmp(&a.remote_port))
-    });
-    let inside = if context.snapshot.filter.is_some() { " inside the filter" } else { "" };
-    let Some(fullest) = fullest else { return format!("No outgoing connection{inside} was seen.") };
-    let failed = destinations.iter().map(|destination| destination.failed.total()).fold(0, u64::saturating_add);
-    let failures = match failed {
-        0 => format!("No connect{inside} failed."),
-        some => format!("{}{inside} failed for other reasons.", plural(some, "connect")),
+    let mut times = match (finding.life.began, finding.life.ended) {
+        (Some(began), Some(ended)) if context.time(began) == context.time(ended) => {
+            format!("At {} {}", context.time(began), zone(began))
+        }
+        (Some(began), Some(ended)) => format!("{} to {} {}", context.time(began), context.time(ended), zone(ended)),
+        _ => String::new(),
     };
-    format!(
-        "No destination{inside} lacks ports; the fullest is {}: {} in use, most by {}. {failures}",
-        destination::remote(fullest),
-        occupancy(&fullest.ports),
-        fullest.holders.first().map_or("unknown", |holder| &holder.workload)
-    )
+    if let Some(peak) = finding.life.peak.filter(|peak| !peak.unit.is_empty()) {
+        let _ = write!(times, ", at its worst {} {}", rate(peak.value), peak.unit);
+    }
+    if let Some(total) = finding.life.total {
+        let _ = write!(times, ", {} in all", number(total));
+    }
+    format!("{times}: {}", finding.summary)
 }
 
 /// The filter, what is outside of it, and which of its names nothing has.
@@ -187,8 +116,23 @@ pub fn gaps(page: &mut TextPage, context: &ReportContext<'_>) {
         };
         page.paragraph(Paint::Warn, "DAMAGED   ", Paint::Plain, &text);
     }
-    for gap in &context.host.degraded {
-        let text = format!("{}: {}. Unknown without it: {}.", gap.what, gap.why, gap.lost);
-        page.paragraph(Paint::Warn, "DEGRADED  ", Paint::Plain, &text);
+}
+
+/// What could not be watched on this host, in one line.
+pub fn degraded(page: &mut TextPage, context: &ReportContext<'_>) {
+    let degraded = &context.host.degraded;
+    if degraded.is_empty() {
+        return;
     }
+    let what: Vec<&str> = degraded.iter().map(|gap| &*gap.what).collect();
+    let line = format!("Not watched on this host: {}; `portchurn doctor` says why.", what.join(", "));
+    let text = if line.len() <= LINE {
+        line
+    } else {
+        format!(
+            "{} cannot be watched on this host; `portchurn doctor` says which.",
+            plural(degraded.len() as u64, "thing")
+        )
+    };
+    page.paragraph(Paint::Plain, "", Paint::Warn, &text);
 }

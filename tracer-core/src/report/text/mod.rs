@@ -1,4 +1,5 @@
-//! The report as text: one sentence with the conclusion, then what could not be seen, then the destinations, then what to do.
+//! The report as text: one sentence with the verdict, then its evidence (the destinations), then what to do, then what else happened in
+//! this window, then the busiest workloads; at the foot what could not be seen.
 //!
 //! Eighty columns, ASCII unless the style allows more, colour only on top of words. An unknown value is printed as `unknown` or `-`,
 //! an inferred one is marked `~`. Not for: conclusions (they are the tracker's findings) and not for machines
@@ -16,13 +17,16 @@ use crate::host::HostFacts;
 use crate::layout::human;
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Finding, FindingId, Snapshot};
+use crate::tracker::snapshot::{Finding, Snapshot};
 use context::{ReportContext, in_trouble};
+pub(super) use destination::occupancy;
+
+use super::verdict::{ReportVerdict, verdict};
 
 /// Destinations described in full. The reader is in a hurry, and JSON has all of them.
 const DESTINATIONS: usize = 4;
-/// Findings that the headline and the destinations describe with more numbers.
-const DESCRIBED_BY_DESTINATIONS: [FindingId; 2] = [FindingId::PortExhaustion, FindingId::PortExhaustionSoon];
+/// Findings that are over and told. JSON has more of them.
+const PAST: usize = 8;
 
 /// How the text looks.
 #[derive(Clone, Debug)]
@@ -45,11 +49,18 @@ impl Default for Style {
 pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Style) -> String {
     let context = ReportContext { snapshot, host, clock, zone: &style.zone };
     let mut page = TextPage::new(style.colour, style.unicode);
-    headline::write(&mut page, &context);
+    let verdict = verdict(snapshot);
+    headline::write(&mut page, &context, &verdict);
     headline::filter(&mut page, &context);
     headline::gaps(&mut page, &context);
 
-    let troubled: Vec<_> = snapshot.destinations.iter().filter(|destination| in_trouble(destination)).collect();
+    let mut troubled: Vec<_> = snapshot.destinations.iter().filter(|destination| in_trouble(destination)).collect();
+    // Stable: what a finding of now is about comes before what was in trouble once.
+    troubled.sort_by_key(|destination| {
+        let key = destination.key();
+        let about = |finding: &Finding| finding.subject.destination() == Some(key);
+        snapshot.findings.iter().filter(|finding| finding.is_active()).position(about).unwrap_or(usize::MAX)
+    });
     for destination in troubled.iter().take(DESTINATIONS) {
         destination::write(&mut page, &context, destination);
     }
@@ -61,28 +72,50 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
         )]);
     }
 
-    findings(&mut page, &context, !troubled.is_empty());
+    findings(&mut page, &context, &verdict);
     tables::advice(&mut page, snapshot);
+    past(&mut page, &context, &verdict);
     tables::workloads(&mut page, snapshot);
     tables::footer(&mut page, &context);
+    headline::degraded(&mut page, &context);
     page.finish()
 }
 
-/// The findings that the headline and the destinations do not describe.
-fn findings(page: &mut TextPage, context: &ReportContext<'_>, troubled: bool) {
-    let described = |finding: &&Finding| {
-        (troubled && DESCRIBED_BY_DESTINATIONS.contains(&finding.id))
-            || headline::finding(context).is_some_and(|first| std::ptr::eq(first, *finding))
-    };
-    let others: Vec<_> = context.snapshot.findings.iter().filter(|finding| !described(finding)).collect();
+/// Is it the finding that the first sentence tells?
+fn is_told(verdict: &ReportVerdict<'_>, finding: &Finding) -> bool {
+    verdict.finding.is_some_and(|told| std::ptr::eq(told, finding))
+}
+
+/// The findings of now that the headline does not tell.
+fn findings(page: &mut TextPage, context: &ReportContext<'_>, verdict: &ReportVerdict<'_>) {
+    let findings = context.snapshot.findings.iter();
+    let others: Vec<_> = findings.filter(|finding| finding.is_active() && !is_told(verdict, finding)).collect();
     if others.is_empty() {
         return;
     }
     page.heading("ALSO");
     for finding in others {
         let (word, paint) = headline::severity(finding.severity);
-        let since = finding.since.map_or_else(String::new, |since| format!(" (since {})", context.time(since)));
-        page.paragraph(paint, &format!("{word:<9} "), Paint::Plain, &format!("{}{since}", finding.summary));
+        page.paragraph(paint, &format!("{word:<9} "), Paint::Plain, &headline::told(context, finding));
+    }
+}
+
+/// What happened in this window and is over.
+fn past(page: &mut TextPage, context: &ReportContext<'_>, verdict: &ReportVerdict<'_>) {
+    let findings = context.snapshot.findings.iter();
+    let past: Vec<_> = findings.filter(|finding| !finding.is_active() && !is_told(verdict, finding)).collect();
+    let forgotten = context.snapshot.findings_forgotten;
+    if past.is_empty() && forgotten == 0 {
+        return;
+    }
+    page.heading("OVER (in this window, latest first)");
+    for finding in past.iter().take(PAST) {
+        let (word, _) = headline::severity(finding.severity);
+        page.paragraph(Paint::Dim, &format!("{word:<9} "), Paint::Plain, &headline::told(context, finding));
+    }
+    let more = past.len().saturating_sub(PAST) as u64 + forgotten;
+    if more > 0 {
+        page.line(&[(Paint::Dim, &format!("+{more} earlier"))]);
     }
 }
 

@@ -4,17 +4,19 @@ use super::context::ReportContext;
 use crate::layout::human::{between, brief, number, plural, rate, seconds, short};
 use crate::layout::text::{Paint, cut_name, left};
 use crate::layout::text_page::TextPage;
-use crate::tracker::snapshot::{Advice, Snapshot};
+use crate::tracker::snapshot::{Advice, Severity, Snapshot};
 
 /// Rows of the table of workloads.
 const WORKLOADS: usize = 8;
 /// Columns of a workload's name.
 const NAME: usize = 24;
 
-/// The advice of all findings, numbered, most severe finding first, each action once.
+/// The advice of the findings of now, else of those that are over, numbered, most severe finding first, each action once.
 pub fn advice(page: &mut TextPage, snapshot: &Snapshot) {
     let mut all: Vec<&Advice> = Vec::new();
-    for advice in snapshot.findings.iter().flat_map(|finding| &finding.advice) {
+    let now = snapshot.findings.iter().any(|finding| finding.is_active() && finding.severity != Severity::Info);
+    let told = snapshot.findings.iter().filter(|finding| finding.is_active() || !now);
+    for advice in told.flat_map(|finding| &finding.advice) {
         if !all.iter().any(|known| known.action == advice.action) {
             all.push(advice);
         }
@@ -22,7 +24,7 @@ pub fn advice(page: &mut TextPage, snapshot: &Snapshot) {
     if all.is_empty() {
         return;
     }
-    page.heading("DO");
+    page.heading(if now { "DO" } else { "DO (so that it does not come back)" });
     for (index, advice) in all.iter().enumerate() {
         page.paragraph(Paint::Strong, &format!("{:>2}. ", index + 1), Paint::Strong, &advice.action);
         for (label, text) in [("why       ", &advice.why), ("expected  ", &advice.expected)] {
@@ -38,9 +40,9 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
         return;
     }
     page.blank();
-    let head = [("CONNECTS", 10), ("PER S", 7), ("FAILED", 10), ("TIME_WAIT", 10), ("CL_WAIT", 9), ("LIFE P50", 10)];
+    let head = [("CONNECTS", 10), ("/S", 7), ("FAILED", 10), ("TIME_WAIT", 10), ("CL_WAIT", 9), ("LIFE P50", 10)];
     let head = head.map(|(title, width)| format!("{title:>width$}")).concat();
-    page.line(&[(Paint::Strong, &left("WORKLOADS", NAME)), (Paint::Dim, &head)]);
+    page.line(&[(Paint::Strong, &left("WORKLOADS (/s: 10 s)", NAME)), (Paint::Dim, &head)]);
     for workload in snapshot.workloads.iter().take(WORKLOADS) {
         let failed = workload.failed.total();
         let numbers = format!("{:>10}{:>7}", short(workload.connects), rate(workload.connects_per_second));

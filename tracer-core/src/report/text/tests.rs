@@ -52,13 +52,48 @@ fn other_failures_are_told_even_when_no_port_is_missing() {
     assert!(text.contains("1 connect failed"), "{text}");
 }
 
+/// An incident that was over stayed on top, in the present tense, above one that was filling up.
 #[test]
-fn an_incident_that_is_over_is_told_in_the_past() {
-    let mut snapshot = sample::exhaustion();
-    snapshot.now = snapshot.now.plus(60 * sample::SECOND);
-    snapshot.destinations[0].seconds_to_exhaustion = None;
+fn what_is_over_comes_after_what_is_now_and_has_its_times() {
+    let text = plain(&sample::over(), &sample::host());
+    assert!(text.starts_with("WARNING   Local ports towards 10.66.0.3:8443 run out"), "{text}");
+    let (now, over) = text.split_once("OVER (in this window").expect("the past has its own part");
+    assert!(!now.contains("exhausts"), "{now}");
+    let over = over.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told =
+        "CRITICAL 03:11:19 to 03:13:48 UTC, at its worst 841 failures/min, 1,204 in all: bypass.service exhausted";
+    assert!(over.contains(told), "{over}");
+}
+
+#[test]
+fn where_nothing_is_wrong_any_more_the_verdict_is_about_what_was() {
+    let mut snapshot = sample::over();
+    snapshot.findings.remove(0);
+    let text = plain(&snapshot, &sample::host()).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.starts_with("OVER 03:11:19 to 03:13:48 UTC, at its worst 841 failures/min, 1,204 in all: bypass"),
+        "{text}"
+    );
+    assert!(text.contains("DO (so that it does not come back)"), "{text}");
+}
+
+/// "OK Nothing wrong was seen", while 141 of 141 connects were refused.
+#[test]
+fn ok_is_said_only_where_nothing_failed() {
+    let mut snapshot = sample::quiet();
+    assert!(plain(&snapshot, &sample::host()).starts_with("OK"));
+    snapshot.workloads[0].failed.count(Failure::Errno(111));
     let text = plain(&snapshot, &sample::host());
-    assert!(text.starts_with("WARNING   bypass.service exhausted the ports"), "{text}");
+    assert!(text.starts_with("INFO      1 connect failed: 1 ECONNREFUSED."), "{text}");
+}
+
+/// The paragraphs on what this host cannot watch stood between the verdict and its evidence.
+#[test]
+fn what_cannot_be_watched_is_one_line_at_the_foot() {
+    let text = plain(&sample::lossy(), &sample::degraded_host());
+    let last = text.lines().last().expect("lines");
+    assert_eq!(last, "Not watched on this host: TIME_WAIT hooks; `portchurn doctor` says why.");
+    assert!(!text.contains("DEGRADED"), "{text}");
 }
 
 #[test]
@@ -71,7 +106,7 @@ fn a_filter_is_told_with_what_is_outside() {
     let filter = |text: &str| text.parse::<crate::filter::Filter>().expect("a filter");
     let text = plain(&filter("workload=pool.service").narrow(&sample::exhaustion()), &sample::host());
     let line = text.replace("\n          ", " ");
-    assert!(line.contains("104 connects failed for lack of a port (pool.service 104)"), "{text}");
+    assert!(line.contains("104 EADDRNOTAVAIL"), "{text}");
     let outside =
         "workload=pool.service. Outside of it: 1 workload, 3,661 connects (1,100 failed, 1,100 for lack of a port).";
     assert!(line.contains(outside), "{text}");
@@ -83,6 +118,11 @@ fn a_filter_is_told_with_what_is_outside() {
 #[test]
 fn forecast() {
     insta::assert_snapshot!(plain(&sample::forecast(), &sample::host()));
+}
+
+#[test]
+fn over() {
+    insta::assert_snapshot!(plain(&sample::over(), &sample::host()));
 }
 
 #[test]

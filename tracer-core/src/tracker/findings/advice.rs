@@ -3,10 +3,12 @@
 //! Two settings that the web recommends are missing on purpose. `tcp_tw_recycle` is gone since Linux 4.12 and broke clients behind NAT
 //! before. `tcp_fin_timeout` bounds orphans in `FIN_WAIT2`; `TIME_WAIT` lasts 60 s at any value of it.
 
+use super::cause::{Cause, culprit, held_ports};
 use super::rule::{RuleContext, TIME_WAIT_SECONDS, endpoint};
 use crate::event::{Netns, TcpState};
 use crate::layout::human::{per_second, rough_seconds};
 use crate::tracker::snapshot::{Advice, Destination, Namespace};
+use crate::tracker::tables::processes::UNKNOWN;
 
 /// The widest range that leaves the well-known ports alone.
 const WIDE: (u16, u16) = (1024, 65535);
@@ -23,74 +25,77 @@ const SHORT_FIN_TIMEOUT_MS: u32 = 15_000;
 /// Listening ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
 
-/// Advice for a destination that is out of ports or will be, the best first.
+/// Advice for a destination that is out of ports or will be, the best first. Only what fits the cause: nothing in the kernel frees the
+/// ports of a leak, and more of them leak away too.
 pub(super) fn for_destination(context: RuleContext<'_>, destination: &Destination) -> Vec<Advice> {
     let namespace = context.namespace(destination.netns);
+    let culprit = culprit(context, destination);
+    let who = culprit.plain();
     let mut advice = Vec::new();
-    match cause(destination, namespace) {
+    let cause = held_ports(destination, namespace).first().map_or(Cause::TimeWait, |held| held.cause);
+    match cause {
         Cause::Blocked => advice.extend(namespace.map(free_blocked)),
-        Cause::CloseWait => advice.push(close_leaked(destination)),
-        Cause::Open => advice.push(bound_pool(destination)),
-        Cause::Unanswered => advice.extend(give_up_sooner(destination)),
-        Cause::HalfClosed => advice.push(close_half_closed(destination)),
+        Cause::Reserved => advice.extend(namespace.map(|namespace| unreserve(context, namespace))),
+        Cause::Unseen => advice.push(find_unseen(context, destination)),
+        Cause::CloseWait => advice.push(close_leaked(destination, who)),
+        Cause::Open => advice.push(bound_pool(destination, who)),
+        Cause::Unanswered => advice.push(give_up_sooner(destination, who)),
+        Cause::HalfClosed => advice.push(close_half_closed(destination, who)),
         Cause::Unacknowledged => advice.push(unacknowledged(destination)),
         Cause::Orphans => {
             advice.push(peer_closes(destination));
             advice.extend(shorten_fin_wait2(context, destination));
         }
         Cause::TimeWait => {
-            advice.push(keep_connections(destination));
+            advice.push(keep_connections(destination, who));
             advice.extend(reuse_time_wait(context, destination));
         }
     }
-    advice.extend(widen(context, destination));
-    advice.extend(separate(context, destination));
-    advice.extend(more_addresses(destination));
+    match cause {
+        // Whatever is added is held in the same way soon.
+        Cause::CloseWait | Cause::HalfClosed | Cause::Unanswered | Cause::Unacknowledged | Cause::Unseen => {}
+        // How long one connection holds a port is not what fills the range.
+        Cause::Open | Cause::Blocked | Cause::Reserved => {
+            advice.extend(widen(context, destination, false));
+            advice.extend(separate(context, destination));
+            advice.extend(more_addresses(destination, false));
+        }
+        Cause::TimeWait | Cause::Orphans => {
+            advice.extend(widen(context, destination, true));
+            advice.extend(separate(context, destination));
+            advice.extend(more_addresses(destination, true));
+        }
+    }
     advice
 }
 
-/// What holds most of a destination's ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// bind(), listen() and connections that a listener accepted, which take ports from everybody.
-    Blocked,
-    /// `CLOSE_WAIT`: the program does not close what the peer has closed.
-    CloseWait,
-    /// Connections that stay open.
-    Open,
-    /// `SYN_SENT`: nobody answers.
-    Unanswered,
-    /// `FIN_WAIT2` with a descriptor: the program has shut down its side and keeps the socket.
-    HalfClosed,
-    /// `FIN_WAIT1`, `LAST_ACK`, `CLOSING`: the peer does not acknowledge the end.
-    Unacknowledged,
-    /// `FIN_WAIT2` without a descriptor: the peer does not close.
-    Orphans,
-    /// `TIME_WAIT` after this side's close.
-    TimeWait,
+/// Most of the range is reserved.
+fn unreserve(context: RuleContext<'_>, namespace: &Namespace) -> Advice {
+    let (lo, hi) = namespace.port_range.unwrap_or_default();
+    let place = context.namespace(namespace.netns).and_then(|namespace| namespace.name.as_ref());
+    Advice {
+        action: format!(
+            "Shorten net.ipv4.ip_local_reserved_ports{} to the ports that services really use, or move the ephemeral range away from them",
+            place.map_or_else(String::new, |name| format!(" in network namespace {name}"))
+        ),
+        why: format!("{} of the ports {lo}-{hi} are reserved: connect() never chooses them.", namespace.reserved),
+        expected: format!("Up to {} more ports towards every destination", namespace.reserved),
+    }
 }
 
-fn cause(destination: &Destination, namespace: Option<&Namespace>) -> Cause {
-    let ports = &destination.ports;
-    let state = |state| ports.by_state.get(&state).copied().unwrap_or(0);
-    let counts = [
-        // The first of equals is taken: the commonest first.
-        (Cause::TimeWait, state(TcpState::TimeWait)),
-        (Cause::Orphans, ports.orphans),
-        (Cause::Open, state(TcpState::Established)),
-        (Cause::CloseWait, state(TcpState::CloseWait)),
-        (Cause::Unanswered, state(TcpState::SynSent)),
-        (Cause::HalfClosed, ports.half_closed),
-        (Cause::Unacknowledged, state(TcpState::FinWait1) + state(TcpState::LastAck) + state(TcpState::Closing)),
-        (Cause::Blocked, namespace.map_or(0, |namespace| namespace.blocked)),
-    ];
-    let mut most = counts[0];
-    for count in counts {
-        if count.1 > most.1 {
-            most = count;
-        }
+/// connect() fails while ports are free.
+fn find_unseen(context: RuleContext<'_>, destination: &Destination) -> Advice {
+    let place = context.namespace(destination.netns).and_then(|namespace| namespace.name.as_ref());
+    let place = place.map_or_else(String::new, |name| format!("ip netns exec {name} "));
+    Advice {
+        action: format!(
+            "Compare with `{place}ss -tanp dst {}`, and look for sockets with a port range of their own (IP_LOCAL_PORT_RANGE)",
+            remote(destination)
+        ),
+        why: "connect() failed while ports were free as far as portchurn sees: a limit of the socket's own, or a holder that it cannot see."
+            .into(),
+        expected: "Shows who holds the ports; nothing changes yet".into(),
     }
-    most.0
 }
 
 /// bind() and listen() hold more ports than the destination itself.
@@ -119,29 +124,29 @@ fn free_blocked(namespace: &Namespace) -> Advice {
 }
 
 /// Nobody answers the SYN.
-fn give_up_sooner(destination: &Destination) -> Vec<Advice> {
+pub(super) fn give_up_sooner(destination: &Destination, who: &str) -> Advice {
     let waiting = destination.ports.by_state.get(&TcpState::SynSent).copied().unwrap_or(0);
-    vec![Advice {
+    Advice {
         action: format!(
             "Find out why {} does not answer (firewall, route, service down), and let {} give up sooner: a connect timeout of a few \
                  seconds and a limit of attempts under way",
             remote(destination),
-            holder(destination)
+            who
         ),
         why: format!(
             "{waiting} ports wait in SYN_SENT for an answer. Without a timeout of the program each waits for net.ipv4.tcp_syn_retries \
                  (6 = 127 s)."
         ),
         expected: format!("A port is free as soon as its connect() is given up: {waiting} ports within that timeout"),
-    }]
+    }
 }
 
 /// A process has shut down its side and keeps the descriptor.
-fn close_half_closed(destination: &Destination) -> Advice {
+pub(super) fn close_half_closed(destination: &Destination, who: &str) -> Advice {
     Advice {
         action: format!(
             "Let {} close the sockets that it has shut down towards {} (shutdown() without close())",
-            holder(destination),
+            who,
             remote(destination)
         ),
         why: format!(
@@ -196,16 +201,11 @@ fn hold_seconds(destination: &Destination) -> f64 {
     }
 }
 
-fn holder(destination: &Destination) -> &str {
-    destination.holders.first().map_or("the application", |holder| &*holder.workload)
-}
-
 fn remote(destination: &Destination) -> String {
     endpoint(destination.remote_addr, destination.remote_port).to_string()
 }
 
-pub(super) fn keep_connections(destination: &Destination) -> Advice {
-    let holder = holder(destination);
+pub(super) fn keep_connections(destination: &Destination, holder: &str) -> Advice {
     let how = if holder.starts_with("php-fpm: pool") {
         "persistent connections (PDO::ATTR_PERSISTENT, mysqli host `p:`, pconnect, cURL with one shared handle) or a local proxy"
     } else {
@@ -233,23 +233,19 @@ pub(super) fn keep_connections(destination: &Destination) -> Advice {
     }
 }
 
-fn bound_pool(destination: &Destination) -> Advice {
+fn bound_pool(destination: &Destination, who: &str) -> Advice {
     let established = destination.ports.by_state.get(&TcpState::Established).copied().unwrap_or(0);
     Advice {
-        action: format!(
-            "Bound the number of connections that {} keeps to {}",
-            holder(destination),
-            remote(destination)
-        ),
+        action: format!("Bound the number of connections that {} keeps to {}", who, remote(destination)),
         why: "The ports are held by open connections, not by TIME_WAIT: no setting of the kernel frees them.".into(),
         expected: format!("Each of the {established} open connections that goes frees one port"),
     }
 }
 
-fn close_leaked(destination: &Destination) -> Advice {
+fn close_leaked(destination: &Destination, who: &str) -> Advice {
     let leaked = destination.ports.by_state.get(&TcpState::CloseWait).copied().unwrap_or(0);
     Advice {
-        action: format!("Make {} close the connections that {} has closed", holder(destination), remote(destination)),
+        action: format!("Make {who} close the connections that {} has closed", remote(destination)),
         why: "CLOSE_WAIT lasts until the program closes its socket: no setting of the kernel ends it.".into(),
         expected: format!("{leaked} ports are free at once; until the program is fixed, a restart does the same"),
     }
@@ -347,7 +343,7 @@ fn reuse_time_wait(context: RuleContext<'_>, destination: &Destination) -> Optio
     Some(Advice { action: sysctl(context, destination.netns, &setting), why, expected: expected(delay) })
 }
 
-fn widen(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> {
+fn widen(context: RuleContext<'_>, destination: &Destination, by_rate: bool) -> Option<Advice> {
     let (lo, hi) = destination.ports.range?;
     let capacity = f64::from(destination.ports.capacity.filter(|&capacity| capacity > 0)?);
     let taken = context.namespace(destination.netns).map_or(0, |namespace| namespace.reserved + namespace.blocked);
@@ -383,11 +379,15 @@ fn widen(context: RuleContext<'_>, destination: &Destination) -> Option<Advice> 
     Some(Advice {
         action: sysctl(context, destination.netns, &setting),
         why: format!("The range is {lo}-{hi}. {reserve}"),
-        expected: format!(
-            "About {ports:.0} ports towards each destination instead of {capacity:.0}: {} connects instead of {}",
-            per_second(ports / hold_seconds(destination)),
-            per_second(capacity / hold_seconds(destination)),
-        ),
+        expected: if by_rate {
+            format!(
+                "About {ports:.0} ports towards each destination instead of {capacity:.0}: {} connects instead of {}",
+                per_second(ports / hold_seconds(destination)),
+                per_second(capacity / hold_seconds(destination)),
+            )
+        } else {
+            format!("About {ports:.0} ports towards each destination instead of {capacity:.0}")
+        },
     })
 }
 
@@ -396,7 +396,7 @@ fn separate(context: RuleContext<'_>, destination: &Destination) -> Option<Advic
     if !context.knobs.ip_local_port_range_sockopt {
         return None;
     }
-    let holder = destination.holders.first()?;
+    let holder = destination.holders.first().filter(|holder| &*holder.workload != UNKNOWN)?;
     let victim = destination.victims.iter().find(|victim| victim.workload != holder.workload)?;
     let (lo, hi) = destination.ports.range?;
     let middle = lo + (hi - lo) / 2;
@@ -425,7 +425,7 @@ pub(super) fn widen_own_range(who: &str) -> Advice {
     }
 }
 
-fn more_addresses(destination: &Destination) -> Option<Advice> {
+fn more_addresses(destination: &Destination, by_rate: bool) -> Option<Advice> {
     let capacity = destination.ports.capacity?;
     Some(Advice {
         action: format!(
@@ -434,10 +434,14 @@ fn more_addresses(destination: &Destination) -> Option<Advice> {
             remote(destination)
         ),
         why: "Ports run out per (source address, destination address, destination port).".into(),
-        expected: format!(
-            "Each further address brings {capacity} ports: {} more connects",
-            per_second(f64::from(capacity) / hold_seconds(destination))
-        ),
+        expected: if by_rate {
+            format!(
+                "Each further address brings {capacity} ports: {} more connects",
+                per_second(f64::from(capacity) / hold_seconds(destination))
+            )
+        } else {
+            format!("Each further address brings {capacity} ports")
+        },
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::advice;
+use super::cause::culprit;
 use super::recent::{Counted, Windows};
 use super::rule::{RuleContext, TIME_WAIT_SECONDS, amount, endpoint, evidence};
 use crate::event::{DestinationKey, Endpoint};
@@ -135,7 +136,8 @@ pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
         finding.evidence.insert("time_wait_per_second", rate.into());
         finding.evidence.insert("time_wait_now", now.into());
         finding.evidence.insert("active_closes", relation.sum(|member| member.active_closes).into());
-        finding.advice = relation.destination.map(advice::keep_connections).into_iter().collect();
+        finding.advice =
+            relation.destination.map(|it| advice::keep_connections(it, relation.workload)).into_iter().collect();
         found.push((share, finding));
     }
     found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
@@ -198,9 +200,17 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
     for workload in &context.snapshot.workloads {
         let Some(oldest) = workload.close_wait.oldest_seconds else { continue };
         let now = workload.close_wait.now;
-        if now < context.thresholds.close_wait_count || oldest < context.thresholds.close_wait_seconds {
+        let thresholds = context.thresholds;
+        if now < thresholds.close_wait_count || oldest < thresholds.close_wait_suspect_seconds {
             continue;
         }
+        let half_of_window = context.snapshot.now.seconds_since(context.snapshot.start) / 2.0;
+        let least = thresholds.close_wait_least_seconds;
+        let old = match now {
+            now if now >= thresholds.close_wait_many => least,
+            _ => half_of_window.clamp(least, thresholds.close_wait_seconds.max(least)),
+        };
+        let sure = oldest >= old;
         let mut leaking: Vec<_> = context
             .snapshot
             .attributions
@@ -230,14 +240,23 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
             let pid = listener.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             format!("; {closed} were never accepted at {}{pid}", endpoint(listener.addr, listener.port))
         });
-        let summary = format!(
-            "{} does not close {} that its peers closed, the oldest {} ago{most}{unaccepted}: they hold ports and descriptors until it does.",
-            workload.name,
-            plain_plural(now, "connection"),
-            rough_seconds(oldest),
-        );
+        let tell = |verb: &str, end: &str| {
+            format!(
+                "{} {verb} {} that its peers closed, the oldest for {}{most}{unaccepted}{end}",
+                workload.name,
+                plain_plural(now, "connection"),
+                rough_seconds(oldest),
+            )
+        };
+        let summary = if sure {
+            tell("does not close", ": they hold ports and descriptors until it does.")
+        } else {
+            tell("may leak", ": too young to be sure.")
+        };
         let subject = FindingSubject::Workload(Arc::clone(&workload.name));
-        let mut finding = Finding::new(FindingId::CloseWaitLeak, subject, Severity::Warning, summary);
+        let severity = if sure { Severity::Warning } else { Severity::Info };
+        let mut finding = Finding::new(FindingId::CloseWaitLeak, subject, severity, summary);
+        finding.past = tell(if sure { "did not close" } else { "was late to close" }, ".");
         finding.since = Some(context.ago(oldest));
         finding.measure = amount(now as f64, "sockets");
         finding.evidence = evidence! {
@@ -286,6 +305,8 @@ pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
         );
         let subject = FindingSubject::Destination(destination.key());
         let mut finding = Finding::new(FindingId::FinWait2Orphans, subject, Severity::Warning, summary);
+        finding.past =
+            finding.summary.replacen("does not close", "did not close", 1).replacen(" wait in", " waited in", 1);
         finding.measure = amount(f64::from(waiting), "ports");
         finding.evidence = evidence! {
             "netns": destination.netns.inode,
@@ -298,6 +319,44 @@ pub(super) fn fin_wait2_orphans(context: RuleContext<'_>) -> Vec<Finding> {
         };
         finding.advice.push(advice::peer_closes(destination));
         finding.advice.extend(advice::shorten_fin_wait2(context, destination));
+        found.push(finding);
+    }
+    found
+}
+
+/// Programs that shut down and do not close.
+pub(super) fn half_closed(context: RuleContext<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for destination in &context.snapshot.destinations {
+        let held = destination.ports.half_closed;
+        let share = f64::from(held) / f64::from(destination.ports.in_use.max(1));
+        if held < context.thresholds.half_closed_count || share < context.thresholds.fin_wait2_share {
+            continue;
+        }
+        let who = culprit(context, destination);
+        let remote = endpoint(destination.remote_addr, destination.remote_port);
+        let tell = |keeps: &str| {
+            format!(
+                "{} {keeps} {} to {remote} half-closed (shutdown() without close()): {held} of the {} ports towards it.",
+                who.name(),
+                plain_plural(u64::from(held), "connection"),
+                destination.ports.in_use,
+            )
+        };
+        let subject = FindingSubject::Destination(destination.key());
+        let mut finding = Finding::new(FindingId::HalfClosed, subject, Severity::Warning, tell("keeps"));
+        finding.past = tell("kept");
+        finding.measure = amount(f64::from(held), "ports");
+        finding.evidence = evidence! {
+            "netns": destination.netns.inode,
+            "local_addr": destination.local_addr,
+            "remote_addr": destination.remote_addr,
+            "remote_port": destination.remote_port,
+            "half_closed": held,
+            "in_use": destination.ports.in_use,
+            "holders": destination.holders,
+        };
+        finding.advice = vec![advice::close_half_closed(destination, who.plain())];
         found.push(finding);
     }
     found

@@ -1,12 +1,14 @@
 //! Destinations that are out of ports, will be soon, or are slow to give one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::advice;
+use super::cause::{Cause, culprit, held_ports, sentence};
 use super::recent::Counted;
 use super::rule::{RuleContext, amount, counted, endpoint, evidence};
 use super::thresholds::Thresholds;
-use crate::layout::human::{per_second, plain_plural, rough_seconds};
+use crate::layout::human::{per_second, plain_plural, rate, rough_seconds};
 use crate::tracker::snapshot::{Confidence, Destination, Finding, FindingId, FindingSubject, Severity};
 
 /// States named in a sentence.
@@ -20,29 +22,40 @@ pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
     });
     failing
         .map(|(destination, windows)| {
-            let failed = windows.all.of(Counted::NoPort);
-            let victims = match destination.victims.as_slice() {
-                [] => String::new(),
-                [only] => format!(" of {}", only.workload),
-                [first, rest @ ..] => {
-                    format!(" of {} and {}", first.workload, plain_plural(rest.len() as u64, "other"))
-                }
+            let held = held_ports(destination, context.namespace(destination.netns));
+            let culprit = culprit(context, destination);
+            let remote = endpoint(destination.remote_addr, destination.remote_port);
+            let victims = victims(context, destination);
+            let who = culprit.name();
+            let tell = |past: bool| {
+                let begin = match held.first().map(|held| held.cause) {
+                    // Not the doing of who connects there.
+                    Some(Cause::Blocked | Cause::Reserved | Cause::Unseen) | None => {
+                        format!("Connects to {remote} {} no local port", if past { "found" } else { "find" })
+                    }
+                    _ => format!("{who} {} the ports towards {remote}", if past { "exhausted" } else { "exhausts" }),
+                };
+                format!("{begin}: {}.", sentence(&held, destination, past))
             };
             let summary = format!(
-                "{}{victims} to {} failed with EADDRNOTAVAIL: {}{}{}.{}",
-                plain_plural(failed, "connect"),
-                endpoint(destination.remote_addr, destination.remote_port),
-                occupancy(destination),
-                holders(destination),
-                blocked(context, destination),
+                "{} {}{victims} failed with EADDRNOTAVAIL in the last minute.{}{}",
+                tell(false),
+                plain_plural(windows.long.of(Counted::NoPort), "connect"),
+                culprit.reason(),
                 contradiction(destination),
             );
             let subject = FindingSubject::Destination(destination.key());
             let mut finding = Finding::new(FindingId::PortExhaustion, subject, Severity::Critical, summary);
+            finding.past = format!("{}{}{}", tell(true), culprit.reason(), contradiction(destination));
             (finding.since, finding.until) = (destination.failing_since, destination.last_failure);
             finding.measure = counted(&windows, Counted::NoPort, "failures/min");
             finding.evidence = facts(destination);
-            finding.evidence.insert("failed", failed.into());
+            finding.evidence.insert("failed", windows.all.of(Counted::NoPort).into());
+            finding.evidence.insert("failed_last_minute", windows.long.of(Counted::NoPort).into());
+            finding.evidence.insert("causes", serde_json::json!(held));
+            finding
+                .evidence
+                .insert("holder", serde_json::json!({"workload": culprit.workload, "inferred": culprit.inferred}));
             if destination.ports.contradictions > 0 {
                 finding.evidence.insert("contradictions", destination.ports.contradictions.into());
             }
@@ -52,13 +65,24 @@ pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Names the ports that bind() and listen() hold, where they are more than the destination's own.
-fn blocked(context: RuleContext<'_>, destination: &Destination) -> String {
-    match context.namespace(destination.netns) {
-        Some(namespace) if namespace.blocked > destination.ports.in_use => {
-            format!(", {} blocked by bind(), listen() or accepted connections", namespace.blocked)
+/// Whose connects failed in the last minute: ` of web (118) and 2 others`.
+fn victims(context: RuleContext<'_>, destination: &Destination) -> String {
+    let key = destination.key();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for victim in &destination.victims {
+        let failed = context.recent.relation(&victim.workload, key).long.of(Counted::NoPort);
+        if failed > 0 {
+            counts.insert(&victim.workload, failed);
         }
-        _ => String::new(),
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(name, failed)| (std::cmp::Reverse(failed), name));
+    match counts.as_slice() {
+        [] => String::new(),
+        [(only, _)] => format!(" of {only}"),
+        [(first, failed), rest @ ..] => {
+            format!(" of {first} ({failed}) and {}", plain_plural(rest.len() as u64, "other"))
+        }
     }
 }
 
@@ -149,6 +173,8 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
     });
     coming
         .map(|(destination, seconds)| {
+            let held = held_ports(destination, context.namespace(destination.netns));
+            let culprit = culprit(context, destination);
             let severity = match destination.forecast_confidence {
                 None | Some(Confidence::Low) => Severity::Info,
                 Some(_) if seconds <= context.thresholds.soon_critical_seconds => Severity::Critical,
@@ -163,16 +189,24 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
                 "have run out (no connect has failed yet)".into()
             };
             let summary = format!(
-                "Local ports towards {} {when} at {} connects{bears}: {}{}.",
+                "Local ports towards {} {when} at {} connects/s (last 10 s){bears}. {} fills them: {}.{}",
                 endpoint(destination.remote_addr, destination.remote_port),
-                per_second(destination.connects_per_second),
-                occupancy(destination),
-                holders(destination),
+                rate(destination.connects_per_second),
+                culprit.name(),
+                sentence(&held, destination, false),
+                culprit.reason(),
             );
             let subject = FindingSubject::Destination(destination.key());
             let mut finding = Finding::new(FindingId::PortExhaustionSoon, subject, severity, summary);
             finding.evidence = facts(destination);
-            finding.measure = amount(f64::from(destination.ports.in_use), "ports");
+            finding.past = format!(
+                "Local ports towards {} came close to their end, {} filled them: {}.",
+                endpoint(destination.remote_addr, destination.remote_port),
+                culprit.name(),
+                sentence(&held, destination, true),
+            );
+            finding.measure = amount(f64::from(destination.ports.in_use), "ports in use");
+            finding.evidence.insert("causes", serde_json::json!(held));
             finding.evidence.insert("seconds_to_exhaustion", seconds.into());
             finding.evidence.insert("confidence", serde_json::json!(destination.forecast_confidence));
             finding.advice = advice::for_destination(context, destination);
@@ -196,14 +230,17 @@ pub(super) fn search_slow(context: RuleContext<'_>) -> Vec<Finding> {
         let before =
             if recent > quickest { format!(", at best {}", rough_seconds(quickest / 1e3)) } else { String::new() };
         let summary = format!(
-            "connect() to {} now takes {} to find a local port{before}: {}{}.",
+            "connect() to {} {{takes}} {} to find a local port{before}: {}{}.",
             endpoint(destination.remote_addr, destination.remote_port),
             rough_seconds(recent / 1e3),
             occupancy(destination),
             holders(destination),
         );
         let subject = FindingSubject::Destination(destination.key());
+        let past = summary.replace("{takes}", "took");
+        let summary = summary.replace("{takes}", "now takes");
         let mut finding = Finding::new(FindingId::PortSearchSlow, subject, Severity::Warning, summary);
+        finding.past = past;
         finding.evidence = facts(destination);
         finding.measure = amount(recent, "ms per port search");
         finding.evidence.insert("recent_ms", recent.into());
@@ -236,7 +273,7 @@ fn holders(destination: &Destination) -> String {
         .map_or_else(String::new, |first| format!(", {} held by {}", first.ports, first.workload))
 }
 
-fn facts(destination: &Destination) -> std::collections::BTreeMap<&'static str, serde_json::Value> {
+fn facts(destination: &Destination) -> BTreeMap<&'static str, serde_json::Value> {
     let ports = &destination.ports;
     evidence! {
         "netns": destination.netns.inode,
@@ -246,7 +283,7 @@ fn facts(destination: &Destination) -> std::collections::BTreeMap<&'static str, 
         "in_use": ports.in_use,
         "capacity": ports.capacity,
         "peak": ports.peak,
-        "by_state": ports.by_state.iter().map(|(state, count)| (state.name(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
+        "by_state": ports.by_state.iter().map(|(state, count)| (state.name(), *count)).collect::<BTreeMap<_, _>>(),
         "holders": destination.holders,
         "victims": destination.victims,
         "connects_per_second": destination.connects_per_second,

@@ -197,3 +197,47 @@ pub(super) fn conntrack_pressure(context: RuleContext<'_>) -> Vec<Finding> {
     }
     found
 }
+
+/// A program that accepts too slowly: its queue is full, and SYNs of further clients are dropped in silence.
+pub(super) fn accept_queue_full(context: RuleContext<'_>) -> Vec<Finding> {
+    let full = context.snapshot.listeners.iter().filter_map(|listener| {
+        let (queued, backlog) = listener.queued.zip(listener.backlog)?;
+        // The kernel lets one more wait than the backlog (include/net/sock.h `sk_acceptq_is_full`).
+        (backlog > 0 && queued >= backlog).then_some((listener, queued, backlog))
+    });
+    full.map(|(listener, queued, backlog)| {
+        let address = endpoint(listener.addr, listener.port);
+        let who = listener.workload.as_deref().unwrap_or("an unseen program");
+        let pid = listener.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
+        let tell = |is: &str, wait: &str| {
+            format!("The accept queue of {who}{pid} at {address} {is} full: {queued} connections {wait}, its backlog is {backlog}.")
+        };
+        let subject = FindingSubject::Listener(listener.netns, address, listener.workload.clone());
+        let mut finding = Finding::new(
+            FindingId::AcceptQueueFull,
+            subject,
+            Severity::Critical,
+            format!("{} Clients get no answer.", tell("is", "wait")),
+        );
+        finding.past = tell("was", "waited");
+        finding.measure = amount(f64::from(queued), "waiting connections");
+        finding.evidence = evidence! {
+            "netns": listener.netns.inode,
+            "addr": listener.addr,
+            "port": listener.port,
+            "pid": listener.pid,
+            "workload": listener.workload,
+            "queued": queued,
+            "backlog": backlog,
+            "accepted": listener.accepted,
+        };
+        finding.advice = vec![Advice {
+            action: format!("Find out why {who} does not call accept() (blocked, too few workers, stopped)"),
+            why: "The queue holds connections that clients believe are open; what comes on top is dropped without a word.".into(),
+            expected: "The queue empties as soon as the program accepts; a larger backlog (listen(), net.core.somaxconn) only helps against bursts"
+                .into(),
+        }];
+        finding
+    })
+    .collect()
+}

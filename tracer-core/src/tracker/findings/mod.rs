@@ -9,7 +9,9 @@
 
 mod advice;
 mod behaviour;
+mod cause;
 mod exhaustion;
+mod failures;
 mod limits;
 mod log;
 mod recent;
@@ -28,18 +30,22 @@ pub use thresholds::Thresholds;
 /// Everything that holds in `snapshot`.
 pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = RuleContext { snapshot, recent, knobs, thresholds };
-    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 13] = [
+    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 17] = [
         exhaustion::exhausted,
         exhaustion::own_range_exhausted,
         exhaustion::bind_exhausted,
+        failures::failing,
+        failures::unanswered,
         exhaustion::soon,
         exhaustion::search_slow,
         behaviour::time_wait_churn,
         behaviour::pool_bypass,
         behaviour::close_wait_leak,
         behaviour::fin_wait2_orphans,
+        behaviour::half_closed,
         limits::bind_before_connect,
         limits::syn_recv_pile_up,
+        limits::accept_queue_full,
         limits::conntrack_pressure,
         limits::listener_in_ephemeral_range,
     ];

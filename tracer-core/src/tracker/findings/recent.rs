@@ -44,7 +44,9 @@ pub enum Counted {
     Unreachable,
     /// Attempts that the peer reset.
     Reset,
-    /// Attempts that failed for yet another reason, those that the program gave up among them.
+    /// Attempts that the program gave up before an answer.
+    GaveUp,
+    /// Attempts that failed for yet another reason.
     OtherFailures,
     /// Minisockets that began.
     TimeWait,
@@ -52,7 +54,7 @@ pub enum Counted {
     Accepted,
 }
 
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 /// One count of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,9 +93,8 @@ impl Counts {
                 Failure::Errno(ETIMEDOUT) => Counted::Unanswered,
                 Failure::Errno(EHOSTUNREACH | ENETUNREACH) => Counted::Unreachable,
                 Failure::Errno(ECONNRESET) => Counted::Reset,
-                Failure::NoLocalAddress | Failure::Aborted | Failure::Errno(_) | Failure::Unknown => {
-                    Counted::OtherFailures
-                }
+                Failure::Aborted => Counted::GaveUp,
+                Failure::NoLocalAddress | Failure::Errno(_) | Failure::Unknown => Counted::OtherFailures,
             };
             self.add(kind, count);
         }

@@ -21,10 +21,29 @@ pub struct Thresholds {
     pub long_lived_seconds: f64,
     /// Short connections per second beside a pool: below one, a pool that renews its connections looks the same.
     pub bypass_per_second: f64,
+    /// Connects of a workload to one place that fail for one other reason in a minute: one or two are retries that nobody notices.
+    pub failed_count: u64,
+    /// From so many a minute on (one every two seconds) they matter whatever their share.
+    pub failed_many: u64,
+    /// Their share of the connects from which on few matter too: one in twenty users.
+    pub failed_share: f64,
+    /// Their share from which on many are critical: the service is down for its clients.
+    pub failed_critical_share: f64,
+    /// Connects that wait for an answer while none is answered: more than a handshake or a lost SYN leaves at one time.
+    pub unanswered_count: u32,
     /// Sockets in `CLOSE_WAIT` of one workload: a few are normal while programs react to the end of a connection.
     pub close_wait_count: u64,
-    /// Age of the oldest of them, seconds: no program takes a minute to react.
+    /// Age of the oldest of them, seconds: no program takes a minute to react. In a window of less than twice that half of the window is
+    /// enough, so that a short trace sees a leak too.
     pub close_wait_seconds: f64,
+    /// The least age of the oldest, seconds: a program that is busy reacts later than that only if it leaks.
+    pub close_wait_least_seconds: f64,
+    /// From so many on the least age is enough: no pool leaves a hundred closed connections lying about.
+    pub close_wait_many: u64,
+    /// Age from which on they are suspected, seconds: ten times what a loaded event loop needs.
+    pub close_wait_suspect_seconds: f64,
+    /// Half-closed sockets towards one destination; fewer do not matter.
+    pub half_closed_count: u32,
     /// Ports in `FIN_WAIT2` towards one destination; fewer do not matter.
     pub fin_wait2_count: u32,
     /// Their share of the ports in use towards that destination.
@@ -52,7 +71,16 @@ impl Default for Thresholds {
             long_lived_seconds: 30.0,
             bypass_per_second: 1.0,
             close_wait_count: 16,
+            failed_count: 3,
+            failed_many: 30,
+            failed_share: 0.05,
+            failed_critical_share: 0.5,
+            unanswered_count: 16,
             close_wait_seconds: 60.0,
+            close_wait_least_seconds: 10.0,
+            close_wait_many: 100,
+            close_wait_suspect_seconds: 5.0,
+            half_closed_count: 100,
             fin_wait2_count: 100,
             fin_wait2_share: 0.2,
             syn_recv_count: 128,

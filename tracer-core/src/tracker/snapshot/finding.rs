@@ -27,6 +27,18 @@ pub enum FindingId {
     CloseWaitLeak,
     /// Peers do not close what this side closed.
     FinWait2Orphans,
+    /// A program shuts its connections down and does not close them.
+    HalfClosed,
+    /// Connects are refused.
+    ConnectRefused,
+    /// Connects get no answer.
+    PeerDoesNotAnswer,
+    /// There is no way to the peer.
+    PeerUnreachable,
+    /// Connects are reset.
+    ConnectReset,
+    /// Connections wait for accept() and there is no room for more.
+    AcceptQueueFull,
     /// Half-open connections queue up at a listener.
     SynRecvPileUp,
     /// bind() takes ports from everybody.
@@ -39,14 +51,20 @@ pub enum FindingId {
 
 impl FindingId {
     /// Every id, what hurts before what might.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::PortExhaustion,
+        Self::ConnectRefused,
+        Self::PeerDoesNotAnswer,
+        Self::PeerUnreachable,
+        Self::ConnectReset,
+        Self::AcceptQueueFull,
         Self::PortExhaustionSoon,
         Self::PortSearchSlow,
         Self::TimeWaitChurn,
         Self::PoolBypass,
         Self::CloseWaitLeak,
         Self::FinWait2Orphans,
+        Self::HalfClosed,
         Self::SynRecvPileUp,
         Self::BindBeforeConnect,
         Self::ListenerInEphemeralRange,
@@ -63,6 +81,12 @@ impl FindingId {
             Self::PoolBypass => "pool-bypass",
             Self::CloseWaitLeak => "close-wait-leak",
             Self::FinWait2Orphans => "fin-wait2-orphans",
+            Self::HalfClosed => "half-closed",
+            Self::ConnectRefused => "connect-refused",
+            Self::PeerDoesNotAnswer => "peer-does-not-answer",
+            Self::PeerUnreachable => "peer-unreachable",
+            Self::ConnectReset => "connect-reset",
+            Self::AcceptQueueFull => "accept-queue-full",
             Self::SynRecvPileUp => "syn-recv-pile-up",
             Self::BindBeforeConnect => "bind-before-connect",
             Self::ListenerInEphemeralRange => "listener-in-ephemeral-range",
