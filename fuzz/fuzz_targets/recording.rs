@@ -8,6 +8,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(mut reader) = Reader::open(std::io::Cursor::new(bytes)) {
         while let Ok(Some(_)) = reader.next_step() {}
         let _ = reader.damage();
-        let _ = reader.batch_positions();
+        let _ = reader.batch_index();
     }
 });

@@ -21,7 +21,7 @@ pub fn tracker(header: &RecordingHeader, by: Option<By>, notices: NoticeKinds) -
     tracker
 }
 
-/// A recording that was read to its end, or to its first damage.
+/// A recording that was read to its end.
 pub struct Played {
     /// The tracker, which has been fed everything that could be read.
     pub tracker: Tracker,
@@ -44,7 +44,7 @@ pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
     let mut tracker = tracker(replay.header(), by, NoticeKinds::default());
     replay.for_each(|step| feed(&mut tracker, step))?;
     if let Some(damage) = replay.damage() {
-        tracker.damaged(damage.clone());
+        tracker.damaged(damage);
     }
     tracker.finish();
     let by = by.map_or_else(|| replay.header().watch.by.clone(), |by| by.name().into());

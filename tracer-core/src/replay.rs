@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::event::{Event, Ktime, Netns};
-use crate::recording::{BatchPosition, ReadError, Reader, RecordingHeader};
+use crate::recording::{BatchIndex, ReadError, Reader, RecordingHeader, UnusedRows};
 use crate::step::TrackerStep;
 
 /// Bytes of the buffer between the file and the reader, which reads frames in pieces.
@@ -82,16 +82,16 @@ enum ReplayInput {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     position: u64,
-    /// Bad rows up to here.
-    bad_rows: u64,
+    /// Rows up to here that are in no step.
+    unused: UnusedRows,
 }
 
 /// An open recording.
 pub struct Replay {
     path: PathBuf,
     input: ReplayInput,
-    /// Of a file: the positions of its batches, once they were needed.
-    positions: Option<Vec<BatchPosition>>,
+    /// Of a file: where its batches are, once that was needed.
+    index: Option<BatchIndex>,
     /// Facts from before the target of a seek, which come before the next step of the file.
     ahead: VecDeque<TrackerStep>,
 }
@@ -118,13 +118,13 @@ impl Replay {
             }
             let file = File::open(path).map_err(open)?;
             if kind.is_file() {
-                let reader = Reader::open(BufReader::with_capacity(BUFFER, file)).map_err(read)?;
+                let reader = Reader::open_file(BufReader::with_capacity(BUFFER, file)).map_err(read)?;
                 ReplayInput::File(Box::new(reader))
             } else {
                 pipe(Box::new(file)).map_err(read)?
             }
         };
-        Ok(Self { path: path_buf(), input, positions: None, ahead: VecDeque::new() })
+        Ok(Self { path: path_buf(), input, index: None, ahead: VecDeque::new() })
     }
 
     /// The header of the recording.
@@ -146,7 +146,7 @@ impl Replay {
     }
 
     /// What could not be read; complete once [`Self::next_step`] has returned `None`.
-    pub fn damage(&self) -> Option<&Damage> {
+    pub fn damage(&self) -> Option<Damage> {
         match &self.input {
             ReplayInput::File(reader) => reader.damage(),
             ReplayInput::Pipe(reader) => reader.damage(),
@@ -156,12 +156,12 @@ impl Replay {
     /// Rows so far that made no sense to this version and were left out.
     pub fn bad_rows(&self) -> u64 {
         match &self.input {
-            ReplayInput::File(reader) => reader.bad_rows(),
-            ReplayInput::Pipe(reader) => reader.bad_rows(),
+            ReplayInput::File(reader) => reader.unused_rows().bad,
+            ReplayInput::Pipe(reader) => reader.unused_rows().bad,
         }
     }
 
-    /// The next thing that the tracker was fed; `None` at the end or at the first damage.
+    /// The next thing that the tracker was fed; `None` at the end. What could not be read is passed over.
     ///
     /// # Errors
     /// [`ReplayError::Read`] if the input fails.
@@ -200,7 +200,7 @@ impl Replay {
             return Ok(None);
         }
         let begin = self.begin();
-        let last = self.positions()?.iter().map(|position| position.last).max();
+        let last = self.index()?.batches.iter().map(|position| position.last).max();
         Ok(last.map(|last| Span { first: begin.min(last), last }))
     }
 
@@ -215,7 +215,9 @@ impl Replay {
         let begin = self.begin();
         let path = self.path.clone();
         let read = |source: io::Error| ReplayError::Read { path: path.clone(), source: source.into() };
-        let positions = self.positions()?.to_vec();
+        self.index()?;
+        let index = self.index.as_ref().ok_or(ReplayError::NoSeek { path: path.clone() })?;
+        let positions = &index.batches;
         let ReplayInput::File(reader) = &mut self.input else { return Err(ReplayError::NoSeek { path }) };
         self.ahead.clear();
         // The times of neighbouring batches overlap a little, because events of two CPUs are out of order.
@@ -224,13 +226,13 @@ impl Replay {
             (0..=target).rev().find(|&at| positions.get(at).is_some_and(|position| position.baseline)).unwrap_or(0);
         let mut facts = Facts::default();
         for position in positions.iter().take(start).filter(|position| position.facts) {
-            for step in reader.steps_of(position).map_err(read)? {
+            for step in reader.steps_of(index, position).map_err(read)? {
                 facts.take(step);
             }
         }
         self.ahead = facts.steps();
         if let Some(position) = positions.get(start) {
-            reader.go_to(position).map_err(read)?;
+            reader.go_to(index, position).map_err(read)?;
         }
         Ok(if start == 0 { begin } else { positions.get(start).map_or(begin, |position| position.first) })
     }
@@ -239,7 +241,7 @@ impl Replay {
     pub fn mark(&self) -> Option<Mark> {
         match &self.input {
             ReplayInput::File(reader) if self.ahead.is_empty() && reader.is_between_batches() => {
-                Some(Mark { position: reader.position(), bad_rows: reader.bad_rows() })
+                Some(Mark { position: reader.position(), unused: reader.unused_rows() })
             }
             ReplayInput::File(_) | ReplayInput::Pipe(_) => None,
         }
@@ -255,15 +257,15 @@ impl Replay {
             return Err(ReplayError::NoSeek { path: self.path.clone() });
         };
         self.ahead.clear();
-        reader.return_to(mark.position, mark.bad_rows).map_err(read)
+        reader.return_to(mark.position, mark.unused).map_err(read)
     }
 
-    /// The positions of all batches, read from the file the first time.
-    fn positions(&mut self) -> Result<&[BatchPosition], ReplayError> {
+    /// Where the batches are, read from the file the first time.
+    fn index(&mut self) -> Result<&BatchIndex, ReplayError> {
         if matches!(self.input, ReplayInput::Pipe(_)) {
             return Err(ReplayError::NoSeek { path: self.path.clone() });
         }
-        if self.positions.is_none() {
+        if self.index.is_none() {
             let read = |source: ReadError| ReplayError::Read { path: self.path.clone(), source };
             let open = |source| ReplayError::Open { path: self.path.clone(), source };
             // Without a buffer: of each batch only prefix and trailer are read, 56 bytes.
@@ -271,9 +273,9 @@ impl Replay {
             if reader.header() != self.header() {
                 return Err(open(io::Error::other("the file has been replaced by another since it was opened")));
             }
-            self.positions = Some(reader.batch_positions().map_err(|error| read(error.into()))?);
+            self.index = Some(reader.batch_index().map_err(|error| read(error.into()))?);
         }
-        Ok(self.positions.as_deref().unwrap_or_default())
+        self.index.as_ref().ok_or_else(|| ReplayError::NoSeek { path: self.path.clone() })
     }
 }
 
@@ -421,6 +423,8 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Addr, Baseline, Endpoint, FlowKey, NetnsFacts, SocketCookie, SocketEvent, SocketId};
+    use crate::recording::{Writer, create};
 
     #[test]
     fn speeds_scale_the_wait_and_max_never_waits() {
@@ -444,5 +448,86 @@ mod tests {
         // Given on the command line, between two steps.
         assert_eq!(Speed::Times(7.0).next(true), Speed::Times(10.0));
         assert_eq!(Speed::Times(7.0).next(false), Speed::Times(5.0));
+    }
+
+    /// Ends of sockets that were each connected to a server of its own, a list of sockets in every other batch.
+    fn growing(path: &Path, batches: u32) -> Vec<TrackerStep> {
+        let second = |number: u32| Ktime(u64::from(number + 1) * 1_000_000_000);
+        let server = |number: u32| Endpoint {
+            addr: Addr::from(std::net::IpAddr::from((0x0b00_0000 + number).to_be_bytes())),
+            port: 443,
+        };
+        let client = Endpoint { addr: Addr::from(std::net::IpAddr::from([10, 0, 0, 1])), port: 40_000 };
+        let key = |number| FlowKey { netns: Netns::of_inode(1), device: 0, local: client, remote: server(number) };
+        let header = RecordingHeader { begin_ns: 1, ..RecordingHeader::default() };
+        let mut writer = Writer::new(create(path, true).expect("a file"), &header).expect("a header");
+        let mut steps = Vec::new();
+        for batch in 0..batches {
+            let mut group = Vec::new();
+            if batch % 2 == 0 {
+                let (began, ended) = (second(batch), second(batch));
+                let list = Baseline { netns: Netns::of_inode(1), began, ended, initial: batch == 0, rows: [].into() };
+                group.push(TrackerStep::Event(Event::Baseline(list)));
+            }
+            group.push(TrackerStep::Event(Event::Netns(Box::new(NetnsFacts {
+                ktime: second(batch),
+                netns: Netns::of_inode(batch),
+                ..NetnsFacts::default()
+            }))));
+            for number in [batch, batch / 2] {
+                group.push(TrackerStep::Event(Event::Released(SocketEvent {
+                    ktime: second(batch),
+                    id: SocketId { cookie: SocketCookie::new(u64::from(batch) + 1), sock: 0 },
+                    key: key(number),
+                    pid: 7,
+                    tid: 7,
+                    named: None,
+                    listener: None,
+                })));
+            }
+            group.push(TrackerStep::Advance(second(batch)));
+            for step in &group {
+                writer.step(step).expect("room");
+            }
+            writer.flush().expect("room");
+            steps.extend(group);
+        }
+        writer.finish().expect("room");
+        steps
+    }
+
+    /// A seek once said "Value at position 2951 out of bounds" of every file whose addresses do not all stand in its first
+    /// batch: the reader that learnt them was not the one that was asked for the rows.
+    #[test]
+    fn a_seek_knows_the_addresses_that_came_in_between() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("growing.arrow");
+        let steps = growing(&path, 12);
+        let rest = |replay: &mut Replay| {
+            let mut rest = Vec::new();
+            replay.for_each(|step| rest.push(step.clone())).expect("readable");
+            assert_eq!((replay.damage(), replay.bad_rows()), (None, 0));
+            rest
+        };
+        for to in 1..=12_u64 {
+            let mut replay = Replay::open(&path).expect("a recording");
+            let from = replay.seek(Ktime(to * 1_000_000_000)).expect("a file");
+            let found = rest(&mut replay);
+            let events = |steps: &[TrackerStep]| -> Vec<TrackerStep> {
+                let facts = steps.iter().filter(|step| !Facts::is_one(step));
+                facts.filter(|step| step.ktime() >= Some(from)).cloned().collect()
+            };
+            assert_eq!(events(&found), events(&steps), "{to}");
+            // Every namespace is known, those of the batches passed over too.
+            assert_eq!(found.iter().filter(|step| Facts::is_one(step)).count(), 12, "{to}");
+        }
+        // Forth, back and forth again, with one reader.
+        let mut replay = Replay::open(&path).expect("a recording");
+        for to in [11_u64, 3, 9, 1, 12] {
+            replay.seek(Ktime(to * 1_000_000_000)).expect("a file");
+            let found = rest(&mut replay);
+            assert_eq!(found.last(), steps.last(), "{to}");
+            assert!(found.len() >= 2, "{to}");
+        }
     }
 }

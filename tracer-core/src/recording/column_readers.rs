@@ -3,6 +3,8 @@
 //! `get` looks whether the row has a value; `at` is for rows of which the caller knows that they have one. Not for: the
 //! meaning of a row, which `decode` knows.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
 use arrow_array::{Array as _, ArrayRef, StringArray};
@@ -72,35 +74,96 @@ impl<W: Copy> EnumReader<W> {
     }
 }
 
+/// The addresses of a column, of which a file lists each once.
+#[derive(Clone, Debug, Default)]
+pub struct AddressList {
+    /// Each text parsed once for all batches; `None` stands for a text that is no address or could not be read.
+    parsed: Vec<Option<Addr>>,
+    /// An addition could not be read. Unless a later one tells its number, it has no place.
+    interrupted: bool,
+}
+
+impl AddressList {
+    /// Addresses so far.
+    pub fn len(&self) -> usize {
+        self.parsed.len()
+    }
+
+    /// An addition could not be read.
+    pub fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// Whether addresses may be missing.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    /// Adds what follows, unless it is not known what it follows.
+    pub fn extend(&mut self, texts: &StringArray) {
+        if !self.interrupted {
+            self.parsed.extend((0..texts.len()).map(|at| parse(texts, at)));
+        }
+    }
+
+    /// Adds what begins with number `first`, whatever of it is known.
+    pub fn extend_at(&mut self, first: usize, texts: &StringArray) {
+        if first > self.parsed.len() {
+            self.interrupted = true;
+            self.parsed.resize(first, None);
+        }
+        for at in 0..texts.len() {
+            match self.parsed.get_mut(first + at) {
+                Some(known) => *known = known.or_else(|| parse(texts, at)),
+                None => self.parsed.push(parse(texts, at)),
+            }
+        }
+    }
+
+    /// The whole list.
+    pub fn replace(&mut self, texts: &StringArray) {
+        if texts.len() >= self.parsed.len() {
+            self.interrupted = false;
+            self.parsed.clear();
+            self.parsed.extend((0..texts.len()).map(|at| parse(texts, at)));
+        }
+    }
+}
+
+/// The lists of both columns of addresses.
+#[derive(Clone, Debug, Default)]
+pub struct AddressLists {
+    /// Of the socket's own side.
+    pub local: Arc<AddressList>,
+    /// Of the other side.
+    pub remote: Arc<AddressList>,
+}
+
 /// A column of addresses.
 pub enum AddressReader {
-    /// Since version 2: indexes into the file's list of addresses. `parsed` is that list so far, each text parsed once
-    /// for all batches; `None` stands for a text that is no address.
-    Listed { keys: NumberReader<u32>, parsed: Vec<Option<Addr>> },
+    /// Since version 2: indexes into the file's list of addresses.
+    Listed { keys: NumberReader<u32>, list: Arc<AddressList> },
     /// Version 1: a text in each row. Most rows repeat one of the last two addresses: `latest` are the rows that these
     /// were parsed from.
     Plain { texts: StringArray, latest: [Option<(usize, Addr)>; 2] },
 }
 
 impl AddressReader {
-    /// `parsed` is the list of the batch before. `None` if the column is of another type.
-    pub fn new(column: &ArrayRef, mut parsed: Vec<Option<Addr>>) -> Option<Self> {
+    /// `list` has the addresses so far. `None` if the column is of another type.
+    pub fn new(column: &ArrayRef, list: Arc<AddressList>) -> Option<Self> {
         if let Some(texts) = column.as_string_opt::<i32>() {
             return Some(Self::Plain { texts: texts.clone(), latest: [None; 2] });
         }
-        let array = column.as_dictionary_opt::<UInt32Type>()?;
-        let keys = NumberReader { values: array.keys().values().clone(), nulls: array.keys().nulls().cloned() };
-        let texts = array.values().as_string_opt::<i32>()?;
-        // The list of a file only grows: `message` accepts nothing but additions to it.
-        parsed.extend((parsed.len()..texts.len()).map(|at| parse(texts, at)));
-        Some(Self::Listed { keys, parsed })
+        let array = column.as_primitive_opt::<UInt32Type>()?;
+        let keys = NumberReader { values: array.values().clone(), nulls: array.nulls().cloned() };
+        Some(Self::Listed { keys, list })
     }
 
     /// The address of `row`; `None` if it has none.
     #[inline]
     pub fn get(&mut self, row: usize) -> Option<Addr> {
         match self {
-            Self::Listed { keys, parsed } => *parsed.get(usize::try_from(keys.get(row)?).ok()?)?,
+            Self::Listed { keys, list } => *list.parsed.get(usize::try_from(keys.get(row)?).ok()?)?,
             Self::Plain { texts, latest } => plain(texts, latest, row),
         }
     }
@@ -117,17 +180,16 @@ impl AddressReader {
     #[inline]
     pub fn at(&mut self, row: usize) -> Option<Addr> {
         match self {
-            Self::Listed { keys, parsed } => *parsed.get(usize::try_from(*keys.values.get(row)?).ok()?)?,
+            Self::Listed { keys, list } => *list.parsed.get(usize::try_from(*keys.values.get(row)?).ok()?)?,
             Self::Plain { texts, latest } => plain(texts, latest, row),
         }
     }
 
-    /// The list of addresses so far, for the next batch.
-    pub fn into_parsed(self) -> Vec<Option<Addr>> {
-        match self {
-            Self::Listed { parsed, .. } => parsed,
-            Self::Plain { .. } => Vec::new(),
-        }
+    /// `row` has an address that stood in a part of the file that could not be read.
+    pub fn is_lost(&self, row: usize) -> bool {
+        let Self::Listed { keys, list } = self else { return false };
+        let listed = |key| usize::try_from(key).ok().and_then(|key| *list.parsed.get(key)?);
+        list.is_interrupted() && keys.get(row).is_some_and(|key| listed(key).is_none())
     }
 }
 

@@ -12,12 +12,12 @@ use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
-use super::column_readers::{AddressReader, AnswerReader, EnumReader, NumberReader};
+use super::column_readers::{AddressLists, AddressReader, AnswerReader, EnumReader, NumberReader};
 use super::enums::{RowKind, state_from_name};
 use super::{MAX_SOCKETS, detail, schema::column};
 use crate::errno;
 use crate::event::{
-    Addr, Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
+    Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
     PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
 use crate::step::TrackerStep;
@@ -68,7 +68,7 @@ struct Columns {
 
 impl Columns {
     /// `None` if a column is missing or of another type. Unknown columns are ignored.
-    fn new(batch: &RecordBatch, carried: CrossBatchState) -> Option<Self> {
+    fn new(batch: &RecordBatch, lists: AddressLists, latest_socks: FxHashMap<SocketCookie, u64>) -> Option<Self> {
         fn numbers<T>(batch: &RecordBatch, name: &str) -> Option<NumberReader<T::Native>>
         where
             T: arrow_array::ArrowPrimitiveType,
@@ -99,9 +99,9 @@ impl Columns {
             Some(AnswerReader { values: array.values().clone(), nulls: array.nulls().cloned() })
         };
         let netns = numbers::<UInt32Type>(batch, column::NETNS)?;
-        let local_addr = AddressReader::new(batch.column_by_name(column::LOCAL_ADDR)?, carried.local)?;
+        let local_addr = AddressReader::new(batch.column_by_name(column::LOCAL_ADDR)?, lists.local)?;
         let local_port = numbers::<UInt16Type>(batch, column::LOCAL_PORT)?;
-        let remote_addr = AddressReader::new(batch.column_by_name(column::REMOTE_ADDR)?, carried.remote)?;
+        let remote_addr = AddressReader::new(batch.column_by_name(column::REMOTE_ADDR)?, lists.remote)?;
         let remote_port = numbers::<UInt16Type>(batch, column::REMOTE_PORT)?;
         let of_key = [
             netns.nulls.as_ref(),
@@ -137,7 +137,7 @@ impl Columns {
             cgroup: numbers::<UInt64Type>(batch, column::CGROUP)?,
             cookie: numbers::<UInt64Type>(batch, column::COOKIE)?,
             sock: numbers::<UInt64Type>(batch, column::SOCK)?,
-            latest_socks: carried.latest_socks,
+            latest_socks,
             listener_cookie: added::<UInt64Type>(batch, column::LISTENER_COOKIE)?,
             listener_sock: added::<UInt64Type>(batch, column::LISTENER_SOCK)?,
             last_port: numbers::<UInt16Type>(batch, column::LAST_PORT)?,
@@ -158,27 +158,6 @@ impl Columns {
     }
 }
 
-/// What one batch hands over to the next.
-#[derive(Default)]
-struct CrossBatchState {
-    /// Empty; its capacity is reused.
-    latest_socks: FxHashMap<SocketCookie, u64>,
-    /// Addresses of the file's lists so far.
-    local: Vec<Option<Addr>>,
-    remote: Vec<Option<Addr>>,
-}
-
-impl Columns {
-    fn into_cross_batch_state(mut self) -> CrossBatchState {
-        self.latest_socks.clear();
-        CrossBatchState {
-            latest_socks: self.latest_socks,
-            local: self.local_addr.into_parsed(),
-            remote: self.remote_addr.into_parsed(),
-        }
-    }
-}
-
 /// A list of sockets of which rows are still missing.
 struct OpenSocketList {
     netns: Netns,
@@ -187,6 +166,8 @@ struct OpenSocketList {
     initial: bool,
     expected: u64,
     rows: Vec<SocketRow>,
+    /// An address of one of its sockets could not be read.
+    lost: bool,
 }
 
 /// The outcome of one row.
@@ -204,14 +185,18 @@ pub struct Decoder {
     /// `time` minus this is `CLOCK_MONOTONIC`, in nanoseconds.
     offset: i64,
     columns: Option<Columns>,
-    /// The state between two batches, while `columns` is `None`.
-    carried: CrossBatchState,
+    /// Empty; its capacity is reused, while `columns` is `None`.
+    latest_socks: FxHashMap<SocketCookie, u64>,
     row: usize,
     rows: usize,
     open: Option<OpenSocketList>,
     /// The file begins in the middle of a trace and no list has begun yet: rows of sockets are the rest of a list that
     /// an earlier file began, and are left out.
     adrift: bool,
+    /// Rows so far that were read and are of no use, because something else that they need could not be read.
+    pub lost_rows: u64,
+    /// Part of the file could not be read: rows that are passed over are lost.
+    damaged: bool,
     /// Rows that made no sense so far: their kind is unknown to this version, or they lack a value that their kind
     /// needs.
     pub bad_rows: u64,
@@ -224,32 +209,47 @@ impl Decoder {
         Self {
             offset,
             columns: None,
-            carried: CrossBatchState::default(),
+            latest_socks: FxHashMap::default(),
             row: 0,
             rows: 0,
             open: None,
             adrift: continued,
+            lost_rows: 0,
+            damaged: false,
             bad_rows: 0,
         }
     }
 
-    /// Takes the next batch; rows that are left of the one before are dropped. False if the batch lacks a column of its
-    /// version.
-    pub fn feed(&mut self, batch: &RecordBatch) -> bool {
-        if let Some(columns) = self.columns.take() {
-            self.carried = columns.into_cross_batch_state();
-        }
-        self.columns = Columns::new(batch, std::mem::take(&mut self.carried));
+    /// Takes the next batch, with the addresses that its rows may refer to; rows that are left of the one before are dropped. False if the batch lacks a
+    /// column of its version.
+    pub fn feed(&mut self, batch: &RecordBatch, lists: AddressLists) -> bool {
+        self.release();
+        self.columns = Columns::new(batch, lists, std::mem::take(&mut self.latest_socks));
         (self.row, self.rows) = (0, batch.num_rows());
         self.columns.is_some()
     }
 
+    /// Drops the batch.
+    fn release(&mut self) {
+        if let Some(columns) = self.columns.take() {
+            self.latest_socks = columns.latest_socks;
+            self.latest_socks.clear();
+        }
+    }
+
     /// Drops the batch and the incomplete list, before reading goes on at another position.
     pub fn reset(&mut self) {
-        if let Some(columns) = self.columns.take() {
-            self.carried = columns.into_cross_batch_state();
-        }
+        self.release();
         (self.open, self.row, self.rows) = (None, 0, 0);
+    }
+
+    /// Rows are missing between the last batch and the next: an incomplete list stays so.
+    pub fn interrupt(&mut self) {
+        self.damaged = true;
+        if let Some(open) = self.open.take() {
+            self.lost_rows += open.rows.len() as u64 + 1;
+        }
+        self.adrift = true;
     }
 
     /// All rows of the batch have been returned as steps, and no list goes on in the next batch.
@@ -259,27 +259,39 @@ impl Decoder {
 
     /// The next step; `None` when the batch is used up.
     pub fn next(&mut self) -> Option<TrackerStep> {
-        let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows, .. } = self else { return None };
+        let Self { offset, columns: Some(columns), row, rows, open, adrift, bad_rows, lost_rows, damaged, .. } = self
+        else {
+            return None;
+        };
         while *row < *rows {
             let at = *row;
             *row += 1;
             let kind = columns.kind.get(at);
             *adrift &= kind != Some(RowKind::Baseline);
             if *adrift && kind == Some(RowKind::Socket) {
+                *lost_rows += u64::from(*damaged);
                 continue;
             }
             if kind != Some(RowKind::Socket)
                 && let Some(open) = open.take()
             {
                 // The list's rows ended early. With half a list the tracker would take every missing socket for closed.
-                *bad_rows += open.rows.len() as u64 + 1;
+                *if open.lost { &mut *lost_rows } else { &mut *bad_rows } += open.rows.len() as u64 + 1;
             }
             match columns.decode(open, *offset, kind, at) {
                 DecodedRow::Step(step) => return Some(step),
                 DecodedRow::Incomplete => {}
+                DecodedRow::Invalid if columns.addresses_are_lost(at) => {
+                    *lost_rows += 1;
+                    if let Some(open) = open {
+                        open.lost = true;
+                    }
+                }
                 DecodedRow::Invalid => *bad_rows += 1,
             }
         }
+        // The addresses are free to be added to.
+        self.release();
         None
     }
 }
@@ -355,6 +367,7 @@ impl Columns {
             initial: detail.initial,
             expected: detail.sockets,
             rows: Vec::new(),
+            lost: false,
         });
         close(list)
     }
@@ -383,6 +396,10 @@ impl Columns {
 impl Columns {
     fn netns(&self, row: usize) -> Netns {
         Netns { inode: self.netns.get(row).unwrap_or_default(), cookie: self.netns_cookie.get(row).unwrap_or_default() }
+    }
+
+    fn addresses_are_lost(&self, row: usize) -> bool {
+        self.local_addr.is_lost(row) || self.remote_addr.is_lost(row)
     }
 
     #[inline]

@@ -52,9 +52,10 @@ pub struct Stats {
     pub rows: u32,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Earliest time of the rows: nanoseconds since 1970.
+    /// Earliest time of the rows: nanoseconds since 1970. Of a dictionary, the number of its first word.
     pub first: i64,
-    /// Latest time of the rows: nanoseconds since 1970.
+    /// Latest time of the rows: nanoseconds since 1970. Of a dictionary, the number behind its last word; 0 in files
+    /// that do not tell.
     pub last: i64,
 }
 
@@ -166,17 +167,10 @@ pub fn intact(metadata: &[u8], body: &[u8], trailer: &Trailer) -> bool {
     trailer.body == body.len() as u64 && hasher.finish() == trailer.checksum
 }
 
-/// The latest time in any whole trailer or tail within `bytes`: nanoseconds since 1970. It says how much of a recording
-/// is missing.
-pub fn latest(bytes: &[u8]) -> Option<i64> {
-    let starts = bytes.windows(4).enumerate().filter(|(_, word)| *word == FRAME_MAGIC || *word == TAIL_MAGIC);
-    starts
-        .filter_map(|(at, _)| {
-            let rest = bytes.get(at..)?;
-            let trailer = parse(FRAME_MAGIC, rest).or_else(|| parse(TAIL_MAGIC, rest))?;
-            (trailer.stats.rows > 0).then_some(trailer.stats.last)
-        })
-        .max()
+/// The trailers that begin in the first `most` of `bytes`, and where: how much of a recording is missing there.
+pub fn trailers(bytes: &[u8], most: usize) -> impl Iterator<Item = (usize, Trailer)> + '_ {
+    let starts = bytes.windows(FRAME_MAGIC.len()).take(most).enumerate().filter(|(_, word)| *word == FRAME_MAGIC);
+    starts.filter_map(|(at, _)| Some((at, parse(FRAME_MAGIC, bytes.get(at..)?)?)))
 }
 
 #[cfg(test)]
@@ -194,7 +188,8 @@ mod tests {
         };
         let mut frame = [&head[..], &body].concat();
         assert_eq!(check(&frame), Some(stats));
-        assert_eq!(latest(&frame), Some(stats.last));
+        let found: Vec<_> = trailers(&frame, frame.len()).map(|(_, trailer)| trailer.stats).collect();
+        assert_eq!(found, [stats]);
         // The reader has compared the prefix before it reads the rest.
         for bit in PREFIX * 8..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);

@@ -7,20 +7,27 @@
 //! Not for: where the bytes come from (`reader`) or what the columns mean (`decode`).
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{BodyCompressionMethod, CompressionType, MessageHeader, MetadataVersion};
-use arrow_schema::{ArrowError, DataType, FieldRef, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, SchemaRef};
 use thiserror::Error;
 
+use super::column_readers::{AddressList, AddressLists};
+use super::schema::{column, grows};
 use super::{MAX_ADDRESSES, MAX_ROWS, frame};
 
 /// Bytes of all buffers of a message after unpacking, at most. A full batch takes 12 MiB, one of long command lines 16
 /// MiB.
 const MAX_UNPACKED: u64 = 128 << 20;
+/// Words of a dictionary that does not grow: its indexes have a byte.
+const MAX_NAMES: usize = 1 << 8;
 /// The length in front of a buffer that is not compressed.
 const NOT_COMPRESSED: i64 = -1;
 /// Bytes of that length.
@@ -57,30 +64,69 @@ pub enum MessageContent {
     Dictionary,
 }
 
+/// The first message of a stream.
+pub struct StreamSchema {
+    /// The columns and the metadata.
+    pub schema: Schema,
+    /// The number of each column's dictionary; `None` if it has none.
+    dictionaries: Vec<Option<i64>>,
+}
+
 /// The schema of a stream's first message.
 ///
 /// # Errors
 /// [`MessageError::Flatbuffer`] if `metadata` is no Arrow message, [`MessageError::Unexpected`] if the message is no
 /// schema, [`MessageError::Arrow`] if `arrow-ipc` does not know one of its types.
-pub fn schema(metadata: &[u8]) -> Result<Schema, MessageError> {
+pub fn schema(metadata: &[u8]) -> Result<StreamSchema, MessageError> {
     let message =
         arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
     let unexpected =
         || MessageError::Unexpected { expected: "a schema", found: format!("{:?}", message.header_type()) };
-    try_fb_to_schema(message.header_as_schema().ok_or_else(unexpected)?)
-        .map_err(|error| MessageError::Arrow(error.to_string()))
+    let written = message.header_as_schema().ok_or_else(unexpected)?;
+    let schema = try_fb_to_schema(written).map_err(|error| MessageError::Arrow(error.to_string()))?;
+    let fields = written.fields().into_iter().flatten();
+    let dictionaries = fields.map(|field| field.dictionary().map(|dictionary| dictionary.id())).collect();
+    Ok(StreamSchema { schema, dictionaries })
 }
 
 /// Reads messages that follow a schema.
 pub struct Messages {
+    /// With the indexes of a growing dictionary in place of its words: a batch whose words are missing has its other
+    /// columns nevertheless.
     schema: SchemaRef,
-    dictionaries: HashMap<i64, ArrayRef>,
+    /// Dictionaries that do not grow, by their number.
+    names: HashMap<i64, ArrayRef>,
+    /// Those that grow, with their number and the name of their column.
+    lists: Vec<(i64, String, Arc<AddressList>)>,
 }
 
 impl Messages {
-    /// Reads messages of a stream with this schema.
-    pub fn new(schema: SchemaRef) -> Self {
-        Self { schema, dictionaries: HashMap::new() }
+    /// Reads messages of a stream that began with this schema.
+    pub fn new(written: &StreamSchema) -> Self {
+        let mut lists = Vec::new();
+        let fields = written.schema.fields().iter().zip(&written.dictionaries).map(|(field, dictionary)| {
+            let Some(number) = dictionary.filter(|_| grows(field.data_type())) else { return FieldRef::clone(field) };
+            lists.push((number, field.name().clone(), Arc::default()));
+            Arc::new(Field::new(field.name(), DataType::UInt32, field.is_nullable()))
+        });
+        let schema = SchemaRef::new(Schema::new(fields.collect::<Vec<_>>()));
+        Self { schema, names: HashMap::new(), lists }
+    }
+
+    /// The addresses so far.
+    pub fn lists(&self) -> AddressLists {
+        let list = |column: &str| {
+            let found = self.lists.iter().find(|(_, name, _)| name == column);
+            found.map(|(_, _, list)| Arc::clone(list)).unwrap_or_default()
+        };
+        AddressLists { local: list(column::LOCAL_ADDR), remote: list(column::REMOTE_ADDR) }
+    }
+
+    /// A message with addresses may be missing: the numbers of later ones are not known unless they say them.
+    pub fn addition_lost(&mut self) {
+        for (_, _, list) in &mut self.lists {
+            Arc::make_mut(list).interrupt();
+        }
     }
 
     /// Columns that are null in every row are not unpacked: those of rare kinds are so in most batches.
@@ -88,7 +134,7 @@ impl Messages {
         let schema = || SchemaRef::clone(&self.schema);
         let held = columns_with_values(&self.schema, &batch);
         let body = Buffer::from_vec(body);
-        let decoder = RecordBatchDecoder::try_new(&body, batch, schema(), &self.dictionaries, &MetadataVersion::V5)?;
+        let decoder = RecordBatchDecoder::try_new(&body, batch, schema(), &self.names, &MetadataVersion::V5)?;
         let read = decoder.with_projection(Some(&held)).read_record_batch()?;
         let rows = read.num_rows();
         let column = |(place, field): (usize, &FieldRef)| {
@@ -99,11 +145,17 @@ impl Messages {
         RecordBatch::try_new_with_options(schema(), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
     }
 
-    /// Reads one message whose checksum was right.
+    /// Reads one message whose checksum was right. `words` are the numbers of the first word of a dictionary and of the
+    /// one behind its last, if the message tells them.
     ///
     /// # Errors
     /// [`MessageError`]: the message is none that a writer of recordings makes.
-    pub fn read(&mut self, metadata: &[u8], body: Vec<u8>) -> Result<MessageContent, MessageError> {
+    pub fn read(
+        &mut self,
+        metadata: &[u8],
+        body: Vec<u8>,
+        words: Option<Range<usize>>,
+    ) -> Result<MessageContent, MessageError> {
         let message =
             arrow_ipc::root_as_message(metadata).map_err(|error| MessageError::Flatbuffer(format!("{error:?}")))?;
         let arrow = |error: ArrowError| MessageError::Arrow(error.to_string());
@@ -123,36 +175,74 @@ impl Messages {
             return self.batch(batch, body).map(MessageContent::Batch).map_err(arrow);
         }
         if let Some(dictionary) = message.header_as_dictionary_batch() {
-            let known = self.dictionaries.get(&dictionary.id());
-            match (known, dictionary.isDelta()) {
-                // The whole dictionary at the end of the stream, for readers that begin with the footer.
-                (Some(_), false) => return Ok(MessageContent::Dictionary),
-                (None, true) => {
-                    let found = "an addition to one that is not there".into();
-                    return Err(MessageError::Unexpected { expected: "a dictionary", found });
-                }
-                _ => {}
-            }
-            let values = dictionary.data().ok_or(MessageError::Outside)?;
-            let room = MAX_ADDRESSES.saturating_sub(known.map_or(0, Array::len));
-            for field in self.schema.fields() {
-                if let DataType::Dictionary(_, value_type) = field.data_type()
-                    && **value_type != DataType::Utf8
-                {
-                    return Err(MessageError::Unexpected {
-                        expected: "dictionaries of words",
-                        found: value_type.to_string(),
-                    });
-                }
-            }
-            plausible(&values, &body, &buffers(&DataType::Utf8)?, room)?;
-            let body = Buffer::from_vec(body);
-            read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &MetadataVersion::V5)
-                .map_err(arrow)?;
+            self.dictionary(dictionary, body, words)?;
             return Ok(MessageContent::Dictionary);
         }
         debug_assert_ne!(message.header_type(), MessageHeader::RecordBatch);
         Err(MessageError::Unexpected { expected: "a batch", found: format!("{:?}", message.header_type()) })
+    }
+}
+
+impl Messages {
+    fn dictionary(
+        &mut self,
+        dictionary: arrow_ipc::DictionaryBatch<'_>,
+        body: Vec<u8>,
+        words: Option<Range<usize>>,
+    ) -> Result<(), MessageError> {
+        let arrow = |error: ArrowError| MessageError::Arrow(error.to_string());
+        let values = dictionary.data().ok_or(MessageError::Outside)?;
+        let number = dictionary.id();
+        let list = self.lists.iter_mut().find(|(of, ..)| *of == number).map(|(_, _, list)| list);
+        let known = list.as_ref().map_or(0, |list| list.len());
+        let room = match (&list, dictionary.isDelta()) {
+            (Some(_), true) => MAX_ADDRESSES.saturating_sub(words.as_ref().map_or(known, |words| words.start)),
+            (Some(_), false) => MAX_ADDRESSES,
+            (None, true) => {
+                let found = "an addition to one that does not grow".into();
+                return Err(MessageError::Unexpected { expected: "a dictionary", found });
+            }
+            // Repeated at the end of the stream.
+            (None, false) if self.names.contains_key(&number) => return Ok(()),
+            (None, false) => MAX_NAMES,
+        };
+        plausible(&values, &body, &buffers(&DataType::Utf8)?, room)?;
+        let of_words = self.schema.fields().iter().all(|field| match field.data_type() {
+            DataType::Dictionary(_, words) => **words == DataType::Utf8,
+            _ => true,
+        });
+        if !of_words {
+            let found = "others".into();
+            return Err(MessageError::Unexpected { expected: "dictionaries of words", found });
+        }
+        let body = Buffer::from_vec(body);
+        let Some(list) = list else {
+            return read_dictionary(&body, dictionary, &self.schema, &mut self.names, &MetadataVersion::V5)
+                .map_err(arrow);
+        };
+        let schema = SchemaRef::new(Schema::new(vec![Field::new("words", DataType::Utf8, true)]));
+        let decoder = RecordBatchDecoder::try_new(&body, values, schema, &self.names, &MetadataVersion::V5);
+        let read = decoder.and_then(RecordBatchDecoder::read_record_batch).map_err(arrow)?;
+        let texts = read.column(0).as_string::<i32>();
+        let list = Arc::make_mut(list);
+        match (words, dictionary.isDelta()) {
+            (Some(words), true) if words.len() != texts.len() => {
+                let found = format!("{} words", texts.len());
+                Err(MessageError::Unexpected { expected: "as many words as the trailer says", found })
+            }
+            (Some(words), true) => {
+                list.extend_at(words.start, texts);
+                Ok(())
+            }
+            (None, true) => {
+                list.extend(texts);
+                Ok(())
+            }
+            (_, false) => {
+                list.replace(texts);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 //! with zstd buffers, which pandas, polars and DuckDB read as it is; `FORMAT.md` next to this module describes it for
 //! analysts and says how a column is added.
 //!
-//! Each message carries a checksum, and no batch needs a later one: a file that was cut off or damaged is read up to
-//! the damage, and the reader says what is missing. The reader uses nothing before its checksum was right and allocates
+//! Each message carries a checksum, and no batch needs a later one: a file that was cut off is read up to there, a
+//! batch that is damaged is passed over, and the reader says what is missing. The reader uses nothing before its checksum was right and allocates
 //! no length before it was compared with a bound.
 //!
 //! Not for: deciding what to record or when (the binary's `run`), speed and positions of a replay ([`crate::replay`]),
@@ -20,6 +20,7 @@ mod detail;
 mod encode;
 pub mod enums;
 mod frame;
+mod frame_source;
 pub mod header;
 mod message;
 mod reader;
@@ -30,7 +31,7 @@ pub mod writer;
 
 pub use batches::BatchBuilder;
 pub use header::RecordingHeader;
-pub use reader::{BatchPosition, ReadError, Reader};
+pub use reader::{BatchIndex, BatchPosition, ReadError, Reader, UnusedRows};
 #[cfg(any(test, feature = "testing"))]
 pub use writer::seal_for_tests;
 pub use writer::{WriteError, Writer, Written, create};

@@ -1,32 +1,35 @@
-//! Reads a recording from anything that yields bytes, to its end or to the first damage.
+//! Reads a recording from anything that yields bytes.
 //!
 //! The reader needs no footer: a writer that crashed leaves none. It verifies every frame before it uses anything in
-//! it. After the first frame that is not as it was written it returns no more steps, and [`Damage`] says how much is
-//! missing.
+//! it. A frame that is not as it was written is passed over, reading goes on with the next whole one, and [`Damage`]
+//! says how much is missing.
 //!
 //! Not for: positions in time ([`crate::replay`]) or the meaning of rows (`decode`).
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::SchemaRef;
 use thiserror::Error;
 
 use super::frame::{self, PREFIX, Stats, TRAILER, Trailer, flags};
-use super::message::{self, MessageContent, Messages};
+use super::frame_source::{BrokenFrame, FrameSource, NO_TRAILER, PassedOver, RawFrame, metadata_length};
+use super::message::{self, MessageContent, Messages, StreamSchema};
 use super::schema::{HEADER_KEY, VERSION_KEY};
 use super::{RecordingHeader, VERSION, decode};
 use crate::damage::{Damage, DamageGap, DamageKind};
 use crate::event::Ktime;
 use crate::step::TrackerStep;
 
-/// Bytes read at a time when only the end of the input matters.
-const CHUNK: usize = 1 << 16;
-
-/// Why a complete frame cannot be verified.
-const NO_TRAILER: &str = "a batch's checksum is missing or damaged";
-/// What is wrong with a file of which only a part was copied, or whose writer died while it wrote.
-const CUT_OFF: &str = "the file ends in the middle of a batch";
+/// Damaged places that are told apart. Reading may meet each of them more than once.
+const MAX_PLACES: usize = 1 << 16;
+/// What is lost with a footer.
+const EVERYTHING: &str = "every event is there, but other programs may not open the file";
+/// What is wrong with a file that lacks it.
+const NO_FOOTER: &str =
+    "the footer is cut off or damaged; every event is there, but other programs cannot open the file";
 
 /// Why a file is not read at all.
 #[derive(Debug, Error)]
@@ -84,31 +87,51 @@ pub struct BatchPosition {
     pub baseline: bool,
 }
 
+/// Where everything is in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchIndex {
+    /// The batches, in their order.
+    pub batches: Vec<BatchPosition>,
+    /// Bytes at which the dictionaries and additions begin that batches need, in their order.
+    dictionaries: Vec<u64>,
+    /// Bytes at which the whole dictionaries begin that stand behind the last batch.
+    repeated: Vec<u64>,
+}
+
+/// Rows that were read and are in no step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnusedRows {
+    /// They make no sense to this version.
+    pub bad: u64,
+    /// They need something that could not be read.
+    pub lost: u64,
+}
+
 /// Reads a recording from its beginning.
 pub struct Reader<R> {
-    input: R,
-    /// Bytes consumed.
-    at: u64,
+    source: FrameSource<R>,
     header: RecordingHeader,
     schema: SchemaRef,
     messages: Messages,
     /// Dictionaries and additions up to this byte have been read.
     dictionaries_end: u64,
     decoder: decode::Decoder,
+    /// What is wrong at `places`.
     damage: Option<Damage>,
+    places: BTreeSet<u64>,
+    /// Rows may be missing before the next batch: the latest time that is known of them, or of those before them.
+    open_gap: Option<i64>,
     /// Latest time in the batches so far: nanoseconds since 1970.
     last: Option<i64>,
+    /// Rows of the batches so far; `None` if reading has not come here from the beginning.
+    rows: Option<u64>,
+    /// The dictionaries that stand behind the last batch were met.
+    ending: bool,
+    /// What the end of the file says about the whole.
+    tail: Option<Trailer>,
     finished: bool,
-}
-
-/// A frame as bytes.
-enum RawFrame {
-    /// Its checksum was right.
-    Whole { metadata: Vec<u8>, body: Vec<u8>, trailer: Trailer },
-    /// The marker of the end of the stream.
-    End,
-    /// The bytes that could be read, and what is wrong.
-    Broken(Vec<u8>, DamageKind, String),
+    /// Learns the addresses of a lost addition from the end of the file, where that can be reached.
+    recover: Option<fn(&mut Self) -> io::Result<()>>,
 }
 
 impl<R: Read> Reader<R> {
@@ -116,30 +139,34 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`ReadError`]: every variant is possible and says why `input` is no recording that this version reads.
-    pub fn open(mut input: R) -> Result<Self, ReadError> {
+    pub fn open(input: R) -> Result<Self, ReadError> {
+        let mut source = FrameSource::new(input);
         let mut magic = [0; frame::MAGIC.len()];
-        match fill(&mut input, &mut magic)? {
+        match source.fill(&mut magic)? {
             0 => return Err(ReadError::Empty),
             _ if magic != frame::MAGIC => return Err(ReadError::NotArrow),
             _ => {}
         }
-        let mut at = frame::MAGIC.len() as u64;
-        let schema = read_schema(&mut input, &mut at)?;
-        let header = schema.metadata().get(HEADER_KEY).map_or("", String::as_str);
+        let schema = read_schema(&mut source)?;
+        let header = schema.schema.metadata().get(HEADER_KEY).map_or("", String::as_str);
         let header: RecordingHeader =
             serde_json::from_str(header).map_err(|error| ReadError::NoHeader(format!("its header: {error}")))?;
-        let schema = SchemaRef::new(schema);
         Ok(Self {
-            input,
-            at,
+            source,
             decoder: decode::Decoder::new(header.offset(), header.continued),
-            messages: Messages::new(SchemaRef::clone(&schema)),
+            messages: Messages::new(&schema),
             dictionaries_end: 0,
             header,
-            schema,
+            schema: SchemaRef::new(schema.schema),
             damage: None,
+            places: BTreeSet::new(),
+            open_gap: None,
             last: None,
+            rows: Some(0),
+            ending: false,
+            tail: None,
             finished: false,
+            recover: None,
         })
     }
 
@@ -153,20 +180,32 @@ impl<R: Read> Reader<R> {
         &self.schema
     }
 
-    /// What could not be read; complete once [`Self::next_step`] has returned `None`.
-    pub fn damage(&self) -> Option<&Damage> {
-        self.damage.as_ref()
+    /// What could not be read so far; complete once [`Self::next_step`] has returned `None`.
+    pub fn damage(&self) -> Option<Damage> {
+        let mut damage = self.damage.clone()?;
+        if let Some(known) = self.open_gap.filter(|_| self.finished) {
+            let until = self.tail.map_or(known, |tail| known.max(tail.stats.last));
+            damage.gap(self.gap_until(until));
+        }
+        if let (Some(read), Some(tail)) = (self.rows, self.tail) {
+            (damage.rows, damage.at_least) = (tail.body.saturating_sub(read), false);
+        }
+        damage.rows += self.decoder.lost_rows;
+        if damage.kind == DamageKind::Corrupt && damage.rows == 0 && !damage.at_least && !damage.end_missing {
+            damage.kind = DamageKind::NoFooter;
+            damage.why = format!("{}; {EVERYTHING}", damage.why);
+        }
+        Some(damage)
     }
 
-    /// Rows so far that made no sense although their batch was intact: their kind is newer than this program, or a
-    /// value is missing.
-    pub fn bad_rows(&self) -> u64 {
-        self.decoder.bad_rows
+    /// Rows so far that are in no step although their batch was intact.
+    pub fn unused_rows(&self) -> UnusedRows {
+        UnusedRows { bad: self.decoder.bad_rows, lost: self.decoder.lost_rows }
     }
 
     /// Bytes consumed so far.
     pub fn position(&self) -> u64 {
-        self.at
+        self.source.at()
     }
 
     /// Every row that was consumed has been returned: reading can go on from [`Self::position`] without the bytes
@@ -175,7 +214,7 @@ impl<R: Read> Reader<R> {
         self.decoder.is_used_up()
     }
 
-    /// The next thing that the tracker was fed; `None` at the end or at the first damage.
+    /// The next thing that the tracker was fed; `None` at the end.
     ///
     /// # Errors
     /// [`io::Error`] of the input. Wrong bytes are no error but [`Damage`].
@@ -208,118 +247,216 @@ impl<R: Read> Reader<R> {
 
     /// Hands the decoder the next batch. False if there is none.
     fn feed(&mut self) -> io::Result<bool> {
-        let Some((batch, _)) = self.next_batch()? else { return Ok(false) };
-        if self.decoder.feed(&batch) {
-            return Ok(true);
+        while let Some(batch) = self.next_batch()? {
+            let start = self.source.at();
+            if self.decoder.feed(&batch, self.messages.lists()) {
+                return Ok(true);
+            }
+            let rows = batch.num_rows() as u64;
+            let passed = PassedOver { rows, exact: true, batches: true, ..PassedOver::default() };
+            self.rows = self.rows.map(|read| read.saturating_sub(rows));
+            self.miss(start, DamageKind::Corrupt, "the columns of a batch are not those of its version", passed)?;
         }
-        self.stop_at_damage(&[], self.at, DamageKind::Corrupt, "its columns are not those of its version".into())?;
+        if self.damage.is_some() {
+            self.decoder.interrupt();
+        }
         Ok(false)
     }
 
-    /// The next batch of the file, with the statistics of its trailer; `None` at the end or at the first damage.
-    ///
-    /// # Errors
-    /// [`io::Error`] of the input. Wrong bytes are no error but [`Damage`].
-    pub fn next_batch(&mut self) -> io::Result<Option<(RecordBatch, Stats)>> {
-        while !self.finished && self.damage.is_none() {
-            let start = self.at;
-            match read_frame(&mut self.input, &mut self.at)? {
+    /// The next batch of the file; `None` at the end.
+    fn next_batch(&mut self) -> io::Result<Option<RecordBatch>> {
+        while !self.finished {
+            let start = self.source.at();
+            match self.source.next_frame()? {
                 RawFrame::End => self.end(start)?,
-                RawFrame::Broken(bytes, kind, why) => self.stop_at_damage(&bytes, start, kind, why)?,
-                // Read before, by `batch_positions`.
-                RawFrame::Whole { trailer, .. }
-                    if trailer.stats.flags & flags::DICTIONARY != 0 && start < self.dictionaries_end => {}
-                RawFrame::Whole { metadata, body, trailer } => match self.messages.read(&metadata, body) {
-                    Ok(MessageContent::Batch(batch)) => {
-                        self.last = Some(self.last.unwrap_or(i64::MIN).max(trailer.stats.last));
-                        return Ok(Some((batch, trailer.stats)));
+                RawFrame::Broken(broken) => self.pass_over(start, broken)?,
+                // Read before, by `go_to`.
+                RawFrame::Whole { trailer, .. } if is_dictionary(&trailer) && start < self.dictionaries_end => {}
+                RawFrame::Whole { metadata, body, trailer } => {
+                    match self.messages.read(&metadata, body, words(&trailer)) {
+                        Ok(MessageContent::Batch(batch)) => {
+                            self.close_gap(trailer.stats.first);
+                            self.last = Some(self.last.unwrap_or(i64::MIN).max(trailer.stats.last));
+                            self.rows = self.rows.map(|rows| rows + u64::from(trailer.stats.rows));
+                            return Ok(Some(batch));
+                        }
+                        Ok(MessageContent::Dictionary) if is_dictionary(&trailer) => {
+                            self.dictionaries_end = self.dictionaries_end.max(self.source.at());
+                        }
+                        Ok(MessageContent::Dictionary) => self.ending |= self.last.is_some(),
+                        Err(error) => {
+                            let passed = PassedOver::frame(self.source.at() - start, &trailer.stats);
+                            self.miss(start, DamageKind::Corrupt, error.to_string(), passed)?;
+                        }
                     }
-                    Ok(MessageContent::Dictionary) => self.dictionaries_end = self.dictionaries_end.max(self.at),
-                    Err(error) => self.stop_at_damage(&[], start, DamageKind::Corrupt, error.to_string())?,
-                },
+                }
             }
         }
         Ok(None)
     }
 
-    /// Looks behind the end of the stream, whether other programs can read the footer there. `start` is the byte of the
-    /// end marker.
-    fn end(&mut self, start: u64) -> io::Result<()> {
-        self.finished = true;
-        let mut rest = vec![0; TRAILER];
-        let found = fill(&mut self.input, &mut rest)?;
-        self.at += found as u64;
-        if frame::read_tail(&rest).is_none() {
-            rest.truncate(found);
-            let why = "the tail behind the last batch is damaged or missing".into();
-            return self.stop_at_damage(&rest, start, DamageKind::Unfinished, why);
+    /// Goes on behind something that is no frame.
+    fn pass_over(&mut self, start: u64, broken: BrokenFrame) -> io::Result<()> {
+        let (mut kind, why) = (broken.kind, broken.why);
+        // A dictionary behind the last batch, of which the stream has no need.
+        let repeated = self.last.is_some() && broken.trailer.is_some_and(|trailer| trailer.stats == Stats::default());
+        if kind == DamageKind::Unfinished {
+            self.finished = true;
+            if self.ending {
+                self.miss(start, DamageKind::NoFooter, NO_FOOTER, PassedOver { exact: true, ..PassedOver::default() })?;
+            } else {
+                self.miss(start, kind, why, PassedOver { batches: true, ..PassedOver::default() })?;
+            }
+            return Ok(());
         }
-        // The frames have held everything that the footer repeats, so its last bytes suffice.
-        let mut end = Vec::new();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let found = fill(&mut self.input, &mut chunk)?;
-            self.at += found as u64;
-            end.extend_from_slice(chunk.get(..found).unwrap_or_default());
-            end.drain(..end.len().saturating_sub(frame::MAGIC.len()));
-            if found < chunk.len() {
-                break;
+        let mut passed = self.source.pass_over(broken)?;
+        if passed.found && kind == DamageKind::CutOff {
+            // Its length was damaged.
+            kind = DamageKind::Corrupt;
+        }
+        if repeated && (passed.exact || !passed.found) {
+            (passed.batches, passed.dictionaries, passed.exact) = (false, false, true);
+        }
+        if !passed.found && (repeated || self.ending) {
+            self.finished = true;
+            (passed.batches, passed.exact) = (false, true);
+            return self.miss(start, DamageKind::NoFooter, NO_FOOTER, passed);
+        }
+        self.finished = !passed.found && kind == DamageKind::CutOff;
+        self.miss(start, kind, why, passed)?;
+        Ok(())
+    }
+
+    /// Notes that something is missing at byte `start`.
+    fn miss(&mut self, start: u64, kind: DamageKind, why: impl Into<String>, passed: PassedOver) -> io::Result<()> {
+        if passed.dictionaries && self.source.at() > self.dictionaries_end {
+            self.messages.addition_lost();
+            if let Some(recover) = self.recover.take() {
+                recover(self)?;
             }
         }
-        if !end.ends_with(b"ARROW1") {
-            let why = "the footer is cut off or damaged; every event is there, but other programs cannot open the file";
-            let mut damage = Damage::new(DamageKind::NoFooter, why, start);
-            damage.bytes = self.at - start;
-            self.damage = Some(damage);
+        if passed.batches {
+            self.decoder.interrupt();
+        }
+        // Reading may come here again.
+        if self.places.len() >= MAX_PLACES || !self.places.insert(start) {
+            return Ok(());
+        }
+        if passed.batches {
+            let latest = passed.latest.unwrap_or(i64::MIN).max(self.latest());
+            self.open_gap = self.open_gap.max(Some(latest));
+        }
+        let mut damage = Damage::new(kind, why, start);
+        (damage.bytes, damage.rows, damage.at_least) = (passed.bytes, passed.rows, !passed.exact);
+        damage.end_missing = matches!(kind, DamageKind::CutOff | DamageKind::Unfinished);
+        match &mut self.damage {
+            Some(known) => known.merge(damage),
+            None => self.damage = Some(damage),
         }
         Ok(())
     }
 
-    /// Ends reading at the byte `start`, and searches the rest of the input for times that say how much is missing.
-    /// `read` are the bytes after `start` that were read already.
-    fn stop_at_damage(&mut self, read: &[u8], start: u64, kind: DamageKind, why: String) -> io::Result<()> {
-        let mut window = read.to_vec();
-        let mut latest = frame::latest(&window);
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let found = fill(&mut self.input, &mut chunk)?;
-            self.at += found as u64;
-            // A trailer may lie across two chunks.
-            window.drain(..window.len().saturating_sub(TRAILER));
-            window.extend_from_slice(chunk.get(..found).unwrap_or_default());
-            latest = latest.max(frame::latest(&window));
-            if found < chunk.len() {
-                break;
+    /// The latest time so far, nanoseconds since 1970: that of a row, or the beginning of observation.
+    fn latest(&self) -> i64 {
+        self.last.unwrap_or_else(|| self.header.offset().wrapping_add(self.header.begin_ns.cast_signed()))
+    }
+
+    /// The gap from the latest time so far to `until` in nanoseconds since 1970.
+    fn gap_until(&self, until: i64) -> DamageGap {
+        let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
+        let from = self.latest();
+        DamageGap { from: ktime(from), to: ktime(until.max(from)) }
+    }
+
+    fn close_gap(&mut self, next: i64) {
+        if self.open_gap.take().is_some() {
+            let gap = self.gap_until(next);
+            if let Some(damage) = &mut self.damage {
+                damage.gap(gap);
             }
         }
-        let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
-        let from = self.last.map_or(Ktime(self.header.begin_ns), ktime);
-        let mut damage = Damage::new(kind, why, start);
-        (damage.bytes, damage.at_least, damage.end_missing) = (self.at - start, true, true);
-        damage.gap(DamageGap { from, to: latest.map_or(from, ktime).max(from) });
-        self.damage = Some(damage);
+    }
+
+    /// Looks behind the end of the stream, whether other programs can read the footer there. `start` is the byte of the
+    /// end marker.
+    fn end(&mut self, start: u64) -> io::Result<()> {
+        let Some(tail) = frame::read_tail(self.source.peek(TRAILER)?) else {
+            let passed = self.source.find_frame()?;
+            if passed.found {
+                self.miss(start, DamageKind::Corrupt, "where a batch should begin is something else", passed)?;
+            } else {
+                self.finished = true;
+                let passed = PassedOver { bytes: self.source.at() - start, exact: true, ..PassedOver::default() };
+                self.miss(start, DamageKind::NoFooter, NO_FOOTER, passed)?;
+            }
+            return Ok(());
+        };
+        (self.finished, self.tail) = (true, Some(tail));
+        // The frames have held everything that the footer repeats, so its last bytes suffice.
+        if self.source.last_bytes(frame::MAGIC.len())?.ends_with(b"ARROW1") {
+            return Ok(());
+        }
+        let passed = PassedOver { bytes: self.source.at() - start, exact: true, ..PassedOver::default() };
+        self.miss(start, DamageKind::NoFooter, NO_FOOTER, passed)?;
         Ok(())
     }
 }
 
 impl<R: Read + io::Seek> Reader<R> {
-    /// The positions of all batches up to the first damaged frame. Only trailers and dictionaries are read, no batch;
-    /// afterwards each batch can be read out of turn. The reader then continues where it was.
+    /// As [`Reader::open`], of an input in which lost addresses can be found in another place.
+    ///
+    /// # Errors
+    /// [`ReadError`]: every variant is possible and says why `input` is no recording that this version reads.
+    pub fn open_file(input: R) -> Result<Self, ReadError> {
+        let mut reader = Self::open(input)?;
+        reader.recover = Some(Self::recover_lists);
+        Ok(reader)
+    }
+
+    /// Reads the whole dictionaries behind the last batch, if the file has its end. Reading then goes on where it was.
+    fn recover_lists(&mut self) -> io::Result<()> {
+        let here = self.source.at();
+        for at in self.batch_index()?.repeated {
+            self.source.go_to(at)?;
+            if let RawFrame::Whole { metadata, body, .. } = self.source.next_frame()?
+                && self.messages.read(&metadata, body, None).is_ok()
+            {
+                // The additions before are parts of it.
+                self.dictionaries_end = self.dictionaries_end.max(at);
+            }
+        }
+        self.source.go_to(here)
+    }
+
+    /// Where everything is. Only trailers are read, no batch. The reader then continues where it was.
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn batch_positions(&mut self) -> io::Result<Vec<BatchPosition>> {
-        let here = self.input.stream_position()?;
+    pub fn batch_index(&mut self) -> io::Result<BatchIndex> {
+        let here = self.source.at();
         let mut at = frame::MAGIC.len() as u64;
-        let mut positions = Vec::new();
-        while let Some((trailer, length)) = self.read_trailer(at)? {
+        let mut index = BatchIndex::default();
+        loop {
+            let (trailer, length) = match self.trailer_at(at)? {
+                TrailerAt::Frame(trailer, length) => (trailer, length),
+                TrailerAt::End => break,
+                TrailerAt::Broken => {
+                    self.source.go_to(at)?;
+                    if !self.source.find_frame()?.found {
+                        break;
+                    }
+                    at = self.source.at();
+                    continue;
+                }
+            };
             let Stats { rows, flags: held, first, last } = trailer.stats;
-            if held & flags::DICTIONARY != 0 && at >= self.dictionaries_end && !self.read_dictionary(at)? {
-                break;
-            }
-            if rows > 0 {
+            if is_dictionary(&trailer) {
+                index.dictionaries.push(at);
+            } else if rows == 0 && !index.batches.is_empty() {
+                index.repeated.push(at);
+            } else if rows > 0 {
                 let ktime = |time: i64| Ktime(time.wrapping_sub(self.header.offset()).cast_unsigned());
-                positions.push(BatchPosition {
+                index.batches.push(BatchPosition {
                     offset: at,
                     rows,
                     first: ktime(first),
@@ -330,196 +467,137 @@ impl<R: Read + io::Seek> Reader<R> {
             }
             at = at.saturating_add(length);
         }
-        self.input.seek(io::SeekFrom::Start(here))?;
-        Ok(positions)
+        self.source.go_to(here)?;
+        Ok(index)
     }
 
-    /// Reads the dictionary at byte `at`. False if it is damaged.
-    fn read_dictionary(&mut self, at: u64) -> io::Result<bool> {
-        self.input.seek(io::SeekFrom::Start(at))?;
-        let mut end = at;
-        let RawFrame::Whole { metadata, body, .. } = read_frame(&mut self.input, &mut end)? else { return Ok(false) };
-        self.dictionaries_end = end;
-        Ok(self.messages.read(&metadata, body).is_ok())
-    }
-
-    /// The trailer of the frame at byte `at` and the bytes of the frame; `None` if there is no frame.
-    fn read_trailer(&mut self, at: u64) -> io::Result<Option<(Trailer, u64)>> {
-        self.input.seek(io::SeekFrom::Start(at))?;
+    /// The trailer of the frame at byte `at`.
+    fn trailer_at(&mut self, at: u64) -> io::Result<TrailerAt> {
+        self.source.go_to(at)?;
         let mut prefix = [0; PREFIX];
-        if fill(&mut self.input, &mut prefix)? < PREFIX {
-            return Ok(None);
+        if self.source.fill(&mut prefix)? < PREFIX {
+            return Ok(TrailerAt::End);
         }
-        let Some(length) = metadata_length(prefix).ok().flatten() else { return Ok(None) };
-        let behind = at + PREFIX as u64 + length as u64;
-        self.input.seek(io::SeekFrom::Start(behind.saturating_sub(TRAILER as u64)))?;
+        let length = match metadata_length(prefix) {
+            Ok(Some(length)) => (PREFIX + length) as u64,
+            Ok(None) => return Ok(TrailerAt::End),
+            Err(_) => return Ok(TrailerAt::Broken),
+        };
+        self.source.go_to((at + length).saturating_sub(TRAILER as u64))?;
         let mut trailer = [0; TRAILER];
-        if fill(&mut self.input, &mut trailer)? < TRAILER {
-            return Ok(None);
-        }
-        Ok(frame::trailer(&trailer).map(|trailer| (trailer, (PREFIX + length) as u64 + trailer.body)))
+        self.source.fill(&mut trailer)?;
+        let trailer = frame::trailer(&trailer);
+        Ok(trailer.map_or(TrailerAt::Broken, |trailer| TrailerAt::Frame(trailer, length + trailer.body)))
     }
 
-    /// The steps of the batch at `position`, read out of turn. Lists of sockets that it does not hold whole are left
-    /// out.
+    /// The steps of the batch at `position` of `index`, read out of turn. Lists of sockets that it does not hold whole
+    /// are left out.
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn steps_of(&mut self, position: &BatchPosition) -> io::Result<Vec<TrackerStep>> {
-        self.go_to(position)?;
-        let bad_rows = self.decoder.bad_rows;
+    pub fn steps_of(&mut self, index: &BatchIndex, position: &BatchPosition) -> io::Result<Vec<TrackerStep>> {
+        self.go_to(index, position)?;
+        let unused = self.unused_rows();
         let mut steps = Vec::new();
-        if let Some((batch, _)) = self.next_batch()?
-            && self.decoder.feed(&batch)
+        if let Some(batch) = self.next_batch()?
+            && self.decoder.feed(&batch, self.messages.lists())
         {
             steps.extend(std::iter::from_fn(|| self.decoder.next()));
         }
         self.decoder.reset();
-        self.decoder.bad_rows = bad_rows;
+        (self.decoder.bad_rows, self.decoder.lost_rows) = (unused.bad, unused.lost);
         Ok(steps)
     }
 
-    /// Continues with the batch at `position`.
+    /// Continues with the batch at `position` of `index`.
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn go_to(&mut self, position: &BatchPosition) -> io::Result<()> {
-        // The dictionaries come before the first batch and must have been read.
-        if self.last.is_none() && self.damage.is_none() && !self.finished {
-            self.next_batch()?;
+    pub fn go_to(&mut self, index: &BatchIndex, position: &BatchPosition) -> io::Result<()> {
+        let missing = index.dictionaries.iter().filter(|at| (self.dictionaries_end..position.offset).contains(*at));
+        for &at in missing.collect::<Vec<_>>() {
+            self.source.go_to(at)?;
+            let read = match self.source.next_frame()? {
+                RawFrame::Whole { metadata, body, trailer } => {
+                    self.messages.read(&metadata, body, words(&trailer)).map(drop).map_err(|error| error.to_string())
+                }
+                RawFrame::Broken(broken) => Err(broken.why.to_owned()),
+                RawFrame::End => Ok(()),
+            };
+            if let Err(why) = read {
+                let bytes = self.source.at() - at;
+                let passed = PassedOver { bytes, dictionaries: true, exact: true, ..PassedOver::default() };
+                self.miss(at, DamageKind::Corrupt, why, passed)?;
+            }
+            self.dictionaries_end = self.dictionaries_end.max(self.source.at());
         }
-        self.return_to(position.offset, self.decoder.bad_rows)
+        self.return_to(position.offset, self.unused_rows())
     }
 
-    /// Continues at the byte `position`, at which the reader was between two batches before and had found `bad_rows`.
+    /// Continues at the byte `position`, at which the reader was between two batches before and had found `unused`.
     ///
     /// # Errors
     /// [`io::Error`] of the input.
-    pub fn return_to(&mut self, position: u64, bad_rows: u64) -> io::Result<()> {
-        self.input.seek(io::SeekFrom::Start(position))?;
-        self.at = position;
-        (self.damage, self.finished) = (None, false);
+    pub fn return_to(&mut self, position: u64, unused: UnusedRows) -> io::Result<()> {
+        self.source.go_to(position)?;
+        (self.open_gap, self.rows, self.ending, self.finished) = (None, None, false, false);
         self.decoder.reset();
-        self.decoder.bad_rows = bad_rows;
+        (self.decoder.bad_rows, self.decoder.lost_rows) = (unused.bad, unused.lost);
         Ok(())
     }
 }
 
+/// What stands at a byte at which a frame may begin.
+enum TrailerAt {
+    /// A frame, with its trailer and its bytes.
+    Frame(Trailer, u64),
+    /// The end of the stream or of the file.
+    End,
+    /// Something else.
+    Broken,
+}
+
+fn is_dictionary(trailer: &Trailer) -> bool {
+    trailer.stats.flags & flags::DICTIONARY != 0
+}
+
+/// The numbers of the words of a dictionary, if its trailer tells them.
+fn words(trailer: &Trailer) -> Option<Range<usize>> {
+    let Stats { first, last, .. } = trailer.stats;
+    (is_dictionary(trailer) && last > 0)
+        .then(|| usize::try_from(first).ok().zip(usize::try_from(last).ok()))?
+        .map(|(first, last)| first..last)
+}
+
 /// Reads the first message of a recording: its schema.
-fn read_schema(input: &mut impl Read, at: &mut u64) -> Result<Schema, ReadError> {
-    let mut found = read_frame(input, at)?;
+fn read_schema<R: Read>(source: &mut FrameSource<R>) -> Result<StreamSchema, ReadError> {
+    let mut found = source.next_frame()?;
     // Other programs align their first message to 64 bytes.
-    while matches!(&found, RawFrame::Broken(bytes, ..) if *bytes == [0; PREFIX] && *at <= 64) {
-        found = read_frame(input, at)?;
+    while matches!(&found, RawFrame::Broken(broken) if broken.bytes == [0; PREFIX] && source.at() <= 64) {
+        found = source.next_frame()?;
     }
     let (metadata, why) = match found {
         RawFrame::Whole { metadata, .. } => (metadata, None),
         RawFrame::End => return Err(ReadError::NoHeader("no schema".into())),
         // A file of another program has no trailer, and a newer version may have another kind.
-        RawFrame::Broken(bytes, _, why) => (bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(why)),
+        RawFrame::Broken(broken) => (broken.bytes.get(PREFIX..).unwrap_or_default().to_vec(), Some(broken.why)),
     };
-    let schema = match (message::schema(&metadata), &why) {
+    let schema = match (message::schema(&metadata), why) {
         (Ok(schema), _) => schema,
-        (Err(_), Some(why)) => return Err(ReadError::NoHeader(why.clone())),
+        (Err(_), Some(why)) => return Err(ReadError::NoHeader(why.into())),
         (Err(error), None) => return Err(ReadError::NoHeader(error.to_string())),
     };
-    let Some(version) = schema.metadata().get(VERSION_KEY) else {
+    let metadata = schema.schema.metadata();
+    let Some(version) = metadata.get(VERSION_KEY) else {
         return Err(why
-            .filter(|_| schema.metadata().contains_key(HEADER_KEY))
-            .map_or(ReadError::NotOurs, ReadError::NoHeader));
+            .filter(|_| metadata.contains_key(HEADER_KEY))
+            .map_or(ReadError::NotOurs, |why| ReadError::NoHeader(why.into())));
     };
     match (version.parse::<u32>(), why) {
         (Ok(found), _) if found > VERSION => Err(ReadError::TooNew { found }),
         (Ok(1..=VERSION), None) => Ok(schema),
-        (Ok(1..=VERSION), Some(why)) if why == NO_TRAILER => Err(ReadError::Unverifiable),
-        (Ok(1..=VERSION), Some(why)) => Err(ReadError::NoHeader(why)),
+        (Ok(1..=VERSION), Some(NO_TRAILER)) => Err(ReadError::Unverifiable),
+        (Ok(1..=VERSION), Some(why)) => Err(ReadError::NoHeader(why.into())),
         (_, _) => Err(ReadError::UnknownVersion { found: version.clone() }),
     }
-}
-
-/// Length of a message's metadata; `None` marks the end of the stream.
-fn metadata_length(prefix: [u8; PREFIX]) -> Result<Option<usize>, String> {
-    let Some(length) = prefix.strip_prefix(&frame::CONTINUATION).and_then(|length| length.first_chunk()) else {
-        return Err("where a batch should begin is something else".into());
-    };
-    match usize::try_from(i32::from_le_bytes(*length)) {
-        Ok(0) => Ok(None),
-        Ok(length) if length <= frame::MAX_METADATA => Ok(Some(length)),
-        _ => Err("a batch claims to have metadata of an impossible length".into()),
-    }
-}
-
-/// Reads the next frame and verifies it.
-fn read_frame(input: &mut impl Read, at: &mut u64) -> io::Result<RawFrame> {
-    let mut bytes = vec![0; PREFIX];
-    let found = fill(input, &mut bytes)?;
-    *at += found as u64;
-    bytes.truncate(found);
-    let Some(&prefix) = bytes.first_chunk::<PREFIX>() else {
-        return Ok(if found == 0 {
-            let why = "the file has no end: it is being written, or its writer was killed";
-            RawFrame::Broken(bytes, DamageKind::Unfinished, why.into())
-        } else {
-            RawFrame::Broken(bytes, DamageKind::CutOff, CUT_OFF.into())
-        });
-    };
-    let length = match metadata_length(prefix) {
-        Ok(Some(length)) => length,
-        Ok(None) => return Ok(RawFrame::End),
-        Err(why) => return Ok(RawFrame::Broken(bytes, DamageKind::Corrupt, why)),
-    };
-    let mut metadata = Vec::new();
-    *at += read_at_most(input, &mut metadata, length)?;
-    if metadata.len() < length {
-        bytes.append(&mut metadata);
-        return Ok(RawFrame::Broken(bytes, DamageKind::CutOff, CUT_OFF.into()));
-    }
-    let broken = |mut bytes: Vec<u8>, metadata: &[u8], body: &[u8], kind, why: &str| {
-        bytes.extend_from_slice(metadata);
-        bytes.extend_from_slice(body);
-        Ok(RawFrame::Broken(bytes, kind, why.into()))
-    };
-    let Some(trailer) = frame::trailer(&metadata) else {
-        return broken(bytes, &metadata, &[], DamageKind::Corrupt, NO_TRAILER);
-    };
-    let length = usize::try_from(trailer.body).unwrap_or(usize::MAX);
-    if length > frame::MAX_BODY {
-        return broken(bytes, &metadata, &[], DamageKind::Corrupt, "a batch claims an impossible length");
-    }
-    let mut body = Vec::new();
-    *at += read_at_most(input, &mut body, length)?;
-    if body.len() < length {
-        return broken(bytes, &metadata, &body, DamageKind::CutOff, CUT_OFF);
-    }
-    if !frame::intact(&metadata, &body, &trailer) {
-        return broken(
-            bytes,
-            &metadata,
-            &body,
-            DamageKind::Corrupt,
-            "a batch is not as it was written (its checksum differs)",
-        );
-    }
-    Ok(RawFrame::Whole { metadata, body, trailer })
-}
-
-/// Appends up to `length` bytes to `out` and returns how many. Memory is allocated as bytes arrive, because a damaged
-/// file may claim any length.
-fn read_at_most(input: &mut impl Read, out: &mut Vec<u8>, length: usize) -> io::Result<u64> {
-    out.reserve(length.min(CHUNK));
-    input.take(length as u64).read_to_end(out).map(|found| found as u64)
-}
-
-/// Fills `buffer` from `input` and returns how many bytes there were.
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match input.read(rest) {
-            Ok(0) => break,
-            Ok(found) => filled += found,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

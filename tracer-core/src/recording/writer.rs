@@ -190,6 +190,8 @@ pub struct Packer {
     generator: IpcDataGenerator,
     /// What the batches so far have had of each dictionary.
     dictionaries: DictionaryTracker,
+    /// Words of each dictionary so far, by its number.
+    words: HashMap<i64, i64>,
     /// Batches so far.
     packed: u64,
 }
@@ -211,6 +213,7 @@ impl Packer {
             context: IpcWriteContext::default(),
             generator: IpcDataGenerator::default(),
             dictionaries: DictionaryTracker::new(true),
+            words: HashMap::new(),
             packed: 0,
         };
         packer.context.set_reserve_scratch(true);
@@ -239,8 +242,11 @@ impl Packer {
         let (batch, _) = self.encoder.batch(&self.schema)?;
         let mut numbering = self.numbering();
         let (all, _) = self.generator.encode(&batch, &mut numbering, &self.options, &mut self.context)?;
-        let stats = Stats { flags, ..Stats::default() };
-        Ok(all.into_iter().map(|data| EncodedMessage::new(data, stats)).collect())
+        let message = |data: EncodedData| {
+            let last = words(&data).filter(|_| flags != 0).map_or(0, |words| words.count);
+            EncodedMessage::new(data, Stats { flags, last, ..Stats::default() })
+        };
+        Ok(all.into_iter().map(message).collect())
     }
 
     /// The first message of a file: the schema with this header.
@@ -300,10 +306,39 @@ impl Packer {
     fn pack(&mut self, batch: &RecordBatch, stats: Stats) -> Result<PackedBatch, WriteError> {
         let (additions, batch) =
             self.generator.encode(batch, &mut self.dictionaries, &self.options, &mut self.context)?;
-        let stats_of_addition = Stats { flags: frame::flags::DICTIONARY, ..Stats::default() };
-        let additions = additions.into_iter().map(|data| EncodedMessage::new(data, stats_of_addition)).collect();
+        let additions = additions.into_iter().map(|data| self.addition(data)).collect();
         self.packed += 1;
         Ok(PackedBatch { stats, batch: EncodedMessage::new(batch, stats), additions, number: self.packed })
+    }
+}
+
+/// What a message of a dictionary holds.
+struct Words {
+    dictionary: i64,
+    count: i64,
+    /// It adds to those before.
+    addition: bool,
+}
+
+/// `None` if the message has none, which would be a defect of this module.
+fn words(data: &EncodedData) -> Option<Words> {
+    let message = arrow_ipc::root_as_message(&data.ipc_message).ok()?;
+    let dictionary = message.header_as_dictionary_batch()?;
+    let count = dictionary.data()?.length();
+    Some(Words { dictionary: dictionary.id(), count, addition: dictionary.isDelta() })
+}
+
+impl Packer {
+    /// Each addition tells the numbers of its words, so that a reader that lacks an earlier one knows them.
+    fn addition(&mut self, data: EncodedData) -> EncodedMessage {
+        let mut stats = Stats { flags: frame::flags::DICTIONARY, ..Stats::default() };
+        if let Some(words) = words(&data) {
+            let known = self.words.entry(words.dictionary).or_default();
+            stats.first = if words.addition { *known } else { 0 };
+            stats.last = stats.first + words.count;
+            *known = stats.last;
+        }
+        EncodedMessage::new(data, stats)
     }
 }
 

@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::{RecordBatch, new_null_array};
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::UInt32Type;
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_schema::{DataType, Field, Schema};
 
+use super::super::column_readers::AddressLists;
 use super::super::decode::Decoder;
 use super::super::encode::Encoder;
 use super::super::schema;
@@ -58,7 +62,8 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
     let (batch, _) = encoder.batch(&schema).expect("a batch");
     let decoded = |batch: &RecordBatch| {
         let mut decoder = Decoder::new(0, false);
-        assert!(decoder.feed(batch));
+        let (batch, lists) = as_read(batch);
+        assert!(decoder.feed(&batch, lists));
         (std::iter::from_fn(|| decoder.next()).count(), decoder.bad_rows)
     };
     assert_eq!(decoded(&batch), (2, 0));
@@ -77,4 +82,23 @@ fn a_transition_without_what_it_needs_is_counted_and_left_out() {
         let without = RecordBatch::try_new(Arc::clone(&schema), columns).expect("a batch");
         assert_eq!(decoded(&without), (1, 1), "without {missing}");
     }
+}
+
+/// The batch as a reader has it: indexes in place of addresses, and the lists of these.
+fn as_read(batch: &RecordBatch) -> (RecordBatch, AddressLists) {
+    let mut lists = AddressLists::default();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    let schema = batch.schema();
+    let fields = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let Some(listed) = column.as_dictionary_opt::<UInt32Type>() else {
+            columns.push(Arc::clone(column));
+            return Arc::clone(field);
+        };
+        let list = if field.name() == column::LOCAL_ADDR { &mut lists.local } else { &mut lists.remote };
+        Arc::make_mut(list).extend(listed.values().as_string::<i32>());
+        columns.push(Arc::new(listed.keys().clone()));
+        Arc::new(Field::new(field.name(), DataType::UInt32, true))
+    });
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    (RecordBatch::try_new(Arc::new(schema), columns).expect("a batch"), lists)
 }

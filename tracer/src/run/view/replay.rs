@@ -330,7 +330,7 @@ impl<'a> Player<'a> {
         self.target = None;
         if let Some(damage) = self.replay.damage() {
             self.note = Some(damage.to_string().into());
-            self.tracker.damaged(damage.clone());
+            self.tracker.damaged(damage);
             if self.end > self.tracker.now() {
                 self.gap(self.tracker.now(), self.end);
             }

@@ -99,7 +99,7 @@ fn where_the_file_cannot_be_read_any_more_is_the_end_and_the_rest_a_gap() {
     let recorded = Recorded::new();
     let file = File::options().write(true).open(&recorded.path).expect("the file");
     let mut reader = Reader::open(File::open(&recorded.path).expect("the file")).expect("a recording");
-    let places = reader.batch_positions().expect("readable");
+    let places = reader.batch_index().expect("readable").batches;
     let [.., cut, next] = places[..] else { panic!("{places:?}") };
     // In the middle of a batch, the times of which stand before its rows.
     file.set_len(next.offset - (next.offset - cut.offset) / 4).expect("cut");
