@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::foreign_text;
+
 /// Facts about the host of a trace. `None` = unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -32,9 +34,10 @@ pub struct Degradation {
 }
 
 impl Degradation {
-    /// `what` is missing because of `why`, and `lost` cannot be said without it.
+    /// `what` is missing because of `why`, and `lost` cannot be said without it. They may quote paths and names: they are cleaned here.
     pub fn new(what: impl Into<String>, why: impl Into<String>, lost: impl Into<String>) -> Self {
-        Self { what: what.into(), why: why.into(), lost: lost.into() }
+        let clean = |text: String| foreign_text::clean(&text).into_owned();
+        Self { what: clean(what.into()), why: clean(why.into()), lost: clean(lost.into()) }
     }
 }
 

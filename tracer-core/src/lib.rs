@@ -41,6 +41,7 @@ pub mod decode;
 pub mod errno;
 pub mod event;
 pub mod filter;
+pub mod foreign_text;
 pub mod host;
 pub mod input;
 pub mod layout;

@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Effects};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::foreign_text::is_unprintable;
+
 /// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
@@ -61,7 +63,7 @@ pub fn styled_letters(letters: Vec<(Paint, char)>) -> StyledLine {
 
 /// Text from the traced host, made safe for a terminal: no control characters, and ASCII alone unless `unicode`.
 pub fn safe(text: &str, unicode: bool) -> String {
-    let printable = |c: char| !c.is_control() && c.width().is_some_and(|width| width > 0);
+    let printable = |c: char| !is_unprintable(c) && c.width().is_some_and(|width| width > 0);
     text.chars().map(|c| if printable(c) && (unicode || c.is_ascii()) { c } else { '?' }).collect()
 }
 

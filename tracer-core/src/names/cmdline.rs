@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::foreign_text::is_unprintable;
+
 /// Marks a command line that was cut.
 const CUT: char = '…';
 /// php-fpm titles its workers so; its master is `php-fpm: master process (...)`.
@@ -52,7 +54,7 @@ fn joined(bytes: &[u8], cut: bool) -> Option<Arc<str>> {
         .chars()
         .map(|c| match c {
             '\0' => ' ',
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c if is_unprintable(c) => char::REPLACEMENT_CHARACTER,
             c => c,
         })
         .collect();

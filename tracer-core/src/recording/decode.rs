@@ -3,6 +3,7 @@
 //! The checksum of a row's frame was right, but the program that wrote it may be wrong: a row that makes no sense is
 //! counted and left out. Not for: bytes, which `message` turns into arrays.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
@@ -20,6 +21,7 @@ use crate::event::{
     Baseline, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, LossCounts, Netns, NetnsFacts,
     PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, SocketRow, TcpState, TimeWaitEvent, Transition,
 };
+use crate::foreign_text;
 use crate::step::TrackerStep;
 
 /// The columns of one batch.
@@ -345,7 +347,7 @@ impl Columns {
                 self.took.get(row).map(|nanos| Event::PortSearch(PortSearch { ktime, id: self.id(row), nanos }))
             }
             RowKind::ReservedPorts => self
-                .detail::<detail::ReservedPortsDetail>(row)
+                .detail_up_to::<detail::ReservedPortsDetail>(row, detail::MAX_PORT_LIST)
                 .and_then(|detail| detail.ports())
                 .map(|ports| Event::ReservedPorts(ktime, self.netns(row), ports)),
             RowKind::Loss => self
@@ -412,11 +414,16 @@ impl Columns {
     }
 
     fn detail<T: DeserializeOwned>(&self, row: usize) -> Option<T> {
-        if self.detail.is_null(row) { None } else { serde_json::from_str(self.detail.value(row)).ok() }
+        self.detail_up_to(row, foreign_text::MAX_BYTES)
     }
 
-    fn text(array: &StringArray, row: usize) -> Option<&str> {
-        if array.is_null(row) { None } else { Some(array.value(row)) }
+    /// The detail of `row`, each text of it cut at `most` bytes.
+    fn detail_up_to<T: DeserializeOwned>(&self, row: usize, most: usize) -> Option<T> {
+        if self.detail.is_null(row) { None } else { foreign_text::from_json(self.detail.value(row), most).ok() }
+    }
+
+    fn text(array: &StringArray, row: usize) -> Option<Cow<'_, str>> {
+        if array.is_null(row) { None } else { Some(foreign_text::clean(array.value(row))) }
     }
 
     #[inline]
@@ -471,7 +478,7 @@ impl Columns {
 
     /// The errno of `row`, 0 if it has none; `None` if the text is no errno.
     fn errno(&self, row: usize) -> Option<u16> {
-        Self::text(&self.errno, row).map_or(Some(0), errno::from_name)
+        Self::text(&self.errno, row).map_or(Some(0), |name| errno::from_name(&name))
     }
 
     #[inline]

@@ -133,6 +133,9 @@ impl NetnsDetail {
     }
 }
 
+/// Bytes of the longest list of ports: every second one, each with its comma.
+pub const MAX_PORT_LIST: usize = 32_768 * 6;
+
 /// Of `reserved_ports`: the ports as the sysctl writes them, `8080,9000-9010`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ReservedPortsDetail {

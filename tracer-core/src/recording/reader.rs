@@ -21,8 +21,11 @@ use super::schema::{HEADER_KEY, VERSION_KEY};
 use super::{RecordingHeader, VERSION, decode};
 use crate::damage::{Damage, DamageGap, DamageKind};
 use crate::event::Ktime;
+use crate::foreign_text;
 use crate::step::TrackerStep;
 
+/// Bytes of a version that no portchurn has written, for the message about it.
+const MAX_VERSION: usize = 24;
 /// Damaged places that are told apart. Reading may meet each of them more than once.
 const MAX_PLACES: usize = 1 << 16;
 /// What is lost with a footer.
@@ -55,9 +58,9 @@ pub enum ReadError {
         found: u32,
     },
     /// The format version is none that was ever written.
-    #[error("the recording has format version {found}, which no portchurn has ever written")]
+    #[error("the recording has format version {found:?}, which no portchurn has ever written")]
     UnknownVersion {
-        /// The version of the file, as it is written there.
+        /// The version of the file, as it is written there, cut at a few characters.
         found: String,
     },
     /// The schema has no checksum.
@@ -149,8 +152,8 @@ impl<R: Read> Reader<R> {
         }
         let schema = read_schema(&mut source)?;
         let header = schema.schema.metadata().get(HEADER_KEY).map_or("", String::as_str);
-        let header: RecordingHeader =
-            serde_json::from_str(header).map_err(|error| ReadError::NoHeader(format!("its header: {error}")))?;
+        let header: RecordingHeader = foreign_text::from_json(header, foreign_text::MAX_BYTES)
+            .map_err(|error| ReadError::NoHeader(format!("its header: {error}")))?;
         Ok(Self {
             source,
             decoder: decode::Decoder::new(header.offset(), header.continued),
@@ -598,6 +601,8 @@ fn read_schema<R: Read>(source: &mut FrameSource<R>) -> Result<StreamSchema, Rea
         (Ok(1..=VERSION), None) => Ok(schema),
         (Ok(1..=VERSION), Some(NO_TRAILER)) => Err(ReadError::Unverifiable),
         (Ok(1..=VERSION), Some(why)) => Err(ReadError::NoHeader(why.into())),
-        (_, _) => Err(ReadError::UnknownVersion { found: version.clone() }),
+        (_, _) => {
+            Err(ReadError::UnknownVersion { found: foreign_text::clean_up_to(version, MAX_VERSION).into_owned() })
+        }
     }
 }

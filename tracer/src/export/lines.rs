@@ -102,10 +102,14 @@ pub fn lines(out: &mut impl Write, batch: &RecordBatch, format: LineFormat) -> i
     Ok(())
 }
 
-/// Writes a value of a CSV line, quoted by the rules of RFC 4180.
+/// Writes a value of a CSV line, quoted by the rules of RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe in
+/// front, by which spreadsheets know text: names are chosen by whoever runs a program.
 fn cell(out: &mut impl Write, value: &Value) -> io::Result<()> {
     match value {
         Value::Null => Ok(()),
+        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => {
+            write!(out, "\"'{}\"", text.replace('"', "\"\""))
+        }
         Value::String(text) if text.contains(['"', ',', '\n', '\r']) => {
             write!(out, "\"{}\"", text.replace('"', "\"\""))
         }

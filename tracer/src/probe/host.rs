@@ -11,6 +11,7 @@ use caps::{CapSet, Capability};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, libc, sockopt_impl};
 use tracer_common::Offsets;
+use tracer_core::foreign_text::clean;
 
 /// What is known of the host.
 #[derive(Clone, Debug)]
@@ -139,7 +140,7 @@ impl Host {
 }
 
 fn line(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    fs::read_to_string(path).ok().map(|text| clean(text.trim()).into_owned()).filter(|text| !text.is_empty())
 }
 
 fn effective() -> BTreeSet<&'static str> {

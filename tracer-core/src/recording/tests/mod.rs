@@ -324,6 +324,9 @@ fn what_is_no_recording_has_its_own_error() {
         matches!(error(&arrow(&[("portchurn.version", &newer)])), ReadError::TooNew { found } if found == VERSION + 1)
     );
     assert!(matches!(error(&arrow(&[("portchurn.version", "0")])), ReadError::UnknownVersion { .. }));
+    let hostile = format!("9\u{1b}[2J{}", "x".repeat(100_000));
+    let message = error(&arrow(&[("portchurn.version", &hostile)])).to_string();
+    assert!(message.len() < 120 && !message.contains(char::is_control), "quoted and cut: {message}");
     // A recording that another program has read and written again: it keeps the metadata and loses the checksums.
     for version in 1..=VERSION {
         assert!(matches!(error(&arrow(&[("portchurn.version", &version.to_string())])), ReadError::Unverifiable));

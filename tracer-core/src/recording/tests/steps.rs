@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::event::*;
+use crate::foreign_text::clean;
 use crate::step::TrackerStep;
 
 fn addr() -> impl Strategy<Value = Addr> {
@@ -48,7 +49,8 @@ fn state() -> impl Strategy<Value = TcpState> {
 }
 
 fn text() -> impl Strategy<Value = Arc<str>> {
-    ".{0,40}".prop_map(|text: String| text.into())
+    // Names as a live trace has them: cleaned when they were read.
+    ".{0,40}".prop_map(|text: String| clean(&text).into())
 }
 
 prop_compose! {
