@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use tracer::probe::NetnsNames;
-use tracer::source::baseline::{OwnerScan, PassScope, pass};
+use tracer::source::baseline::{OwnerScan, PassScope, start};
 use tracer_core::event::Event;
 use tracer_core::tracker::{Config, Tracker};
 
@@ -50,10 +50,10 @@ fn measure(expected: usize) -> (f64, f64) {
     let mut tracker = Tracker::new(Config { time_wait_observed: true, ..Config::default() });
     // Only our own namespace.
     let scope = PassScope { initial: false, owners: OwnerScan::Never, names: NetnsNames::Unknown };
-    for event in pass(scope, None).facts {
+    for event in start(scope, None).wait().facts {
         tracker.ingest(&event);
     }
-    let found = pass(scope, None);
+    let found = start(scope, None).wait();
     assert!(found.sockets >= expected, "{} sockets of {expected}", found.sockets);
     let lists: Vec<Event> = found.facts.into_iter().filter(|fact| matches!(fact, Event::Baseline(_))).collect();
     let began = Instant::now();

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// A closed stderr would be a panic: `stdio::say`.
+#![cfg_attr(not(test), deny(clippy::print_stderr))]
 
 pub mod cli;
 pub mod demo;
@@ -13,5 +15,6 @@ pub mod names;
 pub mod probe;
 pub mod run;
 pub mod source;
+pub mod stdio;
 pub mod stream;
 pub mod tui;

@@ -1,22 +1,25 @@
 //! `portchurn`: parse, run, print the error chain once, exit code.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr))]
+
 use std::process::ExitCode;
 
 use anyhow::Result;
 use tracer::cli::{self, Command, exit};
 use tracer::demo;
 use tracer::run;
+use tracer::stdio;
 
 fn main() -> ExitCode {
     if let Some(code) = role() {
         return code;
     }
     let code = cli::parse().map_err(Into::into).and_then(|command| {
-        run::stderr_log::init();
+        stdio::init_log();
         run(&command)
     });
     ExitCode::from(code.unwrap_or_else(|error| {
-        eprintln!("portchurn: {error:#}");
+        stdio::say(format_args!("{error:#}"));
         failure_code(&error)
     }))
 }
@@ -56,7 +59,7 @@ fn role() -> Option<ExitCode> {
     Some(match demo::role_main(role) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("portchurn demo: {error:#}");
+            stdio::say_line(format_args!("portchurn demo: {error:#}"));
             ExitCode::from(exit::FAILED)
         }
     })

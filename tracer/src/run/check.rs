@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::output;
 use crate::cli::{CheckConfig, OutputFormat, exit};
+use crate::stdio::say;
 use tracer_core::layout::human::between;
 use tracer_core::report::check::Held;
 use tracer_core::tracker::snapshot::Lost;
@@ -35,7 +36,7 @@ pub fn run(config: &CheckConfig) -> Result<u8> {
     if held.is_empty()
         && let Some(caution) = caution(&snapshot.events.lost)
     {
-        eprintln!("portchurn: {caution}");
+        say(caution);
     }
     Ok(if held.is_empty() { exit::OK } else { exit::FINDING })
 }

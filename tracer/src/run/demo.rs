@@ -1,6 +1,6 @@
 //! `portchurn demo`: a real exhaustion in network namespaces of its own, traced like any other.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::output::{self, colour};
 use super::session::LiveTrace;
+use super::signals;
+use super::stop::Patience;
 use crate::cli::{OutputFormat, TraceConfig};
 use crate::demo::{DemoCounts, Incident};
+use crate::stdio::say_line;
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::Tracker;
@@ -27,7 +30,9 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// # Errors
 /// The trace could not start ([`super::StartError`]), the incident could not be built, or Ctrl-C ended it before its first connection.
 pub fn run() -> Result<()> {
-    let live = LiveTrace::start(&TraceConfig::default(), NoticeKinds { failures: true, ..NoticeKinds::default() })?;
+    let notices = NoticeKinds { failures: true, ..NoticeKinds::default() };
+    let stop = signals::watch()?;
+    let live = LiveTrace::start(&TraceConfig::default(), notices, &stop)?;
     live.ready();
     say("Two network namespaces, a backend, and checkout-api with 1,024 ports to reach it.")?;
     say("One worker uses a pool; the other opens a connection per call. Failures as they happen:\n")?;
@@ -36,22 +41,23 @@ pub fn run() -> Result<()> {
     let mut lines =
         Stream::new(io::stdout(), format, [StreamKind::Failures].into_iter().collect::<StreamSelection>(), clock, true);
     // Dropped on every way out of here, which ends all its processes.
+    stop.set_patience(Patience::Short);
     let mut incident = Incident::start().context("building the incident")?;
+    stop.set_patience(Patience::Unlimited);
     let netns = Filter::parse(&format!("netns={}", incident.netns().inode)).context("the demo's own filter")?;
     let mut watcher = IncidentWatcher { shown: 0, told: Instant::now(), over: None, counts: None };
     let mut trouble = None;
-    let finished = live.run(None, None, &mut |tracker: &mut Tracker| match watcher.on_fed(
-        tracker,
-        &mut incident,
-        &netns,
-        &mut lines,
-    ) {
-        Ok(flow) => flow,
-        Err(error) => {
-            trouble = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
+    let finished =
+        live.run(
+            None,
+            &mut |tracker: &mut Tracker| match watcher.on_fed(tracker, &mut incident, &netns, &mut lines) {
+                Ok(flow) => flow,
+                Err(error) => {
+                    trouble = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
     if let Some(error) = trouble {
         return Err(error);
     }
@@ -109,12 +115,15 @@ impl IncidentWatcher {
             self.counts = Some(counts);
         } else if self.told.elapsed() >= PROGRESS_EVERY {
             self.told = Instant::now();
-            eprintln!("checkout-api says: {} connections, {} times no port", counts.connected, counts.exhausted);
+            say_line(format_args!(
+                "checkout-api says: {} connections, {} times no port",
+                counts.connected, counts.exhausted
+            ));
         }
         Ok(ControlFlow::Continue(()))
     }
 }
 
 fn say(text: &str) -> Result<()> {
-    writeln!(io::stdout(), "{text}").context("writing to stdout")
+    output::out(&format!("{text}\n"))
 }

@@ -1,12 +1,11 @@
 //! `portchurn doctor`: the facts that the plan is made from, then an attempt to attach.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::privileges;
+use super::{output, privileges};
 use crate::cli::{DoctorConfig, OutputFormat};
 use crate::probe::host::CAPABILITIES;
 use crate::probe::{self, Host, Options, attach};
@@ -191,8 +190,6 @@ pub fn print(config: &DoctorConfig) -> Result<u8> {
         OutputFormat::Json => serde_json::to_string_pretty(&diagnosis).context("serialising the diagnosis")? + "\n",
         OutputFormat::Text => diagnosis.text(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
-        _ => Ok(diagnosis.exit_code()),
-    }
+    output::out(&text)?;
+    Ok(diagnosis.exit_code())
 }

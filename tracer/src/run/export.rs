@@ -6,11 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::output;
+use super::stop::Patience;
+use super::{output, signals};
 use crate::cli::{ExportConfig, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
 use crate::export::redact::Redactor;
 use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
+use crate::stdio::{reader_has_gone, say};
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
@@ -20,12 +22,17 @@ use tracer_core::step::TrackerStep;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
 
-/// Exports a recording.
+/// Exports a recording. A signal ends the export early, with files that are whole.
 ///
 /// # Errors
 /// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), the options contradict each
-/// other, or the output could not be written ([`TableError`]).
+/// other, the output could not be written ([`TableError`]), or a
+/// signal ended the export.
 pub fn run(config: &ExportConfig) -> Result<()> {
+    let stop = signals::watch()?;
+    if config.output.as_deref().is_none_or(|output| output == Path::new("-")) {
+        stop.set_patience(Patience::Short);
+    }
     let mut replay = Replay::open(&config.file)?;
     let redactor = config.redact.then(Redactor::default);
     let header = match &redactor {
@@ -33,7 +40,7 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         None => replay.header().clone(),
     };
     let mut next = || -> Result<Option<TrackerStep>> {
-        let step = replay.next_step()?;
+        let step = if stop.is_asked() { None } else { replay.next_step()? };
         Ok(step.map(|step| match &redactor {
             Some(redactor) => redactor.step(step),
             None => step,
@@ -80,6 +87,9 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         }
     }
     output::warn(&playback::warnings(&config.file, &replay));
+    if stop.is_asked() {
+        bail!("ended by a signal before the end of the recording; what was exported until then is whole");
+    }
     Ok(())
 }
 
@@ -149,17 +159,17 @@ fn table(
 /// Writes a batch. A reader that has closed the pipe ends the export, which is no failure.
 fn put(table: &mut dyn TableWriter, batch: &arrow_array::RecordBatch) -> Result<()> {
     match table.write(batch) {
-        Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(TableError::Io(error)) if reader_has_gone(&error) => std::process::exit(0),
         result => result.context("writing the export"),
     }
 }
 
 fn conclude(table: Box<dyn TableWriter>) -> Result<()> {
     match table.finish() {
-        Err(TableError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(TableError::Io(error)) if reader_has_gone(&error) => Ok(()),
         result => {
             for path in result.context("ending the export")?.iter().filter(|path| *path != Path::new("-")) {
-                eprintln!("portchurn: wrote {}", path.display());
+                say(format_args!("wrote {}", path.display()));
             }
             Ok(())
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! reader (ring buffer) --inputs--> tracker (sole owner, also formats) --> stdout
 //! baseline (sock_diag) --facts---> reader, which orders them behind the records that came before
-//! main: signals and timers (tokio), then stop -> drain -> last word
+//! signals (tokio) -> stop; main: waits for it, then drain -> last word
 //! ```
 
 pub mod check;
@@ -19,7 +19,7 @@ pub mod replay_lines;
 pub mod report;
 mod session;
 mod signals;
-pub mod stderr_log;
+mod stop;
 pub mod stream;
 mod tracker_thread;
 pub mod view;

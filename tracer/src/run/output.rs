@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 
 use crate::cli::OutputFormat;
+use crate::stdio::{reader_has_gone, say};
 use crate::stream::{Stream, StreamFormat, StreamState};
 use tracer_core::clock::Clock;
 use tracer_core::filter::{Filter, Subject};
@@ -41,7 +42,7 @@ pub fn report(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, format: Outp
 pub fn out(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if reader_has_gone(&error) => Ok(()),
         result => result.context("writing to stdout"),
     }
 }
@@ -49,7 +50,7 @@ pub fn out(text: &str) -> Result<()> {
 /// Prints on stderr what of a recording could not be read.
 pub fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("portchurn: {warning}");
+        say(warning);
     }
 }
 

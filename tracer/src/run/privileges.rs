@@ -27,6 +27,14 @@ pub fn drop_unneeded() -> Result<()> {
     caps::clear(None, CapSet::Inheritable).context("clearing inheritable capabilities")
 }
 
+/// Drops every capability of the calling thread, which needs none. A thread that cannot drop them keeps them.
+pub fn drop_all() {
+    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        // A set that cannot be read or cleared is as it was.
+        let _ = caps::clear(None, set);
+    }
+}
+
 /// The message when BPF is refused: the missing capabilities and the command that gives them.
 pub fn advice(missing: &str) -> String {
     let program = std::env::current_exe().map_or_else(|_| "portchurn".into(), |path| path.display().to_string());

@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 
-use super::output;
+use super::stop::Patience;
+use super::{output, signals};
 use crate::cli::{ReplayConfig, ReplayLinesConfig};
 use crate::stream::{Stream, StreamState};
 use tracer_core::event::Ktime;
@@ -16,13 +17,15 @@ use tracer_core::replay::{Pacer, Replay};
 use tracer_core::step::TrackerStep;
 use tracer_core::time_input::TimeReference;
 
-/// Prints the lines of a recording at the speed that is asked for.
+/// Prints the lines of a recording at the speed that is asked for, up to its end or to a signal.
 ///
 /// # Errors
 /// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), it has no such time, or a
 /// line could not be written.
 pub fn run(config: &ReplayLinesConfig) -> Result<()> {
     let ReplayLinesConfig { replay: asked, selection, format } = config;
+    let stop = signals::watch()?;
+    stop.set_patience(Patience::Short);
     let mut replay = Replay::open(&asked.file)?;
     let (from, to) = window(&mut replay, asked)?;
     let mut tracker = playback::tracker(replay.header(), asked.by, selection.wanted());
@@ -43,6 +46,9 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
         feed(&mut tracker, &step);
         // Lines are printed only where the clock moves, so that they are the same at every speed.
         let TrackerStep::Advance(now) = step else { continue };
+        if stop.is_asked() {
+            break;
+        }
         if from.is_some_and(|from| now < from) {
             tracker.drain_notices();
             continue;
@@ -50,7 +56,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
         let clock = Instant::now();
         let due = pacer.due(now, clock);
         if due > clock {
-            std::thread::sleep(due - clock);
+            stop.wait_at_most(due - clock);
         }
         if output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?
             == StreamState::Closed
@@ -58,7 +64,7 @@ pub fn run(config: &ReplayLinesConfig) -> Result<()> {
             return Ok(());
         }
     }
-    if to.is_none() {
+    if to.is_none() && !stop.is_asked() {
         tracker.finish();
     }
     // Whether somebody still reads does not matter at the end.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::output;
 use super::session::LiveTrace;
+use super::{output, signals};
 use crate::cli::{ReportConfig, ReportSource, TraceConfig};
+use crate::stdio::say;
 use tracer_core::clock::Clock;
 use tracer_core::host::HostFacts;
 use tracer_core::tracker::Tracker;
@@ -32,12 +33,12 @@ pub fn run(config: &ReportConfig) -> Result<()> {
 }
 
 fn traced(trace: &TraceConfig, duration: Duration) -> Result<(Snapshot, HostFacts, Clock)> {
-    let live = LiveTrace::start(trace, NoticeKinds::default())?;
+    let live = LiveTrace::start(trace, NoticeKinds::default(), &signals::watch()?)?;
     live.ready();
     if io::stderr().is_terminal() {
-        eprintln!("portchurn: tracing for {duration:?}; Ctrl-C ends it early and prints the report");
+        say(format_args!("tracing for {duration:?}; Ctrl-C ends it early and prints the report"));
     }
     let clock = live.clock;
-    let finished = live.run(Some(duration), None, &mut |_: &mut Tracker| ControlFlow::Continue(()))?;
+    let finished = live.run(Some(duration), &mut |_: &mut Tracker| ControlFlow::Continue(()))?;
     Ok((finished.tracker.snapshot(), finished.host, clock))
 }

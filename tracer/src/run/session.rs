@@ -8,22 +8,23 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use thiserror::Error;
-use tokio::sync::oneshot;
 
+use super::stop::{Patience, Stop};
 use super::tracker_thread::{self, TraceObserver};
-use super::{knobs, privileges, signals};
+use super::{knobs, privileges};
 use crate::cli::TraceConfig;
 use crate::host_clock;
 use crate::probe::{self, Host, ProbeError, SocketIterator, attach};
-use crate::source::baseline::{self, OwnerScan, Pass, PassScope};
+use crate::source::baseline::{self, OwnerScan, Pass, PassScope, RunningPass};
 use crate::source::orphan_watch::OrphanWatch;
 use crate::source::port_sysctls::PortSysctlWatch;
 use crate::source::ring_reader::{ReaderCommand, RingReader};
+use crate::stdio::say;
 use tracer_core::clock::Clock;
 use tracer_core::event::{Event, Ktime};
-use tracer_core::host::HostFacts;
+use tracer_core::host::{Degradation, HostFacts};
 use tracer_core::input::TrackerInput;
 use tracer_core::recording::{RecordingHeader, header};
 use tracer_core::tracker::findings::Thresholds;
@@ -38,6 +39,11 @@ const COMMANDS: usize = 4;
 /// While there are sockets in `CLOSE_WAIT`, who has them open is looked up this often: the scan of every /proc/PID/fd takes some 2 us a
 /// descriptor, and descriptors are rarely passed on.
 const OWNERS_EVERY: Duration = Duration::from_secs(60);
+
+/// After the request to end, the last list of sockets may take this long. It repairs what a loss has left wrong.
+const LAST_LIST: Duration = Duration::from_millis(400);
+/// After the request to end, the tracker reads what came before it for this long. A report of a trace that is further behind ends earlier.
+const READ_ON: Duration = Duration::from_millis(700);
 
 /// Why a trace cannot start.
 #[derive(Debug, Error)]
@@ -77,6 +83,7 @@ pub struct LiveTrace {
     namespaces: usize,
     sockets_at_start: usize,
     sockets: Option<SocketIterator>,
+    stop: Stop,
 }
 
 /// A trace that has ended.
@@ -92,8 +99,9 @@ impl LiveTrace {
     ///
     /// # Errors
     /// [`StartError`]: capabilities or features of the kernel are missing. Else: the clocks could not be read, capabilities could not be
-    /// dropped, or a thread could not be started.
-    pub fn start(trace: &TraceConfig, notices: NoticeKinds) -> Result<Self> {
+    /// dropped, a thread could not be started, or `stop` came before anything was traced.
+    pub fn start(trace: &TraceConfig, notices: NoticeKinds, stop: &Stop) -> Result<Self> {
+        stop.set_patience(Patience::Short);
         let host = Host::collect();
         attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
         let mut plan = probe::plan(&host, &trace.probes);
@@ -103,7 +111,7 @@ impl LiveTrace {
         let clock = host_clock::sample().context("reading the clocks")?;
         privileges::drop_unneeded()?;
         for note in &session.notes {
-            eprintln!("portchurn: {note}");
+            say(note);
         }
         let config = Config {
             by: trace.by,
@@ -133,7 +141,9 @@ impl LiveTrace {
             .spawn(move || reader.run(&command_receiver, &input_sender))
             .context("starting the reader thread")?;
         let scope = PassScope { initial: true, owners: OwnerScan::Always, names };
-        let mut first = baseline::pass(scope, sockets.clone());
+        let Some(mut first) = wait_for(&baseline::start(scope, sockets.clone()), stop) else {
+            bail!("asked to end before the sockets of this host were listed: nothing was traced");
+        };
         facts.degraded.extend(first.degradation());
         facts.degraded.extend(first.unlisted.degradation());
         let namespaces = first.namespaces.len();
@@ -142,6 +152,7 @@ impl LiveTrace {
         let (baseline_requests, asked) = mpsc::channel();
         let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
         let baseline = reconcile_in_background(commands.clone(), asked, between, reconcile, sockets.clone())?;
+        stop.set_patience(Patience::Unlimited);
         Ok(Self {
             clock,
             host: facts,
@@ -157,19 +168,20 @@ impl LiveTrace {
             namespaces,
             sockets_at_start: first.sockets,
             sockets,
+            stop: stop.clone(),
         })
     }
 
     /// Prints on stderr that tracing has begun, as one line that scripts can wait for, and what cannot be seen.
     pub fn ready(&self) {
-        eprintln!(
-            "portchurn: ready: tier {}, {} network namespaces, {} sockets",
+        say(format_args!(
+            "ready: tier {}, {} network namespaces, {} sockets",
             self.host.tier.as_deref().unwrap_or("unknown"),
             self.namespaces,
             self.sockets_at_start
-        );
+        ));
         for degradation in &self.host.degraded {
-            eprintln!("portchurn: without {}: {}. Lost: {}", degradation.what, degradation.why, degradation.lost);
+            say(format_args!("without {}: {}. Lost: {}", degradation.what, degradation.why, degradation.lost));
         }
     }
 
@@ -196,44 +208,99 @@ impl LiveTrace {
         self.baseline_requests.clone()
     }
 
-    /// Feeds the tracker until `limit` has passed, a signal or a message on `asked` comes, or `observer` breaks. Then reads what is left in
-    /// the ring buffer and returns the tracker.
+    /// Feeds the tracker until `limit` has passed, the trace is asked to end, or `observer` breaks. Then reads what is left in the ring
+    /// buffer, for a limited time, and returns the tracker.
     ///
     /// # Errors
-    /// Signals could not be handled, or a thread could not be started or panicked.
-    pub fn run(
-        self,
-        limit: Option<Duration>,
-        asked: Option<oneshot::Receiver<()>>,
-        observer: &mut (impl TraceObserver + Send),
-    ) -> Result<FinishedTrace> {
-        let Self { host, tracker, inputs, commands, reader, baseline, baseline_requests, reconcile, sockets, .. } =
-            self;
-        let (done, over) = oneshot::channel();
-        let tracker = std::thread::scope(|scope| -> Result<Tracker> {
+    /// A thread could not be started or panicked.
+    pub fn run(self, limit: Option<Duration>, observer: &mut (impl TraceObserver + Send)) -> Result<FinishedTrace> {
+        let Self {
+            mut host,
+            tracker,
+            inputs,
+            commands,
+            reader,
+            baseline,
+            baseline_requests,
+            reconcile,
+            sockets,
+            stop,
+            ..
+        } = self;
+        let (tracker, listed) = std::thread::scope(|scope| -> Result<_> {
+            let (until, over) = (&stop, stop.clone());
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
-                let tracker = tracker_thread::run(inputs, tracker, observer);
-                // Fails if a signal or the limit has ended the wait already.
-                let _ = done.send(());
+                let tracker = tracker_thread::run(inputs, tracker, &|| is_over(until), observer);
+                over.ask();
                 tracker
             });
-            let waited = signals::wait(limit, over, asked);
-            let last = PassScope { owners: OwnerScan::Always, ..reconcile };
+            let pump = pump.context("starting the tracker thread")?;
+            stop.wait(limit);
             // The threads may have ended already.
             let _ = baseline_requests.send(BaselineRequest::Stop);
             // The final report is compared with the kernel's own list: what a loss has left wrong is repaired and counted.
-            let _ = commands.send(ReaderCommand::Facts(baseline::pass(last, sockets).facts));
+            let last = PassScope { owners: OwnerScan::Always, ..reconcile };
+            let listed = baseline::start(last, sockets).wait_at_most(LAST_LIST);
+            let unlisted = listed.is_none();
+            if let Some(pass) = listed {
+                let _ = commands.send(ReaderCommand::Facts(pass.facts));
+            }
             let _ = commands.send(ReaderCommand::Stop);
-            let pump = pump.context("starting the tracker thread")?;
             let tracker = pump.join().map_err(|_| anyhow::anyhow!("the tracker thread panicked"))?;
-            waited?;
-            Ok(tracker)
+            Ok((tracker, !unlisted))
         })?;
         drop(commands);
-        reader.join().map_err(|_| anyhow::anyhow!("the reader thread panicked"))?;
-        baseline.join().map_err(|_| anyhow::anyhow!("the baseline thread panicked"))?;
+        let unread = stop.asked().map_or(0, |asked| asked.ktime.since(tracker.now()));
+        host.degraded.extend(end_degradations(unread, listed));
+        // Detaching programs and ending a pass take their time, and happen with the end of the process as well.
+        for (thread, name) in [(reader, "reader"), (baseline, "reconcile")] {
+            if thread.is_finished() && thread.join().is_err() {
+                bail!("the {name} thread panicked");
+            }
+        }
         Ok(FinishedTrace { tracker, host })
     }
+}
+
+/// The time for what came before the request is over.
+fn is_over(stop: &Stop) -> bool {
+    stop.asked().is_some_and(|asked| asked.at.elapsed() > READ_ON)
+}
+
+/// Waits for a pass until the end is asked for.
+fn wait_for(pass: &RunningPass, stop: &Stop) -> Option<Pass> {
+    /// How often the end is looked for; the pass itself is answered at once.
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    loop {
+        if let Some(pass) = pass.wait_at_most(LOOK_EVERY) {
+            return Some(pass);
+        }
+        if stop.is_asked() {
+            return None;
+        }
+    }
+}
+
+/// What the end of the trace could not wait for.
+fn end_degradations(unread_nanos: u64, listed: bool) -> Vec<Degradation> {
+    /// The clock of an idle host is handed on ten times a second.
+    const TICK_NANOS: u64 = 500_000_000;
+    let mut degraded = Vec::new();
+    if unread_nanos > TICK_NANOS {
+        degraded.push(Degradation::new(
+            format!("the last {:.1} s before the end", unread_nanos as f64 / 1e9),
+            "the host made records faster than they could be read, and the end could not wait for them",
+            "every event of that time: the window ends where reading ended",
+        ));
+    }
+    if !listed {
+        degraded.push(Degradation::new(
+            "the list of sockets at the end",
+            format!("it takes longer than {} ms on this host now", LAST_LIST.as_millis()),
+            "repairs of what lost events have left wrong since the last list",
+        ));
+    }
+    degraded
 }
 
 fn refused(error: ProbeError) -> StartError {
@@ -276,7 +343,7 @@ fn reconcile_in_background(
                 };
                 // The pass opens the files again: never both, they are many.
                 drop(std::mem::take(&mut between.port_sysctls));
-                let mut pass = baseline::pass(scope, sockets.clone());
+                let mut pass = baseline::start(scope, sockets.clone()).wait();
                 between.passed(&mut pass);
                 if pass.owners {
                     owners_due = Instant::now() + OWNERS_EVERY;

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result};
 
-use super::output;
 use super::session::LiveTrace;
+use super::stop::Patience;
+use super::{output, signals};
 use crate::cli::StreamConfig;
 use crate::stream::{Stream, StreamState};
 use tracer_core::tracker::Tracker;
@@ -16,12 +17,14 @@ use tracer_core::tracker::Tracker;
 /// # Errors
 /// The trace could not start ([`super::StartError`]), or a line could not be written.
 pub fn run(config: &StreamConfig) -> Result<()> {
-    let live = LiveTrace::start(&config.trace, config.selection.wanted())?;
+    let stop = signals::watch()?;
+    let live = LiveTrace::start(&config.trace, config.selection.wanted(), &stop)?;
     let format = output::stream_format(config.format);
     let mut lines = Stream::new(io::stdout(), format, config.selection, live.clock, io::stdout().is_terminal());
     let mut failure = lines.header().err();
     live.ready();
-    let finished = live.run(config.duration, None, &mut |tracker: &mut Tracker| {
+    stop.set_patience(Patience::Short);
+    let finished = live.run(config.duration, &mut |tracker: &mut Tracker| {
         let outcome = match &failure {
             None => output::notices(&mut lines, tracker, config.filter.as_ref()),
             Some(_) => return ControlFlow::Break(()),

@@ -35,16 +35,17 @@ impl<F: FnMut(&mut Tracker) -> ControlFlow<()>> TraceObserver for F {
     }
 }
 
-/// Feeds the tracker until `inputs` ends or the observer breaks. Returns the tracker, which has concluded everything.
+/// Feeds the tracker until `inputs` ends, the observer breaks, or it `is_over`. Returns the tracker, which has concluded everything.
 pub fn run(
     inputs: impl IntoIterator<Item = TrackerInput>,
     tracker: Tracker,
+    is_over: &dyn Fn() -> bool,
     observer: &mut impl TraceObserver,
 ) -> Tracker {
     let mut feeder = Feeder { tracker, loss: LossCounts::default() };
     for input in inputs {
         feeder.feed(input, observer);
-        if observer.on_fed(&mut feeder.tracker).is_break() {
+        if observer.on_fed(&mut feeder.tracker).is_break() || is_over() {
             break;
         }
     }
@@ -157,8 +158,8 @@ mod tests {
         let (commands, received) = mpsc::sync_channel(inputs.len() + 1);
         let mut recorded = Recording::new(Some(RecorderTee::new(commands)));
         let mut alone = Recording::new(None);
-        run(inputs.clone(), Tracker::new(Config::default()), &mut recorded);
-        run(inputs.clone(), Tracker::new(Config::default()), &mut alone);
+        run(inputs.clone(), Tracker::new(Config::default()), &|| false, &mut recorded);
+        run(inputs.clone(), Tracker::new(Config::default()), &|| false, &mut alone);
         assert_eq!(recorded.instants, alone.instants);
         assert_eq!(received.iter().count(), inputs.len(), "and the recorder has had all of them");
     }
@@ -179,7 +180,7 @@ mod tests {
                 assert!(over.recv().is_err());
                 received.iter().collect::<Vec<_>>()
             });
-            let tracker = run(inputs, Tracker::new(Config::default()), &mut recording);
+            let tracker = run(inputs, Tracker::new(Config::default()), &|| false, &mut recording);
             assert_eq!(tracker.now(), Ktime(6), "the tracker has had everything");
             assert_eq!(tracker.lost().recorder, 3);
             recorder.join().expect("what was received")

@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -79,14 +81,38 @@ pub struct PassScope {
     pub names: NetnsNames,
 }
 
-/// Runs one pass, on a thread of its own, because a thread that has entered another namespace must not do anything else afterwards.
+/// A pass on its thread.
+#[derive(Debug)]
+pub struct RunningPass(Receiver<Pass>);
+
+impl RunningPass {
+    /// The result; an empty one if the thread could not be started or panicked.
+    pub fn wait(self) -> Pass {
+        self.0.recv().unwrap_or_default()
+    }
+
+    /// The result, unless the pass takes longer than `limit`. It then goes on, and nobody learns what it finds.
+    pub fn wait_at_most(&self, limit: Duration) -> Option<Pass> {
+        match self.0.recv_timeout(limit) {
+            Ok(pass) => Some(pass),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Pass::default()),
+        }
+    }
+}
+
+/// Starts one pass, on a thread of its own, because a thread that has entered another namespace must not do anything else afterwards.
 ///
 /// `sockets` adds what `sock_diag` does not say to a list with owners, and to every list where records have no cookies.
-pub fn pass(scope: PassScope, sockets: Option<SocketIterator>) -> Pass {
-    let thread = std::thread::Builder::new().name("baseline".into()).spawn(move || {
-        run(scope, sockets.as_ref().filter(|sockets| scope.owners == OwnerScan::Always || sockets.has_addresses()))
+pub fn start(scope: PassScope, sockets: Option<SocketIterator>) -> RunningPass {
+    let (result, pass) = mpsc::sync_channel(1);
+    // A thread that cannot be started drops its end of the channel, as one does that panics.
+    let _ = std::thread::Builder::new().name("baseline".into()).spawn(move || {
+        let iterator = sockets.as_ref().filter(|sockets| scope.owners == OwnerScan::Always || sockets.has_addresses());
+        // The receiver may have lost patience.
+        let _ = result.send(run(scope, iterator));
     });
-    thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    RunningPass(pass)
 }
 
 fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
@@ -252,11 +278,11 @@ pub(super) fn sockstat_time_wait(text: &str) -> Option<u32> {
 
 /// The time until the next pass, so that passes take less than 1 % of one CPU. The bounds keep repairs timely on an idle host and rare on
 /// a host with a million sockets.
-pub fn pause_after(pass_nanos: u64) -> std::time::Duration {
+pub fn pause_after(pass_nanos: u64) -> Duration {
     const SHARE: u64 = 100;
     const SHORTEST: u64 = 10_000_000_000;
     const LONGEST: u64 = 120_000_000_000;
-    std::time::Duration::from_nanos(pass_nanos.saturating_mul(SHARE).clamp(SHORTEST, LONGEST))
+    Duration::from_nanos(pass_nanos.saturating_mul(SHARE).clamp(SHORTEST, LONGEST))
 }
 
 #[cfg(test)]

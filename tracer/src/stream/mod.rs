@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use crate::stdio::reader_has_gone;
 use tracer_core::clock::Clock;
 use tracer_core::event::Ktime;
 use tracer_core::tracker::snapshot::{Lost, Notice, NoticeKinds};
@@ -203,7 +204,7 @@ impl<W: Write> Stream<W> {
         self.buffer.clear();
         match written {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
+            Err(error) if reader_has_gone(&error) => self.closed = true,
             Err(error) => return Err(error),
         }
         Ok(self.outcome())

@@ -12,9 +12,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tokio::sync::oneshot;
 
 use self::outcome::RecordingOutcome;
 use self::recorder::Recorder;
@@ -22,12 +22,16 @@ use self::reservation::OutputReservation;
 use self::sink::{RecordingSink, part_path};
 use self::tee::RecorderTee;
 use self::watcher::RecordWatcher;
-use super::output;
 use super::session::LiveTrace;
 use super::tracker_thread::TraceObserver as _;
+use super::{output, signals};
 use crate::cli::{FlightWindow, RecordConfig, RecordTarget, RotationBounds};
+use crate::stdio::say;
 use tracer_core::layout::human;
 use tracer_core::tracker::snapshot::NoticeKinds;
+
+/// Writing what waits for the recorder takes a fraction of a second, unless the disk stands still.
+const DISK_LIMIT: Duration = Duration::from_millis(500);
 
 /// Records until the time is up, a signal comes, or the command has ended. Returns the exit code: the command's if there is one.
 ///
@@ -43,7 +47,8 @@ pub fn run(config: &RecordConfig) -> Result<u8> {
     };
     let flight = (!triggers.is_empty()).then_some(config.output.as_path());
     let notices = NoticeKinds { failures: flight.is_some(), ..NoticeKinds::default() };
-    let live = LiveTrace::start(&config.trace, notices)?;
+    let stop = signals::watch()?;
+    let live = LiveTrace::start(&config.trace, notices, &stop)?;
     live.ready();
     // Inputs about the command wait in the tracker's queue until the recorder has started.
     let mut child = spawn(&config.command)?;
@@ -59,9 +64,9 @@ pub fn run(config: &RecordConfig) -> Result<u8> {
         }
     };
     let clock = live.clock;
-    let (end, asked) = oneshot::channel();
-    let mut watcher = RecordWatcher::new(tee, Arc::clone(&recorder.progress), child, end, triggers);
-    let finished = live.run(config.duration, Some(asked), &mut watcher)?;
+    let mut watcher = RecordWatcher::new(tee, Arc::clone(&recorder.progress), child, stop, triggers);
+    let finished = live.run(config.duration, &mut watcher)?;
+    wait_for_disk(&recorder);
     let outcome = recorder.join()?;
     let status = watcher.finish()?;
     conclude(&outcome, &watcher, flight);
@@ -92,6 +97,18 @@ fn reserve(config: &RecordConfig) -> Result<ReservedTarget> {
     })
 }
 
+/// Waits for a recorder that has all its inputs, and says once what it waits for.
+fn wait_for_disk(recorder: &Recorder) {
+    let deadline = Instant::now() + DISK_LIMIT;
+    while !recorder.has_ended() {
+        if Instant::now() >= deadline {
+            say("waiting for the disk; Ctrl-C again gives up, and what was written until then can be read");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Starts the recorder: on one file, on parts, or in memory.
 fn begin(config: &RecordConfig, live: &LiveTrace, target: ReservedTarget) -> Result<(Recorder, RecorderTee)> {
     let (path, header) = (&config.output, live.header());
@@ -119,27 +136,27 @@ fn spawn(command: &[OsString]) -> Result<Option<Child>> {
 fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Option<&Path>) {
     for (path, written) in &outcome.files {
         if let Some(asked) = flight.filter(|asked| *asked != path) {
-            eprintln!("portchurn: {} was put there by somebody else meanwhile, and is as it was", asked.display());
+            say(format_args!("{} was put there by somebody else meanwhile, and is as it was", asked.display()));
         }
         let seconds = written.last.saturating_sub(written.first) as f64 / 1e9;
-        eprintln!(
-            "portchurn: recorded {} rows, {} in {} ({seconds:.1} s)",
+        say(format_args!(
+            "recorded {} rows, {} in {} ({seconds:.1} s)",
             written.rows,
             human::bytes(written.bytes),
             path.display()
-        );
+        ));
     }
     if flight.is_some() && outcome.files.is_empty() && outcome.trouble.is_none() {
-        eprintln!("portchurn: it did not happen, so nothing was written");
+        say("it did not happen, so nothing was written");
     }
     if outcome.cut_short && watcher.is_triggered() {
-        eprintln!(
-            "portchurn: the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
+        say(format_args!(
+            "the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
             human::bytes(sink::FLIGHT_BYTES)
-        );
+        ));
     }
     let lost = watcher.unrecorded();
     if lost > 0 {
-        eprintln!("portchurn: {lost} events were not recorded because the file could not be written fast enough");
+        say(format_args!("{lost} events were not recorded because the file could not be written fast enough"));
     }
 }

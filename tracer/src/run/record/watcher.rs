@@ -1,6 +1,7 @@
 //! What `portchurn record` does beside the tracker: it copies inputs for the recorder, triggers a flight recorder, and ends the trace
 //! with the command that is being recorded.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
@@ -11,20 +12,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::oneshot;
 
 use super::progress_line::ProgressLine;
 use super::tee::{RecorderProgress, RecorderTee};
 use crate::cli::{Trigger, exit};
+use crate::run::signals::SIGNAL_BASE;
+use crate::run::stop::Stop;
 use crate::run::tracker_thread::TraceObserver;
+use crate::stdio::say;
 use tracer_core::input::TrackerInput;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, Notice, Severity};
 
 /// A forecast needs a snapshot, which costs milliseconds with a large table.
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
-/// What a shell adds to the number of the signal that ended a command.
-const SIGNAL_BASE: u8 = 128;
+
+/// How long a command may take to end after TERM. It is somebody's work, so it is not killed.
+const COMMAND_LIMIT: Duration = Duration::from_millis(500);
 
 /// Observes a trace that is recorded.
 pub struct RecordWatcher<'a> {
@@ -36,7 +40,7 @@ pub struct RecordWatcher<'a> {
     child: Option<Child>,
     status: Option<ExitStatus>,
     /// Ends the trace.
-    end: Option<oneshot::Sender<()>>,
+    stop: Stop,
     progress: Arc<RecorderProgress>,
     line: ProgressLine,
     /// What a flight recorder waits for; otherwise empty.
@@ -47,12 +51,12 @@ pub struct RecordWatcher<'a> {
 }
 
 impl<'a> RecordWatcher<'a> {
-    /// `end` ends the trace when `child` has ended or the recorder takes no more.
+    /// `stop` ends the trace when `child` has ended or the recorder takes no more.
     pub fn new(
         tee: RecorderTee,
         progress: Arc<RecorderProgress>,
         child: Option<Child>,
-        end: oneshot::Sender<()>,
+        stop: Stop,
         triggers: &'a [Trigger],
     ) -> Self {
         Self {
@@ -60,7 +64,7 @@ impl<'a> RecordWatcher<'a> {
             lost: 0,
             child,
             status: None,
-            end: Some(end),
+            stop,
             progress,
             line: ProgressLine::new(),
             triggers,
@@ -74,7 +78,8 @@ impl<'a> RecordWatcher<'a> {
         self.triggered
     }
 
-    /// The trace is over: the command's exit code, after its end. A command that still runs is asked to end.
+    /// The trace is over: the command's exit code, after its end. A command that still runs is asked to end, and left alone if it does
+    /// not.
     ///
     /// # Errors
     /// The command could not be waited for.
@@ -87,7 +92,11 @@ impl<'a> RecordWatcher<'a> {
                     // The command may have ended meanwhile.
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
                 }
-                child.wait().context("waiting for the command")?
+                let Some(status) = wait_at_most(child, COMMAND_LIMIT).context("waiting for the command")? else {
+                    say(format_args!("the command does not end; it is left alone, as process {}", child.id()));
+                    return Ok(exit::FAILED);
+                };
+                status
             }
         };
         let of_signal =
@@ -127,6 +136,18 @@ impl<'a> RecordWatcher<'a> {
     }
 }
 
+/// How the process ended; `None` if it still runs after `limit`.
+fn wait_at_most(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl TraceObserver for RecordWatcher<'_> {
     fn on_input(&mut self, input: &TrackerInput) {
         if let Some(tee) = &mut self.tee {
@@ -145,17 +166,15 @@ impl TraceObserver for RecordWatcher<'_> {
         if !self.triggered && self.trigger_condition_met(tracker) {
             self.triggered = true;
             self.line.clear();
-            eprintln!("portchurn: it happened; what led to it is being written");
+            say("it happened; what led to it is being written");
             if let Some(tee) = &self.tee {
                 tee.trigger();
             }
         }
         self.line.show(tracker, &self.progress);
-        if (self.command_has_ended() || self.progress.ended.load(Ordering::Relaxed))
-            && let Some(end) = self.end.take()
-        {
+        if self.command_has_ended() || self.progress.ended.load(Ordering::Relaxed) {
             // The trace ends in order: what the kernel still has is read, and recorded.
-            let _ = end.send(());
+            self.stop.ask();
         }
         ControlFlow::Continue(())
     }

@@ -16,7 +16,9 @@ use crate::run::record::recorder::Recorder;
 use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
+use crate::run::signals;
 use crate::run::tracker_thread::TraceObserver;
+use crate::stdio::say;
 use crate::tui::TraceInfo;
 use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
 use tracer_core::clock::Clock;
@@ -35,7 +37,8 @@ const IDLE_CADENCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// The trace could not start ([`crate::run::StartError`]), or the terminal could not be used.
 pub fn live(config: &LiveConfig) -> Result<()> {
-    let live = LiveTrace::start(&config.trace, NoticeKinds { history: true, ..NoticeKinds::default() })?;
+    let notices = NoticeKinds { history: true, ..NoticeKinds::default() };
+    let live = LiveTrace::start(&config.trace, notices, &signals::watch()?)?;
     let trace = TraceInfo::new(live.host().clone(), live.clock);
     let (app, options) = screen(trace, config.ascii, config.filter.as_ref());
     let header = live.header();
@@ -43,13 +46,13 @@ pub fn live(config: &LiveConfig) -> Result<()> {
     let mut summary = None;
     run(app, options, |publisher| {
         let mut controller = LiveController::new(publisher, header, baseline_requests, clock);
-        live.run(None, None, &mut controller)?;
+        live.run(None, &mut controller)?;
         summary = controller.finish()?;
         Ok(())
     })?;
     // After the view, so that the line stays on the terminal.
     if let Some(summary) = summary {
-        eprintln!("portchurn: {summary}");
+        say(summary);
     }
     Ok(())
 }

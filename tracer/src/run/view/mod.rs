@@ -14,7 +14,10 @@ use anyhow::{Context as _, Result};
 pub use live::live;
 pub use replay::replay;
 
-use super::{output, stderr_log};
+use super::output;
+use super::stop::end_process;
+use crate::cli::exit;
+use crate::stdio::HeldLines;
 use crate::tui::app::App;
 use crate::tui::channel::{self, Frame, Publisher, Status};
 use crate::tui::{RenderOptions, TraceInfo, terminal};
@@ -24,8 +27,8 @@ use tracer_core::tracker::snapshot::detail::DetailRequest;
 
 /// Least time between two frames.
 const CADENCE: Duration = Duration::from_millis(100);
-/// The screen looks for its end several times a second. After this long it never will.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// The screen looks for its end twenty times a second. After this long it never will.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Frames of a large table are made less often: their making takes at most one part in so many of the time.
 const COST_FACTOR: u32 = 10;
 
@@ -38,7 +41,7 @@ fn screen(trace: TraceInfo, ascii: bool, filter: Option<&Filter>) -> (App, Rende
 /// Runs `publish` on this thread and the screen on another, until either ends.
 fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Result<()>) -> Result<()> {
     let (publisher, viewer) = channel::channel();
-    let _held = stderr_log::HeldLines::begin();
+    let _held = HeldLines::begin();
     std::thread::scope(|scope| {
         let screen = std::thread::Builder::new()
             .name("screen".into())
@@ -50,8 +53,7 @@ fn run(app: App, options: RenderOptions, publish: impl FnOnce(Publisher) -> Resu
         let deadline = Instant::now() + FAREWELL;
         while !screen.is_finished() {
             if Instant::now() >= deadline {
-                terminal::give_back();
-                std::process::exit(i32::from(published.is_err()));
+                end_process(if published.is_ok() { exit::OK } else { exit::FAILED });
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -5,16 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
-use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
 use super::{FrameSchedule, run, screen};
 use crate::cli::{ReplayConfig, ReplayScreenConfig};
+use crate::run::stop::Stop;
 use crate::run::{output, signals};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{self, Publisher, Status, ViewOrder};
@@ -50,21 +49,9 @@ pub fn replay(config: &ReplayScreenConfig) -> Result<()> {
     let mut player = Player::open(&config.replay)?;
     let trace = TraceInfo::new(HostFacts::from(&player.replay.header().host), player.replay.clock());
     let (app, options) = screen(trace, config.ascii, config.replay.filter.as_ref());
-    let asked = AtomicBool::new(false);
-    let (done, over) = oneshot::channel();
-    std::thread::scope(|scope| {
-        let done = done;
-        // A process that a signal kills cannot give the terminal back.
-        let signals = std::thread::Builder::new().name("signals".into()).spawn_scoped(scope, || {
-            let waited = signals::wait(None, over, None);
-            asked.store(true, Ordering::Relaxed);
-            waited
-        });
-        let signals = signals.context("starting the thread that waits for signals")?;
-        run(app, options, |publisher| player.play(&publisher, &asked))?;
-        drop(done);
-        signals.join().map_err(|_| anyhow::anyhow!("the thread that waits for signals panicked"))?
-    })?;
+    // A process that a signal kills cannot give the terminal back.
+    let stop = signals::watch()?;
+    run(app, options, |publisher| player.play(&publisher, &stop))?;
     output::warn(&playback::warnings(&config.replay.file, &player.replay));
     Ok(())
 }
@@ -145,8 +132,8 @@ impl<'a> Player<'a> {
         })
     }
 
-    fn play(&mut self, publisher: &Publisher, asked_to_end: &AtomicBool) -> Result<()> {
-        while !publisher.is_closed() && !asked_to_end.load(Ordering::Relaxed) {
+    fn play(&mut self, publisher: &Publisher, stop: &Stop) -> Result<()> {
+        while !publisher.is_closed() && !stop.is_asked() {
             let mut asked = false;
             while let Some(order) = publisher.next_order() {
                 asked = true;
