@@ -1,7 +1,7 @@
 //! Loads the programs of a plan and returns what runs. Whether the kernel accepts a program is found out by trying.
 
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError, TracePoint};
@@ -139,7 +139,25 @@ pub struct Session {
     counters: PerCpuArray<MapData, u64>,
     /// The list of sockets, if the kernel takes its program.
     pub sockets: Option<SocketIterator>,
-    _ebpf: Arc<Mutex<Ebpf>>,
+    ebpf: Arc<Mutex<Ebpf>>,
+}
+
+impl Drop for Session {
+    /// Detaches every program. Each takes the kernel a grace period or two, which would otherwise delay the end of the process: this way
+    /// it happens beside the making of a report. The list of sockets, which has the same object, may go on.
+    fn drop(&mut self) {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, program) in ebpf.programs_mut() {
+            // A program that was not loaded, or that the kernel does not let go, ends with the process.
+            let _ = match program {
+                Program::TracePoint(program) => program.unload(),
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
 }
 
 impl Session {
@@ -345,7 +363,7 @@ fn load_with(plan: &Plan, btf: Option<&Btf>, cookie: bool, notes: Vec<String>) -
     };
     let ebpf = Arc::new(Mutex::new(ebpf));
     let sockets = sockets.then(|| SocketIterator::new(Arc::clone(&ebpf), !cookie));
-    Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, sockets, _ebpf: ebpf })
+    Ok(Session { ring, hooks, degraded, tier, notes, logger, counters, sockets, ebpf })
 }
 
 /// Attaches for each purpose the hooks that the kernel accepts, exact ones first; true if the exact ones were accepted for all.

@@ -113,7 +113,7 @@ pub fn shown_notices(tracker: &mut Tracker, filter: Option<&Filter>) -> Vec<Noti
 pub fn note_names_not_seen(tracker: &Tracker, filter: Option<&Filter>) {
     let Some(filter) = filter else { return };
     for name in filter.names_not_seen(&tracker.snapshot()) {
-        eprintln!("portchurn: {name}");
+        say(name);
     }
 }
 

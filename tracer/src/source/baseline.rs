@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -81,19 +82,28 @@ pub struct PassScope {
     pub names: NetnsNames,
 }
 
-/// A pass on its thread.
+/// A pass on its thread. Dropping it ends the pass before its next namespace.
 #[derive(Debug)]
-pub struct RunningPass(Receiver<Pass>);
+pub struct RunningPass {
+    result: Receiver<Pass>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Drop for RunningPass {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+}
 
 impl RunningPass {
     /// The result; an empty one if the thread could not be started or panicked.
     pub fn wait(self) -> Pass {
-        self.0.recv().unwrap_or_default()
+        self.result.recv().unwrap_or_default()
     }
 
-    /// The result, unless the pass takes longer than `limit`. It then goes on, and nobody learns what it finds.
+    /// The result, unless the pass takes longer than `limit`.
     pub fn wait_at_most(&self, limit: Duration) -> Option<Pass> {
-        match self.0.recv_timeout(limit) {
+        match self.result.recv_timeout(limit) {
             Ok(pass) => Some(pass),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Pass::default()),
@@ -105,17 +115,19 @@ impl RunningPass {
 ///
 /// `sockets` adds what `sock_diag` does not say to a list with owners, and to every list where records have no cookies.
 pub fn start(scope: PassScope, sockets: Option<SocketIterator>) -> RunningPass {
-    let (result, pass) = mpsc::sync_channel(1);
+    let (sender, result) = mpsc::sync_channel(1);
+    let given_up = Arc::new(AtomicBool::new(false));
+    let is_given_up = Arc::clone(&given_up);
     // A thread that cannot be started drops its end of the channel, as one does that panics.
     let _ = std::thread::Builder::new().name("baseline".into()).spawn(move || {
         let iterator = sockets.as_ref().filter(|sockets| scope.owners == OwnerScan::Always || sockets.has_addresses());
         // The receiver may have lost patience.
-        let _ = result.send(run(scope, iterator));
+        let _ = sender.send(run(scope, iterator, &is_given_up));
     });
-    RunningPass(pass)
+    RunningPass { result, given_up }
 }
 
-fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
+fn run(scope: PassScope, iterator: Option<&SocketIterator>, given_up: &AtomicBool) -> Pass {
     let started = host_clock::now();
     let proc = ProcFs::default();
     let mut pass = Pass::default();
@@ -128,6 +140,9 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>) -> Pass {
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
     let inodes: BTreeSet<u32> = namespaces.iter().map(|namespace| namespace.netns.inode).collect();
     for mut namespace in namespaces {
+        if given_up.load(Ordering::Relaxed) {
+            return pass;
+        }
         let is_own = Some(namespace.netns) == own;
         if scope.names == NetnsNames::Unknown && !is_own {
             continue;
