@@ -54,7 +54,7 @@ fn others() -> Result<f64> {
     const WORK: Duration = Duration::from_millis(50);
     let thread = || Ok::<_, nix::Error>(Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now()?));
     let (began, start) = (Instant::now(), thread()?);
-    while thread()? - start < WORK {}
+    while thread()?.saturating_sub(start) < WORK {}
     let longer = began.elapsed().as_secs_f64() / WORK.as_secs_f64();
     Ok((longer / OWN_LOAD).max(1.0))
 }
