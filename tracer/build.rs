@@ -8,10 +8,15 @@
 mod toolchain;
 
 use std::env;
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
+use sha2::{Digest as _, Sha256};
 
 /// Files outside tracer-ebpf, which aya-build watches itself, that the BPF object depends on.
 const ALSO_WATCHED: [&str; 4] = ["build.rs", "../tracer-common", "../Cargo.toml", "../Cargo.lock"];
@@ -29,7 +34,47 @@ fn main() {
 fn build() -> Result<()> {
     let package =
         aya_build::Package { name: "tracer-ebpf", root_dir: "../tracer-ebpf", ..aya_build::Package::default() };
-    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(nightly()?))
+    // SAFETY: a build script has one thread, and aya-build, which starts cargo, takes no environment.
+    unsafe {
+        // Files of the line information are named from the workspace and the package: two directories build the same bytes.
+        env::set_var("CARGO_UNSTABLE_TRIM_PATHS", "true");
+        env::set_var("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all");
+    }
+    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(nightly()?))?;
+    let object = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("portchurn-ebpf");
+    let bytes = without_debug_sections(&object).with_context(|| format!("stripping {}", object.display()))?;
+    let mut hash = String::new();
+    for byte in Sha256::digest(&bytes) {
+        write!(hash, "{byte:02x}")?;
+    }
+    // For `portchurn --version --verbose`.
+    println!("cargo::rustc-env=PORTCHURN_BPF_SHA256={hash}");
+    println!("cargo::rustc-env=PORTCHURN_BPF_BYTES={}", bytes.len());
+    println!("cargo::rustc-env=PORTCHURN_TARGET={}", env::var("TARGET").unwrap_or_default());
+    Ok(())
+}
+
+/// Takes DWARF out of the object: nine tenths of its size, which no kernel reads. BTF, from which the verifier's log has its
+/// lines, stays.
+fn without_debug_sections(path: &Path) -> Result<Vec<u8>> {
+    let whole = fs::read(path)?;
+    let mut builder = Builder::read(&*whole)?;
+    for section in &mut builder.sections {
+        section.delete |= [&b".debug_"[..], b".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix));
+    }
+    builder.delete_orphans();
+    // bpf-linker has one table for the names of symbols and of sections; the builder writes two.
+    if !builder.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = builder.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = SHT_STRTAB;
+        names.sh_addralign = 1;
+        names.data = SectionData::SectionString;
+    }
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes)?;
+    fs::write(path, &bytes)?;
+    Ok(bytes)
 }
 
 /// The toolchain to build with, after a check that everything is installed.

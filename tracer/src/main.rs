@@ -37,6 +37,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Check(config) => return run::check::run(config),
         Command::Doctor(config) => return run::doctor::print(config),
         Command::Demo => run::demo::run()?,
+        Command::Version { verbose } => run::version::print(*verbose)?,
     }
     Ok(exit::OK)
 }

@@ -26,8 +26,14 @@ Examples:
 
 /// Who is burning the ephemeral ports of this host, towards which destination, how soon that runs out, and what would fix it.
 #[derive(Debug, Parser)]
-#[command(name = "portchurn", version, about, after_help = AFTER_HELP)]
+#[command(name = "portchurn", about, after_help = AFTER_HELP)]
 pub struct Cli {
+    /// Print the version and end
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// With --version: also the commit, the target, the BPF object and the formats
+    #[arg(long, requires = "version")]
+    pub verbose: bool,
     /// Without a command: live, where it can be had
     #[command(subcommand)]
     pub command: Option<CommandArgs>,

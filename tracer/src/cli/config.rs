@@ -38,6 +38,11 @@ pub enum Command {
     Doctor(DoctorConfig),
     /// `demo`.
     Demo,
+    /// `--version`.
+    Version {
+        /// With `--verbose`: what this binary was built from, too.
+        verbose: bool,
+    },
 }
 
 /// How an answer is written.

@@ -10,7 +10,7 @@ mod option_values;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use thiserror::Error;
 
 use self::args::{Cli, CommandArgs, RecordArgs, ReplayArgs, ReportArgs, TraceArgs};
@@ -44,7 +44,7 @@ pub mod exit {
 #[error("{0}")]
 pub struct UsageError(String);
 
-/// The command that this process was started with. What clap itself finds wrong, `--help` and `--version` end the process.
+/// The command that this process was started with. What clap itself finds wrong, and `--help`, end the process.
 ///
 /// # Errors
 /// [`UsageError`]: the words of a filter are no filter.
@@ -52,8 +52,16 @@ pub fn parse() -> Result<Command, UsageError> {
     command(Cli::parse(), io::stdout().is_terminal())
 }
 
+/// The command line as clap knows it, from which man pages and completions are made.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// `terminal`: stdout is one, so there is room for a full-screen view.
 fn command(cli: Cli, terminal: bool) -> Result<Command, UsageError> {
+    if cli.version {
+        return Ok(Command::Version { verbose: cli.verbose });
+    }
     Ok(match cli.command {
         None => live(TraceConfig::default(), false, None, terminal),
         Some(CommandArgs::Live(args)) => live(trace(&args.trace), args.screen.ascii, typed(&args.filter)?, terminal),

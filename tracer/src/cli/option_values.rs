@@ -85,8 +85,9 @@ pub fn time(text: &str) -> Result<TimeInput, String> {
 /// # Errors
 /// The text is no duration, or the duration is not above zero. The message says which.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|_| "expected a duration such as 30s, 5m or 1h30m".to_owned())?;
+    // A span may have days, which are 24 hours here: no date is meant.
+    let parsed = text.parse().and_then(|span: jiff::Span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
+    let parsed = parsed.map_err(|_| "expected a duration such as 30s, 5m, 1h30m or 7d".to_owned())?;
     Duration::try_from(parsed)
         .ok()
         .filter(|duration| !duration.is_zero())
@@ -154,6 +155,7 @@ mod tests {
     #[test]
     fn durations_are_friendly_and_positive() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for wrong in ["0s", "-5s", "soon", ""] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

@@ -22,6 +22,7 @@ mod signals;
 mod stop;
 pub mod stream;
 mod tracker_thread;
+pub mod version;
 pub mod view;
 
 pub use session::{FinishedTrace, LiveTrace, StartError};
