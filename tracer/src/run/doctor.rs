@@ -1,10 +1,13 @@
 //! `portchurn doctor`: the facts that the plan is made from, then an attempt to attach.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::version::VERSION;
 use super::{output, privileges};
 use crate::cli::{DoctorConfig, OutputFormat};
 use crate::probe::host::CAPABILITIES;
@@ -126,6 +129,17 @@ pub fn diagnose(exact: bool) -> Diagnosis {
     diagnosis
 }
 
+/// Which package the binary comes from: every package of `cargo xtask dist` has a file beside it that says so.
+fn origin(executable: Option<&Path>) -> String {
+    let usr = executable.and_then(|path| path.parent()?.parent());
+    let named = usr.and_then(|usr| fs::read_to_string(usr.join("share/portchurn/package")).ok());
+    match named.as_deref().map(str::trim) {
+        Some(name) if name.ends_with(VERSION) => name.to_owned(),
+        Some(name) => format!("{name}, but this is {VERSION}: the binary was replaced"),
+        None => format!("none; portchurn {VERSION} was built here or copied"),
+    }
+}
+
 fn checks(host: &Host) -> Vec<Check> {
     let check = |name: &str, verdict, found: String| Check { name: name.into(), verdict, found };
     let result = |name: &str, result: &Result<String, String>| match result {
@@ -134,6 +148,7 @@ fn checks(host: &Host) -> Vec<Check> {
     };
     let missing: Vec<_> = privileges::missing(host).map(|(name, _)| name).collect();
     vec![
+        check("package", Verdict::Ok, origin(env::current_exe().ok().as_deref())),
         check("kernel", Verdict::Ok, host.kernel.clone()),
         result("BTF", &host.btf.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned()).map_err(Clone::clone)),
         check(
@@ -192,4 +207,22 @@ pub fn print(config: &DoctorConfig) -> Result<u8> {
     };
     output::out(&text)?;
     Ok(diagnosis.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_knows_its_package_and_whether_it_was_replaced() {
+        let usr = tempfile::tempdir().expect("a directory");
+        let binary = usr.path().join("bin/portchurn");
+        assert!(origin(Some(&binary)).starts_with("none; portchurn "));
+        let marker = usr.path().join("share/portchurn/package");
+        fs::create_dir_all(marker.parent().expect("a parent")).expect("directories");
+        fs::write(&marker, format!("Debian package portchurn_{VERSION}\n")).expect("the marker");
+        assert_eq!(origin(Some(&binary)), format!("Debian package portchurn_{VERSION}"));
+        fs::write(&marker, "tarball portchurn-0.0.1\n").expect("the marker");
+        assert!(origin(Some(&binary)).ends_with("the binary was replaced"));
+    }
 }
