@@ -580,6 +580,42 @@ pub struct LossCounts {
     pub recorder: u64,
 }
 
+impl LossCounts {
+    /// These, and those of `before`, which were counted from zero too.
+    #[must_use]
+    pub fn plus(&self, before: &Self) -> Self {
+        Self {
+            ktime: self.ktime,
+            ring_transitions: self.ring_transitions.saturating_add(before.ring_transitions),
+            ring_time_wait: self.ring_time_wait.saturating_add(before.ring_time_wait),
+            ring_calls: self.ring_calls.saturating_add(before.ring_calls),
+            ring_facts: self.ring_facts.saturating_add(before.ring_facts),
+            chain_missed: self.chain_missed.saturating_add(before.chain_missed),
+            chain_rescued: self.chain_rescued.saturating_add(before.chain_rescued),
+            other_missed: self.other_missed.saturating_add(before.other_missed),
+            call_map_full: self.call_map_full.saturating_add(before.call_map_full),
+            recorder: self.recorder.saturating_add(before.recorder),
+        }
+    }
+
+    /// What was lost since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            ktime: self.ktime,
+            ring_transitions: self.ring_transitions.saturating_sub(before.ring_transitions),
+            ring_time_wait: self.ring_time_wait.saturating_sub(before.ring_time_wait),
+            ring_calls: self.ring_calls.saturating_sub(before.ring_calls),
+            ring_facts: self.ring_facts.saturating_sub(before.ring_facts),
+            chain_missed: self.chain_missed.saturating_sub(before.chain_missed),
+            chain_rescued: self.chain_rescued.saturating_sub(before.chain_rescued),
+            other_missed: self.other_missed.saturating_sub(before.other_missed),
+            call_map_full: self.call_map_full.saturating_sub(before.call_map_full),
+            recorder: self.recorder.saturating_sub(before.recorder),
+        }
+    }
+}
+
 /// Everything that the tracker is fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -51,6 +51,7 @@ pub mod playback;
 pub mod recording;
 pub mod replay;
 pub mod report;
+pub mod series;
 pub mod step;
 #[cfg(any(test, feature = "testing"))]
 pub mod synthetic;

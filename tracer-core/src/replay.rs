@@ -140,6 +140,11 @@ impl Replay {
         self.header().clock()
     }
 
+    /// It is a file, not a pipe: it has positions.
+    pub fn is_file(&self) -> bool {
+        matches!(self.input, ReplayInput::File(_))
+    }
+
     /// When observation began.
     pub fn begin(&self) -> Ktime {
         Ktime(self.header().begin_ns)

@@ -5,6 +5,8 @@
 //! tests that need more events than a kernel makes in their time. Not for: correctness of the tracker, which real
 //! traffic decides.
 
+pub mod incident;
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 

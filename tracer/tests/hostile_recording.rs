@@ -47,6 +47,7 @@ fn write(path: &Path) {
             knobs: header::RecordedKnobs { kernel: attack("knobs"), ..header::RecordedKnobs::default() },
         },
         continued: false,
+        window_ns: None,
     };
     let mut writer = Writer::new(create(path, true).expect("a file"), &header).expect("a header");
     let text = |place: &str| Some(attack(place).into());

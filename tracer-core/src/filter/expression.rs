@@ -144,15 +144,19 @@ pub(super) fn matches_failure(glob: &Glob, failure: Failure) -> bool {
 
 /// A name with `*` for any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Glob(pub(super) String);
+pub(crate) struct Glob(pub(super) String);
 
 impl Glob {
+    pub(crate) fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
     pub(super) fn has_star(&self) -> bool {
         self.0.contains('*')
     }
 
     /// Linear in practice, at worst the product of both lengths; no recursion.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         let mut pieces = self.0.split('*');
         let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else { return false };
         let Some(last) = pieces.next_back() else { return rest.is_empty() };

@@ -32,8 +32,9 @@ mod net;
 mod parse;
 mod subject;
 
+pub(crate) use self::expression::Glob;
 use self::expression::Node;
-pub use self::narrow::SnapshotFilter;
+pub use self::narrow::{SnapshotFilter, notices};
 pub use self::parse::{FilterError, MAX_DEPTH, MAX_FILTER_CHARS};
 pub use self::subject::Subject;
 

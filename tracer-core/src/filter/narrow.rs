@@ -12,9 +12,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Filter;
 use super::subject::Subject;
 use crate::event::{DestinationKey, Netns};
+use crate::tracker::Tracker;
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, Durations, Failure, FailureCounts, Finding, FindingSubject, Listener,
-    Namespace, Outside, Process, Snapshot, TimeWaitStats, Victim, Workload,
+    Namespace, Notice, Outside, Process, Snapshot, TimeWaitStats, Victim, Workload,
 };
 
 /// A filter applied to one snapshot.
@@ -147,6 +148,7 @@ impl Filter {
             now: snapshot.now,
             events: snapshot.events,
             damage: snapshot.damage.clone(),
+            coverage: snapshot.coverage.clone(),
             workloads: collected(&snapshot.workloads, |workload| kept.keeps_workload(workload)),
             destinations: collected(&snapshot.destinations, |destination| kept.keeps_destination(destination)),
             listeners: collected(&snapshot.listeners, |listener| kept.keeps_listener(listener)),
@@ -209,6 +211,19 @@ impl Filter {
             .into_iter()
             .collect()
     }
+}
+
+/// What `tracker` has reported since the last call, in order; with a filter what is inside of it.
+pub fn notices(tracker: &mut Tracker, filter: Option<&Filter>) -> Vec<Notice> {
+    let mut notices: Vec<Notice> = tracker.drain_notices().collect();
+    if let Some(filter) = filter {
+        notices.retain(|notice| {
+            let subject = Subject::from(notice);
+            let name = subject.netns.and_then(|netns| tracker.namespace_name(netns));
+            filter.matches(&Subject { netns_name: name.as_deref(), ..subject })
+        });
+    }
+    notices
 }
 
 fn collected<T: Clone>(all: &[T], keeps: impl Fn(&T) -> bool) -> Vec<T> {

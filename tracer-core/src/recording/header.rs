@@ -28,6 +28,10 @@ pub struct RecordingHeader {
     pub watch: RecordedConfig,
     /// The file starts in the middle of a trace: it is a later file of a rotation, or a flight recorder's.
     pub continued: bool,
+    /// The file was cut out of another one: what is recorded before this instant (`CLOCK_MONOTONIC` nanoseconds) tells what was open then,
+    /// and is not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_ns: Option<u64>,
 }
 
 /// One instant on two clocks, from which all wall times of a recording follow.

@@ -76,6 +76,10 @@ impl FromStr for Condition {
             format!("`{name}` cannot be compared; expected one of {}", METRICS.map(|(name, _)| name).join(", "))
         })?;
         let with = match metric {
+            Metric::Occupancy if number.parse().is_ok_and(|share: f64| share > 1.0) => Err(format!(
+                "occupancy is a share of the ports, at most 1, so `{text}` says nothing: write `occupancy{}{number}%`",
+                if above { '>' } else { '<' }
+            )),
             Metric::Ttx => number
                 .parse::<jiff::SignedDuration>()
                 .map(|duration| duration.as_secs_f64())
@@ -191,7 +195,8 @@ mod tests {
         for condition in ["port-exhaustion", "occupancy > 0.8", "occupancy>80%", "failed>0", "errors>0"] {
             assert!(holds(condition, &incident) > 0, "{condition}");
         }
-        assert_eq!(holds("occupancy>1000", &incident), 0);
+        let wrong = "occupancy>80".parse::<Condition>().expect_err("a share is at most 1");
+        assert!(wrong.contains("write `occupancy>80%`"), "{wrong}");
         let quiet = Snapshot::default();
         for condition in ["port-exhaustion", "occupancy>0", "ttx<10m", "failed>0", "lost>0"] {
             assert_eq!(holds(condition, &quiet), 0, "{condition}");

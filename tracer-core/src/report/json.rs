@@ -69,6 +69,22 @@ struct Window {
     start: String,
     end: String,
     seconds: f64,
+    /// Files that were read as one; 1 of a live trace too.
+    files: u64,
+    /// First and last time of the recording, where the window is a part of it.
+    recording: Option<TimeSpan>,
+    /// What was open at the start is known from here on.
+    known_from: Option<String>,
+    /// Times inside the window that no file has.
+    gaps: Vec<TimeSpan>,
+    /// All of these together.
+    gap_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct TimeSpan {
+    start: String,
+    end: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,10 +130,37 @@ impl<'a> TimedFinding<'a> {
     }
 }
 
+/// Value of the field `schema` of several reports.
+pub const REPORTS_SCHEMA_NAME: &str = "portchurn.reports/1";
+
+/// Reports on several hosts or boots, in order of their times.
+#[derive(Debug, Serialize)]
+pub struct Reports<'a> {
+    schema: &'static str,
+    reports: Vec<Report<'a>>,
+}
+
+impl<'a> Reports<'a> {
+    /// All of `reports`.
+    pub fn new(reports: Vec<Report<'a>>) -> Self {
+        Self { schema: REPORTS_SCHEMA_NAME, reports }
+    }
+
+    /// The reports as an indented document that ends in a newline.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`] of a value that JSON cannot hold; a report has no such value.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self).map(|text| text + "\n")
+    }
+}
+
 impl<'a> Report<'a> {
     /// A report on `snapshot`, taken on `host`, with wall times by `clock`. Lists keep the snapshot's order, which is defined.
     pub fn new(snapshot: &'a Snapshot, host: &'a HostFacts, clock: &Clock) -> Self {
         let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
+        let span = |(start, end): (Ktime, Ktime)| TimeSpan { start: clock.rfc3339(start), end: clock.rfc3339(end) };
+        let coverage = snapshot.coverage.as_ref();
         Self {
             schema: SCHEMA_NAME,
             verdict: JsonVerdict::new(snapshot),
@@ -125,6 +168,11 @@ impl<'a> Report<'a> {
                 start: clock.rfc3339(snapshot.start),
                 end: clock.rfc3339(snapshot.now),
                 seconds: snapshot.now.seconds_since(snapshot.start),
+                files: coverage.map_or(1, |coverage| coverage.files),
+                recording: coverage.and_then(|coverage| coverage.part_of).map(span),
+                known_from: wall(coverage.and_then(|coverage| coverage.known_from)),
+                gaps: coverage.into_iter().flat_map(|coverage| coverage.gaps.iter().copied().map(span)).collect(),
+                gap_seconds: coverage.map_or(0.0, |coverage| coverage.gap_nanos as f64 / 1e9),
             },
             host,
             events: &snapshot.events,

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use findings::{FindingLog, RecentCounts};
 use snapshot::detail::{DetailRequest, Details};
-use snapshot::{EventCounts, Notice, Snapshot};
+use snapshot::{EventCounts, Notice, Snapshot, WindowCoverage};
 use tables::Tables;
 
 use crate::damage::Damage;
@@ -58,7 +58,10 @@ pub struct Tracker {
     read: u64,
     skipped: u64,
     loss: LossCounts,
+    /// Lost before the window began.
+    loss_before: LossCounts,
     damage: Option<Damage>,
+    coverage: Option<WindowCoverage>,
 }
 
 impl Tracker {
@@ -75,7 +78,9 @@ impl Tracker {
             read: 0,
             skipped: 0,
             loss: LossCounts::default(),
+            loss_before: LossCounts::default(),
             damage: None,
+            coverage: None,
         }
     }
 
@@ -83,6 +88,24 @@ impl Tracker {
     pub fn begin(&mut self, at: Ktime) {
         self.tables.start = Some(at);
         self.tables.now = self.tables.now.max(at);
+    }
+
+    /// The window begins at `at`: everything is counted from zero again. What is open, who has it, and what the limits are stays known.
+    pub fn begin_window(&mut self, at: Ktime) {
+        self.advance(at);
+        // What was pending before belongs to the time before.
+        failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
+        self.tables.restart(at);
+        (self.recent, self.log) = (RecentCounts::default(), FindingLog::default());
+        self.next_judgement = Ktime(at.0 / JUDGE_NANOS * JUDGE_NANOS).plus(JUDGE_NANOS);
+        (self.read, self.skipped, self.loss_before) = (0, 0, self.loss);
+        self.generation += 1;
+    }
+
+    /// What of its recording the window covers, so that every view can say it.
+    pub fn covers(&mut self, coverage: WindowCoverage) {
+        self.coverage = Some(coverage);
+        self.generation += 1;
     }
 
     /// Takes one event.
@@ -165,6 +188,7 @@ impl Tracker {
         snapshot.generation = self.generation;
         snapshot.events = self.event_counts();
         snapshot.damage.clone_from(&self.damage);
+        snapshot.coverage.clone_from(&self.coverage);
         snapshot.findings = self.log.findings();
         snapshot.findings_forgotten = self.log.forgotten();
         snapshot
@@ -246,7 +270,7 @@ impl Tracker {
 
     /// How complete the picture is.
     fn event_counts(&self) -> EventCounts {
-        let (loss, anomalies) = (&self.loss, &self.tables.anomalies);
+        let (loss, anomalies) = (self.loss.since(&self.loss_before), &self.tables.anomalies);
         EventCounts {
             read: self.read,
             lost: snapshot::Lost {

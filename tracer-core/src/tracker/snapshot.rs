@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-pub use completeness::{EventCounts, Lost};
+pub use completeness::{EventCounts, Lost, WindowCoverage};
 pub use failure::{Failure, FailureCounts};
 pub use filtered::{AppliedFilter, Outside};
 pub use finding::{
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub events: EventCounts,
     /// What of the recording could not be read; `None` if all of it was, and of a live trace.
     pub damage: Option<Damage>,
+    /// What of its recording this is; `None` of a live trace and of a recording that was read whole from one file.
+    pub coverage: Option<WindowCoverage>,
     /// Most connects first.
     pub workloads: Vec<Workload>,
     /// Failing first, then fullest, then busiest.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::option_values::{ExportFormat, Exported, TierChoice, Trigger, byte_count, duration, ring_size, time};
+use super::option_values::{
+    ExportFormat, Exported, TierChoice, TimeRange, Trigger, byte_count, duration, ring_size, time, time_range,
+};
 use crate::stream::StreamKind;
 use tracer_core::replay::Speed;
-use tracer_core::report::check::Condition;
 use tracer_core::time_input::TimeInput;
 use tracer_core::tracker::workload::By;
 
@@ -95,11 +96,13 @@ Filters: field=value joined by and, or, not and parentheses; != negates, * match
 
 const CHECK_HELP: &str = "\
 Conditions: the id of a finding (port-exhaustion, port-exhaustion-soon, close-wait-leak, ...), or a number compared with > or <:
-  occupancy   highest share of a destination's ports in use, 0 to 1       ttx      least time to exhaustion, e.g. ttx<10m
+  occupancy   highest share of a destination's ports in use: 0.8 or 80%   ttx      least time to exhaustion, e.g. ttx<10m
   failed      connects that failed for lack of a port                     errors   connects that failed for any reason
   time_wait   highest number of TIME_WAIT entries of a workload           connects_per_second, close_wait, lost, repaired
 
-  portchurn check nightly.arrow --fail-if port-exhaustion 'occupancy>0.8' 'ttx<10m'";
+Exit code 1: nothing holds, and events are missing that would decide.
+
+  portchurn check --fail-if port-exhaustion 'occupancy>80%' 'ttx<10m' nightly.arrow unit=shop.service";
 
 /// What every live command takes.
 #[derive(Clone, Debug, Args)]
@@ -118,6 +121,22 @@ pub struct TraceArgs {
     /// Which kernel hooks to use: tracepoints only, or the best that this kernel lets in
     #[arg(long, value_name = "TIER", value_enum, default_value_t)]
     pub tier: TierChoice,
+}
+
+/// Which part of a recording.
+#[derive(Clone, Debug, Args)]
+pub struct WindowArgs {
+    /// Of a recording: begin here, e.g. +90s, 3m ago (before the end), 14:02 or 2026-03-14T14:02:00Z
+    ///
+    /// What was open then is known from the nearest list of sockets before.
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    pub from: Option<TimeInput>,
+    /// Of a recording: end here
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    pub to: Option<TimeInput>,
+    /// Of a recording: the minutes around the worst incident, from a minute before the first connect that found no port
+    #[arg(long)]
+    pub around_failures: bool,
 }
 
 /// How the full-screen view looks.
@@ -198,20 +217,11 @@ pub struct RecordArgs {
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording; - is stdin
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
     /// So many times as fast as it happened, or max
     #[arg(long, value_name = "FACTOR", default_value = "1")]
     pub speed: Speed,
-    /// Begin here: 3m ago (before the end), 14:02 or 2026-03-14T14:02:00Z
-    ///
-    /// Jumps: what was open then is known from the nearest list of sockets before, not from its beginning.
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub from: Option<TimeInput>,
-    /// End here
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub to: Option<TimeInput>,
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// Group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
@@ -223,16 +233,18 @@ pub struct ReplayArgs {
     pub json: bool,
     #[command(flatten)]
     pub screen: ScreenArgs,
-    /// Only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
-    #[arg(value_name = "FILTER", num_args = 0..)]
-    pub filter: Vec<String>,
+    /// Recordings (files, a directory, a 'pattern*', - is stdin), then only what matches, e.g. dst=10.0.0.0/8:443
+    #[arg(value_name = "FILE... FILTER", num_args = 1.., required = true)]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The recording; - is stdin
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// Recordings (files, a directory, a 'pattern*', - is stdin), then only what matches, e.g. dst=10.0.0.0/8:443
+    #[arg(value_name = "FILE... FILTER", num_args = 1.., required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// Rows of the recording, or one row per connection that ended or failed
     #[arg(long, value_name = "WHAT", default_value = "events")]
     pub what: Exported,
@@ -257,10 +269,17 @@ pub struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    #[arg(value_name = "BEFORE")]
-    pub before: PathBuf,
-    #[arg(value_name = "AFTER")]
-    pub after: PathBuf,
+    /// Two recordings (each a file, a directory or a 'pattern*'), then only what matches
+    #[arg(value_name = "BEFORE AFTER FILTER", num_args = 1.., required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// The part of BEFORE alone, e.g. 14:00..14:10 or +5m..+8m
+    #[arg(long, value_name = "FROM..TO", value_parser = time_range, allow_hyphen_values = true)]
+    pub before: Option<TimeRange>,
+    /// The part of AFTER alone
+    #[arg(long, value_name = "FROM..TO", value_parser = time_range, allow_hyphen_values = true)]
+    pub after: Option<TimeRange>,
     /// Group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
@@ -271,12 +290,14 @@ pub struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The recording; - is stdin
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// Recordings (files, a directory, a 'pattern*', - is stdin), then only what matches, e.g. dst=10.0.0.0/8:443
+    #[arg(value_name = "FILE... FILTER", num_args = 0..)]
+    pub words: Vec<String>,
     /// Conditions; one that holds is enough
     #[arg(long, value_name = "EXPR", num_args = 1.., required = true)]
-    pub fail_if: Vec<Condition>,
+    pub fail_if: Vec<String>,
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// One JSON object (schema portchurn.check/1)
     #[arg(long)]
     pub json: bool,
@@ -289,11 +310,13 @@ pub struct ReportArgs {
     /// The report as one JSON object (schema portchurn.report/1)
     #[arg(long)]
     pub json: bool,
-    /// Trace for this long, e.g. 30s or 5m
-    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub duration: Duration,
-    /// A recording instead of a trace; then only what matches, e.g. dst=10.0.0.0/8:443 and not comm=curl
-    #[arg(value_name = "FILE | FILTER", num_args = 0..)]
+    /// Trace for this long, e.g. 30s or 5m (30s without it)
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Recordings instead of a trace (files, a directory, a 'pattern*', - is stdin), then only what matches, e.g. dst=10.0.0.0/8:443
+    #[arg(value_name = "FILE... FILTER", num_args = 0..)]
     pub words: Vec<String>,
 }
 

@@ -8,9 +8,9 @@ use super::option_values::{ExportFormat, Exported, Trigger};
 use crate::probe;
 use crate::stream::StreamSelection;
 use tracer_core::filter::Filter;
+use tracer_core::playback::WindowInput;
 use tracer_core::replay::Speed;
 use tracer_core::report::check::Condition;
-use tracer_core::time_input::TimeInput;
 use tracer_core::tracker::workload::By;
 
 /// The command that was asked for.
@@ -96,26 +96,21 @@ pub struct ReportConfig {
     pub source: ReportSource,
     /// How the output is written.
     pub format: OutputFormat,
-    /// Only what matches is shown.
-    pub filter: Option<Filter>,
 }
 
 /// What is reported on.
 #[derive(Debug)]
 pub enum ReportSource {
-    /// A recording.
-    Recording {
-        /// The recording; `-` is stdin.
-        file: PathBuf,
-        /// Group processes otherwise than when it was recorded.
-        by: Option<By>,
-    },
+    /// Recordings.
+    Recording(RecordingInput),
     /// A trace of this host.
     Trace {
         /// How the host is traced.
         trace: TraceConfig,
         /// How long.
         duration: Duration,
+        /// Only what matches is shown.
+        filter: Option<Filter>,
     },
 }
 
@@ -172,21 +167,26 @@ pub struct FlightWindow {
     pub after: Duration,
 }
 
-/// Which part of a recording is replayed, and how fast.
-#[derive(Debug)]
-pub struct ReplayConfig {
-    /// The recording; `-` is stdin.
-    pub file: PathBuf,
-    /// How fast the time of the recording passes.
-    pub speed: Speed,
-    /// Where to begin; `None` is the beginning.
-    pub from: Option<TimeInput>,
-    /// Where to end; `None` is the end.
-    pub to: Option<TimeInput>,
+/// Which recordings are read, and what of them.
+#[derive(Debug, Default)]
+pub struct RecordingInput {
+    /// Files, directories and patterns; `-` is stdin.
+    pub names: Vec<PathBuf>,
+    /// The part of the time.
+    pub window: WindowInput,
     /// Group processes otherwise than when it was recorded.
     pub by: Option<By>,
     /// Only what matches is shown.
     pub filter: Option<Filter>,
+}
+
+/// A recording that is replayed, and how fast.
+#[derive(Debug)]
+pub struct ReplayConfig {
+    /// The recording and its part.
+    pub input: RecordingInput,
+    /// How fast the time of the recording passes.
+    pub speed: Speed,
 }
 
 /// The full-screen view of a recording.
@@ -212,8 +212,8 @@ pub struct ReplayLinesConfig {
 /// A recording for other programs.
 #[derive(Debug)]
 pub struct ExportConfig {
-    /// The recording; `-` is stdin.
-    pub file: PathBuf,
+    /// The recording and its part.
+    pub input: RecordingInput,
     /// Rows or connections.
     pub what: Exported,
     /// How the output is written.
@@ -226,19 +226,15 @@ pub struct ExportConfig {
     pub partition: bool,
     /// Put keyed hashes in place of addresses and names.
     pub redact: bool,
-    /// Group processes otherwise than when it was recorded.
-    pub by: Option<By>,
 }
 
 /// Two recordings side by side.
 #[derive(Debug)]
 pub struct DiffConfig {
     /// The earlier recording.
-    pub before: PathBuf,
+    pub before: RecordingInput,
     /// The later recording.
-    pub after: PathBuf,
-    /// Group processes otherwise than when it was recorded.
-    pub by: Option<By>,
+    pub after: RecordingInput,
     /// How the output is written.
     pub format: OutputFormat,
 }
@@ -246,8 +242,8 @@ pub struct DiffConfig {
 /// An exit code by conditions.
 #[derive(Debug)]
 pub struct CheckConfig {
-    /// The recording; `-` is stdin.
-    pub file: PathBuf,
+    /// The recordings and their part.
+    pub input: RecordingInput,
     /// One that holds is enough.
     pub fail_if: Vec<Condition>,
     /// How the output is written.

@@ -76,8 +76,21 @@ pub fn filter(words: &[String]) -> Result<Option<Filter>, String> {
 pub fn time(text: &str) -> Result<TimeInput, String> {
     TimeInput::parse(text).ok_or_else(|| {
         let text = text.trim();
-        format!("`{text}` is no time: expected 3m ago (before the end), 14:02, 14:02:30 or 2026-03-14T14:02:00Z")
+        format!("`{text}` is no time: expected +90s, 3m ago (before the end), 14:02, 14:02:30 or 2026-03-14T14:02:00Z")
     })
+}
+
+/// Begin and end of a part of a recording; `None` = its beginning, its end.
+pub type TimeRange = (Option<TimeInput>, Option<TimeInput>);
+
+/// `FROM..TO`, either of which may be missing.
+///
+/// # Errors
+/// The text is none. The message gives examples.
+pub fn time_range(text: &str) -> Result<TimeRange, String> {
+    let (from, to) = text.split_once("..").ok_or("expected FROM..TO, such as 14:00..14:10, +5m..+8m or ..+90s")?;
+    let end = |text: &str| if text.trim().is_empty() { Ok(None) } else { time(text).map(Some) };
+    Ok((end(from)?, end(to)?))
 }
 
 /// A duration above zero.
@@ -164,6 +177,6 @@ mod tests {
     #[test]
     fn what_is_no_time_is_told_what_is_one() {
         let error = time(" soon ").expect_err("no time");
-        assert!(error.starts_with("`soon` is no time: expected 3m ago"), "{error}");
+        assert!(error.starts_with("`soon` is no time: expected +90s, 3m ago"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use crate::cli::{OutputFormat, TraceConfig};
 use crate::demo::{DemoCounts, Incident};
 use crate::stdio::say_line;
 use crate::stream::{Stream, StreamFormat, StreamKind, StreamSelection, StreamState};
-use tracer_core::filter::Filter;
+use tracer_core::filter::{self, Filter};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Notice, NoticeKinds};
 
@@ -97,7 +97,7 @@ impl IncidentWatcher {
         netns: &Filter,
         lines: &mut Stream<W>,
     ) -> Result<ControlFlow<()>> {
-        for notice in output::shown_notices(tracker, Some(netns)) {
+        for notice in filter::notices(tracker, Some(netns)) {
             if self.shown < SHOWN_FAILURES && matches!(notice, Notice::FailedConnect(_)) {
                 self.shown += 1;
                 if lines.notice(&notice).context("writing to stdout")? == StreamState::Closed {

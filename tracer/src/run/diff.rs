@@ -1,31 +1,26 @@
 //! `portchurn diff`: two recordings side by side.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::output;
-use crate::cli::{DiffConfig, OutputFormat};
-use tracer_core::clock::Clock;
-use tracer_core::host::HostFacts;
+use super::recordings::{self, Shown};
+use crate::cli::{DiffConfig, OutputFormat, RecordingInput};
 use tracer_core::report::diff::{Diff, Side};
-use tracer_core::tracker::snapshot::Snapshot;
-use tracer_core::tracker::workload::By;
 
-/// What a recording shows. Its tracker is dropped before the next recording is read, because two trackers may need too much memory.
-struct Shown {
-    snapshot: Snapshot,
-    host: HostFacts,
-    clock: Clock,
-    by: String,
+/// One side of the comparison.
+fn side(input: &RecordingInput) -> Result<Shown> {
+    let mut all = recordings::read(input)?;
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (last, _) => {
+            all.extend(last);
+            let names: Vec<_> = all.into_iter().map(|one| one.name).collect();
+            bail!("one side of a comparison is one host; name the files of one of these:\n  {}", names.join("\n  "))
+        }
+    }
 }
 
 impl Shown {
-    fn read(path: &Path, by: Option<By>) -> Result<Self> {
-        let played = output::play(path, by)?;
-        Ok(Self { snapshot: played.tracker.snapshot(), host: played.host, clock: played.clock, by: played.by })
-    }
-
     fn side(&self) -> Side<'_> {
         Side { snapshot: &self.snapshot, host: &self.host, clock: &self.clock, by: &self.by }
     }
@@ -36,8 +31,8 @@ impl Shown {
 /// # Errors
 /// One of the files is no recording, or stdout could not be written to.
 pub fn run(config: &DiffConfig) -> Result<()> {
-    let before = Shown::read(&config.before, config.by)?;
-    let after = Shown::read(&config.after, config.by)?;
+    let before = side(&config.before)?;
+    let after = side(&config.after)?;
     let diff = Diff::new(before.side(), after.side());
     output::out(&match config.format {
         OutputFormat::Json => diff.to_json().context("serialising the comparison")?,

@@ -7,17 +7,17 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::stop::Patience;
-use super::{output, signals};
+use super::{output, recordings, signals};
 use crate::cli::{ExportConfig, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
 use crate::export::redact::Redactor;
 use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
 use crate::stdio::{reader_has_gone, say};
+use tracer_core::filter::{self, Filter};
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
 use tracer_core::recording::{BatchBuilder, RecordingHeader, Writer};
-use tracer_core::replay::Replay;
 use tracer_core::step::TrackerStep;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::NoticeKinds;
@@ -26,39 +26,67 @@ use tracer_core::tracker::snapshot::NoticeKinds;
 ///
 /// # Errors
 /// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), the options contradict each
-/// other, the output could not be written ([`TableError`]), or a
-/// signal ended the export.
+/// other, or the output could not be written ([`TableError`]).
 pub fn run(config: &ExportConfig) -> Result<()> {
     let stop = signals::watch()?;
     if config.output.as_deref().is_none_or(|output| output == Path::new("-")) {
         stop.set_patience(Patience::Short);
     }
-    let mut replay = Replay::open(&config.file)?;
+    let filter = config.input.filter.as_ref();
+    if config.what == Exported::Events && filter.is_some() {
+        bail!("events have no owners before they are put together: a filter goes with --what flows");
+    }
+    if config.redact && filter.is_some() {
+        bail!("--redact takes out the names that a filter asks for: use one of the two");
+    }
+    let (mut series, window) = recordings::open(&config.input)?;
     let redactor = config.redact.then(Redactor::default);
-    let header = match &redactor {
-        Some(redactor) => redactor.header(replay.header().clone()),
-        None => replay.header().clone(),
-    };
-    let mut next = || -> Result<Option<TrackerStep>> {
-        let step = if stop.is_asked() { None } else { replay.next_step()? };
-        Ok(step.map(|step| match &redactor {
-            Some(redactor) => redactor.step(step),
-            None => step,
-        }))
+    let mut header = series.header().clone();
+    if let Some(from) = window.from {
+        // What is before it is there for what was open then.
+        header.window_ns = Some(from.0);
+        header.continued = true;
+    }
+    if let Some(redactor) = &redactor {
+        header = redactor.header(header);
+    }
+    let redacted = |step: &TrackerStep| match &redactor {
+        Some(redactor) => redactor.step(step.clone()),
+        None => step.clone(),
     };
     if config.format == ExportFormat::Arrow {
         let output = config.output.as_deref().context("an Arrow file needs -o FILE: it cannot be written to a pipe")?;
         if config.what == Exported::Flows {
             bail!("--format arrow writes a recording, which is events: flows go to parquet, jsonl or csv");
         }
+        let mut next = playback::steps(&mut series, window)?;
+        if let Some(from) = next.begins() {
+            header.begin_ns = from.0;
+        }
+        let mut next = || -> Result<Option<TrackerStep>> {
+            Ok(if stop.is_asked() { None } else { next.next()?.map(|step| redacted(&step)) })
+        };
         arrow(create(output, config.force)?, &header, &mut next)?;
     } else {
+        // Names are those of the whole, and rows are those of the window.
+        let mut tracker = playback::tracker(
+            &header,
+            config.input.by,
+            NoticeKinds { flows: true, failures: true, transitions: false, history: false },
+        );
         match config.what {
             Exported::Events => {
                 let mut builder = BatchBuilder::new(&header);
                 let mut table = table(config, &header, &builder.schema())?;
-                while let Some(step) = next()? {
-                    for batch in builder.step(&step)? {
+                let mut next = playback::steps(&mut series, window)?;
+                let counts_from = next.counts_from();
+                while !stop.is_asked()
+                    && let Some(step) = next.next()?
+                {
+                    if counts_from.is_some_and(|from| step.ktime().is_some_and(|at| at < from)) {
+                        continue;
+                    }
+                    for batch in builder.step(&redacted(&step))? {
                         put(&mut *table, &batch)?;
                     }
                 }
@@ -70,31 +98,44 @@ pub fn run(config: &ExportConfig) -> Result<()> {
             Exported::Flows => {
                 let mut table = table(config, &header, &flows::schema())?;
                 let mut rows = FlowTable::new(header.clock());
-                let mut tracker = playback::tracker(
-                    &header,
-                    config.by,
-                    NoticeKinds { flows: true, failures: true, transitions: false, history: false },
-                );
-                while let Some(step) = next()? {
-                    feed(&mut tracker, &step);
-                    drain(&mut tracker, &mut rows, &mut *table)?;
+                let mut next = playback::steps(&mut series, window)?;
+                let mut ahead = next.counts_from();
+                while !stop.is_asked()
+                    && let Some(step) = next.next()?
+                {
+                    if let Some((from, at)) = ahead.zip(step.ktime())
+                        && at >= from
+                    {
+                        tracker.begin_window(from);
+                        ahead = None;
+                    }
+                    feed(&mut tracker, &redacted(&step));
+                    if ahead.is_none() {
+                        drain(&mut tracker, filter, &mut rows, &mut *table)?;
+                    }
                 }
                 tracker.finish();
-                drain(&mut tracker, &mut rows, &mut *table)?;
+                drain(&mut tracker, filter, &mut rows, &mut *table)?;
                 put(&mut *table, &rows.batch()?)?;
                 conclude(table)?;
+                output::note_names_not_seen(&tracker, filter);
             }
         }
     }
-    output::warn(&playback::warnings(&config.file, &replay));
+    output::warn(&series.warnings());
     if stop.is_asked() {
         bail!("ended by a signal before the end of the recording; what was exported until then is whole");
     }
     Ok(())
 }
 
-fn drain(tracker: &mut Tracker, rows: &mut FlowTable, table: &mut dyn TableWriter) -> Result<()> {
-    for notice in tracker.drain_notices() {
+fn drain(
+    tracker: &mut Tracker,
+    filter: Option<&Filter>,
+    rows: &mut FlowTable,
+    table: &mut dyn TableWriter,
+) -> Result<()> {
+    for notice in filter::notices(tracker, filter) {
         if rows.add(&notice) {
             put(table, &rows.batch()?)?;
         }

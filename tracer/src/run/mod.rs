@@ -15,6 +15,7 @@ mod knobs;
 mod output;
 mod privileges;
 pub mod record;
+mod recordings;
 pub mod replay_lines;
 pub mod report;
 mod session;

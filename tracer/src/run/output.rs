@@ -1,7 +1,6 @@
 //! What commands share when they print: stdout, colours, widths, and a reader that closes the pipe.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
@@ -10,15 +9,12 @@ use crate::cli::OutputFormat;
 use crate::stdio::{reader_has_gone, say};
 use crate::stream::{Stream, StreamFormat, StreamState};
 use tracer_core::clock::Clock;
-use tracer_core::filter::{Filter, Subject};
+use tracer_core::filter::{self, Filter};
 use tracer_core::host::HostFacts;
-use tracer_core::playback::{self, Played};
-use tracer_core::replay::ReplayError;
 use tracer_core::report::json::Report;
 use tracer_core::report::text;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::{Notice, Snapshot};
-use tracer_core::tracker::workload::By;
+use tracer_core::tracker::snapshot::Snapshot;
 
 /// Columns of a line where stdout is no terminal.
 const PIPE_COLUMNS: usize = 120;
@@ -54,16 +50,6 @@ pub fn warn(warnings: &[String]) {
     }
 }
 
-/// Reads a whole recording; what of it could not be read is said on stderr.
-///
-/// # Errors
-/// [`ReplayError`]: the file is no recording that this version reads, or its bytes could not be read.
-pub fn play(path: &Path, by: Option<By>) -> Result<Played, ReplayError> {
-    let played = playback::play(path, by)?;
-    warn(&played.warnings);
-    Ok(played)
-}
-
 /// How reports look on this stdout.
 pub fn style() -> text::Style {
     text::Style { colour: colour(), unicode: false, zone: TimeZone::system() }
@@ -96,19 +82,6 @@ fn terminal_columns() -> Option<usize> {
     Some(usize::from(size.columns))
 }
 
-/// What the tracker has reported since the last call and the filter shows.
-pub fn shown_notices(tracker: &mut Tracker, filter: Option<&Filter>) -> Vec<Notice> {
-    let mut notices: Vec<Notice> = tracker.drain_notices().collect();
-    if let Some(filter) = filter {
-        notices.retain(|notice| {
-            let subject = Subject::from(notice);
-            let name = subject.netns.and_then(|netns| tracker.namespace_name(netns));
-            filter.matches(&Subject { netns_name: name.as_deref(), ..subject })
-        });
-    }
-    notices
-}
-
 /// Says on stderr which names in the filter nothing has that the tracker has seen.
 pub fn note_names_not_seen(tracker: &Tracker, filter: Option<&Filter>) {
     let Some(filter) = filter else { return };
@@ -127,7 +100,7 @@ pub fn notices<W: io::Write>(
     filter: Option<&Filter>,
 ) -> io::Result<StreamState> {
     let (now, lost) = (tracker.now(), tracker.lost());
-    for notice in shown_notices(tracker, filter) {
+    for notice in filter::notices(tracker, filter) {
         if lines.notice(&notice)? == StreamState::Closed {
             return Ok(StreamState::Closed);
         }

@@ -3,93 +3,66 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use jiff::tz::TimeZone;
+use anyhow::{Context as _, Result};
 
 use super::stop::Patience;
-use super::{output, signals};
-use crate::cli::{ReplayConfig, ReplayLinesConfig};
+use super::{output, recordings, signals};
+use crate::cli::ReplayLinesConfig;
 use crate::stream::{Stream, StreamState};
-use tracer_core::event::Ktime;
-use tracer_core::input::feed;
 use tracer_core::playback;
-use tracer_core::replay::{Pacer, Replay};
+use tracer_core::replay::Pacer;
 use tracer_core::step::TrackerStep;
-use tracer_core::time_input::TimeReference;
 
 /// Prints the lines of a recording at the speed that is asked for, up to its end or to a signal.
 ///
 /// # Errors
-/// The file is no recording that this version reads ([`ReplayError`](tracer_core::replay::ReplayError)), it has no such time, or a
-/// line could not be written.
+/// The recording cannot be opened or has no such time ([`recordings::open`]), or a line could not be written.
 pub fn run(config: &ReplayLinesConfig) -> Result<()> {
     let ReplayLinesConfig { replay: asked, selection, format } = config;
     let stop = signals::watch()?;
     stop.set_patience(Patience::Short);
-    let mut replay = Replay::open(&asked.file)?;
-    let (from, to) = window(&mut replay, asked)?;
-    let mut tracker = playback::tracker(replay.header(), asked.by, selection.wanted());
-    if let Some(from) = from {
-        replay.seek(from)?;
-    }
+    let (mut series, window) = recordings::open(&asked.input)?;
+    let mut tracker = playback::tracker(series.header(), asked.input.by, selection.wanted());
     let format = output::stream_format(*format);
-    let mut lines = Stream::new(io::stdout(), format, *selection, replay.clock(), io::stdout().is_terminal());
+    let mut lines = Stream::new(io::stdout(), format, *selection, series.clock(), io::stdout().is_terminal());
     if lines.header().context("writing to stdout")? == StreamState::Closed {
         return Ok(());
     }
-    let mut pacer = Pacer::new(asked.speed);
-    while let Some(step) = replay.next_step()? {
-        let at = step.ktime();
-        if at.zip(to).is_some_and(|(at, to)| at > to) {
-            break;
-        }
-        feed(&mut tracker, &step);
+    let (mut pacer, filter) = (Pacer::new(asked.speed), asked.input.filter.as_ref());
+    let played: Result<_> = playback::play_into(&mut series, &mut tracker, window, |step, tracker| {
         // Lines are printed only where the clock moves, so that they are the same at every speed.
-        let TrackerStep::Advance(now) = step else { continue };
+        let TrackerStep::Advance(now) = step else { return Ok(()) };
         if stop.is_asked() {
-            break;
-        }
-        if from.is_some_and(|from| now < from) {
-            tracker.drain_notices();
-            continue;
+            return Err(EndsEarly.into());
         }
         let clock = Instant::now();
-        let due = pacer.due(now, clock);
+        let due = pacer.due(*now, clock);
         if due > clock {
             stop.wait_at_most(due - clock);
         }
-        if output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?
-            == StreamState::Closed
-        {
-            return Ok(());
+        match output::notices(&mut lines, tracker, filter).context("writing to stdout")? {
+            StreamState::Open => Ok(()),
+            StreamState::Closed => Err(EndsEarly.into()),
+        }
+    });
+    match played {
+        // What the tracker has reported until the signal is still printed.
+        Err(error) if error.is::<EndsEarly>() => {}
+        played => {
+            played?;
         }
     }
-    if to.is_none() && !stop.is_asked() {
+    if window.to.is_none() && !stop.is_asked() {
         tracker.finish();
     }
     // Whether somebody still reads does not matter at the end.
-    let _ = output::notices(&mut lines, &mut tracker, asked.filter.as_ref()).context("writing to stdout")?;
-    output::note_names_not_seen(&tracker, asked.filter.as_ref());
-    output::warn(&playback::warnings(&asked.file, &replay));
+    let _ = output::notices(&mut lines, &mut tracker, filter).context("writing to stdout")?;
+    output::note_names_not_seen(&tracker, filter);
+    output::warn(&series.warnings());
     Ok(())
 }
 
-/// From when to when to replay; `None` is the beginning or the end.
-fn window(replay: &mut Replay, config: &ReplayConfig) -> Result<(Option<Ktime>, Option<Ktime>)> {
-    if config.from.is_none() && config.to.is_none() {
-        return Ok((None, None));
-    }
-    let clock = replay.clock();
-    let Some(span) = replay.span()? else {
-        bail!("--from and --to need a file that can be searched and has events in it");
-    };
-    let about = TimeReference { span, position: None, clock, zone: &TimeZone::system() };
-    let (from, to) = (config.from.map(|from| from.ktime(&about)), config.to.map(|to| to.ktime(&about)));
-    if from.zip(to).is_some_and(|(from, to)| from > to) {
-        bail!("--from is later than --to");
-    }
-    if from.is_some_and(|from| from > span.last) {
-        bail!("--from is later than the end of the recording, {}", clock.rfc3339(span.last));
-    }
-    Ok((from.filter(|from| *from > span.first), to))
-}
+/// A signal has come, or the reader of the lines has closed its end of the pipe. Neither is a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("ended early")]
+struct EndsEarly;

@@ -1,35 +1,49 @@
-//! `portchurn report`: the verdict on a recording, or on a live trace until its time is up or a signal comes.
+//! `portchurn report`: the verdict on recordings, or on a live trace until its time is up or a signal comes.
 
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::session::LiveTrace;
-use super::{output, signals};
-use crate::cli::{ReportConfig, ReportSource, TraceConfig};
+use super::{output, recordings, signals};
+use crate::cli::{OutputFormat, ReportConfig, ReportSource, TraceConfig};
 use crate::stdio::say;
 use tracer_core::clock::Clock;
 use tracer_core::host::HostFacts;
+use tracer_core::report::json::{Report, Reports};
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{NoticeKinds, Snapshot};
 
-/// Prints the report.
+/// Prints the report: of recordings of several hosts or boots one for each.
 ///
 /// # Errors
-/// The trace could not start ([`super::StartError`]), the recording could not be read
-/// ([`ReplayError`](tracer_core::replay::ReplayError)), or stdout could not be written to.
+/// The trace could not start ([`super::StartError`]), the recordings could not be read ([`recordings::read`]), or stdout could not be
+/// written to.
 pub fn run(config: &ReportConfig) -> Result<()> {
-    let (snapshot, host, clock) = match &config.source {
-        ReportSource::Recording { file, by } => {
-            let played = output::play(file, *by)?;
-            (played.tracker.snapshot(), played.host, played.clock)
+    let input = match &config.source {
+        ReportSource::Recording(input) => input,
+        ReportSource::Trace { trace, duration, filter } => {
+            let (snapshot, host, clock) = traced(trace, *duration)?;
+            let snapshot = filter.as_ref().map(|filter| filter.narrow(&snapshot)).unwrap_or(snapshot);
+            return output::report(&snapshot, &host, &clock, config.format);
         }
-        ReportSource::Trace { trace, duration } => traced(trace, *duration)?,
     };
-    let snapshot = config.filter.as_ref().map_or_else(|| snapshot.clone(), |filter| filter.narrow(&snapshot));
-    output::report(&snapshot, &host, &clock, config.format)
+    let all = recordings::read(input)?;
+    if let [only] = &all[..] {
+        return output::report(&only.snapshot, &only.host, &only.clock, config.format);
+    }
+    if config.format == OutputFormat::Json {
+        let reports = all.iter().map(|one| Report::new(&one.snapshot, &one.host, &one.clock)).collect();
+        return output::out(&Reports::new(reports).to_json().context("serialising the reports")?);
+    }
+    for (number, one) in all.iter().enumerate() {
+        let blank = if number > 0 { "\n" } else { "" };
+        output::out(&format!("{blank}== {}\n", one.name))?;
+        output::report(&one.snapshot, &one.host, &one.clock, config.format)?;
+    }
+    Ok(())
 }
 
 fn traced(trace: &TraceConfig, duration: Duration) -> Result<(Snapshot, HostFacts, Clock)> {

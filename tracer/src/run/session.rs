@@ -200,6 +200,7 @@ impl LiveTrace {
             host: header::RecordedHost::from(&self.host),
             watch: header::RecordedConfig::from(&self.config),
             continued: false,
+            window_ns: None,
         }
     }
 

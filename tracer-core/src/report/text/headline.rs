@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::context::ReportContext;
-use crate::layout::human::{number, plural, rate};
+use crate::layout::human::{number, plural, rate, seconds};
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
 use crate::report::verdict::{ReportVerdict, VerdictWord};
@@ -86,6 +86,37 @@ pub fn filter(page: &mut TextPage, context: &ReportContext<'_>) {
     for sentence in &filter.not_seen {
         let text = format!("{}.", page.safe(sentence));
         page.paragraph(Paint::Warn, "FILTER    ", Paint::Plain, &text);
+    }
+}
+
+/// What of the recording this is, and what no file has.
+pub fn coverage(page: &mut TextPage, context: &ReportContext<'_>) {
+    let Some(coverage) = &context.snapshot.coverage else { return };
+    let ReportContext { snapshot, clock, zone, .. } = context;
+    if let Some((first, last)) = coverage.part_of {
+        let known = match coverage.known_from {
+            Some(known) => format!(" What was open at the start is known from {} on.", context.time(known)),
+            None => String::new(),
+        };
+        let text = format!(
+            "{} of a recording from {} to {}.{known}",
+            seconds(snapshot.now.seconds_since(snapshot.start)),
+            clock.date_time(first, zone),
+            clock.time_or_date(last, first, zone)
+        );
+        page.paragraph(Paint::Dim, "WINDOW    ", Paint::Plain, &text);
+    }
+    if coverage.files > 1 || coverage.gap_nanos > 0 {
+        let gaps = match coverage.gaps.first() {
+            None => ", without a gap between them".to_owned(),
+            Some((from, _)) => format!(
+                "; {} between them are not recorded (first at {}), so rates are too low",
+                seconds(coverage.gap_nanos as f64 / 1e9),
+                context.time(*from)
+            ),
+        };
+        let paint = if coverage.gap_nanos > 0 { Paint::Warn } else { Paint::Dim };
+        page.paragraph(paint, "PARTS     ", Paint::Plain, &format!("{}{gaps}.", plural(coverage.files, "file")));
     }
 }
 

@@ -52,6 +52,7 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
     let verdict = verdict(snapshot);
     headline::write(&mut page, &context, &verdict);
     headline::filter(&mut page, &context);
+    headline::coverage(&mut page, &context);
     headline::gaps(&mut page, &context);
 
     let mut troubled: Vec<_> = snapshot.destinations.iter().filter(|destination| in_trouble(destination)).collect();

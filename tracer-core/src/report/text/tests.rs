@@ -3,7 +3,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::*;
 use crate::report::sample;
-use crate::tracker::snapshot::{Failure, PresentHolder};
+use crate::tracker::snapshot::{Failure, PresentHolder, WindowCoverage};
 
 fn plain(snapshot: &Snapshot, host: &HostFacts) -> String {
     render(snapshot, host, &sample::clock(), &Style::default())
@@ -113,6 +113,28 @@ fn a_filter_is_told_with_what_is_outside() {
     insta::assert_snapshot!(plain(&filter("netns=blue").narrow(&sample::exhaustion()), &sample::host()));
     let quiet = plain(&filter("comm=python3").narrow(&sample::quiet()), &sample::host());
     assert!(!quiet.contains("Nothing in this trace") && quiet.contains("inside the filter"), "{quiet}");
+}
+
+#[test]
+fn a_part_of_several_files_says_so() {
+    let mut snapshot = sample::exhaustion();
+    let (start, end) = (snapshot.start, snapshot.now);
+    snapshot.coverage = Some(WindowCoverage {
+        files: 40,
+        part_of: Some((sample::START.plus(0), end.plus(3_600 * sample::SECOND))),
+        known_from: Some(start),
+        gaps: vec![(start.plus(sample::SECOND), start.plus(6 * sample::SECOND))],
+        gap_nanos: 5 * sample::SECOND,
+    });
+    let text = plain(&snapshot, &sample::host()).replace("\n          ", " ");
+    let expected = "WINDOW    30 s of a recording from 2026-03-14 03:11:07 to 04:11:37. What was open at the start is known from 03:11:07 on.";
+    assert!(text.contains(expected), "{text}");
+    assert!(
+        text.contains(
+            "PARTS     40 files; 5 s between them are not recorded (first at 03:11:08), so rates are too low."
+        ),
+        "{text}"
+    );
 }
 
 #[test]

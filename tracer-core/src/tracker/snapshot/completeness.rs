@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::event::Ktime;
+
 /// How complete the picture is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventCounts {
@@ -17,6 +19,21 @@ pub struct EventCounts {
     pub repaired: u64,
     /// Transitions written twice by the rescue chain and recognised.
     pub duplicates: u64,
+}
+
+/// What of its recording a snapshot is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowCoverage {
+    /// Files that were read as one.
+    pub files: u64,
+    /// First and last instant of the recording, where the snapshot is about a part of it.
+    pub part_of: Option<(Ktime, Ktime)>,
+    /// Where reading began: what was open at the start of the window is known from a list of sockets not older than this.
+    pub known_from: Option<Ktime>,
+    /// Times inside the window of which nothing is recorded, because a file is missing: begin and end of each, bounded.
+    pub gaps: Vec<(Ktime, Ktime)>,
+    /// All such times together, nanoseconds.
+    pub gap_nanos: u64,
 }
 
 /// Where events were lost.

@@ -55,6 +55,14 @@ impl Accounting {
         self.evicted
     }
 
+    /// Counts from zero again; what is open stays, and what nothing is open of is forgotten.
+    pub fn restart(&mut self) {
+        self.processes.restart();
+        self.attributions.restart(&mut self.processes);
+        self.destinations.restart();
+        self.evicted = 0;
+    }
+
     /// The destination of an attribution.
     pub fn destination_of(&self, id: AttributionId) -> Option<&DestinationEntry> {
         self.destinations.get(self.attributions.destination(id)?)

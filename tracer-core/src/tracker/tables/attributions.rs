@@ -181,6 +181,19 @@ impl Attributions {
         }
     }
 
+    /// Counts from zero again, and forgets what nothing is open of.
+    pub fn restart(&mut self, processes: &mut Processes) {
+        for entry in self.entries.iter_mut() {
+            entry.counters.restart();
+            entry.without_port = None;
+        }
+        let idle = |entry: &AttributionEntry| entry.users == 0 && entry.counters.idle();
+        let over: Vec<_> = self.entries.iter().filter(|(_, entry)| idle(entry)).map(|(id, _)| id).collect();
+        for id in over {
+            self.remove(processes, id);
+        }
+    }
+
     /// The attribution, unless it has been folded.
     pub fn get(&self, id: AttributionId) -> Option<&AttributionEntry> {
         self.entries.get(id)

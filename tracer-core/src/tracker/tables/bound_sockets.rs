@@ -236,6 +236,11 @@ impl BoundSockets {
         }
     }
 
+    /// Accepted connections are counted from zero again.
+    pub fn restart(&mut self) {
+        self.slab.iter_mut().for_each(|bound| bound.accepted = 0);
+    }
+
     /// Counts a connection that accept() took from this listener.
     pub fn accepted(&mut self, at: BoundSocketId) {
         if let Some(bound) = self.slab.get_mut(at) {

@@ -249,6 +249,13 @@ impl Counters {
         self.time_wait.now == 0 && self.close_wait.now == 0 && self.ports.now == 0
     }
 
+    /// Counts from zero again; what is open stays.
+    pub fn restart(&mut self) {
+        let again = |gauge: Gauge| Gauge { now: gauge.now, peak: gauge.now };
+        let (time_wait, close_wait, ports) = (again(self.time_wait), again(self.close_wait), again(self.ports));
+        *self = Self { time_wait, close_wait, ports, ..Self::default() };
+    }
+
     /// Adds the counters of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.connects += other.connects;

@@ -210,6 +210,14 @@ impl DestinationEntry {
         self.first_seen
     }
 
+    /// Counts from zero again; what is open stays.
+    fn restart(&mut self) {
+        self.counters.restart();
+        self.search = PortSearchTimes::default();
+        (self.peak, self.contradictions, self.own_range) = (self.in_use, 0, None);
+        (self.first_failure, self.last_failure, self.failing_since) = (None, None, None);
+    }
+
     fn idle(&self) -> bool {
         self.users == 0 && self.first_failure.is_none()
     }
@@ -254,6 +262,18 @@ impl Destinations {
         let entry = self.entries.remove(id)?;
         self.by_key.remove(&entry.key);
         Some(id)
+    }
+
+    /// Counts from zero again, and forgets what nothing is open towards.
+    pub fn restart(&mut self) {
+        self.entries.iter_mut().for_each(DestinationEntry::restart);
+        let idle = |entry: &DestinationEntry| entry.idle() && entry.in_use == 0 && entry.outside == 0;
+        let over: Vec<_> = self.entries.iter().filter(|(_, entry)| idle(entry)).map(|(id, _)| id).collect();
+        for id in over {
+            if let Some(entry) = self.entries.remove(id) {
+                self.by_key.remove(&entry.key);
+            }
+        }
     }
 
     /// A flow, a minisocket or an pending failure has to do with the destination from now on.

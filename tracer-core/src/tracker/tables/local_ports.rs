@@ -128,6 +128,11 @@ impl LocalPorts {
         self.bound.stop_listening(at);
     }
 
+    /// Listeners count what they accept from zero again.
+    pub fn restart(&mut self) {
+        self.bound.restart();
+    }
+
     /// Counts a connection that accept() took from the listener.
     pub fn count_accepted(&mut self, at: BoundSocketId) {
         self.bound.accepted(at);

@@ -120,6 +120,15 @@ impl Tables {
         }
     }
 
+    /// Observation begins anew at `at`: everything is counted from zero, what is open stays.
+    pub fn restart(&mut self, at: Ktime) {
+        (self.start, self.now) = (Some(at), self.now.max(at));
+        self.accounting.restart();
+        self.ports.restart();
+        self.anomalies = Anomalies::default();
+        self.outbox.drain();
+    }
+
     /// Entries that found no room in any table.
     pub fn evicted(&self) -> u64 {
         self.anomalies.evicted + self.accounting.evicted()

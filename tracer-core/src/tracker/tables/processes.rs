@@ -246,6 +246,11 @@ impl Processes {
         }
     }
 
+    /// The workloads count from zero again.
+    pub fn restart(&mut self) {
+        self.workloads.iter_mut().for_each(|workload| workload.counters.restart());
+    }
+
     /// Counts an attempt to connect for the rate of the workload of `process`.
     pub fn count_attempt(&mut self, process: ProcessId, at: Ktime) {
         if let Some(workload) = self.workload_of_mut(process) {

@@ -5,7 +5,7 @@
 //! again, going back by half of the file reads about that half, and there are few copies.
 
 use tracer_core::event::Ktime;
-use tracer_core::replay::Mark;
+use tracer_core::series::SeriesMark;
 use tracer_core::tracker::Tracker;
 
 /// Least number of steps between two copies, which are read again in a fraction of a second.
@@ -19,7 +19,7 @@ const MAX_ENTRIES: u64 = 4_000_000;
 struct Checkpoint {
     /// Steps read from the beginning to here.
     steps: u64,
-    mark: Mark,
+    mark: SeriesMark,
     tracker: Tracker,
 }
 
@@ -50,7 +50,7 @@ impl Checkpoints {
     }
 
     /// Called after each step that was read; `mark` returns the position behind the step if reading can come back to it.
-    pub fn read(&mut self, tracker: &Tracker, mark: impl FnOnce() -> Option<Mark>) {
+    pub fn read(&mut self, tracker: &Tracker, mark: impl FnOnce() -> Option<SeriesMark>) {
         self.steps += 1;
         let since = self.steps - self.kept.last().map_or(0, |last| last.steps);
         if since < self.spacing || since < tracker.entries().saturating_mul(STEPS_PER_ENTRY) {
@@ -87,7 +87,7 @@ impl Checkpoints {
     }
 
     /// The latest copy before `to`, or `None` if there is only the beginning. Later copies are dropped, because their steps are read again.
-    pub fn back(&mut self, to: Ktime) -> Option<(Mark, Tracker)> {
+    pub fn back(&mut self, to: Ktime) -> Option<(SeriesMark, Tracker)> {
         let before = self.kept.partition_point(|checkpoint| checkpoint.tracker.now() < to);
         self.kept.truncate(before);
         self.steps = self.kept.last().map_or(0, |last| last.steps);
@@ -106,7 +106,7 @@ mod tests {
         let mut checkpoints = Checkpoints::every(10);
         for step in 1..=steps {
             tracker.advance(Ktime(step));
-            checkpoints.read(&tracker, || Some(Mark::default()));
+            checkpoints.read(&tracker, || Some(SeriesMark::default()));
         }
         checkpoints
     }

@@ -7,23 +7,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use jiff::tz::TimeZone;
+use anyhow::Result;
 
 use super::checkpoints::Checkpoints;
 use super::{FrameSchedule, run, screen};
 use crate::cli::{ReplayConfig, ReplayScreenConfig};
 use crate::run::stop::Stop;
-use crate::run::{output, signals};
+use crate::run::{output, recordings, signals};
 use crate::tui::TraceInfo;
 use crate::tui::channel::{self, Publisher, Status, ViewOrder};
 use tracer_core::event::Ktime;
 use tracer_core::host::HostFacts;
 use tracer_core::input::feed;
 use tracer_core::playback;
-use tracer_core::replay::{Pacer, Replay, Speed};
+use tracer_core::replay::{Pacer, Speed};
+use tracer_core::series::RecordingSeries;
 use tracer_core::step::TrackerStep;
-use tracer_core::time_input::TimeReference;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, FindingSubject, Notice, NoticeKinds};
 
@@ -47,12 +46,12 @@ const THE_END: &str = "this is the end; t goes back";
 /// terminal cannot be used.
 pub fn replay(config: &ReplayScreenConfig) -> Result<()> {
     let mut player = Player::open(&config.replay)?;
-    let trace = TraceInfo::new(HostFacts::from(&player.replay.header().host), player.replay.clock());
-    let (app, options) = screen(trace, config.ascii, config.replay.filter.as_ref());
+    let trace = TraceInfo::new(HostFacts::from(&player.series.header().host), player.series.clock());
+    let (app, options) = screen(trace, config.ascii, config.replay.input.filter.as_ref());
     // A process that a signal kills cannot give the terminal back.
     let stop = signals::watch()?;
     run(app, options, |publisher| player.play(&publisher, &stop))?;
-    output::warn(&playback::warnings(&config.replay.file, &player.replay));
+    output::warn(&player.series.warnings());
     Ok(())
 }
 
@@ -70,7 +69,7 @@ struct Marks {
 
 struct Player<'a> {
     config: &'a ReplayConfig,
-    replay: Replay,
+    series: RecordingSeries,
     tracker: Tracker,
     pacer: Pacer,
     schedule: FrameSchedule,
@@ -78,6 +77,8 @@ struct Player<'a> {
     start: Ktime,
     /// The end of the file; of a pipe, the last time that has been read.
     end: Ktime,
+    /// The end was asked for: the recording goes on behind it.
+    ends: bool,
     end_known: bool,
     paused: bool,
     target: Option<SeekTarget>,
@@ -91,30 +92,15 @@ struct Player<'a> {
 
 impl<'a> Player<'a> {
     fn open(config: &'a ReplayConfig) -> Result<Self> {
-        let mut replay = Replay::open(&config.file)?;
-        let span = replay.span()?;
-        let begin = replay.begin();
-        let (mut end, mut target) = (span.map_or(begin, |span| span.last), None);
-        if config.from.is_some() || config.to.is_some() {
-            let Some(span) = span else {
-                bail!("--from and --to need a file that can be searched and has events in it");
-            };
-            let about = TimeReference { span, position: None, clock: replay.clock(), zone: &TimeZone::system() };
-            if let Some(to) = config.to {
-                end = to.ktime(&about).min(span.last);
-            }
-            if let Some(from) = config.from {
-                let from = from.ktime(&about);
-                if from > end {
-                    bail!("--from is later than the end, {}", replay.clock().rfc3339(end));
-                }
-                target = Some(SeekTarget::Time(from));
-            }
-        }
-        let tracker = fresh(&replay, config);
+        let (series, window) = recordings::open(&config.input)?;
+        let (span, begin) = (series.span(), series.begin());
+        let end = window.to.or(span.map(|span| span.last)).unwrap_or(begin);
+        let target = window.from.map(SeekTarget::Time);
+        let tracker = fresh(&series, config);
         Ok(Self {
             config,
-            replay,
+            series,
+            ends: window.to.is_some(),
             tracker,
             pacer: Pacer::new(config.speed),
             schedule: FrameSchedule::new(),
@@ -225,11 +211,11 @@ impl<'a> Player<'a> {
     /// Goes to the latest copy of the tracker before `to`, or to the beginning.
     fn go_back(&mut self, to: Ktime) -> Result<()> {
         if let Some((mark, tracker)) = self.checkpoints.back(to) {
-            self.replay.return_to(mark)?;
+            self.series.return_to(mark)?;
             self.tracker = tracker;
         } else {
-            self.replay = Replay::open(&self.config.file)?;
-            self.tracker = fresh(&self.replay, self.config);
+            self.series.restart()?;
+            self.tracker = fresh(&self.series, self.config);
         }
         (self.waiting, self.ended) = (None, false);
         Ok(())
@@ -239,12 +225,12 @@ impl<'a> Player<'a> {
     /// because a target or the end was reached.
     fn advance(&mut self) -> Result<bool> {
         for _ in 0..STEPS {
-            let Some(step) = self.waiting.take().map_or_else(|| self.replay.next_step(), |step| Ok(Some(step)))? else {
+            let Some(step) = self.waiting.take().map_or_else(|| self.series.next_step(), |step| Ok(Some(step)))? else {
                 self.finish();
                 return Ok(true);
             };
             let at = step.ktime();
-            if self.end_known && at.is_some_and(|at| at > self.end) && self.config.to.is_some() {
+            if self.end_known && at.is_some_and(|at| at > self.end) && self.ends {
                 self.ended = true;
                 self.target = None;
                 return Ok(true);
@@ -258,7 +244,7 @@ impl<'a> Player<'a> {
             }
             let (before, lost) = (self.tracker.now(), self.tracker.lost());
             feed(&mut self.tracker, &step);
-            self.checkpoints.read(&self.tracker, || self.replay.mark());
+            self.checkpoints.read(&self.tracker, || self.series.mark());
             let TrackerStep::Advance(now) = step else { continue };
             if now.since(before) > GAP_NANOS || self.tracker.lost() != lost {
                 self.gap(before, now);
@@ -315,7 +301,7 @@ impl<'a> Player<'a> {
             self.note = Some("no further failure or finding".into());
         }
         self.target = None;
-        if let Some(damage) = self.replay.damage() {
+        if let Some(damage) = self.series.damage() {
             self.note = Some(damage.to_string().into());
             self.tracker.damaged(damage);
             if self.end > self.tracker.now() {
@@ -325,10 +311,10 @@ impl<'a> Player<'a> {
     }
 }
 
-fn fresh(replay: &Replay, config: &ReplayConfig) -> Tracker {
+fn fresh(series: &RecordingSeries, config: &ReplayConfig) -> Tracker {
     playback::tracker(
-        replay.header(),
-        config.by,
+        series.header(),
+        config.input.by,
         NoticeKinds { failures: true, history: true, ..NoticeKinds::default() },
     )
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::RecordingInput;
 use tracer_core::recording::{Reader, Writer};
 use tracer_core::synthetic::{RecordedChurn, header};
 
@@ -36,7 +37,10 @@ impl Recorded {
     }
 
     fn config(&self) -> ReplayConfig {
-        ReplayConfig { file: self.path.clone(), speed: Speed::Max, from: None, to: None, by: None, filter: None }
+        ReplayConfig {
+            input: RecordingInput { names: vec![self.path.clone()], ..RecordingInput::default() },
+            speed: Speed::Max,
+        }
     }
 }
 
