@@ -48,6 +48,7 @@ fn write(path: &Path) {
         },
         continued: false,
         window_ns: None,
+        trigger: None,
     };
     let mut writer = Writer::new(create(path, true).expect("a file"), &header).expect("a header");
     let text = |place: &str| Some(attack(place).into());

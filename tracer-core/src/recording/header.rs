@@ -32,6 +32,19 @@ pub struct RecordingHeader {
     /// and is not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_ns: Option<u64>,
+    /// What made a flight recorder write the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<RecordedTrigger>,
+}
+
+/// What made a flight recorder write a file, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordedTrigger {
+    /// A value of `--on`, or `signal`.
+    pub what: String,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub ktime_ns: u64,
 }
 
 /// One instant on two clocks, from which all wall times of a recording follow.

@@ -20,6 +20,7 @@ pub mod findings;
 mod forecast;
 mod lifecycle;
 mod minisockets;
+mod open_sockets;
 pub mod port_buckets;
 mod reconcile;
 pub mod snapshot;
@@ -213,6 +214,12 @@ impl Tracker {
     /// The name of a network namespace, if it has one.
     pub fn namespace_name(&self, netns: Netns) -> Option<Arc<str>> {
         self.tables.ports.namespaces().name(netns)
+    }
+
+    /// Complete lists of what is open now, with who opened it, for a reader who sees the events from here on only. Empty if there is
+    /// too much of it.
+    pub fn open_sockets(&self) -> Vec<Event> {
+        open_sockets::lists(&self.tables)
     }
 
     /// What happened since the last call, in order.

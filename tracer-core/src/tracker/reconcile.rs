@@ -176,8 +176,10 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         None => {
             let ephemeral = tables.ports.looks_ephemeral(&row.key);
             let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
-            let unknown = tables.accounting.processes().unknown();
-            let attribution = tables.accounting.attribute(unknown, destination, row.key.netns, true, baseline.ended);
+            // The kernel does not tell it; a recording that begins in the middle of a trace does.
+            let owner = row.owner.map(|pid| tables.accounting.process(pid));
+            let process = owner.unwrap_or(tables.accounting.processes().unknown());
+            let attribution = tables.accounting.attribute(process, destination, row.key.netns, true, baseline.ended);
             let closes = row.closed == Some(true);
             (attribution, if closes { BucketUser::Minisocket } else { tables.ports.unseen_user(&row.key) })
         }

@@ -11,6 +11,7 @@ use crate::event::{
 use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
 
 mod capacity;
+mod continuation;
 mod failures;
 mod healing;
 mod incidents;

@@ -195,7 +195,7 @@ pub struct RecordArgs {
     /// Keep files until their last event is this old
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub max_age: Option<Duration>,
-    /// Flight recorder: write only what surrounds the first of these
+    /// Flight recorder: write only what surrounds the first of these, or of the signal USR1
     #[arg(long, value_name = "WHAT", value_delimiter = ',', conflicts_with_all = ["max_size", "max_age"])]
     pub on: Vec<Trigger>,
     /// With --on: what to keep from before it happened, as far as 64 MiB of memory reach
@@ -204,13 +204,18 @@ pub struct RecordArgs {
     /// With --on: how long to go on afterwards
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub after: Duration,
+    /// With --on: wait for the next incident then, which gets a file of its own (FILE.000001.arrow)
+    ///
+    /// A failure is another incident if none came for as long as --after says.
+    #[arg(long, requires = "on")]
+    pub rearm: bool,
     /// Print the report at the end
     #[arg(long)]
     pub report: bool,
     /// Print the report at the end as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Record until this command has ended
+    /// Record until this command has ended; if --for ends first, the command gets TERM
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }

@@ -140,12 +140,14 @@ pub enum RecordTarget {
     File,
     /// Several files, of which the oldest are removed.
     Rotation(RotationBounds),
-    /// A flight recorder: one file, which is not written before one of the triggers.
+    /// A flight recorder: a file for each trigger, or for the first one.
     Flight {
         /// What is written around the trigger.
         window: FlightWindow,
         /// At least one.
         triggers: Vec<Trigger>,
+        /// Wait for the next trigger after each window.
+        rearm: bool,
     },
 }
 

@@ -206,7 +206,11 @@ fn usage(message: &str) -> UsageError {
 fn record(args: RecordArgs) -> RecordConfig {
     let bounds = RotationBounds { size: args.max_size, age: args.max_age };
     let target = if !args.on.is_empty() {
-        RecordTarget::Flight { window: FlightWindow { before: args.before, after: args.after }, triggers: args.on }
+        RecordTarget::Flight {
+            window: FlightWindow { before: args.before, after: args.after },
+            triggers: args.on,
+            rearm: args.rearm,
+        }
     } else if bounds == RotationBounds::default() {
         RecordTarget::File
     } else {
@@ -358,7 +362,8 @@ mod tests {
         assert_eq!(target(""), RecordTarget::File);
         let bounds = RotationBounds { size: None, age: Some(Duration::from_secs(90)) };
         assert_eq!(target("--max-age 90s"), RecordTarget::Rotation(bounds));
-        let RecordTarget::Flight { window, triggers } = target("--on exhaustion,forecast --before 10s --after 30s")
+        let RecordTarget::Flight { window, triggers, rearm: false } =
+            target("--on exhaustion,forecast --before 10s --after 30s")
         else {
             panic!("no flight recorder")
         };

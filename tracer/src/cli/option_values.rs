@@ -26,6 +26,19 @@ pub enum Trigger {
     Exhaustion,
     /// The first forecast, from a few seconds of steady traffic, that ports will run out
     Forecast,
+    /// Nothing but the signal USR1, which triggers whatever else is waited for, too
+    Signal,
+}
+
+impl Trigger {
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhaustion => "exhaustion",
+            Self::Forecast => "forecast",
+            Self::Signal => "signal",
+        }
+    }
 }
 
 /// What is exported.

@@ -130,7 +130,7 @@ impl PartitionedDataset {
             // An hour whose file was closed already gets another file.
             let part = self.done.iter().filter(|path| path.parent() == Some(&dir)).count();
             let path = dir.join(format!("{}-{part}.parquet", self.stem));
-            let file = File::options().write(true).create_new(true).open(&path)?;
+            let file = tracer_core::recording::create(&path, false)?;
             self.hours.insert(hour, ParquetFile::new(&path, file, &self.schema)?);
         }
         self.hours.get_mut(&hour).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())

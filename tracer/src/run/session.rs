@@ -201,6 +201,7 @@ impl LiveTrace {
             watch: header::RecordedConfig::from(&self.config),
             continued: false,
             window_ns: None,
+            trigger: None,
         }
     }
 

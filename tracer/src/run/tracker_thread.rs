@@ -91,7 +91,7 @@ impl Feeder {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -156,7 +156,7 @@ mod tests {
             })
             .collect();
         let (commands, received) = mpsc::sync_channel(inputs.len() + 1);
-        let mut recorded = Recording::new(Some(RecorderTee::new(commands)));
+        let mut recorded = Recording::new(Some(RecorderTee::new(commands, Arc::default())));
         let mut alone = Recording::new(None);
         run(inputs.clone(), Tracker::new(Config::default()), &|| false, &mut recorded);
         run(inputs.clone(), Tracker::new(Config::default()), &|| false, &mut alone);
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_recorder_that_does_not_come_along_costs_counted_events_and_no_time() {
         let (commands, received) = mpsc::sync_channel(2);
-        let mut recording = Recording::new(Some(RecorderTee::new(commands)));
+        let mut recording = Recording::new(Some(RecorderTee::new(commands, Arc::default())));
         let (running, over) = mpsc::channel();
         recording.running = Some(running);
         let began = Instant::now();

@@ -9,12 +9,15 @@ pub(super) mod tee;
 mod watcher;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use signal_hook::consts::SIGUSR1;
 
 use self::outcome::RecordingOutcome;
 use self::recorder::Recorder;
@@ -33,6 +36,10 @@ use tracer_core::tracker::snapshot::NoticeKinds;
 /// Writing what waits for the recorder takes a fraction of a second, unless the disk stands still.
 const DISK_LIMIT: Duration = Duration::from_millis(500);
 
+/// What a shell says of a command that is not there, and of one that is not executable.
+const COMMAND_NOT_FOUND: u8 = 127;
+const COMMAND_NOT_EXECUTABLE: u8 = 126;
+
 /// Records until the time is up, a signal comes, or the command has ended. Returns the exit code: the command's if there is one.
 ///
 /// # Errors
@@ -41,17 +48,32 @@ const DISK_LIMIT: Duration = Duration::from_millis(500);
 pub fn run(config: &RecordConfig) -> Result<u8> {
     // Before the trace starts, so that a wrong path is an error at once.
     let target = reserve(config)?;
-    let triggers = match &config.target {
-        RecordTarget::Flight { triggers, .. } => &triggers[..],
-        RecordTarget::File | RecordTarget::Rotation(_) => &[],
+    let (triggers, quiet) = match &config.target {
+        RecordTarget::Flight { triggers, window, .. } => (&triggers[..], window.after),
+        RecordTarget::File | RecordTarget::Rotation(_) => (&[][..], Duration::ZERO),
     };
+    let asked = Arc::new(AtomicBool::new(false));
+    if !triggers.is_empty() {
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&asked)).context("handling USR1")?;
+    }
     let flight = (!triggers.is_empty()).then_some(config.output.as_path());
     let notices = NoticeKinds { failures: flight.is_some(), ..NoticeKinds::default() };
     let stop = signals::watch()?;
     let live = LiveTrace::start(&config.trace, notices, &stop)?;
     live.ready();
     // Inputs about the command wait in the tracker's queue until the recorder has started.
-    let mut child = spawn(&config.command)?;
+    let mut child = match spawn(&config.command) {
+        Ok(child) => child,
+        Err(error) => {
+            let code = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::NotFound) => COMMAND_NOT_FOUND,
+                Some(io::ErrorKind::PermissionDenied) => COMMAND_NOT_EXECUTABLE,
+                _ => return Err(error),
+            };
+            say(format_args!("{error:#}; nothing was recorded"));
+            return Ok(code);
+        }
+    };
     let (recorder, tee) = match begin(config, &live, target) {
         Ok(begun) => begun,
         Err(error) => {
@@ -64,7 +86,7 @@ pub fn run(config: &RecordConfig) -> Result<u8> {
         }
     };
     let clock = live.clock;
-    let mut watcher = RecordWatcher::new(tee, Arc::clone(&recorder.progress), child, stop, triggers);
+    let mut watcher = RecordWatcher::new(tee, Arc::clone(&recorder.progress), child, stop, (triggers, quiet), asked);
     let finished = live.run(config.duration, &mut watcher)?;
     wait_for_disk(&recorder);
     let outcome = recorder.join()?;
@@ -83,7 +105,7 @@ pub fn run(config: &RecordConfig) -> Result<u8> {
 enum ReservedTarget {
     File(OutputReservation),
     Rotation(OutputReservation, RotationBounds),
-    Flight(FlightWindow),
+    Flight(FlightWindow, bool),
 }
 
 fn reserve(config: &RecordConfig) -> Result<ReservedTarget> {
@@ -93,7 +115,7 @@ fn reserve(config: &RecordConfig) -> Result<ReservedTarget> {
         RecordTarget::File => ReservedTarget::File(reservation),
         RecordTarget::Rotation(bounds) => ReservedTarget::Rotation(reservation, *bounds),
         // That the file can be created is known now. The trigger creates it.
-        RecordTarget::Flight { window, .. } => ReservedTarget::Flight(*window),
+        RecordTarget::Flight { window, rearm, .. } => ReservedTarget::Flight(*window, *rearm),
     })
 }
 
@@ -116,12 +138,10 @@ fn begin(config: &RecordConfig, live: &LiveTrace, target: ReservedTarget) -> Res
         ReservedTarget::File(reservation) => RecordingSink::one(path, reservation.into_file()?, &header)
             .with_context(|| format!("writing {}", path.display()))?,
         ReservedTarget::Rotation(reservation, bounds) => {
-            RecordingSink::rotation(path, reservation.into_file()?, &header, bounds, live.baseline_requests())
+            RecordingSink::rotation(path, reservation.into_file()?, &header, bounds)
                 .with_context(|| format!("writing {}", part_path(path, 1).display()))?
         }
-        ReservedTarget::Flight(window) => {
-            RecordingSink::flight(path, &header, window, config.force, live.baseline_requests())
-        }
+        ReservedTarget::Flight(window, rearm) => RecordingSink::flight(path, &header, window, config.force, rearm),
     };
     Recorder::start(&header, sink)
 }
@@ -134,8 +154,8 @@ fn spawn(command: &[OsString]) -> Result<Option<Child>> {
 
 /// Says on stderr what was written and what was not. `flight`: where a flight recorder was to write.
 fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Option<&Path>) {
-    for (path, written) in &outcome.files {
-        if let Some(asked) = flight.filter(|asked| *asked != path) {
+    for (number, (path, written)) in outcome.files.iter().enumerate() {
+        if let Some(asked) = flight.filter(|asked| *asked != path && number == 0) {
             say(format_args!("{} was put there by somebody else meanwhile, and is as it was", asked.display()));
         }
         let seconds = written.last.saturating_sub(written.first) as f64 / 1e9;
@@ -153,6 +173,12 @@ fn conclude(outcome: &RecordingOutcome, watcher: &RecordWatcher<'_>, flight: Opt
         say(format_args!(
             "the flight recorder holds {} and that was less than --before; the oldest events are not in the file",
             human::bytes(sink::FLIGHT_BYTES)
+        ));
+    }
+    if outcome.made_room > 0 {
+        say(format_args!(
+            "the disk was full: the oldest {} made room for the latest",
+            human::plural(u64::from(outcome.made_room), "part")
         ));
     }
     let lost = watcher.unrecorded();

@@ -13,4 +13,6 @@ pub struct RecordingOutcome {
     pub trouble: Option<WriteError>,
     /// A flight recorder held less than it was asked to, because its memory was full.
     pub cut_short: bool,
+    /// Files of a rotation that were removed before their time, because the disk was full.
+    pub made_room: u32,
 }

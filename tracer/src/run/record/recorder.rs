@@ -45,7 +45,8 @@ impl Recorder {
             .name("recorder".into())
             .spawn(move || worker.run(&commands))
             .context("starting the recorder thread")?;
-        Ok((Self { thread, progress }, RecorderTee::new(sender)))
+        let tee = RecorderTee::new(sender, Arc::clone(&progress));
+        Ok((Self { thread, progress }, tee))
     }
 
     /// Everything is written: [`Self::join`] will not wait.
@@ -85,13 +86,19 @@ impl Worker {
 
     fn work(&mut self, commands: &Receiver<RecorderCommand>) -> Result<(), WriteError> {
         loop {
+            // What comes meanwhile goes first: the queue must not fill up.
+            while self.sink.holds_more() {
+                match commands.try_recv() {
+                    Ok(command) => self.obey(command)?,
+                    Err(_) => self.sink.write_held()?,
+                }
+            }
+            if self.sink.is_complete() {
+                return Ok(());
+            }
             let wait = self.since.map_or(BATCH_AGE, |since| BATCH_AGE.saturating_sub(since.elapsed()));
             match commands.recv_timeout(wait) {
-                Ok(RecorderCommand::Input(input)) => self.write(input)?,
-                Ok(RecorderCommand::Trigger) => {
-                    self.flush()?;
-                    self.sink.trigger(&mut self.packer)?;
-                }
+                Ok(command) => self.obey(command)?,
                 Err(RecvTimeoutError::Timeout) => self.flush()?,
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
@@ -101,6 +108,36 @@ impl Worker {
             if self.sink.is_complete() {
                 return Ok(());
             }
+        }
+    }
+
+    fn obey(&mut self, command: RecorderCommand) -> Result<(), WriteError> {
+        match command {
+            RecorderCommand::Input(input) => self.write(input),
+            RecorderCommand::Trigger(trigger) => {
+                self.flush()?;
+                self.sink.trigger(trigger, &mut self.packer)?;
+                self.show_window();
+                Ok(())
+            }
+            RecorderCommand::Open(lists) => {
+                self.flush()?;
+                self.sink.open(&mut self.packer)?;
+                for list in lists {
+                    self.step(TrackerStep::Event(list))?;
+                }
+                self.flush()
+            }
+        }
+    }
+
+    /// Tells the tracker's thread what the recorder waits for.
+    fn show_window(&self) {
+        let Self { progress, sink, .. } = self;
+        progress.window_end.store(sink.window_end().unwrap_or(u64::MAX), Ordering::Relaxed);
+        progress.windows.store(sink.windows(), Ordering::Relaxed);
+        if sink.wants_lists() {
+            progress.wants_lists.store(true, Ordering::Relaxed);
         }
     }
 
@@ -134,13 +171,19 @@ impl Worker {
         if self.packer.rows() >= self.batch_rows || filled && self.packer.rows() > 0 {
             return self.flush();
         }
-        if filled { self.sink.rotate(&mut self.packer) } else { Ok(()) }
+        if filled { self.tidy() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
         let Some(packed) = self.packer.flush()? else { return Ok(()) };
         self.put(packed)?;
-        self.sink.rotate(&mut self.packer)
+        self.tidy()
+    }
+
+    fn tidy(&mut self) -> Result<(), WriteError> {
+        self.sink.tidy(&mut self.packer)?;
+        self.show_window();
+        Ok(())
     }
 
     fn put(&mut self, packed: PackedBatch) -> Result<(), WriteError> {
@@ -168,16 +211,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.arrow");
         let header = RecordingHeader::default();
-        let (request_baseline, _requests) = mpsc::channel();
         let file = tracer_core::recording::create(&part_path(&path, 1), true).expect("a file");
         // Each list of sockets is larger than a part and smaller than all parts together.
-        let sink = RecordingSink::rotation(
-            &path,
-            file,
-            &header,
-            RotationBounds { size: Some(3 << 20), age: None },
-            request_baseline,
-        );
+        let sink = RecordingSink::rotation(&path, file, &header, RotationBounds { size: Some(3 << 20), age: None });
         let mut worker = Worker {
             packer: Packer::new(&header).expect("a header"),
             batch_rows: usize::MAX,

@@ -3,32 +3,56 @@
 //! A copy costs the tracker's thread a reference count and the names of new processes. An input that the queue to the recorder has no
 //! room for is counted and never waited for; the recording says how many events it lacks, and so does the tracker.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use tracer_core::event::{Event, Ktime, LossCounts};
 use tracer_core::input::TrackerInput;
+use tracer_core::recording::header::RecordedTrigger;
+use tracer_core::tracker::Tracker;
 
 /// What the recorder is asked to do.
 #[derive(Debug)]
 pub enum RecorderCommand {
     Input(TrackerInput),
     /// What the flight recorder waits for has happened.
-    Trigger,
+    Trigger(RecordedTrigger),
+    /// Complete lists of what is open now, behind all inputs before: a file may begin with them.
+    Open(Vec<Event>),
 }
 
 /// How the recording is doing, readable from every thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RecorderProgress {
     /// Bytes written, or held by a flight recorder that has not been triggered.
     pub bytes: AtomicU64,
     /// The recorder takes no more, because of an error or because it has everything that was asked for.
     pub ended: AtomicBool,
+    /// Windows that a flight recorder has written.
+    pub windows: AtomicU32,
+    /// Where the window of a triggered flight recorder ends, `CLOCK_MONOTONIC` nanoseconds: what happens later is not for it.
+    pub window_end: AtomicU64,
+    /// [`RecorderCommand::Open`] is wanted.
+    pub wants_lists: AtomicBool,
+}
+
+impl Default for RecorderProgress {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            windows: AtomicU32::new(0),
+            window_end: AtomicU64::new(u64::MAX),
+            wants_lists: AtomicBool::new(false),
+        }
+    }
 }
 
 /// The tracker's end of the queue to the recorder.
 pub struct RecorderTee {
     commands: SyncSender<RecorderCommand>,
+    progress: Arc<RecorderProgress>,
     /// Events that the queue had no room for.
     lost: u64,
     /// How many of them the recording knows of: the input that told of them may have been lost too.
@@ -39,8 +63,8 @@ pub struct RecorderTee {
 
 impl RecorderTee {
     /// `commands` leads to the recorder.
-    pub fn new(commands: SyncSender<RecorderCommand>) -> Self {
-        Self { commands, lost: 0, recorded_loss: 0, loss: LossCounts::default() }
+    pub fn new(commands: SyncSender<RecorderCommand>, progress: Arc<RecorderProgress>) -> Self {
+        Self { commands, progress, lost: 0, recorded_loss: 0, loss: LossCounts::default() }
     }
 
     /// Events lost on the way to the recorder so far.
@@ -62,9 +86,19 @@ impl RecorderTee {
     }
 
     /// Tells the flight recorder that what it waits for has happened.
-    pub fn trigger(&self) {
+    pub fn trigger(&self, trigger: RecordedTrigger) {
         // May wait: the queue may be full of what came before, all of which is to be kept. A recorder that has ended has no use for it.
-        let _ = self.commands.send(RecorderCommand::Trigger);
+        let _ = self.commands.send(RecorderCommand::Trigger(trigger));
+    }
+
+    /// Hands over what is open now, if the recorder wants that.
+    pub fn open(&self, tracker: &Tracker) {
+        if self.progress.wants_lists.swap(false, Ordering::Relaxed)
+            && let Err(TrySendError::Full(_)) = self.commands.try_send(RecorderCommand::Open(tracker.open_sockets()))
+        {
+            // With the next input.
+            self.progress.wants_lists.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Copies an input for the recorder. Does not wait.
@@ -85,8 +119,15 @@ impl RecorderTee {
             Ok(()) if tells_loss => self.recorded_loss = self.lost,
             // A recorder that has ended has everything that was asked for, or says itself why it ended.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            // A queue that nobody empties any more, or what comes after the window of a flight recorder.
+            Err(TrySendError::Full(_)) if self.is_over(input.now) => {}
             Err(TrySendError::Full(_)) => self.lost += input.events(),
         }
+    }
+
+    fn is_over(&self, now: Option<Ktime>) -> bool {
+        let end = self.progress.window_end.load(Ordering::Relaxed);
+        self.progress.ended.load(Ordering::Relaxed) || now.is_some_and(|now| now.0 > end)
     }
 
     /// Tells the recording of a loss that it does not know of yet, and lets the recorder end. Returns the events lost.
@@ -131,7 +172,7 @@ mod tests {
         let loss = |fact: &Event| if let Event::Loss(counts) = fact { Some(counts.recorder) } else { None };
         let inputs = received.try_iter().filter_map(|command| match command {
             RecorderCommand::Input(input) => Some(input.facts),
-            RecorderCommand::Trigger => None,
+            RecorderCommand::Trigger(_) | RecorderCommand::Open(_) => None,
         });
         inputs.flat_map(|facts| facts.iter().filter_map(loss).collect::<Vec<_>>()).collect()
     }
@@ -140,17 +181,35 @@ mod tests {
     #[test]
     fn what_comes_after_a_recorder_has_ended_is_not_lost() {
         let (commands, received) = mpsc::sync_channel(1);
-        let mut tee = RecorderTee::new(commands);
+        let mut tee = RecorderTee::new(commands, Arc::default());
         drop(received);
         tee.observe(&input(netns_facts()));
         assert_eq!(tee.close(), 0);
+    }
+
+    /// "66 events were not recorded because the file could not be written fast enough": they came after the window, while the file was
+    /// being synced for the last time.
+    #[test]
+    fn what_comes_after_the_window_is_not_lost_though_the_queue_is_full() {
+        let (commands, _received) = mpsc::sync_channel(0);
+        let progress = Arc::new(RecorderProgress::default());
+        let mut tee = RecorderTee::new(commands, Arc::clone(&progress));
+        progress.window_end.store(10, Ordering::Relaxed);
+        let at = |now| TrackerInput { now: Some(Ktime(now)), ..input(netns_facts()) };
+        tee.observe(&at(11));
+        assert_eq!(tee.lost(), 0);
+        tee.observe(&at(9));
+        assert_eq!(tee.lost(), 1, "this one belonged into the file");
+        progress.ended.store(true, Ordering::Relaxed);
+        tee.observe(&at(9));
+        assert_eq!(tee.lost(), 1, "the recorder says itself why it ended");
     }
 
     /// In the full-screen view one recording may follow another.
     #[test]
     fn a_recording_lacks_what_its_own_recorder_lost_and_says_so_until_it_is_recorded() {
         let (commands, received) = mpsc::sync_channel(1);
-        let mut tee = RecorderTee::new(commands);
+        let mut tee = RecorderTee::new(commands, Arc::default());
         let earlier = Event::Loss(LossCounts { ring_calls: 5, recorder: 7, ..LossCounts::default() });
         tee.introduce(vec![earlier.clone()], Ktime(1));
         // The queue is full of the introduction.

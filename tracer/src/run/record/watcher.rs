@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,7 +20,9 @@ use crate::run::signals::SIGNAL_BASE;
 use crate::run::stop::Stop;
 use crate::run::tracker_thread::TraceObserver;
 use crate::stdio::say;
+use tracer_core::event::Ktime;
 use tracer_core::input::TrackerInput;
+use tracer_core::recording::header::RecordedTrigger;
 use tracer_core::tracker::Tracker;
 use tracer_core::tracker::snapshot::{Finding, FindingId, Notice, Severity};
 
@@ -45,7 +47,16 @@ pub struct RecordWatcher<'a> {
     line: ProgressLine,
     /// What a flight recorder waits for; otherwise empty.
     triggers: &'a [Trigger],
-    triggered: bool,
+    /// Without a failure for this long, the next one is another incident.
+    quiet: Duration,
+    /// USR1 has come.
+    asked: Arc<AtomicBool>,
+    /// Triggers handed to the recorder.
+    triggered: u32,
+    /// When the last connect found no port.
+    exhausted: Option<Ktime>,
+    /// The forecast was that ports will run out, when it was last looked at.
+    forecast: bool,
     /// When the forecast was last looked at.
     looked: Instant,
 }
@@ -57,7 +68,8 @@ impl<'a> RecordWatcher<'a> {
         progress: Arc<RecorderProgress>,
         child: Option<Child>,
         stop: Stop,
-        triggers: &'a [Trigger],
+        (triggers, quiet): (&'a [Trigger], Duration),
+        asked: Arc<AtomicBool>,
     ) -> Self {
         Self {
             tee: Some(tee),
@@ -68,14 +80,18 @@ impl<'a> RecordWatcher<'a> {
             progress,
             line: ProgressLine::new(),
             triggers,
-            triggered: false,
+            quiet,
+            asked,
+            triggered: 0,
+            exhausted: None,
+            forecast: false,
             looked: Instant::now(),
         }
     }
 
     /// A flight recorder has been triggered.
     pub fn is_triggered(&self) -> bool {
-        self.triggered
+        self.triggered > 0
     }
 
     /// The trace is over: the command's exit code, after its end. A command that still runs is asked to end, and left alone if it does
@@ -91,6 +107,7 @@ impl<'a> RecordWatcher<'a> {
                 if let Ok(pid) = i32::try_from(child.id()) {
                     // The command may have ended meanwhile.
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                    say("the command still runs, and is asked to end (TERM)");
                 }
                 let Some(status) = wait_at_most(child, COMMAND_LIMIT).context("waiting for the command")? else {
                     say(format_args!("the command does not end; it is left alone, as process {}", child.id()));
@@ -104,26 +121,36 @@ impl<'a> RecordWatcher<'a> {
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).or_else(of_signal).unwrap_or(exit::FAILED))
     }
 
-    /// One of the triggers applies.
-    fn trigger_condition_met(&mut self, tracker: &mut Tracker) -> bool {
+    /// What happened that the flight recorder waits for: a value of `--on`.
+    fn incident(&mut self, tracker: &mut Tracker) -> Option<Trigger> {
         if self.triggers.is_empty() {
-            return false;
+            return None;
         }
-        let without_port =
-            |notice: &Notice| matches!(notice, Notice::FailedConnect(failed) if failed.failure.is_without_port());
+        let without_port = |notice: Notice| match notice {
+            Notice::FailedConnect(failed) if failed.failure.is_without_port() => Some(failed.ktime),
+            _ => None,
+        };
         // Notices are drained whatever the triggers are, or they would pile up.
-        let exhausted = tracker.drain_notices().any(|notice| without_port(&notice));
-        if exhausted && self.triggers.contains(&Trigger::Exhaustion) {
-            return true;
+        let exhausted = tracker.drain_notices().filter_map(without_port).max();
+        let signalled = self.asked.swap(false, Ordering::Relaxed);
+        let before = self.exhausted;
+        self.exhausted = exhausted.max(before);
+        let anew = |at: Ktime| before.is_none_or(|before| Duration::from_nanos(at.since(before)) > self.quiet);
+        if self.triggers.contains(&Trigger::Exhaustion) && exhausted.is_some_and(anew) {
+            return Some(Trigger::Exhaustion);
         }
-        if !self.triggers.contains(&Trigger::Forecast) || self.looked.elapsed() < FORECAST_EVERY {
-            return false;
+        if self.triggers.contains(&Trigger::Forecast) && self.looked.elapsed() >= FORECAST_EVERY {
+            self.looked = Instant::now();
+            // A guess from a second of traffic is not worth a file.
+            let sure =
+                |finding: &Finding| finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info;
+            let forecast = tracker.snapshot().findings.iter().any(sure);
+            if forecast && !std::mem::replace(&mut self.forecast, forecast) {
+                return Some(Trigger::Forecast);
+            }
+            self.forecast = forecast;
         }
-        self.looked = Instant::now();
-        // The recorder writes once: a guess from a second of traffic is not worth that.
-        let sure =
-            |finding: &Finding| finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info;
-        tracker.snapshot().findings.iter().any(sure)
+        signalled.then_some(Trigger::Signal)
     }
 
     fn command_has_ended(&mut self) -> bool {
@@ -163,13 +190,16 @@ impl TraceObserver for RecordWatcher<'_> {
         if self.tee.is_none() {
             return ControlFlow::Continue(());
         }
-        if !self.triggered && self.trigger_condition_met(tracker) {
-            self.triggered = true;
+        let incident = self.incident(tracker);
+        let Some(tee) = &self.tee else { return ControlFlow::Continue(()) };
+        tee.open(tracker);
+        if let Some(incident) = incident
+            && self.triggered == self.progress.windows.load(Ordering::Relaxed)
+        {
+            self.triggered += 1;
             self.line.clear();
-            say("it happened; what led to it is being written");
-            if let Some(tee) = &self.tee {
-                tee.trigger();
-            }
+            say(format_args!("it happened ({}); what led to it is being written", incident.as_str()));
+            tee.trigger(RecordedTrigger { what: incident.as_str().into(), ktime_ns: tracker.now().0 });
         }
         self.line.show(tracker, &self.progress);
         if self.command_has_ended() || self.progress.ended.load(Ordering::Relaxed) {

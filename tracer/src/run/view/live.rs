@@ -164,8 +164,9 @@ impl LiveController {
         let name = format!("portchurn-{time}.arrow");
         match self.begin(Path::new(&name), tracker.now()) {
             Ok((recorder, mut tee)) => {
-                tee.introduce(tracker.facts(), tracker.now());
-                // Without a list of sockets the recording would only know those that begin later.
+                let facts = tracker.facts().into_iter().chain(tracker.open_sockets()).collect();
+                tee.introduce(facts, tracker.now());
+                // What the tracker has got wrong since the last list is set right.
                 let _ = self.baseline_requests.send(BaselineRequest::WithOwners);
                 let path: Arc<str> = std::path::absolute(&name).map_or(name, |path| path.display().to_string()).into();
                 self.note = Some(format!("recording into {path}").into());
