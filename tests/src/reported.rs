@@ -213,6 +213,8 @@ pub struct StreamLine {
     pub new: Option<String>,
     pub ring_full: Option<u64>,
     pub missed_runs: Option<u64>,
+    pub id: Option<String>,
+    pub state: Option<String>,
 }
 
 impl StreamLine {

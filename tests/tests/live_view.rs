@@ -252,9 +252,9 @@ fn an_incident_is_recorded_from_the_view_and_replayed_in_it() -> Result<()> {
 
     // Quitting in the middle of a recording asks first.
     screen.press(&["q"])?;
-    screen.shows(&["A recording is running"])?;
+    screen.shows(&["Stop the recording and quit?"])?;
     screen.press(&["n"])?;
-    screen.wait("no", |text| !text.contains("A recording is running"))?;
+    screen.wait("no", |text| !text.contains("Stop the recording and quit?"))?;
     screen.press(&["r"])?;
     screen.shows(&["recorded "])?;
     screen.press(&["q"])?;

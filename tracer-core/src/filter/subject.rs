@@ -2,8 +2,8 @@
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::{
-    Attribution, Destination, FailedConnect, Failure, FailureCounts, FlowEnd, Listener, Notice, Owner, StateChange,
-    StateSet, Workload,
+    Attribution, Destination, FailedConnect, Failure, FailureCounts, Finding, FindingSubject, FlowEnd, Listener,
+    Notice, Owner, StateChange, StateSet, Workload,
 };
 
 /// One thing that may be shown. `None` = unknown, or the thing has no such field.
@@ -150,6 +150,30 @@ impl<'a> From<&'a Notice> for Subject<'a> {
             Notice::FlowEnd(end) => end.into(),
             Notice::FailedConnect(failed) => failed.into(),
             Notice::StateChange(change) => change.into(),
+            Notice::Finding(finding) => Self::from(&**finding),
+        }
+    }
+}
+
+/// Whom the finding is about.
+impl<'a> From<&'a Finding> for Subject<'a> {
+    fn from(from: &'a Finding) -> Self {
+        let subject = Self { workload: from.subject.workload().map(|name| &**name), ..Self::default() };
+        if let Some(key) = from.subject.destination() {
+            return Self {
+                netns: Some(key.netns),
+                src_addr: Some(key.local_addr),
+                dst_addr: Some(key.remote_addr),
+                dst_port: Some(key.remote_port),
+                ..subject
+            };
+        }
+        match &from.subject {
+            FindingSubject::Listener(netns, at, _) => {
+                Self { netns: Some(*netns), src_addr: Some(at.addr), src_port: Some(at.port), ..subject }
+            }
+            FindingSubject::Namespace(netns) => Self { netns: Some(*netns), ..subject },
+            _ => subject,
         }
     }
 }

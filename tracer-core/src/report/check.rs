@@ -115,7 +115,10 @@ impl Condition {
                 .findings
                 .iter()
                 .filter(|finding| finding.id == *id)
-                .map(|finding| self.held(finding.summary.clone(), json!(finding.evidence)))
+                .map(|finding| {
+                    let over = if finding.is_active() { "" } else { "over: " };
+                    self.held(format!("{over}{}", finding.summary), json!(finding.evidence))
+                })
                 .collect(),
             Predicate::Compared { metric, above, with } => {
                 let mut values: Vec<_> = values(*metric, snapshot)

@@ -95,8 +95,9 @@ struct TimedDestination<'a> {
     last_failure: Option<String>,
 }
 
+/// A finding with wall times, as it stands in a report and in a stream.
 #[derive(Debug, Serialize)]
-struct TimedFinding<'a> {
+pub struct TimedFinding<'a> {
     #[serde(flatten)]
     finding: &'a Finding,
     since: Option<String>,
@@ -115,7 +116,8 @@ struct TimedPeak {
 }
 
 impl<'a> TimedFinding<'a> {
-    fn new(finding: &'a Finding, clock: &Clock) -> Self {
+    /// `finding` with wall times by `clock`.
+    pub fn new(finding: &'a Finding, clock: &Clock) -> Self {
         let wall = |ktime: Option<Ktime>| ktime.map(|ktime| clock.rfc3339(ktime));
         let FindingLife { state, began, ended, peak, total } = finding.life;
         Self {

@@ -336,7 +336,7 @@ fn destination(
     let ports = &tables.ports;
     let capacity = ports.capacity(entry);
     let stuck = minisockets.orphans + minisockets.without_timestamps;
-    let reusable = stuck <= (entry.in_state(TcpState::TimeWait) + minisockets.orphans) / 2;
+    let reusable = stuck <= u32::midpoint(entry.in_state(TcpState::TimeWait), minisockets.orphans);
     let forecast = forecast(entry, ports, reusable, tables.now, start(tables));
     let (key, counters) = (entry.key, &entry.counters);
     Destination {

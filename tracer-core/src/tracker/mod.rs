@@ -19,6 +19,7 @@ mod failures;
 pub mod findings;
 mod forecast;
 mod lifecycle;
+mod losses;
 mod minisockets;
 mod open_sockets;
 pub mod port_buckets;
@@ -34,6 +35,7 @@ pub use config::Config;
 use std::sync::Arc;
 
 use findings::{FindingLog, RecentCounts};
+use losses::SettledLoss;
 use snapshot::detail::{DetailRequest, Details};
 use snapshot::{EventCounts, Notice, Snapshot, WindowCoverage};
 use tables::Tables;
@@ -61,6 +63,7 @@ pub struct Tracker {
     loss: LossCounts,
     /// Lost before the window began.
     loss_before: LossCounts,
+    losses: SettledLoss,
     damage: Option<Damage>,
     coverage: Option<WindowCoverage>,
 }
@@ -80,6 +83,7 @@ impl Tracker {
             skipped: 0,
             loss: LossCounts::default(),
             loss_before: LossCounts::default(),
+            losses: SettledLoss::default(),
             damage: None,
             coverage: None,
         }
@@ -100,6 +104,7 @@ impl Tracker {
         (self.recent, self.log) = (RecentCounts::default(), FindingLog::default());
         self.next_judgement = Ktime(at.0 / JUDGE_NANOS * JUDGE_NANOS).plus(JUDGE_NANOS);
         (self.read, self.skipped, self.loss_before) = (0, 0, self.loss);
+        self.losses = SettledLoss::default();
         self.generation += 1;
     }
 
@@ -130,7 +135,11 @@ impl Tracker {
             Event::Netns(facts) => tables.anomalies.evicted += u64::from(!tables.ports.learn(facts)),
             Event::ReservedPorts(_, netns, ports) => tables.ports.reserve(*netns, ports),
             Event::Baseline(baseline) => reconcile::reconcile(tables, baseline),
-            Event::Loss(loss) => self.loss = *loss,
+            Event::Loss(loss) => {
+                self.loss = *loss;
+                let missed = self.missed_runs();
+                self.losses.take(loss.ktime.max(self.tables.now), missed);
+            }
         }
         let now = self.tables.now;
         self.tables.reclassify(now);
@@ -163,6 +172,8 @@ impl Tracker {
     pub fn finish(&mut self) {
         failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
         self.tables.reclassify(Ktime(u64::MAX));
+        let missed = self.missed_runs();
+        self.losses.finish(missed);
         self.judge();
     }
 
@@ -178,7 +189,8 @@ impl Tracker {
         let snapshot = assemble::snapshot(&self.tables);
         let recent = self.recent.take(&snapshot);
         let found = findings::judge(&snapshot, &recent, &self.config.knobs, &self.config.thresholds);
-        self.log.judge(snapshot.start, snapshot.now, found);
+        let changed = self.log.judge(snapshot.start, snapshot.now, found);
+        self.tables.outbox.findings_changed(changed);
         let pause = JUDGE_NANOS.max(self.entries().saturating_mul(JUDGE_NANOS_PER_ENTRY));
         self.next_judgement = Ktime((snapshot.now.0 / JUDGE_NANOS).saturating_mul(JUDGE_NANOS)).plus(pause);
     }
@@ -275,6 +287,13 @@ impl Tracker {
         minisockets::end_all_cancelled(tables, now);
     }
 
+    /// Transitions that every link of the chain missed, as far as the counts at hand tell. They are read one after the other while records
+    /// are still on their way, so that a missed run is counted before the record that makes up for it.
+    fn missed_runs(&self) -> u64 {
+        let loss = self.loss.since(&self.loss_before);
+        loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(self.tables.anomalies.duplicates))
+    }
+
     /// How complete the picture is.
     fn event_counts(&self) -> EventCounts {
         let (loss, anomalies) = (self.loss.since(&self.loss_before), &self.tables.anomalies);
@@ -282,7 +301,7 @@ impl Tracker {
             read: self.read,
             lost: snapshot::Lost {
                 ring_full: loss.ring_transitions + loss.ring_time_wait + loss.ring_calls + loss.ring_facts,
-                missed_runs: loss.chain_missed.saturating_sub(loss.chain_rescued.saturating_sub(anomalies.duplicates)),
+                missed_runs: self.losses.settled(),
                 other_runs: loss.other_missed,
                 recorder: loss.recorder,
             },

@@ -55,7 +55,7 @@ impl Lab {
         let mut config = Config {
             time_wait_observed: true,
             calls_observed: true,
-            notices: NoticeKinds { transitions: true, flows: true, failures: true, history: false },
+            notices: NoticeKinds { transitions: true, flows: true, failures: true, findings: false, history: false },
             ..Config::default()
         };
         change(&mut config);

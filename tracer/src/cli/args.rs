@@ -162,7 +162,7 @@ pub struct LiveArgs {
 pub struct StreamArgs {
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// What to print: failures and flows by default
+    /// What to print: findings, failures and flows by default
     #[arg(long, value_name = "WHAT")]
     pub what: Option<StreamKind>,
     /// One JSON object per line
@@ -303,6 +303,9 @@ pub struct CheckArgs {
     pub fail_if: Vec<String>,
     #[command(flatten)]
     pub window: WindowArgs,
+    /// Of findings, only those that hold at the end of the recording, not those that are over
+    #[arg(long)]
+    pub now: bool,
     /// One JSON object (schema portchurn.check/1)
     #[arg(long)]
     pub json: bool,

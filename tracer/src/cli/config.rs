@@ -248,6 +248,8 @@ pub struct CheckConfig {
     pub input: RecordingInput,
     /// One that holds is enough.
     pub fail_if: Vec<Condition>,
+    /// Findings that are over do not count.
+    pub now: bool,
     /// How the output is written.
     pub format: OutputFormat,
 }

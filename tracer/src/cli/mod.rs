@@ -187,7 +187,7 @@ fn check(args: CheckArgs) -> Result<CheckConfig, UsageError> {
     }
     words.splice(0..0, args.words);
     let input = input(&words, &args.window, None)?;
-    Ok(CheckConfig { input, fail_if: conditions, format: format(args.json) })
+    Ok(CheckConfig { input, fail_if: conditions, now: args.now, format: format(args.json) })
 }
 
 /// Is the word the name of a recording, or does a filter begin with it?

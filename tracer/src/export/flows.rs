@@ -106,7 +106,7 @@ impl FlowTable {
         match notice {
             Notice::FlowEnd(end) => self.ended(end),
             Notice::FailedConnect(failed) => self.failed(failed),
-            Notice::StateChange(_) => {}
+            Notice::StateChange(_) | Notice::Finding(_) => {}
         }
         self.rows >= BATCH_ROWS
     }

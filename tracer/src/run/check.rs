@@ -10,14 +10,17 @@ use crate::stdio::say;
 use tracer_core::damage::Damage;
 use tracer_core::layout::human::between;
 use tracer_core::report::check::{Condition, Held};
-use tracer_core::tracker::snapshot::{Lost, Snapshot};
+use tracer_core::tracker::snapshot::{Finding, Lost, Snapshot};
 
 /// Prints the conditions that hold, with what shows it; prints nothing if none holds. Returns the exit code.
 ///
 /// # Errors
 /// The recordings could not be read ([`recordings::read`]), or stdout could not be written to.
 pub fn run(config: &CheckConfig) -> Result<u8> {
-    let all = recordings::read(&config.input)?;
+    let mut all = recordings::read(&config.input)?;
+    if config.now {
+        all.iter_mut().for_each(|shown| shown.snapshot.findings.retain(Finding::is_active));
+    }
     let answers: Vec<Answer<'_>> = all.iter().map(|shown| Answer::new(shown, &config.fail_if)).collect();
     let text = if config.format == OutputFormat::Json {
         let asked: Vec<_> = config.fail_if.iter().map(ToString::to_string).collect();

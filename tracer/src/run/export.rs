@@ -72,7 +72,7 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         let mut tracker = playback::tracker(
             &header,
             config.input.by,
-            NoticeKinds { flows: true, failures: true, transitions: false, history: false },
+            NoticeKinds { flows: true, failures: true, ..NoticeKinds::default() },
         );
         match config.what {
             Exported::Events => {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use tracer_core::clock::Clock;
 use tracer_core::event::{Addr, Endpoint, FlowKey, Ktime, Netns, TcpState};
+use tracer_core::report::json::TimedFinding;
 use tracer_core::tracker::snapshot::{Ended, Failure, Lost, Notice, Opened, Owner};
 
 /// JSON Schema (2020-12) of a line.
@@ -64,9 +65,24 @@ struct LossLine {
     lost: Lost,
 }
 
+#[derive(Serialize)]
+struct FindingLine<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    time: String,
+    ktime_ns: u64,
+    #[serde(flatten)]
+    finding: TimedFinding<'a>,
+}
+
 /// One line, without its newline.
 pub fn notice(notice: &Notice, clock: Clock) -> serde_json::Result<String> {
     let line = match notice {
+        Notice::Finding(finding) => {
+            let ktime = finding.changed_at();
+            let (time, finding) = (clock.rfc3339(ktime), TimedFinding::new(finding, &clock));
+            return serde_json::to_string(&FindingLine { kind: "finding", time, ktime_ns: ktime.0, finding });
+        }
         Notice::FailedConnect(failed) => {
             let detail = Detail::Failure {
                 reason: failed.failure,

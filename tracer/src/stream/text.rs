@@ -9,9 +9,11 @@ use unicode_width::UnicodeWidthStr;
 
 use tracer_core::clock::Clock;
 use tracer_core::event::{Endpoint, FlowKey, Ktime};
-use tracer_core::layout::human::{brief, number};
+use tracer_core::layout::human::{brief, number, rate};
 use tracer_core::layout::text::{Paint, cut_name, left, safe};
-use tracer_core::tracker::snapshot::{Ended, FailedConnect, FlowEnd, Lost, Notice, Opened, Owner, StateChange};
+use tracer_core::tracker::snapshot::{
+    Ended, FailedConnect, Finding, FlowEnd, Lost, Notice, Opened, Owner, Severity, StateChange,
+};
 
 /// Terminal width from which on a line has the local end of a flow and the longer words.
 const WIDE: usize = 110;
@@ -75,11 +77,31 @@ pub fn notice(notice: &Notice, clock: Clock, zone: &TimeZone, width: usize, colo
         Notice::StateChange(change) => {
             (change.ktime, "STATE", Paint::Dim, &change.key, change.owner.as_ref(), transition(change, layout.wide))
         }
+        Notice::Finding(found) => return finding(found, clock, zone, colour),
     };
     let head = format!("{} ", clock.time_of_day(ktime, zone));
     let tail = tail(layout, key, owner, &detail);
     let kind = paint.apply(&format!("{kind:5}"), colour);
     format!("{head}{kind}{tail}")
+}
+
+/// `03:11:19.204 BEGIN CRITICAL port-exhaustion: ...`, `03:13:48.000 END   CRITICAL port-exhaustion, at its worst 841 failures/min: ...`.
+fn finding(finding: &Finding, clock: Clock, zone: &TimeZone, colour: bool) -> String {
+    let (severity, paint) = match finding.severity {
+        Severity::Critical => ("CRITICAL", Paint::Bad),
+        Severity::Warning => ("WARNING", Paint::Warn),
+        Severity::Info => ("INFO", Paint::Dim),
+    };
+    let (kind, worst) = match (finding.is_active(), finding.life.peak.filter(|peak| !peak.unit.is_empty())) {
+        (true, _) => ("BEGIN", String::new()),
+        (false, None) => ("END", String::new()),
+        (false, Some(peak)) => ("END", format!(", at its worst {} {}", rate(peak.value), peak.unit)),
+    };
+    let total = finding.life.total.filter(|_| !finding.is_active());
+    let total = total.map_or_else(String::new, |total| format!(", {} in all", number(total)));
+    let head = paint.apply(&format!("{kind:5} {severity}"), colour);
+    let time = clock.time_of_day(finding.changed_at(), zone);
+    format!("{time} {head} {}{worst}{total}: {}", finding.id, safe(&finding.summary, false))
 }
 
 /// The line behind its kind.
@@ -142,13 +164,7 @@ fn transition(change: &StateChange, wide: bool) -> String {
 
 /// One line, without its newline. The counts are totals.
 pub fn loss(ktime: Ktime, lost: Lost, clock: Clock, zone: &TimeZone, colour: bool) -> String {
-    let text = format!(
-        "so far {} ring full, {} missed, {} beside the chain, {} not recorded",
-        number(lost.ring_full),
-        number(lost.missed_runs),
-        number(lost.other_runs),
-        number(lost.recorder)
-    );
+    let text = format!("so far {}", lost.words());
     format!(
         "{} {} {}",
         clock.time_of_day(ktime, zone),

@@ -28,6 +28,8 @@ pub enum Effect {
     Export,
     /// Put this text into the clipboard.
     Copy(String),
+    /// Give the terminal back and stop, until the shell goes on with this program.
+    Suspend,
     /// End the view.
     Quit,
 }
@@ -277,8 +279,9 @@ impl App {
         self.hits = hits;
     }
 
-    /// How many findings are warnings or worse.
+    /// How many findings of now are warnings or worse.
     pub fn warnings(&self) -> usize {
-        self.frame.snapshot.findings.iter().filter(|finding| finding.severity != Severity::Info).count()
+        let now = self.frame.snapshot.findings.iter().filter(|finding| finding.is_active());
+        now.filter(|finding| finding.severity != Severity::Info).count()
     }
 }

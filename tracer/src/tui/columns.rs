@@ -128,14 +128,13 @@ macro_rules! column {
 /// The workloads of the host.
 pub const WORKLOADS: &[Column<Workload>] = &[
     column!("WORKLOAD", 12 + 2, Left, from 0, |w, c, _| vec![(Paint::Strong, c.safe(&w.name))], by |a, b| a.name.cmp(&b.name)),
-    column!("CONN/S", 6, Right, from 0, |w, _, _| plain(rate(w.connects_per_second)), by |a, b| most(a.connects_per_second, b.connects_per_second)),
+    column!("CONN/S 10s", 10, Right, from 0, |w, _, _| plain(rate(w.connects_per_second)), by |a, b| most(a.connects_per_second, b.connects_per_second)),
     column!("CONNECTS", 9, Right, from 100, |w, _, _| count(w.connects), by |a, b| most(a.connects, b.connects)),
     column!("ACCEPTED", 9, Right, from 130, |w, _, _| count(w.accepted), by |a, b| most(a.accepted, b.accepted)),
     column!("NO PORT", 8, Right, from 0, |w, _, _| bad(w.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
     column!("OTHER", 7, Right, from 110, |w, _, _| count(w.failed.for_other_reasons()), by |a, b| most(a.failed.total(), b.failed.total())),
     column!("PORTS", 7, Right, from 0, |w, _, _| count(w.ports_held), by |a, b| most(a.ports_held, b.ports_held)),
     column!("TIME_WAIT", 9, Right, from 0, |w, _, _| count(w.time_wait.now), by |a, b| most(a.time_wait.now, b.time_wait.now)),
-    column!("TW/S", 6, Right, from 120, |w, _, _| plain(rate(w.time_wait.per_second)), by |a, b| most(a.time_wait.per_second, b.time_wait.per_second)),
     column!("CL_WAIT", 7, Right, from 90, |w, _, _| count(w.close_wait.now), by |a, b| most(a.close_wait.now, b.close_wait.now)),
     column!("LIFE p50", 8, Right, from 0, |w, _, _| millis(w.lifetime_ms.p50), by |a, b| most_known(a.lifetime_ms.p50, b.lifetime_ms.p50)),
     column!("CONN p50", 8, Right, from 140, |w, _, _| millis(w.connect_ms.p50), by |a, b| most_known(a.connect_ms.p50, b.connect_ms.p50)),
@@ -159,7 +158,7 @@ pub const DESTINATIONS: &[Column<Destination>] = &[
     column!("TIME_WAIT", 9, Right, from 120, |d, _, _| count(u64::from(d.ports.by_state.get(&TcpState::TimeWait).copied().unwrap_or(0)))),
     column!("NO PORT", 7, Right, from 0, |d, _, _| bad(d.failed.without_port()), by |a, b| most(a.failed.without_port(), b.failed.without_port())),
     column!("OTHER", 6, Right, from 140, |d, _, _| count(d.failed.for_other_reasons())),
-    column!("CONN/S", 6, Right, from 0, |d, _, _| pace(d), by |a, b| most(a.connects_per_second, b.connects_per_second)),
+    column!("CONN/S 10s", 10, Right, from 0, |d, _, _| pace(d), by |a, b| most(a.connects_per_second, b.connects_per_second)),
     column!("BEARS/S", 7, Right, from 0, |d, _, _| d.sustainable_per_second.map_or_else(unknown, |r| plain(rate(r))), by |a, b| most_known(a.sustainable_per_second, b.sustainable_per_second)),
     column!("FULL IN", 7, Right, from 0, |d, _, _| full_in(d), by |a, b| most_known(b.seconds_to_exhaustion, a.seconds_to_exhaustion)),
     column!("MOST BY", 12 + 1, Left, from 150, |d, c, _| plain(c.safe(d.holders.first().map_or("-", |h| &h.workload)))),
@@ -238,9 +237,13 @@ pub const FAILURES: &[Column<Arc<FailureRecord>>] = &[
 pub const FINDINGS: &[Column<Finding>] = &[
     column!("SEVERITY", 8, Left, from 0, |f, _, _| {
         let (paint, word) = severity(f.severity);
-        vec![(paint, word.into())]
+        vec![(if f.is_active() { paint } else { Paint::Dim }, word.into())]
     }),
-    column!("SINCE", 12, Left, from 100, |f, c, _| f.since.map_or_else(unknown, |since| plain(c.time(since)))),
+    column!("STATE", 5, Left, from 0, |f, _, _| {
+        if f.is_active() { plain("now".into()) } else { vec![(Paint::Dim, "over".into())] }
+    }),
+    column!("BEGAN", 12, Left, from 100, |f, c, _| f.life.began.map_or_else(unknown, |at| plain(c.time(at)))),
+    column!("ENDED", 12, Left, from 120, |f, c, _| f.life.ended.map_or_else(unknown, |at| plain(c.time(at)))),
     column!("FINDING", 30 + 1, Left, from 0, |f, c, _| plain(c.safe(&f.summary))),
 ];
 

@@ -31,6 +31,8 @@ pub enum Action {
     StepForward,
     Seek,
     NextMark,
+    /// To the next finding.
+    NextFinding,
     Record,
     Export,
     Copy,
@@ -80,7 +82,7 @@ pub const BINDINGS: &[Binding] = bindings! {
     "Tab" [Tab] Action::NextPane, Both, "next table of the page (Shift-Tab: previous)";
     "" [BackTab] Action::PreviousPane, Both, "";
     "1" [Char('1')] Action::Tab(0), Both, "overview";
-    "2" [Char('2')] Action::Tab(1), Both, "findings: evidence and advice";
+    "2" [Char('2')] Action::Tab(1), Both, "findings: evidence and advice (live: n goes to the next)";
     "3" [Char('3')] Action::Tab(2), Both, "failures, each with who held the ports then";
     "s" [Char('s')] Action::Sort, Both, "sort by the next column";
     "S" [Char('S')] Action::Reverse, Both, "reverse the order";
@@ -92,11 +94,12 @@ pub const BINDINGS: &[Binding] = bindings! {
     "." [Char('.')] Action::StepForward, Replay, "one second on";
     "t" [Char('t')] Action::Seek, Replay, "go to a time: 14:02:30, 3m ago, +90s";
     "n" [Char('n')] Action::NextMark, Replay, "on to the next failure or finding";
+    "" [Char('n')] Action::NextFinding, Live, "";
     "r" [Char('r')] Action::Record, Live, "start or stop a recording";
     "e" [Char('e')] Action::Export, Both, "export what is shown into a file";
     "y" [Char('y')] Action::Copy, Both, "copy the row (OSC 52; tmux: set-clipboard on)";
     "?" [Char('?'), F(1)] Action::Help, Both, "this help";
-    "q Ctrl-C" [Char('q')] Action::Quit, Both, "quit (asks while recording)";
+    "q Ctrl-C" [Char('q')] Action::Quit, Both, "quit (asks while recording); Ctrl-Z suspends";
 };
 
 /// The action of a key press while no text is being typed. `replay`: the view is one of a recording.
@@ -113,6 +116,11 @@ pub fn action(key: &KeyEvent, replay: bool) -> Option<Action> {
         BindingScope::Replay => replay,
     };
     BINDINGS.iter().find(|binding| here(binding.scope) && binding.keys.contains(&key.code)).map(|found| found.action)
+}
+
+/// Ctrl-Z, which stops a program only where the terminal is not in raw mode.
+pub fn is_suspend(key: &KeyEvent) -> bool {
+    key.code == Char('z') && key.modifiers.contains(KeyModifiers::CONTROL)
 }
 
 /// Ctrl-C, which is a key press like others while the terminal is in raw mode.

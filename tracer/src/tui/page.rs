@@ -73,7 +73,7 @@ pub enum RowId {
     /// A process towards a destination.
     Towards(u32, DestinationKey),
     Process(u32),
-    Finding(FindingId, FindingSubject),
+    Finding(FindingId, FindingSubject, Option<Ktime>),
     Failure(Ktime, u32),
     Flow(u16),
     Step(usize),

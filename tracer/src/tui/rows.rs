@@ -85,7 +85,7 @@ impl Rows {
             Pane::Destinations => RowId::Destination(snapshot.destinations.get(index)?.key()),
             Pane::Findings => {
                 let finding = snapshot.findings.get(index)?;
-                RowId::Finding(finding.id, finding.subject.clone())
+                RowId::Finding(finding.id, finding.subject.clone(), finding.life.began)
             }
             Pane::Failures => {
                 let failed = &input.frame.details.failures.get(index)?.failed;

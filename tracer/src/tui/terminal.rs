@@ -52,12 +52,24 @@ impl TerminalGuard {
                 previous(panic);
             }));
         });
-        enable_raw_mode()?;
-        TAKEN.store(true, Ordering::SeqCst);
         let guard = Self;
-        execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, Hide)?;
+        take_over()?;
         Ok(guard)
     }
+}
+
+fn take_over() -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, Hide)
+}
+
+/// Gives the terminal to the shell and stops the whole process, collection included, until `fg`. What the kernel writes meanwhile waits in
+/// the ring buffer, or is lost and counted.
+fn suspend() -> io::Result<()> {
+    give_back();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(0), nix::sys::signal::Signal::SIGTSTP)?;
+    take_over()
 }
 
 impl Drop for TerminalGuard {
@@ -135,7 +147,10 @@ pub fn run_on<W: Write>(
                     if matches!(effect, Effect::Order(_)) {
                         changes.answered_by = Some(Instant::now() + ANSWER_WITHIN);
                     }
-                    if apply(effect, &mut app, viewer, options)? {
+                    if effect == Effect::Suspend {
+                        suspend()?;
+                        terminal.clear()?;
+                    } else if apply(effect, &mut app, viewer, options)? {
                         return Ok(());
                     }
                 }
@@ -218,6 +233,7 @@ fn input(app: &mut App, event: &Event) -> Vec<Effect> {
 fn apply(effect: Effect, app: &mut App, viewer: &Viewer, options: RenderOptions) -> io::Result<bool> {
     match effect {
         Effect::Quit => return Ok(true),
+        Effect::Suspend => {}
         Effect::Order(order) => {
             if !viewer.give_order(order) {
                 app.message = Some("busy: press the key again".into());

@@ -124,19 +124,12 @@ pub fn coverage(page: &mut TextPage, context: &ReportContext<'_>) {
 pub fn gaps(page: &mut TextPage, context: &ReportContext<'_>) {
     let events = &context.snapshot.events;
     if context.incomplete() {
-        let counts = [
-            (events.lost.ring_full, "lost: the ring buffer was full"),
-            (events.lost.missed_runs, "lost: every probe of the chain was missed"),
-            (events.lost.other_runs, "probe runs beside the chain were skipped"),
-            (events.lost.recorder, "not recorded"),
-            (events.skipped, "skipped: undecodable"),
-            (events.evicted, "evicted: a table was full"),
-        ];
-        let told: Vec<_> = counts
-            .into_iter()
-            .filter(|&(count, _)| count > 0)
-            .map(|(count, what)| format!("{} {what}", number(count)))
-            .collect();
+        let counts =
+            [(events.skipped, "skipped (undecodable)"), (events.evicted, "entries evicted (a table was full)")];
+        let lost = (events.lost.upper_bound() > 0).then(|| events.lost.words());
+        let others = counts.into_iter().filter(|(count, _)| *count > 0);
+        let told: Vec<_> =
+            lost.into_iter().chain(others.map(|(count, what)| format!("{} {what}", number(count)))).collect();
         let text = format!("{}. Counts are lower bounds; {} repaired.", told.join("; "), number(events.repaired));
         page.paragraph(Paint::Warn, "LOSS      ", Paint::Plain, &text);
     }

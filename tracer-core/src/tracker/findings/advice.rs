@@ -261,7 +261,7 @@ pub(super) fn is_reused(context: RuleContext<'_>, destination: &Destination) -> 
     let stuck = destination.ports.without_timestamps + destination.ports.orphans;
     allowed
         && namespace.timestamps != Some(false)
-        && stuck <= (time_wait + destination.ports.orphans) / 2
+        && stuck <= u32::midpoint(time_wait, destination.ports.orphans)
         && destination.failed.without_port() == 0
 }
 

@@ -101,15 +101,6 @@ impl Active {
     }
 }
 
-/// What a judgement has changed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FindingChange {
-    /// The finding began to hold.
-    Began(Finding),
-    /// The finding is over.
-    Ended(Finding),
-}
-
 /// The findings that hold, and those that are over.
 #[derive(Clone, Debug, Default)]
 pub struct FindingLog {
@@ -123,8 +114,8 @@ pub struct FindingLog {
 }
 
 impl FindingLog {
-    /// Takes what the rules say at `now`. Returns what has changed since the last time.
-    pub fn judge(&mut self, start: Ktime, now: Ktime, found: Vec<Finding>) -> Vec<FindingChange> {
+    /// Takes what the rules say at `now`. Returns the findings that have begun to hold or are over since the last time.
+    pub fn judge(&mut self, start: Ktime, now: Ktime, found: Vec<Finding>) -> Vec<Finding> {
         self.start = start;
         let mut changes = Vec::new();
         self.end_overdue(now, &mut changes);
@@ -145,7 +136,7 @@ impl FindingLog {
                 } else if room > 0 {
                     room -= 1;
                     let active = Active::new(now, finding, self.ended_with(&identity));
-                    changes.push(FindingChange::Began(active.present(start)));
+                    changes.push(active.present(start));
                     self.active.insert(identity, active);
                 } else {
                     let others = self.others.entry(id).or_default();
@@ -163,7 +154,7 @@ impl FindingLog {
         self.past.iter().rev().find(same)?.measure.total
     }
 
-    fn end_overdue(&mut self, now: Ktime, changes: &mut Vec<FindingChange>) {
+    fn end_overdue(&mut self, now: Ktime, changes: &mut Vec<Finding>) {
         let start = self.start;
         let over: Vec<Identity> = self
             .active
@@ -174,7 +165,7 @@ impl FindingLog {
         for identity in over {
             let Some(active) = self.active.remove(&identity) else { continue };
             let past = active.past(start);
-            changes.push(FindingChange::Ended(past.clone()));
+            changes.push(past.clone());
             if self.past.len() == MAX_PAST {
                 self.past.pop_front();
                 self.forgotten += 1;

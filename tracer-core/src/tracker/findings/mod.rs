@@ -22,7 +22,7 @@ mod thresholds;
 
 use super::snapshot::{Finding, Snapshot};
 use crate::host::Knobs;
-pub use log::{FindingChange, FindingLog};
+pub use log::FindingLog;
 pub use recent::{Recent, RecentCounts};
 use rule::RuleContext;
 pub use thresholds::Thresholds;

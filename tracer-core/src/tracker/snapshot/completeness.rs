@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::event::Ktime;
+use crate::layout::human::plural;
 
 /// How complete the picture is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,6 +58,20 @@ impl Lost {
     /// Events that are certainly lost.
     pub fn certain(&self) -> u64 {
         self.ring_full.saturating_add(self.missed_runs).saturating_add(self.recorder)
+    }
+
+    /// What was lost, in words: `3 events: the kernel buffer was full; at most 12 more: probes that did not run`.
+    pub fn words(&self) -> String {
+        let counts = [
+            (self.ring_full, "", "the kernel buffer was full"),
+            (self.missed_runs, "", "transitions that no probe saw"),
+            (self.recorder, "", "not written by the recorder"),
+            (self.other_runs, "at most ", "probe runs that the kernel skipped"),
+        ];
+        let told = counts.into_iter().filter(|(count, ..)| *count > 0);
+        let told: Vec<String> =
+            told.map(|(count, most, why)| format!("{most}{} lost ({why})", plural(count, "event"))).collect();
+        if told.is_empty() { "nothing lost".into() } else { told.join(", ") }
     }
 
     /// Events that may be lost: [`certain`](Self::certain) and every skipped run of the programs beside the chain.

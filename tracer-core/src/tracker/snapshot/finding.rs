@@ -279,6 +279,11 @@ impl Finding {
         }
     }
 
+    /// When it began, or ended if it is over.
+    pub fn changed_at(&self) -> Ktime {
+        self.life.ended.or(self.life.began).unwrap_or_default()
+    }
+
     /// Does it hold now?
     pub fn is_active(&self) -> bool {
         self.life.state == FindingState::Active

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, Finding};
 use crate::event::{FlowKey, Ktime, TcpState};
 
 /// Which side began a connection.
@@ -126,6 +126,8 @@ pub enum Notice {
     FailedConnect(FailedConnect),
     /// A flow entered another state.
     StateChange(StateChange),
+    /// A finding began to hold, or is over: its life says which.
+    Finding(Box<Finding>),
 }
 
 /// What the tracker keeps beside its tables. Notices cost time and the past costs memory, so it keeps only what somebody reads.
@@ -138,6 +140,8 @@ pub struct NoticeKinds {
     pub flows: bool,
     /// Makes a [`FailedConnect`] of every failure.
     pub failures: bool,
+    /// Makes a notice of every finding that begins or ends.
+    pub findings: bool,
     /// Remembers the past that [`Details`](super::detail::Details) shows.
     pub history: bool,
 }

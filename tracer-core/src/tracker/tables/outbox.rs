@@ -5,7 +5,7 @@
 use super::history::{History, StateStep};
 use crate::event::Ktime;
 use crate::tracker::snapshot::detail::{FailureRecord, SecondCounts};
-use crate::tracker::snapshot::{FailedConnect, FlowEnd, Notice, NoticeKinds, Owner, StateChange};
+use crate::tracker::snapshot::{FailedConnect, Finding, FlowEnd, Notice, NoticeKinds, Owner, StateChange};
 
 /// Milliseconds of so many nanoseconds.
 pub fn millis(nanos: u64) -> f64 {
@@ -78,6 +78,13 @@ impl Outbox {
     pub fn flow_ended(&mut self, end: impl FnOnce() -> FlowEnd) {
         if self.kinds.flows {
             self.notices.push(Notice::FlowEnd(end()));
+        }
+    }
+
+    /// Findings have begun to hold or are over.
+    pub fn findings_changed(&mut self, changed: Vec<Finding>) {
+        if self.kinds.findings {
+            self.notices.extend(changed.into_iter().map(|finding| Notice::Finding(Box::new(finding))));
         }
     }
 

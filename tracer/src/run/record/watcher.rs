@@ -142,8 +142,9 @@ impl<'a> RecordWatcher<'a> {
         if self.triggers.contains(&Trigger::Forecast) && self.looked.elapsed() >= FORECAST_EVERY {
             self.looked = Instant::now();
             // A guess from a second of traffic is not worth a file.
-            let sure =
-                |finding: &Finding| finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info;
+            let sure = |finding: &Finding| {
+                finding.is_active() && finding.id == FindingId::PortExhaustionSoon && finding.severity != Severity::Info
+            };
             let forecast = tracker.snapshot().findings.iter().any(sure);
             if forecast && !std::mem::replace(&mut self.forecast, forecast) {
                 return Some(Trigger::Forecast);

@@ -9,7 +9,7 @@ use super::{App, Effect, Overlay, time_input};
 use crate::tui::channel::ViewOrder;
 use crate::tui::keys::{self, Action};
 use crate::tui::options::RenderOptions;
-use crate::tui::page::{Page, Sort};
+use crate::tui::page::{Page, Pane, Sort};
 use crate::tui::prompt::{Prompt, PromptPurpose, PromptResult};
 use tracer_core::filter::Filter;
 use tracer_core::tracker::snapshot::detail::DetailRequest;
@@ -23,6 +23,9 @@ impl App {
     /// Handles a key press.
     pub fn key(&mut self, key: &KeyEvent) -> Vec<Effect> {
         self.message = None;
+        if keys::is_suspend(key) {
+            return vec![Effect::Suspend];
+        }
         let effects = match self.overlay.take() {
             None => match keys::action(key, self.replaying()) {
                 Some(action) => self.act(action),
@@ -33,7 +36,7 @@ impl App {
                 Vec::new()
             }
             Some(Overlay::Quit) => match key.code {
-                KeyCode::Char('y' | 'Y') | KeyCode::Enter => vec![Effect::Quit],
+                KeyCode::Char('y' | 'Y') => vec![Effect::Quit],
                 _ => Vec::new(),
             },
             Some(Overlay::Prompt(prompt)) => self.prompt_key(prompt, key),
@@ -131,12 +134,22 @@ impl App {
             Action::StepBack => return order(ViewOrder::Step(-1)),
             Action::StepForward => return order(ViewOrder::Step(1)),
             Action::NextMark => return order(ViewOrder::NextMark),
+            Action::NextFinding => self.next_finding(),
             Action::Record => return order(ViewOrder::Record(self.newest().status.recording.is_none())),
             Action::Export => return vec![Effect::Export],
             Action::Copy => return self.copy(),
             Action::Quit => return self.quit(),
         }
         Vec::new()
+    }
+
+    /// Goes to the page of the findings, and there to the next one; after the last one comes the first.
+    fn next_finding(&mut self) {
+        if *self.page() != Page::Findings {
+            return self.go(1);
+        }
+        let index = self.cursor(Pane::Findings).index + 1;
+        self.select(Pane::Findings, if index < self.rows.shown(Pane::Findings).len() { index } else { 0 });
     }
 
     fn pause(&mut self) -> Vec<Effect> {

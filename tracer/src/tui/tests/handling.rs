@@ -338,3 +338,53 @@ fn help_lists_every_key() {
     stage.press(Esc);
     assert!(stage.app.overlay.is_none());
 }
+
+/// Enter said yes, and a long path pushed the question off the screen.
+#[test]
+fn the_question_before_quitting_stays_on_the_screen_and_only_y_says_yes() {
+    let mut stage = Stage::exhaustion();
+    let path = "/var/lib/portchurn/".to_owned() + &"a-directory-with-a-long-name/".repeat(20) + "incident.arrow";
+    let mut status = recording_status();
+    if let Some(recording) = &mut status.recording {
+        recording.path = path.into();
+    }
+    stage.with_status(status);
+    for key in [Enter, Esc, Char('n'), Char(' '), Char('q')] {
+        stage.press(Char('q'));
+        let screen = stage.screen();
+        assert!(screen.contains("Stop the recording and quit? y yes, any other key no"), "{screen}");
+        assert_eq!(stage.press(key), [], "{key:?}");
+        assert!(stage.app.overlay.is_none(), "{key:?}");
+    }
+    stage.press(Char('q'));
+    assert_eq!(stage.press(Char('y')), [Effect::Quit]);
+}
+
+#[test]
+fn ctrl_z_suspends_whatever_covers_the_page() {
+    let mut stage = Stage::exhaustion();
+    let key = KeyEvent::new(Char('z'), KeyModifiers::CONTROL);
+    assert_eq!(stage.app.key(&key), [Effect::Suspend]);
+    stage.press(Char('/'));
+    assert_eq!(stage.app.key(&key), [Effect::Suspend]);
+    assert!(stage.app.overlay.is_some(), "the line that is typed is still there");
+}
+
+/// An incident that was over stayed on top in red, above one that was filling up.
+#[test]
+fn what_is_over_stands_below_what_is_now_and_n_goes_from_one_to_the_next() {
+    let mut stage = Stage::new(sample::over(), sample::host());
+    let screen = stage.screen();
+    assert!(screen.contains("WARNING   Local ports towards 10.66.0.3:8443 run out"), "{screen}");
+    assert!(screen.contains("FINDINGS  1 now, 1 over"), "{screen}");
+    stage.press(Char('n'));
+    let screen = stage.screen();
+    assert!(screen.contains("> WARNING  now") && screen.contains("  CRITICAL over"), "{screen}");
+    stage.press(Char('n'));
+    let screen = stage.screen();
+    assert!(screen.contains("> CRITICAL over"), "{screen}");
+    assert!(screen.contains("03:11:19 to 03:13:48, at its worst 841 failures/min, 1,204 in all"), "{screen}");
+    assert!(!screen.contains('{') && !screen.contains('"'), "no JSON: {screen}");
+    stage.press(Char('n'));
+    assert!(stage.screen().contains("> WARNING  now"), "from the last to the first");
+}

@@ -1,5 +1,7 @@
 //! Findings with their evidence and advice, and what cannot be watched on this host.
 
+use std::fmt::Write as _;
+
 use ratatui::layout::Rect;
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ use crate::tui::app::App;
 use crate::tui::cells::severity;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::{Canvas, wrapped};
+use tracer_core::layout::human::{number, rate};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Finding;
 
@@ -20,8 +23,8 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let mut y = area.y;
     let mut lines: Vec<StyledLine> = Vec::new();
     if findings.is_empty() {
-        let text = "Nothing to say: no destination fills up, nobody leaks, nothing fails for lack of a port.";
-        lines.extend(wrapped(area.width, &Vec::new(), Paint::Good, text));
+        let verdict = tracer_core::report::verdict::verdict(&app.frame.snapshot);
+        lines.extend(wrapped(area.width, &Vec::new(), Paint::Plain, &canvas.safe(&verdict.text)));
     } else {
         let height = u16::try_from(findings.len() + 1).unwrap_or(u16::MAX).min(area.height / 3).max(LEAST_TABLE);
         table::draw(canvas, app, Pane::Findings, Rect { height, ..area });
@@ -63,37 +66,70 @@ fn detail(canvas: &Canvas<'_>, app: &App, finding: &Finding, width: u16) -> Vec<
         lines.extend(wrapped(width, &label, paint, &canvas.safe(text)));
     };
     let (paint, word) = severity(finding.severity);
-    say(paint, word, Paint::Plain, &finding.summary);
-    let since = finding
-        .since
-        .map_or_else(String::new, |since| format!("  since {}", app.trace.time_or_date(since, app.frame.snapshot.now)));
-    say(Paint::Dim, "id", Paint::Dim, &format!("{}{since}", finding.id));
+    say(if finding.is_active() { paint } else { Paint::Dim }, word, Paint::Plain, &finding.summary);
+    say(Paint::Dim, "when", Paint::Plain, &format!("{} ({})", times(app, finding), finding.id));
     for (index, advice) in finding.advice.iter().enumerate() {
         say(Paint::Good, &format!("DO {}", index + 1), Paint::Strong, &advice.action);
         say(Paint::Dim, "  why", Paint::Plain, &advice.why);
         say(Paint::Dim, "  expected", Paint::Plain, &advice.expected);
     }
-    let evidence: Vec<String> = finding
+    let evidence: Vec<(String, String)> = finding
         .evidence
         .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| format!("{name} {}", plain(value)))
+        .map(|(name, value)| (name.replace('_', " "), words(value)))
+        .filter(|(_, text)| !text.is_empty())
         .collect();
+    let width_of_names = evidence.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     if !evidence.is_empty() {
-        say(Paint::Dim, "EVIDENCE", Paint::Plain, &evidence.join(", "));
+        say(Paint::Dim, "EVIDENCE", Paint::Plain, "");
+    }
+    for (name, text) in evidence {
+        let label: StyledLine = vec![(Paint::Dim, format!("  {name:<width_of_names$}  "))];
+        lines.extend(wrapped(width, &label, Paint::Plain, &canvas.safe(&text)));
     }
     lines
 }
 
-/// A value of the evidence as text.
-fn plain(value: &Value) -> String {
+/// `since 03:11:19, at its worst 841 failures/min`, `03:11:19 to 03:13:48, at its worst 841 failures/min, 1,204 in all`.
+pub fn times(app: &App, finding: &Finding) -> String {
+    let at = |time| app.trace.time_or_date(time, app.frame.snapshot.now);
+    let life = &finding.life;
+    let mut text = match (life.began, life.ended) {
+        (Some(began), Some(ended)) => format!("{} to {}", at(began), at(ended)),
+        (Some(began), None) if finding.since.is_some() => format!("since {}", at(began)),
+        _ => "since the trace began, or before".into(),
+    };
+    if let Some(peak) = life.peak.filter(|peak| !peak.unit.is_empty()) {
+        let _ = write!(text, ", at its worst {} {}", rate(peak.value), peak.unit);
+    }
+    if let Some(total) = life.total {
+        let _ = write!(text, ", {} in all", number(total));
+    }
+    text
+}
+
+/// A value of the evidence in words: `batch.service 27,500 ports` instead of JSON; empty if there is nothing to say.
+fn words(value: &Value) -> String {
     match value {
+        Value::Null => String::new(),
+        Value::Bool(true) => "yes".into(),
+        Value::Bool(false) => "no".into(),
         Value::String(text) => text.clone(),
-        Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => format!("{float:.1}"),
-            _ => number.to_string(),
+        Value::Number(value) => match value.as_u64() {
+            Some(whole) => number(whole),
+            None => value.as_f64().map_or_else(|| value.to_string(), rate),
         },
-        other => other.to_string(),
+        Value::Array(items) => {
+            let between = if items.iter().any(Value::is_object) { "; " } else { ", " };
+            items.iter().map(words).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(between)
+        }
+        Value::Object(fields) => {
+            let told = fields.iter().map(|(name, value)| (name.replace('_', " "), words(value)));
+            told.filter(|(_, text)| !text.is_empty())
+                .map(|(name, text)| format!("{name} {text}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        }
     }
 }
 
@@ -107,15 +143,10 @@ fn gaps(canvas: &Canvas<'_>, app: &App, width: u16) -> Vec<StyledLine> {
     }
     let events = &app.frame.snapshot.events;
     if events.lost.upper_bound() > 0 || events.skipped > 0 {
-        let text = format!(
-            "ring buffer full {}, runs missed {}, beside the chain {}, not recorded {}, undecodable {}; {} repaired. Counts are lower bounds.",
-            events.lost.ring_full,
-            events.lost.missed_runs,
-            events.lost.other_runs,
-            events.lost.recorder,
-            events.skipped,
-            events.repaired
-        );
+        let skipped =
+            if events.skipped > 0 { format!(", {} undecodable", number(events.skipped)) } else { String::new() };
+        let text =
+            format!("{}{skipped}; {} repaired. Counts are lower bounds.", events.lost.words(), number(events.repaired));
         let label: StyledLine = vec![(Paint::Bad, format!("{:<11}", "LOST"))];
         lines.extend(wrapped(width, &label, Paint::Plain, &text));
     }

@@ -18,9 +18,12 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         Some(Overlay::Quit) => {
             let path = app.newest().status.recording.as_ref().map_or("", |recording| &recording.path);
             let path = canvas.safe(path);
-            let text = format!("A recording is running: {path}. Stop it and quit? y yes, any other key no");
-            let inner = window(canvas, area, 64, 2);
-            canvas.paragraph(inner, &Vec::new(), Paint::Strong, &text);
+            let inner = window(canvas, area, 64, 3);
+            // The question first: whatever the path is, it stays on the screen.
+            let question = "Stop the recording and quit? y yes, any other key no";
+            let used = canvas.paragraph(inner, &Vec::new(), Paint::Strong, question);
+            let rest = Rect { y: inner.y + used, height: inner.height.saturating_sub(used), ..inner };
+            canvas.paragraph(rest, &Vec::new(), Paint::Plain, &format!("It is written to {path}"));
         }
         Some(Overlay::Prompt(prompt)) => typed(canvas, prompt, area),
     }
@@ -86,7 +89,8 @@ fn help(canvas: &mut Canvas<'_>, app: &App, line: usize, area: Rect) {
         "Mouse: click selects, a second click goes in, wheel scrolls; Shift marks.",
         "Destinations: ! fails now, ^ fills up. Bars: | where the present rate leads",
         "to, > beyond capacity. BEARS/S: the rate that the ports bear for good.",
-        "~ before a pid: inferred. Counts are since the start.",
+        "~ before a pid: inferred. Counts are since the start; CONN/S 10s is the rate of the",
+        "last ten seconds. FINDINGS: ! critical, w warning, in each of the last seconds.",
     ];
     lines.extend(more.map(|text| (Paint::Dim, text.to_owned())));
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));

@@ -2,18 +2,22 @@
 
 use ratatui::layout::Rect;
 
+use super::findings::times;
 use super::table;
 use crate::tui::app::App;
-use crate::tui::cells::{endpoint, severity};
 use crate::tui::charts::sparkline;
 use crate::tui::page::Pane;
 use crate::tui::render::canvas::Canvas;
 use crate::tui::render::split::divide;
-use tracer_core::layout::human::{brief, plural, rate, seconds, short};
-use tracer_core::layout::text::{Paint, StyledLine};
+use tracer_core::event::Ktime;
+use tracer_core::layout::human::{seconds, short};
+use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
+use tracer_core::report::verdict::{ReportVerdict, VerdictWord, verdict};
 use tracer_core::tracker::snapshot::detail::SecondCounts;
-use tracer_core::tracker::snapshot::{Destination, Snapshot};
+use tracer_core::tracker::snapshot::{Finding, Severity};
 
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 /// From this height on, sentences may take a line more.
 const ROOMY: u16 = 20;
 /// From this height on, failures and connects are charts.
@@ -26,16 +30,21 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let mut y = area.y;
     let lines = if area.height >= ROOMY { [3, 2] } else { [2, 1] };
     let snapshot = &app.frame.snapshot;
-    let (label, text) = verdict(app);
+    let verdict = verdict(snapshot);
+    let (label, text) = sentence(app, &verdict);
     let sentence = Rect { y, height: lines[0], ..area };
     y += canvas.paragraph(sentence, &label, Paint::Plain, &canvas.safe(&text));
-    if let Some(advice) = snapshot.findings.first().and_then(|finding| finding.advice.first()) {
+    if let Some(advice) = verdict.finding.and_then(|finding| finding.advice.first()) {
         let label: StyledLine = vec![(Paint::Good, format!("{:<10}", "DO"))];
         let text = canvas.safe(&format!("{}. {}", advice.action, advice.expected));
         y += canvas.paragraph(Rect { y, height: lines[1], ..area }, &label, Paint::Plain, &text);
     }
     seconds_line(canvas, app, Rect { y, height: 1, ..area });
     y += 1;
+    if snapshot.findings.iter().any(matters) {
+        findings_line(canvas, app, Rect { y, height: 1, ..area });
+        y += 1;
+    }
     if area.height >= TALL {
         charts(canvas, app, Rect { y, height: CHART, ..area });
         y += CHART + 1;
@@ -47,44 +56,61 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     table::draw(canvas, app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
 }
 
-/// The worst finding in one sentence, or the fullest destination if there is no finding.
-fn verdict(app: &App) -> (StyledLine, String) {
-    let snapshot = &app.frame.snapshot;
+/// The verdict, with the times of what is over.
+fn sentence(app: &App, verdict: &ReportVerdict<'_>) -> (StyledLine, String) {
     let label = |paint, word: &str| vec![(paint, format!("{word:<10}"))];
-    if snapshot.generation == 0 {
+    if app.frame.snapshot.generation == 0 {
         return (label(Paint::Dim, "..."), "Nothing has been seen yet.".into());
     }
-    match snapshot.findings.first() {
-        Some(worst) => {
-            let (paint, word) = severity(worst.severity);
-            (label(paint, word), worst.summary.clone())
-        }
-        None if snapshot.destinations.iter().any(|destination| destination.seconds_to_exhaustion.is_some()) => {
-            (label(Paint::Warn, "WARNING"), fullest(snapshot))
-        }
-        None => (label(Paint::Good, "OK"), fullest(snapshot)),
-    }
+    let paint = match verdict.word {
+        VerdictWord::Critical => Paint::Bad,
+        VerdictWord::Warning | VerdictWord::Over | VerdictWord::Unknown | VerdictWord::Nothing => Paint::Warn,
+        VerdictWord::Info => Paint::Dim,
+        VerdictWord::Ok => Paint::Good,
+    };
+    let times = verdict.finding.filter(|finding| !finding.is_active()).map(|finding| times(app, finding));
+    let text = times.map_or_else(|| verdict.text.clone(), |times| format!("{times}: {}", verdict.text));
+    (label(paint, verdict.word.as_str()), text)
 }
 
-/// The destination that runs out of ports first, else the one that has used most of them.
-fn fullest(snapshot: &Snapshot) -> String {
-    let share = |destination: &Destination| destination.ports.utilisation.unwrap_or(0.0);
-    let soon = |destination: &Destination| destination.seconds_to_exhaustion.map_or(f64::NEG_INFINITY, |left| -left);
-    let fullest = snapshot
-        .destinations
-        .iter()
-        .max_by(|a, b| soon(a).total_cmp(&soon(b)).then_with(|| share(a).total_cmp(&share(b))));
-    let Some(fullest) = fullest else { return "No outgoing connection was seen.".into() };
-    let ports = &fullest.ports;
-    let of = ports.capacity.map_or_else(|| "an unknown number".into(), |capacity| capacity.to_string());
-    let when =
-        fullest.seconds_to_exhaustion.map_or_else(String::new, |left| format!(", full in {}", brief(left * 1e3)));
-    let lacks = if fullest.seconds_to_exhaustion.is_some() { "lacks ports yet" } else { "lacks ports" };
-    format!(
-        "No destination {lacks}. The fullest is {}: {} of {of} in use{when}.",
-        endpoint(fullest.remote_addr, fullest.remote_port),
-        ports.in_use
-    )
+/// Is it more than worth knowing?
+fn matters(finding: &Finding) -> bool {
+    finding.severity != Severity::Info
+}
+
+/// Draws one line: what holds and what is over, and when it held, second by second up to now.
+fn findings_line(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
+    let snapshot = &app.frame.snapshot;
+    let findings: Vec<&Finding> = snapshot.findings.iter().filter(|finding| matters(finding)).collect();
+    let now = findings.iter().filter(|finding| finding.is_active()).count();
+    let label: StyledLine = vec![
+        (Paint::Strong, format!("{:<10}", "FINDINGS")),
+        (Paint::Plain, format!("{now} now, {} over  ", findings.len() - now)),
+    ];
+    let used = canvas.line(area, area.y, &label);
+    let room = usize::from(area.width.saturating_sub(used));
+    let seconds = room.min(app.frame.details.seconds.len());
+    let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
+    canvas.line(rest, area.y, &timeline(&findings, snapshot.now, seconds));
+}
+
+/// One letter for each of the last seconds: `!` something critical held, `w` a warning, `.` nothing.
+fn timeline(findings: &[&Finding], now: Ktime, seconds: usize) -> StyledLine {
+    let last = now.0 / SECOND;
+    let held = |finding: &Finding, second: u64| {
+        let began = finding.life.began.is_some_and(|began| began.0 / SECOND <= second);
+        began && finding.life.ended.is_none_or(|ended| ended.0 / SECOND >= second)
+    };
+    let letters = (0..seconds as u64).rev().map(|back| {
+        let second = last.saturating_sub(back);
+        let worst = findings.iter().filter(|finding| held(finding, second)).map(|finding| finding.severity).min();
+        match worst {
+            Some(Severity::Critical) => (Paint::Bad, '!'),
+            Some(_) => (Paint::Warn, 'w'),
+            None => (Paint::Dim, '.'),
+        }
+    });
+    styled_letters(letters.collect())
 }
 
 /// Draws one line: failures per second, the last one, all of them, and sparklines of the failures and connects of the last
@@ -105,11 +131,11 @@ fn seconds_line(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         .map_or_else(String::new, |last| format!("last {} ago, ", seconds(snapshot.now.seconds_since(last).floor())));
     let cell: StyledLine = vec![
         (Paint::Strong, format!("{:<10}", "NO PORT")),
-        (paint, format!("{}/s now", rate(f64::from(now.exhausted)))),
-        (Paint::Plain, format!(", {last}{}  ", plural(total, "failure"))),
+        (paint, format!("{} in 1 s", short(u64::from(now.exhausted)))),
+        (Paint::Plain, format!(", {last}{} in all  ", short(total))),
     ];
     let used = canvas.line(area, area.y, &cell);
-    let tail = format!("  connects {}/s ", rate(f64::from(now.connects)));
+    let tail = format!("  connects {} in 1 s ", short(u64::from(now.connects)));
     let room = usize::from(area.width.saturating_sub(used)).saturating_sub(tail.len());
     let each = (room / 2).min(history.len());
     let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
