@@ -15,7 +15,7 @@ use crate::event::{DestinationKey, Netns};
 use crate::tracker::Tracker;
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, Durations, Failure, FailureCounts, Finding, FindingSubject, Listener,
-    Namespace, Notice, Outside, Process, Snapshot, TimeWaitStats, Victim, Workload,
+    Namespace, Notice, Others, Outside, Process, Snapshot, TimeWaitStats, Victim, Workload,
 };
 
 /// A filter applied to one snapshot.
@@ -159,6 +159,13 @@ impl Filter {
             time_wait: attributions.iter().map(|row| row.time_wait.now).sum(),
             orphans: attributions.iter().map(|row| u64::from(row.orphans)).sum(),
             attributions: Vec::new(),
+            others: Others {
+                destinations: collected(&snapshot.others.destinations, |rest| kept.holds(of_rest(rest.netns))),
+                attributions: collected(&snapshot.others.attributions, |rest| {
+                    kept.matches(of_rest(rest.netns), &rest.workload)
+                }),
+                namespaces: snapshot.others.namespaces,
+            },
             filter: None,
         };
         inside.workloads.iter_mut().for_each(|workload| rows.narrow_workload(workload));
@@ -224,6 +231,11 @@ pub fn notices(tracker: &mut Tracker, filter: Option<&Filter>) -> Vec<Notice> {
         });
     }
     notices
+}
+
+/// A rest is of a namespace, unless it is of several.
+fn of_rest<'a>(netns: Netns) -> Subject<'a> {
+    Subject { netns: Some(netns).filter(|netns| netns.inode != 0), ..Subject::default() }
 }
 
 fn collected<T: Clone>(all: &[T], keeps: impl Fn(&T) -> bool) -> Vec<T> {
@@ -350,13 +362,22 @@ fn processes(rows: &[&Attribution]) -> Vec<Process> {
 }
 
 fn victims(rows: &[&Attribution]) -> Vec<Victim> {
-    let mut failed: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
+    let mut failed: BTreeMap<&Arc<str>, Victim> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.failed.without_port() > 0) {
-        let count = failed.entry(&row.workload).or_default();
-        *count = count.saturating_add(row.failed.without_port());
+        let victim = failed.entry(&row.workload).or_default();
+        victim.failed = victim.failed.saturating_add(row.failed.without_port());
+        let own_range = row.failed.of(Failure::OwnRangeExhausted);
+        victim.failed_own_range = victim.failed_own_range.saturating_add(own_range);
+        victim.uids.extend(row.uid);
     }
-    let mut list: Vec<_> =
-        failed.into_iter().map(|(workload, failed)| Victim { workload: Arc::clone(workload), failed }).collect();
+    let mut list: Vec<_> = failed
+        .into_iter()
+        .map(|(workload, mut victim)| {
+            victim.uids.sort_unstable();
+            victim.uids.dedup();
+            Victim { workload: Arc::clone(workload), ..victim }
+        })
+        .collect();
     list.sort_by(|a, b| (b.failed, &a.workload).cmp(&(a.failed, &b.workload)));
     list
 }

@@ -13,7 +13,7 @@ use crate::host::HostFacts;
 use crate::report::verdict::{ReportVerdict, VerdictWord, verdict};
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, EventCounts, Finding, FindingLife, FindingState, Listener, Namespace,
-    Peak, Snapshot, Workload,
+    Others, Peak, Snapshot, Workload,
 };
 
 /// Value of the field `schema`.
@@ -42,6 +42,8 @@ pub struct Report<'a> {
     attributions: &'a [Attribution],
     listeners: &'a [Listener],
     namespaces: &'a [Namespace],
+    /// What has no row in these lists.
+    others: &'a Others,
     findings: Vec<TimedFinding<'a>>,
     /// Null without a filter.
     filter: Option<&'a AppliedFilter>,
@@ -93,6 +95,7 @@ struct TimedDestination<'a> {
     destination: &'a Destination,
     first_failure: Option<String>,
     last_failure: Option<String>,
+    counted_since: Option<String>,
 }
 
 /// A finding with wall times, as it stands in a report and in a stream.
@@ -190,11 +193,13 @@ impl<'a> Report<'a> {
                     destination,
                     first_failure: wall(destination.first_failure),
                     last_failure: wall(destination.last_failure),
+                    counted_since: wall(destination.counted_since),
                 })
                 .collect(),
             attributions: &snapshot.attributions,
             listeners: &snapshot.listeners,
             namespaces: &snapshot.namespaces,
+            others: &snapshot.others,
             findings: snapshot.findings.iter().map(|finding| TimedFinding::new(finding, clock)).collect(),
             findings_forgotten: snapshot.findings_forgotten,
             filter: snapshot.filter.as_ref(),

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod diff;
 pub mod json;
+pub mod others;
 pub mod text;
 pub mod verdict;
 

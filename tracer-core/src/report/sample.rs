@@ -11,8 +11,9 @@ use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use crate::host::{Degradation, HostFacts};
 use crate::tracker::snapshot::{
     Advice, Attribution, CloseWaitStats, Confidence, Destination, Durations, EventCounts, Failure, FailureCounts,
-    Finding, FindingId, FindingLife, FindingState, FindingSubject, Holder, Listener, Lost, Measure, Namespace, Peak,
-    Ports, Process, Severity, Snapshot, TimeWaitStats, Victim, Workload,
+    Finding, FindingId, FindingLife, FindingState, FindingSubject, Holder, Listener, Lost, Measure, Namespace,
+    OtherAttributions, OtherDestinations, OtherNamespaces, Others, Peak, Ports, Process, Severity, Snapshot,
+    TimeWaitStats, Victim, Workload,
 };
 
 /// Nanoseconds.
@@ -84,6 +85,39 @@ fn occupancy(capacity: u32, established: u32, time_wait: u32, peak: u32) -> Port
     }
 }
 
+/// A crawler and a port scan beside the service of most samples.
+fn rests() -> Others {
+    let failed = FailureCounts::from([(Failure::Errno(111), 700), (Failure::OwnRangeExhausted, 12)]);
+    let time_wait = TimeWaitStats { entered: 8_000, now: 1_150, peak: 4_000, per_second: 266.7, reused: 0 };
+    Others {
+        destinations: vec![OtherDestinations {
+            netns: NETNS,
+            netns_name: Some(name("web")),
+            destinations: 12_345,
+            in_use: 1_200,
+            outside_range: 3,
+            by_state: BTreeMap::from([(TcpState::Established, 50), (TcpState::TimeWait, 1_150)]),
+            connects: 48_000,
+            established: 47_288,
+            failed: failed.clone(),
+            connects_per_second: 1_600.0,
+            time_wait,
+        }],
+        attributions: vec![OtherAttributions {
+            workload: name("crawler.service"),
+            netns: NETNS,
+            connects: 48_000,
+            established: 47_288,
+            failed,
+            active_closes: 8_000,
+            time_wait,
+            close_wait: CloseWaitStats::default(),
+            ports_held: 1_203,
+        }],
+        namespaces: OtherNamespaces { namespaces: 904, time_wait_ledger: 17, time_wait_inferred: 2 },
+    }
+}
+
 /// The destination of most samples, with these ports and nothing that has happened yet.
 pub fn destination(ports: Ports) -> Destination {
     Destination {
@@ -99,6 +133,7 @@ pub fn destination(ports: Ports) -> Destination {
         first_failure: None,
         last_failure: None,
         failing_since: None,
+        counted_since: None,
         connects_per_second: 0.0,
         sustainable_per_second: None,
         seconds_to_exhaustion: None,
@@ -117,6 +152,7 @@ pub fn attribution(workload: &str, pid: u32, cmdline: &str) -> Attribution {
         workload: name(workload),
         pid,
         comm: name(cmdline.rsplit('/').next().unwrap_or_default()),
+        uid: Some(33),
         cmdline: Some(name(cmdline)),
         netns: NETNS,
         local_addr: addr("10.66.0.1"),
@@ -231,6 +267,7 @@ pub fn exhaustion() -> Snapshot {
             first_failure: Some(START.plus(12 * SECOND + 204_000_000)),
             last_failure: Some(START.plus(30 * SECOND - 2_000_000)),
             failing_since: Some(START.plus(12 * SECOND + 204_000_000)),
+            counted_since: None,
             connects_per_second: 126.9,
             sustainable_per_second: Some(16.1),
             seconds_to_exhaustion: Some(0.0),
@@ -243,8 +280,8 @@ pub fn exhaustion() -> Snapshot {
                 Holder { workload: name("pool.service"), ports: 42 },
             ],
             victims: vec![
-                Victim { workload: name("bypass.service"), failed: 1_100 },
-                Victim { workload: name("pool.service"), failed: 104 },
+                Victim { workload: name("bypass.service"), failed: 1_100, failed_own_range: 0, uids: vec![33] },
+                Victim { workload: name("pool.service"), failed: 104, failed_own_range: 0, uids: vec![33, 1000] },
             ],
             ..destination(occupancy(1_024, 42, 982, 1_024))
         }],
@@ -448,6 +485,10 @@ pub fn lossy() -> Snapshot {
     snapshot.events.skipped = 2;
     snapshot.damage = Some(damage());
     snapshot.events.evicted = 17;
+    snapshot.events.lag_ms = Some(2_300);
+    snapshot.events.lag_peak_ms = Some(4_100);
+    snapshot.events.details_skipped = 12_000;
+    snapshot.others = rests();
     snapshot.events.repaired = 31;
     for namespace in &mut snapshot.namespaces {
         *namespace = Namespace { netns: NETNS, time_wait_ledger: 982, time_wait_inferred: 40, ..Namespace::default() };
@@ -518,6 +559,9 @@ pub fn nasty() -> Snapshot {
         evicted: u64::MAX,
         repaired: u64::MAX,
         duplicates: u64::MAX,
+        lag_ms: Some(u64::MAX),
+        lag_peak_ms: Some(u64::MAX),
+        details_skipped: u64::MAX,
     };
     let big = TimeWaitStats { entered: u64::MAX, now: u64::MAX, peak: u64::MAX, per_second: 1e15, reused: u64::MAX };
     for destination in &mut snapshot.destinations {
@@ -610,7 +654,7 @@ pub fn over() -> Snapshot {
         first_failure: Some(START.plus(12 * SECOND)),
         last_failure: Some(START.plus(161 * SECOND)),
         failing_since: Some(START.plus(12 * SECOND)),
-        victims: vec![Victim { workload: name("bypass.service"), failed: 1_204 }],
+        victims: vec![Victim { workload: name("bypass.service"), failed: 1_204, ..Victim::default() }],
         ..destination(occupancy(1_024, 0, 0, 1_024))
     });
     let mut past = exhaustion_finding();

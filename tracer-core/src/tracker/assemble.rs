@@ -8,19 +8,22 @@ use rustc_hash::FxHashMap;
 use super::forecast::forecast;
 use super::port_buckets::PortClass;
 use super::snapshot::{
-    Attribution, Destination, Failure, Holder, Listener, Namespace, Ports, PresentHolder, Process, Snapshot, Victim,
-    Workload,
+    Attribution, Destination, Failure, Holder, Listener, Namespace, OtherAttributions, OtherDestinations,
+    OtherNamespaces, Others, Ports, PresentHolder, Process, Snapshot, Victim, Workload,
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
 use super::tables::bound_sockets::BoundSocketId;
+use super::tables::counters::Counters;
 use super::tables::destinations::{DestinationEntry, DestinationId};
 use super::tables::outbox::millis;
 use super::tables::processes::{UNKNOWN, WorkloadId};
-use crate::event::{Ktime, TcpState};
+use crate::event::{Ktime, Netns, TcpState};
 
 /// Processes listed per workload, most connects first; the attributions hold the rest.
 const MAX_PIDS: usize = 64;
+/// Users listed per workload whose connects fail.
+const MAX_UIDS: usize = 8;
 /// Present holders listed per attribution; a pre-forking service has hundreds.
 const MAX_HOLDERS: usize = 8;
 
@@ -76,7 +79,8 @@ fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
     let mut counts: FxHashMap<AttributionId, BTreeMap<u32, PresentHolder>> = FxHashMap::default();
     for (at, facts) in tables.holders.iter() {
         let Some(flow) = tables.flows.get(at) else { continue };
-        let holder = counts.entry(flow.attribution()).or_default().entry(facts.pid).or_insert_with(|| PresentHolder {
+        let attribution = tables.accounting.attributions().resolve(flow.attribution());
+        let holder = counts.entry(attribution).or_default().entry(facts.pid).or_insert_with(|| PresentHolder {
             pid: facts.pid,
             comm: Arc::clone(&facts.comm),
             flows: 0,
@@ -94,7 +98,7 @@ fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
 
 /// Everything that the tables know, without findings and counts of events.
 pub fn snapshot(tables: &Tables) -> Snapshot {
-    let present = present(tables);
+    let (present, minisockets) = (present(tables), minisockets(tables));
     let orphans = present.values().map(|present| u64::from(present.orphans)).sum();
     Snapshot {
         start: start(tables),
@@ -103,7 +107,8 @@ pub fn snapshot(tables: &Tables) -> Snapshot {
         destinations: destinations(tables, &present),
         attributions: attributions(tables, &present),
         listeners: listeners(tables),
-        namespaces: namespaces(tables),
+        namespaces: namespaces(tables, &minisockets),
+        others: others(tables, &minisockets),
         flows: tables.flows.len() as u64,
         time_wait: (tables.time_wait.len() as u64).saturating_sub(orphans),
         orphans,
@@ -124,7 +129,8 @@ fn present(tables: &Tables) -> AllPresent {
     for (_, flow) in tables.flows.iter() {
         // A flow from before the start is at least as old as our first sight of it.
         let since = flow.state_since.or(tables.start);
-        let entry = present.entry(flow.attribution()).or_default();
+        let attribution = tables.accounting.attributions().resolve(flow.attribution());
+        let entry = present.entry(attribution).or_default();
         entry.flows[usize::from(flow.state() as u8)] += 1;
         match flow.state() {
             TcpState::CloseWait => entry.oldest_close_wait = earlier(entry.oldest_close_wait, since),
@@ -135,7 +141,8 @@ fn present(tables: &Tables) -> AllPresent {
         }
     }
     for (_, entry) in tables.time_wait.iter().filter(|(_, entry)| entry.orphan || entry.without_timestamps) {
-        let present = present.entry(entry.attribution).or_default();
+        let attribution = tables.accounting.attributions().resolve(entry.attribution);
+        let present = present.entry(attribution).or_default();
         let in_range = u32::from(entry.class != PortClass::Outside);
         if entry.orphan {
             present.orphans += 1;
@@ -155,7 +162,7 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
         .attributions()
         .iter()
         .filter_map(|(id, entry)| {
-            let key = accounting.destinations().get(entry.destination?)?.key;
+            let key = accounting.destinations().get(entry.destination?).filter(|entry| entry.rest.is_none())?.key;
             let process = accounting.processes().get(entry.process)?;
             let counters = &entry.counters;
             let present = present.get(&id).copied().unwrap_or_default();
@@ -164,6 +171,7 @@ fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
                 workload: Arc::clone(&accounting.processes().workload_entry(process.workload)?.name),
                 pid: process.facts.pid,
                 comm: Arc::clone(&process.facts.comm),
+                uid: (process.facts.pid != 0).then_some(process.facts.uid),
                 cmdline: process.facts.cmdline.clone(),
                 netns: key.netns,
                 local_addr: key.local_addr,
@@ -208,13 +216,14 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
     let mut of_workload: FxHashMap<WorkloadId, Present> = FxHashMap::default();
     for (id, entry) in accounting.attributions().iter() {
         let Some(known) = accounting.processes().get(entry.process) else { continue };
-        let process = processes.entry(known.workload).or_default().entry(known.facts.pid).or_default();
+        let Some(workload) = accounting.processes().workload_id_of(entry.process) else { continue };
+        let process = processes.entry(workload).or_default().entry(known.facts.pid).or_default();
         process.pid = known.facts.pid;
         process.cmdline.clone_from(&known.facts.cmdline);
         process.connects += entry.counters.connects;
         process.failed.merge(&entry.counters.failed);
         if let Some(present) = present.get(&id) {
-            of_workload.entry(known.workload).or_default().add(present);
+            of_workload.entry(workload).or_default().add(present);
         }
     }
     let (start, window) = (start(tables), window_seconds(tables));
@@ -223,8 +232,15 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
         .workloads()
         .filter_map(|(id, entry)| {
             let counters = &entry.counters;
-            // A workload without attributions has done nothing yet.
-            let mut pids: Vec<Process> = processes.remove(&id)?.into_values().collect();
+            let rest = accounting.processes().is_rest(id);
+            let stands_for = rest.then(|| accounting.processes().folded());
+            // A workload that has done nothing yet.
+            let counted = counters.connects + counters.accepted + counters.closed + counters.failed.total() > 0;
+            let known = processes.remove(&id).filter(|_| !rest);
+            if known.is_none() && !counted {
+                return None;
+            }
+            let mut pids: Vec<Process> = known.unwrap_or_default().into_values().collect();
             pids.sort_by_key(|process| (std::cmp::Reverse(process.connects), process.pid));
             pids.truncate(MAX_PIDS);
             let facts = &entry.facts;
@@ -233,7 +249,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
             let unknown = &*entry.name == UNKNOWN;
             Some(Workload {
                 name: Arc::clone(&entry.name),
-                comm: (!unknown).then(|| Arc::clone(&facts.comm)),
+                comm: (!unknown && !rest).then(|| Arc::clone(&facts.comm)),
                 exe: facts.exe.clone(),
                 unit: facts.unit.clone(),
                 container: facts.container.clone(),
@@ -257,6 +273,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
                 connect_ms: counters.connect.summary(),
                 ports_held: counters.ports.now,
                 connects_per_second: entry.rate.per_second(tables.now, start),
+                stands_for,
             })
         })
         .collect();
@@ -267,7 +284,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
 fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
     let accounting = &tables.accounting;
     let mut holders: FxHashMap<DestinationId, BTreeMap<Arc<str>, u32>> = FxHashMap::default();
-    let mut victims: FxHashMap<DestinationId, BTreeMap<Arc<str>, u64>> = FxHashMap::default();
+    let mut victims: FxHashMap<DestinationId, BTreeMap<Arc<str>, Victim>> = FxHashMap::default();
     let mut minisockets: FxHashMap<DestinationId, NotReusable> = FxHashMap::default();
     for (id, entry) in accounting.attributions().iter() {
         let attribution = present.get(&id).copied().unwrap_or_default();
@@ -283,12 +300,21 @@ fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
         }
         let failed = counters.failed.without_port();
         if failed > 0 {
-            *victims.entry(id).or_default().entry(Arc::clone(&workload.name)).or_default() += failed;
+            let victim = victims.entry(id).or_default().entry(Arc::clone(&workload.name)).or_default();
+            victim.failed += failed;
+            victim.failed_own_range += counters.failed.of(Failure::OwnRangeExhausted);
+            if let Some(process) = accounting.processes().get(entry.process).filter(|process| process.facts.pid != 0)
+                && let Err(place) = victim.uids.binary_search(&process.facts.uid)
+                && victim.uids.len() < MAX_UIDS
+            {
+                victim.uids.insert(place, process.facts.uid);
+            }
         }
     }
     let mut list: Vec<Destination> = accounting
         .destinations()
         .iter()
+        .filter(|(_, entry)| entry.rest.is_none())
         .map(|(id, entry)| {
             let mut holders: Vec<Holder> = holders
                 .remove(&id)
@@ -301,7 +327,7 @@ fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
                 .remove(&id)
                 .unwrap_or_default()
                 .into_iter()
-                .map(|(workload, failed)| Victim { workload, failed })
+                .map(|(workload, victim)| Victim { workload, ..victim })
                 .collect();
             victims.sort_by(|a, b| (b.failed, &a.workload).cmp(&(a.failed, &b.workload)));
             let minisockets = minisockets.get(&id).copied().unwrap_or_default();
@@ -362,6 +388,7 @@ fn destination(
             contradictions: entry.contradictions,
             failed_own_range: counters.failed.of(Failure::OwnRangeExhausted),
             own_range: entry.own_range,
+            at_least: entry.unsettled,
         },
         connects: counters.connects,
         established: counters.established,
@@ -369,6 +396,7 @@ fn destination(
         first_failure: entry.first_failure,
         last_failure: entry.last_failure,
         failing_since: entry.failing_since,
+        counted_since: entry.counted_since,
         connects_per_second: forecast.per_second,
         sustainable_per_second: forecast.sustainable,
         seconds_to_exhaustion: forecast.exhausted_in,
@@ -447,13 +475,77 @@ fn listeners(tables: &Tables) -> Vec<Listener> {
     list
 }
 
-fn namespaces(tables: &Tables) -> Vec<Namespace> {
+/// Minisockets by namespace, and how many of these were concluded.
+fn minisockets(tables: &Tables) -> FxHashMap<Netns, (u64, u64)> {
     let mut minisockets: FxHashMap<_, (u64, u64)> = FxHashMap::default();
     for (_, entry) in tables.time_wait.iter() {
         let (all, inferred) = minisockets.entry(entry.key.netns).or_default();
         *all += 1;
         *inferred += u64::from(!entry.observed);
     }
+    minisockets
+}
+
+/// What has no row in the lists.
+fn others(tables: &Tables, minisockets: &FxHashMap<Netns, (u64, u64)>) -> Others {
+    let (accounting, window) = (&tables.accounting, window_seconds(tables));
+    let (start, names) = (start(tables), tables.ports.namespaces());
+    let mut rests = Others::default();
+    for (_, entry) in accounting.destinations().iter() {
+        let Some(folded) = &entry.rest else { continue };
+        let counters = &entry.counters;
+        if entry.held() == 0 && counters.connects + counters.closed + counters.failed.total() == 0 {
+            // In this window there has been none.
+            continue;
+        }
+        rests.destinations.push(OtherDestinations {
+            netns: entry.key.netns,
+            netns_name: names.name(entry.key.netns),
+            destinations: folded.estimate(),
+            in_use: u64::from(entry.in_use()),
+            outside_range: u64::from(entry.outside()),
+            by_state: entry.states().collect(),
+            connects: counters.connects,
+            established: counters.established,
+            failed: counters.failed.clone(),
+            connects_per_second: entry.rate.per_second(tables.now, start),
+            time_wait: counters.time_wait_stats(window),
+        });
+    }
+    rests.destinations.sort_by_key(|rest| rest.netns);
+    let mut rows: BTreeMap<(Netns, Arc<str>), Counters> = BTreeMap::new();
+    for (_, entry) in accounting.attributions().iter() {
+        let rest = entry.destination.and_then(|id| accounting.destinations().get(id));
+        let Some(rest) = rest.filter(|entry| entry.rest.is_some()) else { continue };
+        let Some(workload) = accounting.processes().workload_of(entry.process) else { continue };
+        rows.entry((rest.key.netns, Arc::clone(&workload.name))).or_default().merge(&entry.counters);
+    }
+    rests.attributions = rows
+        .into_iter()
+        .map(|((netns, workload), counters)| OtherAttributions {
+            workload,
+            netns,
+            connects: counters.connects,
+            established: counters.established,
+            failed: counters.failed.clone(),
+            active_closes: counters.active_closes,
+            time_wait: counters.time_wait_stats(window),
+            close_wait: counters.close_wait_stats(None),
+            ports_held: counters.ports.now,
+        })
+        .collect();
+    rests.attributions.sort_by_key(|row| std::cmp::Reverse(row.connects));
+    rests.namespaces = OtherNamespaces { namespaces: names.forgotten(), ..OtherNamespaces::default() };
+    for (netns, (all, inferred)) in minisockets {
+        if names.get(*netns).is_none() {
+            rests.namespaces.time_wait_ledger += all;
+            rests.namespaces.time_wait_inferred += inferred;
+        }
+    }
+    rests
+}
+
+fn namespaces(tables: &Tables, minisockets: &FxHashMap<Netns, (u64, u64)>) -> Vec<Namespace> {
     let mut list: Vec<Namespace> = tables
         .ports
         .namespaces()

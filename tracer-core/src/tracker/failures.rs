@@ -123,7 +123,8 @@ fn connect_returned(tables: &mut Tables, call: &CallFailed) {
         errno => Failure::Errno(errno),
     };
     let key = FlowKey { netns: call.netns, device: call.device, local: call.local, remote: target };
-    let destination = tables.accounting.destination(&key, call.ktime);
+    let process = tables.accounting.process(call.caller.pid);
+    let destination = tables.destination(&key, process, call.ktime);
     count_call(tables, call, key, destination, failure);
 }
 
@@ -154,7 +155,7 @@ fn count_call(
     failure: Failure,
 ) {
     let process = tables.accounting.process(call.caller.pid);
-    let attribution = tables.accounting.attribute(process, destination, call.netns, false, call.ktime);
+    let attribution = tables.attribute(process, destination, call.netns, false, call.ktime);
     let failed = FailedAttempt {
         at: call.ktime,
         id: call.id,
@@ -171,7 +172,15 @@ fn count_call(
 
 /// Counts and reports a failure. `confirmed`: by the return value of the system call.
 fn commit(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool) {
-    tables.accounting.count(failed.attribution, |counters| counters.fail(failed.failure));
+    tables.hold(failed.attribution);
+    count_and_report(tables, failed, confirmed);
+    tables.let_go(failed.attribution);
+}
+
+fn count_and_report(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool) {
+    let attribution = tables.place_failure(failed.attribution, &failed.key, failed.failure, failed.at);
+    let failed = &FailedAttempt { attribution, ..failed.clone() };
+    tables.accounting.count_failure(attribution, failed.failure, failed.at);
     match failed.failure {
         Failure::PortsExhausted => {
             // A search in vain is a search too.
@@ -234,10 +243,10 @@ fn record(tables: &mut Tables, failed: &FailedAttempt, notice: &FailedConnect) -
 /// The workloads that hold the ports of a destination now, most ports first.
 fn holders_of(accounting: &Accounting, destination: DestinationId) -> Arc<[PastHolder]> {
     let mut sums: BTreeMap<WorkloadId, (u64, u64)> = BTreeMap::new();
-    for (_, attribution) in accounting.attributions().iter() {
+    for &id in accounting.attributions().towards(Some(destination)) {
+        let Some(attribution) = accounting.attributions().get(id) else { continue };
         let counters = &attribution.counters;
-        if attribution.destination == Some(destination)
-            && counters.ports.now > 0
+        if counters.ports.now > 0
             && let Some(process) = accounting.processes().get(attribution.process)
         {
             let sum = sums.entry(process.workload).or_default();

@@ -44,8 +44,8 @@ fn opens(tables: &mut Tables, t: &Transition) {
     failures::settle_thread(tables, t.current_tid);
     let pid = t.caller.map_or(0, |caller| caller.pid);
     let process = tables.accounting.process(pid);
-    let destination = tables.accounting.destination(&t.key, t.ktime);
-    let attribution = tables.accounting.attribute(process, destination, t.key.netns, false, t.ktime);
+    let destination = tables.destination(&t.key, process, t.ktime);
+    let attribution = tables.attribute(process, destination, t.key.netns, false, t.ktime);
     tables.accounting.count_attempt(attribution, t.ktime);
     tables.outbox.count(t.ktime, |second| second.connects += 1);
     let bound = t.key.local.port != 0;
@@ -155,12 +155,12 @@ fn unseen(tables: &mut Tables, t: &Transition, key: FlowKey) {
     let listener = tables.ports.listener_of(&key);
     let known_netns = tables.ports.namespaces().get(key.netns).is_some_and(|namespace| namespace.baselined);
     let active = !passive_open && listener.is_none() && tables.ports.looks_ephemeral(&key);
-    let destination = if active { tables.accounting.destination(&key, t.ktime) } else { None };
     let caller = t.caller.map(|caller| tables.accounting.process(caller.pid));
     let of_listener = listener.and_then(|at| tables.ports.bound().get(at)?.owner);
     let process = if passive_open { of_listener } else { caller.or(of_listener) };
     let process = process.unwrap_or(tables.accounting.processes().unknown());
-    let attribution = tables.accounting.attribute(process, destination, key.netns, true, t.ktime);
+    let destination = if active { tables.destination(&key, process, t.ktime) } else { None };
+    let attribution = tables.attribute(process, destination, key.netns, true, t.ktime);
     if passive_open {
         tables.accounting.count(attribution, |counters| counters.accepted += 1);
     }
@@ -221,9 +221,12 @@ fn change(tables: &mut Tables, at: FlowId, t: &Transition) {
 fn closes(tables: &mut Tables, at: FlowId, t: &Transition) {
     let Some(flow) = tables.flows.get(at) else { return };
     if matches!(t.old, TcpState::SynSent | TcpState::SynRecv) && flow.opened == Opened::Active {
+        let attribution = flow.attribution();
+        tables.hold(attribution);
         if let Some(flow) = tables.close_flow(at, t.ktime) {
             failures::connect_failed(tables, &flow, t);
         }
+        tables.let_go(attribution);
         return;
     }
     let ended = match (t.old, t.sk_err) {
@@ -265,7 +268,15 @@ fn inferred_minisocket_of(flow: &Flow, t: &Transition, pass: u32) -> TimeWaitEnt
 
 /// The flow is over, since just now if its end was `seen`.
 fn ends(tables: &mut Tables, at: FlowId, now: Ktime, ended: Ended, seen: bool) {
-    let Some(flow) = tables.close_flow(at, now) else { return };
+    let Some(attribution) = tables.flows.get(at).map(Flow::attribution) else { return };
+    tables.hold(attribution);
+    if let Some(flow) = tables.close_flow(at, now) {
+        report_end(tables, &flow, now, ended, seen);
+    }
+    tables.let_go(attribution);
+}
+
+fn report_end(tables: &mut Tables, flow: &Flow, now: Ktime, ended: Ended, seen: bool) {
     // When a flow whose end was lost really ended is not known, so neither is how long it lived.
     let lifetime = flow.began.filter(|_| seen && ended != Ended::Unknown).map(|began| now.since(began));
     tables.accounting.count(flow.attribution(), |counters| {

@@ -25,9 +25,9 @@ pub fn begins(tables: &mut Tables, e: &TimeWaitEvent) {
         Some(flow) => (flow.attribution(), flow.minisocket_user(), flow.inferred_owner, flow.state()),
         None => {
             let ephemeral = tables.ports.looks_ephemeral(&e.key);
-            let destination = if ephemeral { tables.accounting.destination(&e.key, e.ktime) } else { None };
             let unknown = tables.accounting.processes().unknown();
-            let attribution = tables.accounting.attribute(unknown, destination, e.key.netns, true, e.ktime);
+            let destination = if ephemeral { tables.destination(&e.key, unknown, e.ktime) } else { None };
+            let attribution = tables.attribute(unknown, destination, e.key.netns, true, e.ktime);
             (attribution, tables.ports.unseen_user(&e.key), true, TcpState::FinWait2)
         }
     };

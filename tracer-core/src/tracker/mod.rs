@@ -48,6 +48,10 @@ const JUDGE_NANOS: u64 = 1_000_000_000;
 /// A judgement reads all flows and minisockets, some tens of nanoseconds each: with millions of them it is made less often.
 const JUDGE_NANOS_PER_ENTRY: u64 = 5_000;
 
+/// A tracker that is further behind than this leaves details out. A busy host's tracker is some milliseconds behind; seconds later the ring
+/// is full.
+const LAG_NANOS: u64 = 1_000_000_000;
+
 /// The tracker.
 #[derive(Clone, Debug)]
 pub struct Tracker {
@@ -66,6 +70,8 @@ pub struct Tracker {
     losses: SettledLoss,
     damage: Option<Damage>,
     coverage: Option<WindowCoverage>,
+    /// How far the tracker is behind the events, and was at most, nanoseconds.
+    lag: Option<(u64, u64)>,
 }
 
 impl Tracker {
@@ -86,6 +92,7 @@ impl Tracker {
             losses: SettledLoss::default(),
             damage: None,
             coverage: None,
+            lag: None,
         }
     }
 
@@ -132,7 +139,7 @@ impl Tracker {
             Event::Released(released) => sockets::port_released(tables, released.id),
             Event::PortSearch(search) => failures::port_found(tables, search),
             Event::Process(facts) => tables.accounting.learn(facts),
-            Event::Netns(facts) => tables.anomalies.evicted += u64::from(!tables.ports.learn(facts)),
+            Event::Netns(facts) => tables.ports.learn(facts),
             Event::ReservedPorts(_, netns, ports) => tables.ports.reserve(*netns, ports),
             Event::Baseline(baseline) => reconcile::reconcile(tables, baseline),
             Event::Loss(loss) => {
@@ -142,7 +149,7 @@ impl Tracker {
             }
         }
         let now = self.tables.now;
-        self.tables.reclassify(now);
+        self.tables.walk(now);
         self.tables.outbox.count(now, |second| second.events += 1);
         self.generation += 1;
     }
@@ -158,6 +165,18 @@ impl Tracker {
         self.generation += 1;
     }
 
+    /// How far the tracker is behind the events, nanoseconds, as its feeder knows. Beyond a second it leaves out steps of flows and notices
+    /// of their ends until it has caught up: what it counts, and failures for lack of a port, are worth more.
+    pub fn lags(&mut self, nanos: u64) {
+        let peak = self.lag.map_or(0, |(_, peak)| peak).max(nanos);
+        self.lag = Some((nanos, peak));
+        if nanos > LAG_NANOS {
+            self.tables.outbox.be_brief(true);
+        } else if nanos < LAG_NANOS / 4 {
+            self.tables.outbox.be_brief(false);
+        }
+    }
+
     /// Moves the clock to `now`: what is due by the rules happens, what was pending is settled.
     pub fn advance(&mut self, now: Ktime) {
         if now <= self.tables.now && self.tables.start.is_some() {
@@ -171,7 +190,7 @@ impl Tracker {
     /// Settles what is pending: nothing more will come.
     pub fn finish(&mut self) {
         failures::settle_overdue(&mut self.tables, Ktime(u64::MAX));
-        self.tables.reclassify(Ktime(u64::MAX));
+        self.tables.walk(Ktime(u64::MAX));
         let missed = self.missed_runs();
         self.losses.finish(missed);
         self.judge();
@@ -181,7 +200,7 @@ impl Tracker {
     fn settle(&mut self, now: Ktime) {
         failures::settle_overdue(&mut self.tables, now);
         minisockets::end_overdue(&mut self.tables, now);
-        self.tables.reclassify(now);
+        self.tables.walk(now);
     }
 
     /// Judges the findings as of now.
@@ -309,6 +328,9 @@ impl Tracker {
             evicted: self.tables.evicted() + loss.call_map_full,
             repaired: anomalies.repaired,
             duplicates: anomalies.duplicates,
+            lag_ms: self.lag.map(|(now, _)| now / 1_000_000),
+            lag_peak_ms: self.lag.map(|(_, peak)| peak / 1_000_000),
+            details_skipped: self.tables.outbox.skipped(),
         }
     }
 }

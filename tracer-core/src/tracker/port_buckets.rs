@@ -156,6 +156,11 @@ impl PortBuckets {
         changed
     }
 
+    /// No socket has a port.
+    pub fn is_empty(&self) -> bool {
+        self.by_port.is_empty()
+    }
+
     /// `ip_local_port_range` of the namespace, both ends inclusive; `None` if unknown.
     pub fn range(&self) -> Option<(u16, u16)> {
         self.range

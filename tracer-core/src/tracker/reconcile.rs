@@ -32,13 +32,7 @@ fn settled(baseline: &Baseline) -> Ktime {
 /// Merges a complete list of the sockets of a namespace.
 pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
     tables.pass = tables.pass.wrapping_add(1);
-    let first = match tables.ports.namespace(baseline.netns) {
-        Some(namespace) => !std::mem::replace(&mut namespace.baselined, true),
-        None => {
-            tables.anomalies.evicted += 1;
-            return;
-        }
-    };
+    let first = !std::mem::replace(&mut tables.ports.namespace(baseline.netns).baselined, true);
     // Listeners first: they show which side of a loopback connection is which.
     for row in baseline.rows.iter().filter(|row| is_bound_only(row)) {
         list_bound(tables, row, baseline.began);
@@ -122,7 +116,7 @@ fn wait_at(tables: &mut Tables, at: FlowId, listener: BoundSocketId) {
     flow.waits_at = Some(listener);
     let (netns, last) = (flow.key().netns, flow.last);
     if tables.accounting.destination_of(flow.attribution()).is_none() {
-        let attribution = tables.accounting.attribute(process, None, netns, true, last);
+        let attribution = tables.attribute(process, None, netns, true, last);
         sockets::give_to(tables, at, attribution);
     }
 }
@@ -175,11 +169,11 @@ fn list_minisocket(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, fi
         Some(flow) => (flow.attribution(), flow.minisocket_user()),
         None => {
             let ephemeral = tables.ports.looks_ephemeral(&row.key);
-            let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
             // The kernel does not tell it; a recording that begins in the middle of a trace does.
             let owner = row.owner.map(|pid| tables.accounting.process(pid));
             let process = owner.unwrap_or(tables.accounting.processes().unknown());
-            let attribution = tables.accounting.attribute(process, destination, row.key.netns, true, baseline.ended);
+            let destination = if ephemeral { tables.destination(&row.key, process, baseline.ended) } else { None };
+            let attribution = tables.attribute(process, destination, row.key.netns, true, baseline.ended);
             let closes = row.closed == Some(true);
             (attribution, if closes { BucketUser::Minisocket } else { tables.ports.unseen_user(&row.key) })
         }
@@ -224,11 +218,11 @@ fn list_flow(tables: &mut Tables, row: &SocketRow, baseline: &Baseline, first: b
         return;
     }
     let ephemeral = !passive && tables.ports.looks_ephemeral(&row.key);
-    let destination = if ephemeral { tables.accounting.destination(&row.key, baseline.ended) } else { None };
     let of_listener = listener.and_then(|at| tables.ports.bound().get(at)?.owner);
     let owner = row.owner.map(|pid| tables.accounting.process(pid));
     let process = owner.or(of_listener).unwrap_or(tables.accounting.processes().unknown());
-    let attribution = tables.accounting.attribute(process, destination, row.key.netns, true, baseline.ended);
+    let destination = if ephemeral { tables.destination(&row.key, process, baseline.ended) } else { None };
+    let attribution = tables.attribute(process, destination, row.key.netns, true, baseline.ended);
     tables.anomalies.repaired += u64::from(!first);
     let mut flow = Flow::new(id, row.key, row.state, attribution, baseline.began);
     flow.opened = if passive { Opened::Passive } else { Opened::Unknown };

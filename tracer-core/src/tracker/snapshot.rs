@@ -10,6 +10,7 @@ mod failure;
 mod filtered;
 mod finding;
 mod notice;
+mod others;
 mod state_set;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use finding::{
     Advice, Finding, FindingId, FindingLife, FindingState, FindingSubject, Measure, Peak, Severity, UnknownFinding,
 };
 pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
+pub use others::{OtherAttributions, OtherDestinations, OtherNamespaces, Others};
 pub use state_set::StateSet;
 
 use super::port_buckets::Blocked;
@@ -55,6 +57,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Network namespaces in which something was seen.
     pub namespaces: Vec<Namespace>,
+    /// What has no row in these lists.
+    pub others: Others,
     /// Those that hold now, most severe first, then those that are over, latest first.
     pub findings: Vec<Finding>,
     /// Findings that are over and were forgotten, because there were too many.
@@ -241,6 +245,8 @@ pub struct Workload {
     pub ports_held: u64,
     /// Attempts per second over the last ten seconds.
     pub connects_per_second: f64,
+    /// This row stands for about so many workloads that have none of their own; `None` = it is one workload.
+    pub stands_for: Option<u64>,
 }
 
 /// Port occupancy towards one destination.
@@ -276,6 +282,8 @@ pub struct Ports {
     pub failed_own_range: u64,
     /// The range of the socket that failed last so.
     pub own_range: Option<(u16, u16)>,
+    /// `in_use` is a lower bound: the destination has just got a row of its own, and the rest of its namespace may still count some.
+    pub at_least: bool,
 }
 
 /// Who holds how many ports of a destination.
@@ -294,6 +302,10 @@ pub struct Victim {
     pub workload: Arc<str>,
     /// Its connects that failed for lack of a port.
     pub failed: u64,
+    /// Of these, in a range of the socket's own: nobody else is harmed.
+    pub failed_own_range: u64,
+    /// Users that its processes run as, ascending, bounded.
+    pub uids: Vec<u32>,
 }
 
 /// How much a forecast is worth.
@@ -338,6 +350,9 @@ pub struct Destination {
     /// First of the failures for lack of a port that followed one another closely; `None` = never.
     #[serde(skip)]
     pub failing_since: Option<Ktime>,
+    /// Connects and failures before this were counted in the rest of the namespace ([`Others`]); `None` = all are counted here.
+    #[serde(skip)]
+    pub counted_since: Option<Ktime>,
     /// Attempts per second over the last ten seconds of the window.
     pub connects_per_second: f64,
     /// The rate that this destination's capacity bears for good, given how long a port is held; `None` = unknown.
@@ -387,6 +402,8 @@ pub struct Attribution {
     pub pid: u32,
     /// The kernel's name of the process.
     pub comm: Arc<str>,
+    /// The user that it runs as; `None` = unknown, or several processes.
+    pub uid: Option<u32>,
     /// Its command line, arguments separated by blanks.
     #[serde(skip)]
     pub cmdline: Option<Arc<str>>,

@@ -23,7 +23,7 @@ pub fn accepted(tables: &mut Tables, e: &SocketEvent) {
         // It was taken for a flow that this host opened.
         return;
     }
-    let attribution = tables.accounting.attribute(process, None, e.key.netns, false, e.ktime);
+    let attribution = tables.attribute(process, None, e.key.netns, false, e.ktime);
     if let Some(flow) = tables.flows.get_mut(at) {
         flow.inferred_owner = false;
         flow.opened = Opened::Passive;

@@ -12,6 +12,7 @@ use TcpState::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastA
 
 mod capacity;
 mod continuation;
+mod crowd;
 mod failures;
 mod healing;
 mod incidents;

@@ -19,7 +19,10 @@ fn numbers_are_of_what_matches_and_ports_are_in_use_whoever_holds_them() {
     assert_eq!((names, inside.attributions.len()), (vec!["pool.service"], 1));
     let destination = &inside.destinations[0];
     assert_eq!((destination.connects, destination.failed.without_port()), (146, 104));
-    assert_eq!(destination.victims, [Victim { workload: "pool.service".into(), failed: 104 }]);
+    assert_eq!(
+        destination.victims,
+        [Victim { workload: "pool.service".into(), failed: 104, failed_own_range: 0, uids: vec![33] }]
+    );
     assert_eq!((&destination.ports, &destination.holders), (&all.destinations[0].ports, &all.destinations[0].holders));
     let outside = outside_of(&inside);
     assert_eq!((outside.workloads, outside.connects, outside.failed_without_port), (1, 3_661, 1_100));

@@ -9,6 +9,9 @@ use crate::layout::text_page::TextPage;
 use crate::report::verdict::{ReportVerdict, VerdictWord};
 use crate::tracker::snapshot::{Finding, Severity};
 
+/// A lag is worth a line from here on: a tracker that keeps up is some milliseconds behind.
+const LAG_SHOWN_MS: u64 = 1_000;
+
 pub fn severity(severity: Severity) -> (&'static str, Paint) {
     match severity {
         Severity::Critical => ("CRITICAL", Paint::Bad),
@@ -139,6 +142,19 @@ pub fn gaps(page: &mut TextPage, context: &ReportContext<'_>) {
             None => format!("{damage}."),
         };
         page.paragraph(Paint::Warn, "DAMAGED   ", Paint::Plain, &text);
+    }
+    if let Some(lag) = events.lag_ms.filter(|_| events.lag_peak_ms.is_some_and(|peak| peak >= LAG_SHOWN_MS)) {
+        let peak = events.lag_peak_ms.unwrap_or(lag);
+        let skipped = match events.details_skipped {
+            0 => String::new(),
+            steps => format!(" {} steps of flows left out meanwhile; counts are whole.", number(steps)),
+        };
+        let text = format!(
+            "{} behind the events, {} at most.{skipped}",
+            seconds(lag as f64 / 1e3),
+            seconds(peak as f64 / 1e3)
+        );
+        page.paragraph(Paint::Warn, "LAG       ", Paint::Plain, &text);
     }
 }
 

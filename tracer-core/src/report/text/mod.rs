@@ -12,6 +12,7 @@ mod tables;
 
 use jiff::tz::TimeZone;
 
+use super::others;
 use crate::clock::Clock;
 use crate::host::HostFacts;
 use crate::layout::human;
@@ -73,6 +74,9 @@ pub fn render(snapshot: &Snapshot, host: &HostFacts, clock: &Clock, style: &Styl
         )]);
     }
 
+    for sentence in others::sentences(&snapshot.others) {
+        page.paragraph(Paint::Dim, "          ", Paint::Plain, &format!("{sentence}."));
+    }
     findings(&mut page, &context, &verdict);
     tables::advice(&mut page, snapshot);
     past(&mut page, &context, &verdict);

@@ -52,7 +52,11 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
             short(workload.close_wait.now),
             workload.lifetime_ms.p50.map_or_else(|| "-".into(), brief)
         );
-        let name = left(&cut_name(&page.safe(&workload.name), NAME), NAME);
+        let name = match workload.stands_for {
+            Some(count) => format!("{} {}", short(count), workload.name),
+            None => page.safe(&workload.name).into(),
+        };
+        let name = left(&cut_name(&name, NAME), NAME);
         let paint = if failed > 0 { Paint::Bad } else { Paint::Plain };
         page.line(&[
             (Paint::Plain, &name),

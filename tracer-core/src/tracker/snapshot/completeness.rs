@@ -20,6 +20,12 @@ pub struct EventCounts {
     pub repaired: u64,
     /// Transitions written twice by the rescue chain and recognised.
     pub duplicates: u64,
+    /// How far the tracker is behind the events, milliseconds; `None` = not measured: it reads a recording.
+    pub lag_ms: Option<u64>,
+    /// How far it has been behind at most.
+    pub lag_peak_ms: Option<u64>,
+    /// Steps of flows and lines that were left out so that the tracker could catch up. Counts are whole.
+    pub details_skipped: u64,
 }
 
 /// What of its recording a snapshot is about.

@@ -8,6 +8,11 @@ use crate::tracker::snapshot::{CloseWaitStats, Durations, Failure, FailureCounts
 
 /// Two significant digits: percentiles within 1 %, about 9 KiB for durations up to ten seconds. Minimum, mean and maximum are exact.
 const SIGNIFICANT_DIGITS: u8 = 2;
+/// Values that a histogram of that precision tells apart exactly (a power of two above twice its 100 steps).
+const EXACT_BITS: u32 = 8;
+/// Durations kept one by one before there is a histogram. Most processes and destinations of a crowded host have so few, and making a
+/// histogram for each, or adding one to another, would cost more than all else that is done for them.
+const FEW: usize = 4;
 
 /// A count that goes up and down, and its highest value so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,15 +32,28 @@ impl Gauge {
 
     /// One less. A gauge never goes below zero, even if the event that raised it was lost.
     pub fn down(&mut self) {
-        self.now = self.now.saturating_sub(1);
+        self.lower(1);
+    }
+
+    /// So many more, which were counted elsewhere.
+    pub fn raise(&mut self, by: u64) {
+        self.now += by;
+        self.peak = self.peak.max(self.now);
+    }
+
+    /// So many less.
+    pub fn lower(&mut self, by: u64) {
+        self.now = self.now.saturating_sub(by);
     }
 }
 
 /// A distribution of durations.
 #[derive(Clone, Debug, Default)]
 pub struct Distribution {
-    /// Microseconds; allocated with the first value.
+    /// Microseconds; made when there are more than [`FEW`].
     histogram: Option<Box<Histogram<u32>>>,
+    /// Microseconds of the durations, as long as there is no histogram.
+    few: [u64; FEW],
     count: u64,
     sum_nanos: u128,
     min_nanos: u64,
@@ -47,16 +65,30 @@ impl Distribution {
     pub fn record(&mut self, nanos: u64) {
         self.min_nanos = if self.count == 0 { nanos } else { self.min_nanos.min(nanos) };
         self.max_nanos = self.max_nanos.max(nanos);
-        self.count += 1;
         self.sum_nanos += u128::from(nanos);
-        if self.histogram.is_none() {
-            self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok().map(Box::new);
-        }
+        self.place((nanos / 1000).max(1));
+    }
+
+    /// Counts a duration of so many microseconds.
+    fn place(&mut self, micros: u64) {
+        let place = usize::try_from(self.count).unwrap_or(FEW);
+        self.count += 1;
         if let Some(histogram) = &mut self.histogram {
-            // Grows on demand; saturating_record() would clip to what it has grown to.
-            let recorded = histogram.record((nanos / 1000).max(1));
-            debug_assert!(recorded.is_ok(), "an auto-resizing histogram takes any value");
+            record_into(histogram, micros);
+        } else if let Some(place) = self.few.get_mut(place) {
+            *place = micros;
+        } else {
+            self.histogram = histogram_of(&self.few).map(Box::new);
+            if let Some(histogram) = &mut self.histogram {
+                record_into(histogram, micros);
+            }
         }
+    }
+
+    /// The durations that are kept one by one, microseconds.
+    fn few(&self) -> &[u64] {
+        let count = usize::try_from(self.count).unwrap_or(FEW).min(FEW);
+        if self.histogram.is_some() { &[] } else { &self.few[..count] }
     }
 
     /// Adds all durations of `other`.
@@ -66,14 +98,21 @@ impl Distribution {
         }
         self.min_nanos = if self.count == 0 { other.min_nanos } else { self.min_nanos.min(other.min_nanos) };
         self.max_nanos = self.max_nanos.max(other.max_nanos);
-        self.count += other.count;
         self.sum_nanos += other.sum_nanos;
-        match (&mut self.histogram, &other.histogram) {
+        let Some(others) = &other.histogram else {
+            other.few().iter().for_each(|&micros| self.place(micros));
+            return;
+        };
+        match &mut self.histogram {
             // Both have the same precision and grow on demand: adding cannot fail.
-            (Some(own), Some(others)) => drop(own.add(others.as_ref())),
-            (own @ None, Some(others)) => *own = Some(others.clone()),
-            (_, None) => {}
+            Some(own) => drop(own.add(others.as_ref())),
+            None => {
+                let mut merged = others.clone();
+                self.few().iter().for_each(|&micros| record_into(&mut merged, micros));
+                self.histogram = Some(merged);
+            }
         }
+        self.count += other.count;
     }
 
     /// The mean in seconds; `None` without any duration.
@@ -86,10 +125,21 @@ impl Distribution {
         if self.count == 0 {
             return Durations::default();
         }
+        let mut few = [0; FEW];
+        let few = &mut few[..self.few().len()];
+        few.copy_from_slice(self.few());
+        few.sort_unstable();
         let millis = |nanos: f64| Some(nanos / 1e6);
         // The exact ends bound what the histogram rounds.
         let quantile = |q: f64| {
-            let micros = self.histogram.as_ref().map(|histogram| histogram.value_at_quantile(q))?;
+            let micros = match &self.histogram {
+                Some(histogram) => histogram.value_at_quantile(q),
+                None => {
+                    let rank = |place: usize| (place + 1) as f64 >= q * few.len() as f64;
+                    let (_, &micros) = few.iter().enumerate().find(|&(place, _)| rank(place))?;
+                    as_in_histogram(micros)
+                }
+            };
             millis((micros as f64 * 1e3).clamp(self.min_nanos as f64, self.max_nanos as f64))
         };
         Durations {
@@ -102,16 +152,15 @@ impl Distribution {
             max: millis(self.max_nanos as f64),
         }
     }
-}
 
-impl Distribution {
     /// Summary and buckets, to draw a histogram from.
     pub fn shape(&self) -> DurationHistogram {
         DurationHistogram { summary: self.summary(), buckets: self.buckets() }
     }
 
     fn buckets(&self) -> Vec<HistogramBucket> {
-        let Some(histogram) = &self.histogram else { return Vec::new() };
+        let made = if self.histogram.is_none() { histogram_of(self.few()) } else { None };
+        let Some(histogram) = self.histogram.as_deref().or(made.as_ref()) else { return Vec::new() };
         let mut buckets: Vec<HistogramBucket> =
             bounds().map(|micros| HistogramBucket { upto_ms: micros as f64 / 1e3, count: 0 }).collect();
         let mut at = 0;
@@ -127,6 +176,24 @@ impl Distribution {
         let begin = buckets.iter().position(used).unwrap_or(end);
         buckets.drain(begin..end).collect()
     }
+}
+
+fn histogram_of(micros: &[u64]) -> Option<Histogram<u32>> {
+    let mut histogram = Histogram::new(SIGNIFICANT_DIGITS).ok()?;
+    micros.iter().for_each(|&micros| record_into(&mut histogram, micros));
+    Some(histogram)
+}
+
+fn record_into(histogram: &mut Histogram<u32>, micros: u64) {
+    // Grows on demand; saturating_record() would clip to what it has grown to.
+    let recorded = histogram.record(micros);
+    debug_assert!(recorded.is_ok(), "an auto-resizing histogram takes any value");
+}
+
+/// What a histogram would return for the value (`Histogram::highest_equivalent`), so that percentiles do not jump when one is made.
+fn as_in_histogram(micros: u64) -> u64 {
+    let bits = u64::BITS - micros.leading_zeros();
+    micros | ((1 << bits.saturating_sub(EXACT_BITS)) - 1)
 }
 
 /// Upper bounds of buckets in microseconds: 10, 20, 50, 100 ... The last one is far above any duration that occurs (4 months).
@@ -356,6 +423,43 @@ mod tests {
         assert_eq!((summary.count, summary.min, summary.max), (2, Some(1.234_567), Some(9.876_543)));
         assert!((summary.p99.expect("two values") - 9.876_543).abs() < 0.1);
         assert_eq!(Distribution::default().summary(), Durations::default());
+    }
+
+    #[test]
+    fn a_few_durations_have_the_percentiles_that_a_histogram_gives_them() {
+        let nanos = [1_234_567_u64, 987, 255_000, 260_123_456, 4_000_000_000, 77_000];
+        for count in 1..=nanos.len() {
+            let mut distribution = Distribution::default();
+            let mut reference = Histogram::<u32>::new(SIGNIFICANT_DIGITS).expect("two digits");
+            for &nanos in nanos.iter().take(count) {
+                distribution.record(nanos);
+                reference.record((nanos / 1000).max(1)).expect("any value");
+            }
+            assert_eq!(distribution.histogram.is_some(), count > FEW);
+            let summary = distribution.summary();
+            for (q, found) in [(0.5, summary.p50), (0.9, summary.p90), (0.99, summary.p99)] {
+                let micros = reference.value_at_quantile(q) as f64;
+                let expected = (micros * 1e3).clamp(distribution.min_nanos as f64, distribution.max_nanos as f64) / 1e6;
+                assert_eq!(found, Some(expected), "{q} of {count}");
+            }
+            assert_eq!(distribution.shape().buckets.iter().map(|bucket| bucket.count).sum::<u64>(), count as u64);
+        }
+    }
+
+    #[test]
+    fn distributions_merge_whether_they_have_a_histogram_or_not() {
+        let of = |range: std::ops::Range<u64>| {
+            let mut distribution = Distribution::default();
+            range.for_each(|millis| distribution.record(millis * 1_000_000));
+            distribution
+        };
+        for (a, b) in [(2, 2), (2, 9), (9, 2), (9, 9), (0, 3), (3, 0)] {
+            let mut merged = of(1..1 + a);
+            merged.merge(&of(100..100 + b));
+            let mut whole = of(1..1 + a);
+            (100..100 + b).for_each(|millis| whole.record(millis * 1_000_000));
+            assert_eq!(merged.summary(), whole.summary(), "{a} and {b}");
+        }
     }
 
     #[test]

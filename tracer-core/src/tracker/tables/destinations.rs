@@ -2,18 +2,26 @@
 //!
 //! A plain connect() runs out of ports per (netns, local address, remote address:port) (net/ipv4/inet_hashtables.c
 //! `__inet_hash_connect`), which is the key of a destination.
+//!
+//! A destination that finds no row, or loses it to one that is worth more, is counted in the rest of its namespace, which is an entry
+//! like any other: nothing that is counted towards a destination is ever dropped.
 
 use rustc_hash::FxHashMap;
 
+use super::cardinality::Cardinality;
 use super::counters::{Counters, Rate};
 use super::port_search_times::PortSearchTimes;
+use super::processes::WorkloadId;
 use super::slab::{Ref, Slab};
-use crate::event::{DestinationKey, Ktime, TcpState};
+use super::worth::{Hand, Merits, Shares, Worth};
+use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use crate::tracker::port_buckets::PortClass;
 
-/// Destinations kept apart, about 12 KiB each with histogram and release schedule. A crawler connects to more: of the idle ones
-/// without failures the oldest are forgotten, which is counted.
-const MAX_DESTINATIONS: usize = 4_096;
+/// Destinations with a row of their own, about 12 KiB each with histograms and release schedule, less than 2 KiB with a few connections:
+/// 48 MiB at the most. More rows than anybody reads; a crawler connects to more.
+pub const MAX_DESTINATIONS: usize = 4_096;
+/// Namespaces with a rest of their own. Only a namespace that had too many destinations needs one; those of all others share one.
+pub const MAX_RESTS: usize = 64;
 /// Seconds of the release schedule: a minisocket lives 60 s, twice that after a late FIN.
 pub const SCHEDULE_SECONDS: usize = 128;
 /// connect() looks at one port after the other, so that a port released behind it is missed: releases of so many nanoseconds
@@ -26,7 +34,16 @@ const EPISODE_NANOS: u64 = 10_000_000_000;
 /// Refers to a destination.
 pub type DestinationId = Ref<DestinationEntry>;
 
-/// One destination.
+/// Whose row a destination is: the first who connected there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowOwner {
+    /// The user.
+    pub uid: u32,
+    /// The workload.
+    pub workload: WorkloadId,
+}
+
+/// One destination, or the rest of a namespace.
 #[derive(Clone, Debug)]
 pub struct DestinationEntry {
     /// Its identity.
@@ -48,6 +65,15 @@ pub struct DestinationEntry {
     pub last_failure: Option<Ktime>,
     /// The first of the failures that followed one another closely.
     pub failing_since: Option<Ktime>,
+    /// Last failure of another kind.
+    pub last_other_failure: Option<Ktime>,
+    /// The destinations that were folded into this rest; `None` for a destination.
+    pub rest: Option<Cardinality>,
+    /// Connects and failures before this were counted in the rest of the namespace; `None` = there were none.
+    pub counted_since: Option<Ktime>,
+    /// Some ports of the destination may still be counted in the rest of the namespace.
+    pub unsettled: bool,
+    owner: RowOwner,
     /// Ports in use by state number.
     by_state: [u32; 13],
     /// Ports in use inside the range that is in force.
@@ -67,9 +93,14 @@ pub struct DestinationEntry {
 }
 
 impl DestinationEntry {
-    fn new(key: DestinationKey, at: Ktime) -> Self {
+    fn new(key: DestinationKey, owner: RowOwner, at: Ktime) -> Self {
         Self {
             key,
+            last_other_failure: None,
+            rest: None,
+            counted_since: None,
+            unsettled: false,
+            owner,
             counters: Counters::default(),
             rate: Rate::default(),
             search: PortSearchTimes::default(),
@@ -205,6 +236,11 @@ impl DestinationEntry {
         self.last_used = self.last_used.max(at);
     }
 
+    /// When it was last used.
+    pub fn last_used(&self) -> Ktime {
+        self.last_used
+    }
+
     /// When the destination was first seen, or seen again after it had been forgotten.
     pub fn first_seen(&self) -> Ktime {
         self.first_seen
@@ -215,11 +251,61 @@ impl DestinationEntry {
         self.counters.restart();
         self.search = PortSearchTimes::default();
         (self.peak, self.contradictions, self.own_range) = (self.in_use, 0, None);
+        self.rest = self.rest.take().map(|_| Cardinality::default());
+        (self.counted_since, self.last_other_failure) = (None, None);
         (self.first_failure, self.last_failure, self.failing_since) = (None, None, None);
     }
 
-    fn idle(&self) -> bool {
-        self.users == 0 && self.first_failure.is_none()
+    /// What the destination is worth. `capacity`: ports that it can have in use at once.
+    pub fn merits(&self, capacity: Option<u32>) -> Merits {
+        Merits {
+            last_used: self.last_used,
+            in_use: self.users > 0,
+            ports: u64::from(self.in_use),
+            capacity,
+            exhausted: self.last_failure,
+            failed: self.last_other_failure,
+        }
+    }
+
+    /// Ports in use, inside the range and outside.
+    pub fn held(&self) -> u32 {
+        self.in_use + self.outside
+    }
+
+    /// Adds everything that was counted of `other`, whose flows and minisockets are counted here from now on.
+    fn absorb(&mut self, other: &Self) {
+        self.counters.merge(&other.counters);
+        self.rate.merge(&other.rate);
+        self.search.merge(&other.search);
+        self.contradictions += other.contradictions;
+        self.own_range = self.own_range.or(other.own_range);
+        let first = [self.first_failure, other.first_failure].into_iter().flatten().min();
+        self.first_failure = first;
+        self.last_failure = self.last_failure.max(other.last_failure);
+        self.failing_since = [self.failing_since, other.failing_since].into_iter().flatten().min();
+        self.last_other_failure = self.last_other_failure.max(other.last_other_failure);
+        for (own, others) in self.by_state.iter_mut().zip(other.by_state) {
+            *own += others;
+        }
+        self.in_use += other.in_use;
+        self.unusable += other.unusable;
+        self.outside += other.outside;
+        self.peak = self.peak.max(self.in_use);
+        if let Some(others) = &other.schedule {
+            let schedule = self.schedule.get_or_insert_with(|| Box::new([0; SCHEDULE_SECONDS]));
+            for (own, others) in schedule.iter_mut().zip(others.iter()) {
+                *own += others;
+            }
+        }
+        self.last_used = self.last_used.max(other.last_used);
+        self.users += other.users;
+        if let Some(folded) = &mut self.rest {
+            match &other.rest {
+                Some(others) => folded.merge(others),
+                None => folded.note(&other.key),
+            }
+        }
     }
 }
 
@@ -228,13 +314,34 @@ impl DestinationEntry {
 pub struct Destinations {
     entries: Slab<DestinationEntry>,
     by_key: FxHashMap<DestinationKey, DestinationId>,
+    rests: usize,
+    hand: Hand,
+    uids: Shares<u32>,
+    workloads: Shares<WorkloadId>,
+    namespaces: Shares<Netns>,
 }
 
 impl Default for Destinations {
     fn default() -> Self {
-        Self { entries: Slab::new(MAX_DESTINATIONS), by_key: FxHashMap::default() }
+        Self {
+            entries: Slab::new(MAX_DESTINATIONS + MAX_RESTS + 1),
+            by_key: FxHashMap::default(),
+            rests: 0,
+            hand: Hand::default(),
+            uids: Shares::of(MAX_DESTINATIONS),
+            workloads: Shares::of(MAX_DESTINATIONS),
+            namespaces: Shares::of(MAX_DESTINATIONS),
+        }
     }
 }
+
+/// The key of the rest of a namespace, which no destination has: nobody connects to port 0.
+fn rest_key(netns: Netns) -> DestinationKey {
+    DestinationKey { netns, local_addr: Addr::UNSPECIFIED, remote_addr: Addr::UNSPECIFIED, remote_port: 0 }
+}
+
+/// The rest of the namespaces that have no rest of their own. Where the namespace of a socket is unknown, that is its rest too.
+const EVERYWHERE: Netns = Netns::of_inode(0);
 
 impl Destinations {
     /// The destination of that key.
@@ -244,35 +351,98 @@ impl Destinations {
 
     /// The table is at its bound.
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= MAX_DESTINATIONS
+        self.entries.len() - self.rests >= MAX_DESTINATIONS
+    }
+
+    /// How many shares such an owner exceeds.
+    pub fn exceeded(&self, owner: RowOwner, netns: Netns) -> i8 {
+        self.uids.exceeded(&owner.uid) + self.workloads.exceeded(&owner.workload) + self.namespaces.exceeded(&netns)
+    }
+
+    /// The destination of least worth among some, and its worth. `capacity`: ports that a destination can have in use at once.
+    pub fn least(
+        &mut self,
+        now: Ktime,
+        capacity: impl Fn(&DestinationEntry) -> Option<u32>,
+    ) -> Option<(Worth, DestinationId)> {
+        let mut hand = self.hand;
+        let least = hand.least(&self.entries, |_, entry| self.worth(entry, now, capacity(entry)));
+        self.hand = hand;
+        least
+    }
+
+    /// What a destination is worth; `None` for a rest, which stays.
+    pub fn worth(&self, entry: &DestinationEntry, now: Ktime, capacity: Option<u32>) -> Option<Worth> {
+        let over = self.exceeded(entry.owner, entry.key.netns);
+        entry.rest.is_none().then(|| entry.merits(capacity).worth(now, over))
     }
 
     /// Adds a destination that [`Self::find`] has not found. `None` at the bound.
-    pub fn insert(&mut self, key: DestinationKey, at: Ktime) -> Option<DestinationId> {
-        let id = self.entries.insert(DestinationEntry::new(key, at))?;
+    pub fn insert(&mut self, key: DestinationKey, owner: RowOwner, at: Ktime) -> Option<DestinationId> {
+        if self.is_full() {
+            return None;
+        }
+        let id = self.entries.insert(DestinationEntry::new(key, owner, at))?;
         self.by_key.insert(key, id);
+        self.uids.add(owner.uid);
+        self.workloads.add(owner.workload);
+        self.namespaces.add(key.netns);
         Some(id)
     }
 
-    /// Forgets the idle destination that was used least recently, and returns its former reference. `None` if all are in use or have
-    /// failures to show.
-    pub fn forget_idle(&mut self) -> Option<DestinationId> {
-        let idle = self.entries.iter().filter(|(_, entry)| entry.idle());
-        let (_, id) = idle.map(|(id, entry)| (entry.last_used, id)).min()?;
+    /// The rest of the destinations of a namespace, created at need.
+    pub fn rest(&mut self, netns: Netns, owner: RowOwner, at: Ktime) -> Option<DestinationId> {
+        let own = rest_key(netns);
+        if let Some(known) = self.find(&own) {
+            return Some(known);
+        }
+        let key = if self.rests < MAX_RESTS { own } else { rest_key(EVERYWHERE) };
+        if let Some(known) = self.find(&key) {
+            return Some(known);
+        }
+        let entry = DestinationEntry { rest: Some(Cardinality::default()), ..DestinationEntry::new(key, owner, at) };
+        let id = self.entries.insert(entry)?;
+        self.by_key.insert(key, id);
+        self.rests += 1;
+        Some(id)
+    }
+
+    /// The rest to which a destination of the namespace would go, if it is there.
+    pub fn known_rest(&self, netns: Netns) -> Option<DestinationId> {
+        self.find(&rest_key(netns)).or_else(|| self.find(&rest_key(EVERYWHERE)).filter(|_| self.rests >= MAX_RESTS))
+    }
+
+    /// Takes a destination out that is to be folded.
+    pub fn remove(&mut self, id: DestinationId) -> Option<DestinationEntry> {
         let entry = self.entries.remove(id)?;
         self.by_key.remove(&entry.key);
-        Some(id)
+        self.uids.remove(&entry.owner.uid);
+        self.workloads.remove(&entry.owner.workload);
+        self.namespaces.remove(&entry.key.netns);
+        Some(entry)
+    }
+
+    /// Adds everything that was counted of a destination that was taken out to a rest.
+    pub fn fold(&mut self, removed: &DestinationEntry, rest: DestinationId) {
+        if let Some(rest) = self.entries.get_mut(rest) {
+            rest.absorb(removed);
+        }
+    }
+
+    /// Something about a destination without a row is counted in this rest.
+    pub fn note_folded(&mut self, rest: DestinationId, key: &DestinationKey) {
+        if let Some(folded) = self.entries.get_mut(rest).and_then(|entry| entry.rest.as_mut()) {
+            folded.note(key);
+        }
     }
 
     /// Counts from zero again, and forgets what nothing is open towards.
     pub fn restart(&mut self) {
         self.entries.iter_mut().for_each(DestinationEntry::restart);
-        let idle = |entry: &DestinationEntry| entry.idle() && entry.in_use == 0 && entry.outside == 0;
+        let idle = |entry: &DestinationEntry| entry.users == 0 && entry.held() == 0 && entry.rest.is_none();
         let over: Vec<_> = self.entries.iter().filter(|(_, entry)| idle(entry)).map(|(id, _)| id).collect();
         for id in over {
-            if let Some(entry) = self.entries.remove(id) {
-                self.by_key.remove(&entry.key);
-            }
+            self.remove(id);
         }
     }
 
@@ -290,17 +460,17 @@ impl Destinations {
         }
     }
 
-    /// The destination, unless it has been forgotten.
+    /// The destination, unless it has been folded.
     pub fn get(&self, id: DestinationId) -> Option<&DestinationEntry> {
         self.entries.get(id)
     }
 
-    /// The destination, unless it has been forgotten.
+    /// The destination, unless it has been folded.
     pub fn get_mut(&mut self, id: DestinationId) -> Option<&mut DestinationEntry> {
         self.entries.get_mut(id)
     }
 
-    /// All destinations.
+    /// All destinations and rests.
     pub fn iter(&self) -> impl Iterator<Item = (DestinationId, &DestinationEntry)> {
         self.entries.iter()
     }

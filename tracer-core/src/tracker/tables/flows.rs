@@ -415,7 +415,7 @@ mod tests {
         let end = |port| Endpoint { addr: Addr::UNSPECIFIED, port };
         let key = FlowKey { netns: Netns::of_inode(1), device: 0, local: end(40_000), remote: end(443) };
         let id = SocketId { cookie: SocketCookie::new(cookie), sock: cookie * 64 };
-        Flow::new(id, key, TcpState::Established, Ref::stale(), Ktime(0))
+        Flow::new(id, key, TcpState::Established, Ref::nothing(), Ktime(0))
     }
 
     #[test]

@@ -32,8 +32,8 @@ impl LocalPorts {
         &self.bound
     }
 
-    /// The namespace, created at need, to learn something about it. `None` at the bound.
-    pub fn namespace(&mut self, netns: Netns) -> Option<&mut NamespaceEntry> {
+    /// The namespace, created at need, to learn something about it.
+    pub fn namespace(&mut self, netns: Netns) -> &mut NamespaceEntry {
         self.namespaces.find_or_insert(netns)
     }
 
@@ -51,9 +51,9 @@ impl LocalPorts {
         in_range && self.listener_of(key).is_none()
     }
 
-    /// Takes over the limits of a namespace. False at the bound.
-    pub fn learn(&mut self, facts: &NetnsFacts) -> bool {
-        self.namespaces.learn(facts)
+    /// Takes over the limits of a namespace.
+    pub fn learn(&mut self, facts: &NetnsFacts) {
+        self.namespaces.learn(facts);
     }
 
     /// Takes over the reserved ports of a namespace.
@@ -81,7 +81,9 @@ impl LocalPorts {
     /// none, or if the ports of the namespace are not known well enough.
     pub fn contradiction(&self, destination: &DestinationEntry, at: Ktime, searching: u32) -> Option<u32> {
         let namespace = self.namespaces.get(destination.key.netns)?;
-        if !namespace.baselined || namespace.is_stale() {
+        // Neither a rest nor a destination that has been in one until just now knows all ports in use towards it.
+        let unknown = destination.rest.is_some() || destination.unsettled;
+        if !namespace.baselined || namespace.is_stale() || unknown {
             return None;
         }
         let missed = destination.released_lately(at) + searching + u32::from(namespace.has_odd_range());

@@ -3,12 +3,13 @@
 //! Each table keeps its own invariants. What must change in several tables at once is a method of [`Tables`], and the methods of a
 //! single table that would break it are visible only here. These are the invariants between tables:
 //!
-//! - A flow, a minisocket and a pending failure retain their attribution from begin to end, so that it is not folded away.
+//! - A flow, a minisocket and a pending failure retain their attribution from begin to end: if it is folded, they are counted where it
+//!   went. Everything that is counted is counted in one row of each table, so that the sums over the rows are the totals.
 //! - A flow that occupies a port is counted in its destination under its present state, and in the `ports` gauges of its process; so is
 //!   each minisocket that has a destination.
 //! - Each bound socket, each flow with a port and each minisocket is a user of its port's bucket. A bound socket retains its owner.
 //! - A port counts towards its destination under the class that it had when it was taken. Changes of the range, of reserved ports and of
-//!   buckets make their namespace stale until [`Tables::reclassify`] has looked at all of its ports again.
+//!   buckets make their namespace stale until [`Tables::walk`] has looked at all of its ports again.
 //!
 //! Not for: what an event means. That is for the rules (`lifecycle`, `minisockets`, `sockets`, `failures`, `reconcile`).
 
@@ -16,6 +17,7 @@ pub mod accounting;
 pub mod address_pairs;
 pub mod attributions;
 pub mod bound_sockets;
+pub mod cardinality;
 pub mod counters;
 pub mod destinations;
 pub mod flows;
@@ -27,35 +29,42 @@ pub mod outbox;
 pub mod pending_failures;
 pub mod port_search_times;
 pub mod processes;
+pub mod rest_ports;
 pub mod slab;
 pub mod time_wait;
+pub mod worth;
 
 use std::collections::VecDeque;
 
 use accounting::Accounting;
 use attributions::AttributionId;
 use bound_sockets::{BoundSocket, BoundSocketId};
+use destinations::DestinationId;
 use flows::{Flow, FlowId, Flows, PortHold};
 use holders::Holders;
 use local_ports::LocalPorts;
 use namespaces::NamespaceEntry;
 use outbox::Outbox;
 use pending_failures::{FailedAttempt, PendingFailures};
+use processes::ProcessId;
 use time_wait::{TimeWaitEntry, TimeWaitId, TimeWaitTable};
 
 use super::config::Config;
-use crate::event::{Ktime, Netns, TcpState};
+use super::snapshot::Failure;
+use crate::event::{FlowKey, Ktime, Netns, TcpState};
 
 /// A connect() that fails for lack of a port does so within the call; one that has not failed after this long has a port.
 /// (A full scan of the default range takes 2 ms; this leaves room for a preempted thread.)
 const PORT_FOUND_NANOS: u64 = 20_000_000;
 /// The same where the end of the search is an event of its own: only a search whose end was not seen waits that long.
 const PORT_FOUND_UNSEEN_NANOS: u64 = 1_000_000_000;
-/// Between two walks over all flows and minisockets to classify their ports anew: what makes a namespace stale needs no rights (bind() of a
-/// port that connect() uses), so it must not cost a walk each time.
-const RECLASSIFY_PAUSE_NANOS: u64 = 100_000_000;
+/// Flows that may be looking for a port, 16 bytes each: 4 MiB. With more the oldest is taken to have found one, which it has nearly always.
+const MAX_SEARCHING: usize = 262_144;
+/// Between two walks over all flows and minisockets: what makes a namespace stale needs no rights (bind() of a port that connect() uses),
+/// nor does failing towards many destinations, so that neither must cost a walk each time.
+const WALK_PAUSE_NANOS: u64 = 100_000_000;
 /// A walk costs some nanoseconds an entry; two hundred times that lies between two walks.
-const RECLASSIFY_PAUSE_PER_ENTRY: u64 = 1_000;
+const WALK_PAUSE_PER_ENTRY: u64 = 1_000;
 
 /// All tables.
 #[derive(Clone, Debug)]
@@ -85,7 +94,7 @@ pub struct Tables {
     /// Flows in `SYN_SENT` that may still fail for lack of a port, and when they began.
     searching: VecDeque<(Ktime, FlowId)>,
     search_nanos: u64,
-    next_reclassify: Ktime,
+    next_walk: Ktime,
 }
 
 /// How far the tables can be relied on.
@@ -115,7 +124,7 @@ impl Tables {
             now: Ktime(0),
             pass: 0,
             searching: VecDeque::new(),
-            next_reclassify: Ktime(0),
+            next_walk: Ktime(0),
             search_nanos: if config.searches_observed { PORT_FOUND_UNSEEN_NANOS } else { PORT_FOUND_NANOS },
         }
     }
@@ -131,7 +140,29 @@ impl Tables {
 
     /// Entries that found no room in any table.
     pub fn evicted(&self) -> u64 {
-        self.anomalies.evicted + self.accounting.evicted()
+        self.anomalies.evicted + self.ports.namespaces().evicted()
+    }
+
+    /// The destination of a flow of this process, created at need. The rest of its namespace if it finds no row of its own.
+    pub fn destination(&mut self, key: &FlowKey, process: ProcessId, at: Ktime) -> Option<DestinationId> {
+        self.accounting.destination(key, process, at, &self.ports)
+    }
+
+    /// The attribution of a process towards a destination, created at need. `inferred`: the process is a guess.
+    pub fn attribute(
+        &mut self,
+        process: ProcessId,
+        destination: Option<DestinationId>,
+        netns: Netns,
+        inferred: bool,
+        at: Ktime,
+    ) -> AttributionId {
+        self.accounting.attribute(process, destination, netns, inferred, at, &self.ports)
+    }
+
+    /// Where a failure of this attribution is to be counted: see [`Accounting::place_failure`].
+    pub fn place_failure(&mut self, id: AttributionId, key: &FlowKey, failure: Failure, at: Ktime) -> AttributionId {
+        self.accounting.place_failure(id, key, failure, at, &self.ports)
     }
 
     /// Adds a flow. `None` at the bound, which is counted.
@@ -172,7 +203,8 @@ impl Tables {
         }
         if hold.class.is_none() {
             let class = self.ports.class_of(&key);
-            let counted = self.accounting.occupy(flow.attribution(), flow.state(), class);
+            let as_what = (flow.state(), class);
+            let counted = self.accounting.occupy(flow.attribution(), &key, as_what, self.now, &self.ports);
             hold.class = counted.then_some(class);
         }
         self.flows.set_hold(at, hold);
@@ -183,7 +215,7 @@ impl Tables {
         let Some(hold) = self.flows.set_hold(at, PortHold::default()) else { return };
         let Some(flow) = self.flows.get(at) else { return };
         if let Some(class) = hold.class {
-            self.accounting.vacate(flow.attribution(), flow.state(), class);
+            self.accounting.vacate(flow.attribution(), flow.key(), flow.state(), class);
         }
         if let Some(user) = hold.bucket {
             self.ports.release(flow.key(), user);
@@ -214,13 +246,68 @@ impl Tables {
         }
     }
 
-    /// Classifies all ports anew if a namespace is stale and the last time is long enough ago.
-    pub fn reclassify(&mut self, now: Ktime) {
-        if !self.ports.namespaces().any_stale() || now < self.next_reclassify {
+    /// Walks over all flows and minisockets if there is a reason and the last walk is long enough ago: ports of stale namespaces are
+    /// classified anew, and what a rest counts of a destination that has got a row of its own is counted there.
+    pub fn walk(&mut self, now: Ktime) {
+        let (stale, unsettled) = (self.ports.namespaces().any_stale(), self.accounting.is_unsettled());
+        if !(stale || unsettled) || now < self.next_walk {
             return;
         }
         let entries = (self.flows.len() + self.time_wait.len()) as u64;
-        self.next_reclassify = now.plus(RECLASSIFY_PAUSE_NANOS.max(entries * RECLASSIFY_PAUSE_PER_ENTRY));
+        self.next_walk = now.plus(WALK_PAUSE_NANOS.max(entries * WALK_PAUSE_PER_ENTRY));
+        if unsettled {
+            self.settle();
+        }
+        if stale {
+            self.reclassify();
+        }
+    }
+
+    /// Counts everything under the attribution under which it belongs now.
+    fn settle(&mut self) {
+        self.accounting.begin_settling();
+        let attributions = self.accounting.attributions();
+        self.time_wait.replace_remembered(|id| attributions.resolve(id));
+        let flows: Vec<FlowId> = self.flows.iter().map(|(at, _)| at).collect();
+        for at in flows {
+            self.settle_flow(at);
+        }
+        let minisockets: Vec<(TimeWaitId, TimeWaitEntry)> = self.time_wait.iter().collect();
+        for (at, entry) in minisockets {
+            let due = self.accounting.settle(entry.attribution, &entry.key, &self.ports);
+            if due != entry.attribution {
+                self.accounting.move_minisocket(&entry, due, &self.ports);
+                self.time_wait.set_attribution(at, due);
+            }
+        }
+        for (former, present) in self.pending.replace_attributions(|id| self.accounting.attributions().resolve(id)) {
+            self.accounting.retain(present);
+            self.accounting.release(former);
+        }
+        self.accounting.end_settling();
+    }
+
+    fn settle_flow(&mut self, at: FlowId) {
+        let Some(flow) = self.flows.get(at) else { return };
+        let (key, former, state, hold) = (*flow.key(), flow.attribution(), flow.state(), flow.hold());
+        let due = self.accounting.settle(former, &key, &self.ports);
+        if due == former {
+            return;
+        }
+        if let Some(class) = hold.class {
+            self.accounting.vacate(former, &key, state, class);
+        }
+        let close_wait = u64::from(state == TcpState::CloseWait);
+        self.accounting.count(former, |counters| counters.close_wait.lower(close_wait));
+        self.reassign_flow(at, due);
+        self.accounting.count(due, |counters| counters.close_wait.raise(close_wait));
+        if let Some(class) = hold.class {
+            self.accounting.occupy(due, &key, (state, class), self.now, &self.ports);
+        }
+    }
+
+    /// Classifies the ports of stale namespaces anew.
+    fn reclassify(&mut self) {
         let stale =
             |ports: &LocalPorts, netns: Netns| ports.namespaces().get(netns).is_some_and(NamespaceEntry::is_stale);
         let Self { flows, time_wait, ports, .. } = self;
@@ -261,6 +348,16 @@ impl Tables {
         Some(flow)
     }
 
+    /// Something is still to be counted under the attribution of a flow that closes, or of a failure that waits no longer.
+    pub fn hold(&mut self, attribution: AttributionId) {
+        self.accounting.retain(attribution);
+    }
+
+    /// The counterpart of [`Self::hold`].
+    pub fn let_go(&mut self, attribution: AttributionId) {
+        self.accounting.release(attribution);
+    }
+
     /// Takes out a flow that should not have been entered, as if it never had been.
     pub fn discard_flow(&mut self, at: FlowId) -> Option<Flow> {
         self.vacate(at);
@@ -282,6 +379,11 @@ impl Tables {
 
     /// A flow in `SYN_SENT` looks for a port.
     pub fn search_begins(&mut self, at: FlowId, began: Ktime) {
+        if self.searching.len() >= MAX_SEARCHING
+            && let Some((_, at)) = self.searching.pop_front()
+        {
+            self.occupy(at);
+        }
         self.searching.push_back((began, at));
     }
 
@@ -299,7 +401,7 @@ impl Tables {
     /// Enters a minisocket. The port passes to it from the flow that it was, if that is known: in between the port is neither free nor
     /// taken twice. `new`: it counts as a begin, not as the continuation of one that was there. `entry.class` is found here.
     pub fn begin_minisocket(&mut self, mut entry: TimeWaitEntry, former: Option<FlowId>, new: bool) {
-        let TimeWaitEntry { key, attribution, timer_started, user, .. } = entry;
+        let TimeWaitEntry { key, user, .. } = entry;
         self.ports.acquire(&key, user);
         if let Some(at) = former {
             self.vacate(at);
@@ -310,7 +412,7 @@ impl Tables {
             self.anomalies.evicted += 1;
             return;
         }
-        self.accounting.begin_minisocket(attribution, timer_started, (entry.state(), entry.class), new);
+        self.accounting.begin_minisocket(&entry, new, &self.ports);
     }
 
     /// The timer of a minisocket was started again.
@@ -334,8 +436,10 @@ impl Tables {
 
     /// Takes out a minisocket.
     pub fn end_minisocket(&mut self, at: TimeWaitId, now: Ktime) -> Option<TimeWaitEntry> {
-        let entry = self.time_wait.remove(at)?;
-        self.accounting.end_minisocket(entry.attribution, entry.timer_started, (entry.state(), entry.class), now);
+        let mut entry = self.time_wait.remove(at)?;
+        let present = self.accounting.attributions().resolve(entry.attribution);
+        self.accounting.end_minisocket(&entry, now);
+        entry.attribution = present;
         self.ports.release(&entry.key, entry.user);
         Some(entry)
     }
@@ -370,8 +474,10 @@ impl Tables {
 
     /// Takes out the failure of this thread that waits.
     pub fn take_pending(&mut self, tid: u32) -> Option<FailedAttempt> {
-        let failed = self.pending.remove(tid)?;
-        self.accounting.release(failed.attribution);
+        let mut failed = self.pending.remove(tid)?;
+        let former = failed.attribution;
+        failed.attribution = self.accounting.attributions().resolve(former);
+        self.accounting.release(former);
         Some(failed)
     }
 

@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::cardinality::Cardinality;
 use crate::event::{DestinationKey, Netns, NetnsFacts};
 use crate::tracker::port_buckets::{Blocked, BucketChange, BucketUser, PortBuckets, PortClass};
 
-/// Network namespaces kept; far above what one host runs.
-const MAX_NAMESPACES: usize = 4_096;
+/// Network namespaces kept, below 1 KiB each and 8 KiB with reserved ports: 36 MiB at the most. Far above what one host runs at once; a CI
+/// host runs more one after the other, and those without sockets make room.
+pub const MAX_NAMESPACES: usize = 4_096;
+/// Namespaces looked at when one has to make room.
+const LOOKS: usize = 16;
 /// Reuse of a 4-tuple in `TIME_WAIT` is allowed after this many seconds (`tcp_tw_reuse_delay`, and before it existed, 1 s).
 const DEFAULT_REUSE_DELAY: f64 = 1.0;
 
@@ -24,6 +28,8 @@ pub struct NamespaceEntry {
     pub baselined: bool,
     buckets: PortBuckets,
     stale: bool,
+    /// When it was last heard of, in changes of the table.
+    heard: u64,
 }
 
 impl NamespaceEntry {
@@ -157,6 +163,15 @@ impl NamespaceEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     entries: FxHashMap<Netns, NamespaceEntry>,
+    /// All of them, in the order in which a hand goes round to find one that makes room.
+    round: Vec<Netns>,
+    hand: usize,
+    /// Counts changes of the table.
+    clock: u64,
+    /// Those that were forgotten.
+    forgotten: Cardinality,
+    /// Those that were forgotten although sockets have ports there.
+    evicted: u64,
     /// See [`PortBuckets::new`].
     reopens: bool,
     any_stale: bool,
@@ -168,18 +183,46 @@ impl Namespaces {
         Self { reopens, ..Self::default() }
     }
 
-    /// The namespace, created at need; `None` at the bound.
-    pub fn find_or_insert(&mut self, netns: Netns) -> Option<&mut NamespaceEntry> {
+    /// The namespace, created at need. At the bound one without sockets makes room, else the one that was heard of least lately.
+    pub fn find_or_insert(&mut self, netns: Netns) -> &mut NamespaceEntry {
+        self.clock += 1;
         if self.entries.len() >= MAX_NAMESPACES && !self.entries.contains_key(&netns) {
-            return None;
+            self.forget_one();
         }
-        let reopens = self.reopens;
-        let entry = self.entries.entry(netns).or_insert_with(|| NamespaceEntry {
-            facts: NetnsFacts { netns, ..NetnsFacts::default() },
-            buckets: PortBuckets::new(reopens),
-            ..NamespaceEntry::default()
+        let (reopens, round) = (self.reopens, &mut self.round);
+        let entry = self.entries.entry(netns).or_insert_with(|| {
+            round.push(netns);
+            NamespaceEntry {
+                facts: NetnsFacts { netns, ..NetnsFacts::default() },
+                buckets: PortBuckets::new(reopens),
+                ..NamespaceEntry::default()
+            }
         });
-        Some(entry)
+        entry.heard = self.clock;
+        entry
+    }
+
+    fn forget_one(&mut self) {
+        let Self { entries, round, hand, .. } = self;
+        let places = (0..round.len().min(LOOKS)).map(|step| (*hand + step) % round.len());
+        let of = |place: usize| Some((place, entries.get(round.get(place)?)?));
+        let least = places.filter_map(of).min_by_key(|(_, entry)| (!entry.buckets.is_empty(), entry.heard));
+        let Some((place, in_use)) = least.map(|(place, entry)| (place, !entry.buckets.is_empty())) else { return };
+        *hand = (*hand + LOOKS) % round.len();
+        let netns = round.swap_remove(place);
+        entries.remove(&netns);
+        self.forgotten.note(&netns);
+        self.evicted += u64::from(in_use);
+    }
+
+    /// About how many namespaces have no row.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.estimate()
+    }
+
+    /// Namespaces that were forgotten although sockets have ports there: how many are free is unknown since.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// The namespace, if anything has been heard of it.
@@ -197,20 +240,20 @@ impl Namespaces {
         self.get(netns)?.facts.name.clone()
     }
 
-    /// Takes over what `facts` knows. False at the bound.
-    pub fn learn(&mut self, facts: &NetnsFacts) -> bool {
-        let Some(entry) = self.find_or_insert(facts.netns) else { return false };
+    /// Takes over what `facts` knows.
+    pub fn learn(&mut self, facts: &NetnsFacts) {
+        let entry = self.find_or_insert(facts.netns);
         entry.learn(facts);
-        self.any_stale |= self.entries.get(&facts.netns).is_some_and(|entry| entry.stale);
-        true
+        let stale = entry.stale;
+        self.any_stale |= stale;
     }
 
     /// Takes over the reserved ports of a namespace.
     pub fn reserve(&mut self, netns: Netns, ports: &[u16]) {
-        if let Some(entry) = self.find_or_insert(netns) {
-            entry.reserve(ports);
-            self.any_stale |= entry.stale;
-        }
+        let entry = self.find_or_insert(netns);
+        entry.reserve(ports);
+        let stale = entry.stale;
+        self.any_stale |= stale;
     }
 
     /// Is a namespace stale, see [`NamespaceEntry::is_stale`]?
@@ -228,10 +271,10 @@ impl Namespaces {
 
     /// A socket enters the bucket of `port`.
     pub fn acquire_port(&mut self, netns: Netns, port: u16, user: BucketUser) {
-        if let Some(entry) = self.find_or_insert(netns) {
-            entry.acquire(port, user);
-            self.any_stale |= entry.stale;
-        }
+        let entry = self.find_or_insert(netns);
+        entry.acquire(port, user);
+        let stale = entry.stale;
+        self.any_stale |= stale;
     }
 
     /// The counterpart of [`Self::acquire_port`].

@@ -18,12 +18,25 @@ pub struct Outbox {
     kinds: NoticeKinds,
     notices: Vec<Notice>,
     history: Option<Box<History>>,
+    /// Leave out what is only of interest while it is new.
+    brief: bool,
+    skipped: u64,
 }
 
 impl Outbox {
     /// Empty. Only notices of these kinds will be made.
     pub fn new(kinds: NoticeKinds) -> Self {
-        Self { kinds, notices: Vec::new(), history: kinds.history.then(Box::default) }
+        Self { kinds, notices: Vec::new(), history: kinds.history.then(Box::default), brief: false, skipped: 0 }
+    }
+
+    /// From now on leave out steps of flows and notices of their ends, or no longer.
+    pub fn be_brief(&mut self, brief: bool) {
+        self.brief = brief;
+    }
+
+    /// Steps and notices that were left out.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Takes all notices, oldest first.
@@ -58,6 +71,10 @@ impl Outbox {
         if !self.kinds.transitions && self.history.is_none() {
             return;
         }
+        if self.brief {
+            self.skipped += 1;
+            return;
+        }
         let step = step();
         if let Some(history) = &mut self.history {
             history.step(step);
@@ -76,9 +93,14 @@ impl Outbox {
 
     /// A flow is over.
     pub fn flow_ended(&mut self, end: impl FnOnce() -> FlowEnd) {
-        if self.kinds.flows {
-            self.notices.push(Notice::FlowEnd(end()));
+        if !self.kinds.flows {
+            return;
         }
+        if self.brief {
+            self.skipped += 1;
+            return;
+        }
+        self.notices.push(Notice::FlowEnd(end()));
     }
 
     /// Findings have begun to hold or are over.

@@ -10,6 +10,8 @@ use crate::tracker::snapshot::Failure;
 
 /// Threads with a failure that waits for its return value. Far more than can fail within the window.
 const MAX_PENDING: usize = 16_384;
+/// Their order, with failures that do not wait any more: those are taken out when there are three of them to one that waits.
+const MAX_ORDER: usize = 4 * MAX_PENDING;
 /// The return follows the last transition within microseconds, unless the thread is preempted or was asleep in a blocking connect.
 const CONFIRM_NANOS: u64 = 500_000_000;
 
@@ -57,6 +59,11 @@ impl PendingFailures {
 
     /// Lets a failure wait. The thread must have no other.
     pub(super) fn insert(&mut self, failed: FailedAttempt) {
+        if self.order.len() >= MAX_ORDER {
+            // Each thread has failed again before its turn: only its last failure waits still.
+            let by_tid = &self.by_tid;
+            self.order.retain(|(at, tid)| by_tid.get(tid).is_some_and(|failed| failed.at == *at));
+        }
         self.order.push_back((failed.at, failed.tid));
         self.by_tid.insert(failed.tid, failed);
     }
@@ -64,6 +71,12 @@ impl PendingFailures {
     /// The failure of this thread.
     pub fn get(&self, tid: u32) -> Option<&FailedAttempt> {
         self.by_tid.get(&tid)
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.by_tid.len()
     }
 
     /// All failures that wait.
@@ -75,6 +88,21 @@ impl PendingFailures {
     /// Takes out the failure of this thread.
     pub(super) fn remove(&mut self, tid: u32) -> Option<FailedAttempt> {
         self.by_tid.remove(&tid)
+    }
+
+    /// Replaces references, and returns each one that was replaced with the one that stands there now.
+    pub(super) fn replace_attributions(
+        &mut self,
+        replace: impl Fn(AttributionId) -> AttributionId,
+    ) -> Vec<(AttributionId, AttributionId)> {
+        let mut replaced = Vec::new();
+        for failed in self.by_tid.values_mut() {
+            let present = replace(failed.attribution);
+            if present != failed.attribution {
+                replaced.push((std::mem::replace(&mut failed.attribution, present), present));
+            }
+        }
+        replaced
     }
 
     /// The thread of the oldest failure whose call should have returned by now.

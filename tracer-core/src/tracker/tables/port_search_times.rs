@@ -33,6 +33,11 @@ impl PortSearchTimes {
             self.recent.clear();
         }
     }
+
+    /// Adds the searches of `other`. Medians of different destinations say nothing together.
+    pub fn merge(&mut self, other: &Self) {
+        self.all.merge(&other.all);
+    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,27 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::cardinality::Cardinality;
 use super::counters::{Counters, Rate};
 use super::slab::{Ref, Slab};
+use super::worth::{Hand, Merits, Shares};
 use crate::event::{Ktime, Netns, ProcessFacts};
 use crate::tracker::workload::{By, WorkloadKey, workload_of};
 
-/// Processes remembered. A busy host has a few thousand with sockets; the rest are short-lived clients, of which those without
-/// attributions are forgotten first.
-const MAX_PROCESSES: usize = 16_384;
+/// Processes remembered, below 1 KiB each: 32 MiB at the most. Twice as many as the BPF programs describe once and take for known
+/// (`TASKS`), so that one that they do not describe again is still known here. One without attributions and bound sockets makes room.
+const MAX_PROCESSES: usize = 32_768;
+/// Workloads with a row of their own, about 20 KiB each with two histograms, 1 KiB with a few connections: 80 MiB at the most. More
+/// names than anybody reads; a CI host has tens of thousands an hour.
+pub const MAX_WORKLOADS: usize = 4_096;
+/// Namespaces listed of a workload; a program that every pod runs is in thousands.
+const MAX_NAMESPACES: usize = 64;
+/// A process that owns bound sockets is forgotten after all if so many in turn do: the sockets stay, without a name.
+const BOUND_LOOKS: usize = 64;
 /// Name of what cannot be attributed: sockets from before the start that no process has open, processes whose facts were lost.
 pub const UNKNOWN: &str = "unknown";
+/// Name of the workloads that have no row of their own.
+pub const OTHERS: &str = "other workloads";
 
 /// Refers to a process.
 pub type ProcessId = Ref<ProcessEntry>;
@@ -30,8 +41,18 @@ pub struct ProcessEntry {
     pub workload: WorkloadId,
     /// Stands for processes folded together; its pid is 0.
     pub folded: bool,
-    /// Attributions and bound sockets that refer to the process. A process without any may be forgotten.
+    /// Attributions that refer to the process, which stays as long as there are any.
     users: u32,
+    /// Bound sockets that refer to the process.
+    bound: u32,
+    /// An attribution of the process has gone since the hand came by last.
+    lately: bool,
+}
+
+impl ProcessEntry {
+    fn new(facts: Arc<ProcessFacts>, workload: WorkloadId, folded: bool) -> Self {
+        Self { facts, workload, folded, users: 0, bound: 0, lately: false }
+    }
 }
 
 /// Processes that an SRE thinks of as one.
@@ -47,8 +68,14 @@ pub struct WorkloadEntry {
     pub counters: Counters,
     /// Connects per second.
     pub rate: Rate,
-    /// Namespaces in which its processes had sockets.
+    /// Namespaces in which its processes had sockets, as many as are listed.
     pub netns: BTreeSet<Netns>,
+    /// When one of its processes last connected.
+    last_used: Ktime,
+    /// The last failure for lack of a port.
+    exhausted: Option<Ktime>,
+    /// The last failure of another kind.
+    failed: Option<Ktime>,
 }
 
 /// The processes and the workloads.
@@ -65,28 +92,71 @@ pub struct Processes {
     /// The first workload of each name.
     first_of_name: FxHashMap<Arc<str>, WorkloadId>,
     unknown: ProcessId,
+    /// The process to which the workloads without a row are credited.
+    others: ProcessId,
+    /// Its workload.
+    rest: WorkloadId,
+    /// The names that were folded.
+    folded: Cardinality,
+    /// Where the next search for a process to forget begins.
+    next: u32,
+    hand: Hand,
+    uids: Shares<u32>,
 }
 
 impl Processes {
     /// Only the unknown process. `by`: what workloads are named after.
     pub fn new(by: By) -> Self {
-        let name: Arc<str> = UNKNOWN.into();
-        let facts = Arc::new(ProcessFacts { comm: Arc::clone(&name), ..ProcessFacts::default() });
-        // There are no more workloads than distinct names; with every process holding sockets, the sockets bound the processes.
+        let pseudo = |name: &'static str| {
+            let name: Arc<str> = name.into();
+            let facts = Arc::new(ProcessFacts { comm: Arc::clone(&name), ..ProcessFacts::default() });
+            (WorkloadKey { name, apart: None }, facts)
+        };
+        let ((unknown_key, unknown_facts), (_, others_facts)) = (pseudo(UNKNOWN), pseudo(OTHERS));
+        // The bounds are kept by making room before.
         let (mut workloads, mut entries) = (Slab::unlimited(), Slab::unlimited());
-        let key = WorkloadKey { name: Arc::clone(&name), apart: None };
-        let workload = workloads.push(WorkloadEntry::new(key.clone(), Arc::clone(&facts)));
-        let unknown = entries.push(ProcessEntry { facts, workload, folded: true, users: 0 });
+        let workload = workloads.push(WorkloadEntry::new(unknown_key.clone(), Arc::clone(&unknown_facts)));
+        let unknown = entries.push(ProcessEntry::new(unknown_facts, workload, true));
+        // Of this name a workload may be, too: they are told apart by what the row stands for.
+        let rest_key = WorkloadKey { name: OTHERS.into(), apart: None };
+        let rest = workloads.push(WorkloadEntry::new(rest_key, Arc::clone(&others_facts)));
+        let others = entries.push(ProcessEntry::new(others_facts, rest, true));
         Self {
             by,
             entries,
             by_pid: FxHashMap::default(),
             folds: FxHashMap::default(),
             workloads,
-            by_key: FxHashMap::from_iter([(key, workload)]),
-            first_of_name: FxHashMap::from_iter([(name, workload)]),
+            first_of_name: FxHashMap::from_iter([(Arc::clone(&unknown_key.name), workload)]),
+            by_key: FxHashMap::from_iter([(unknown_key, workload)]),
             unknown,
+            others,
+            rest,
+            folded: Cardinality::default(),
+            next: 0,
+            hand: Hand::default(),
+            uids: Shares::of(MAX_WORKLOADS),
         }
+    }
+
+    /// The process to which the workloads without a row of their own are credited.
+    pub fn others(&self) -> ProcessId {
+        self.others
+    }
+
+    /// About how many workloads have no row of their own.
+    pub fn folded(&self) -> u64 {
+        self.folded.estimate()
+    }
+
+    /// The row of the workloads that have none of their own.
+    pub fn is_rest(&self, id: WorkloadId) -> bool {
+        id == self.rest
+    }
+
+    /// Whose rows those of the process are: its user's, and its workload's.
+    pub fn owner(&self, process: ProcessId) -> (u32, WorkloadId) {
+        self.entries.get(process).map_or((u32::MAX, self.rest), |entry| (entry.facts.uid, self.present(entry.workload)))
     }
 
     /// The process to which everything without an owner is credited.
@@ -98,6 +168,7 @@ impl Processes {
     /// another process; what the earlier one did stays its own.
     pub fn learn(&mut self, facts: &ProcessFacts) -> ProcessId {
         let key = self.key_of(facts);
+        let merits = Merits { last_used: facts.ktime, in_use: true, ..Merits::default() };
         if let Some(&known) = self.by_pid.get(&facts.pid)
             && let Some(process) = self.entries.get_mut(known)
         {
@@ -111,7 +182,9 @@ impl Processes {
             }
             let same_program =
                 process.facts.exec_id == facts.exec_id || process.facts.exec_id == 0 || facts.exec_id == 0;
-            let same_workload = self.workloads.get(process.workload).is_some_and(|entry| entry.key == key);
+            // Of a workload without a row it is not known any more which one it was.
+            let same_workload = process.workload == self.rest
+                || self.workloads.get(process.workload).is_none_or(|entry| entry.key == key);
             if same_start && same_program && same_workload {
                 // The same process: keep what either report of it knew.
                 let mut merged = facts.clone();
@@ -124,7 +197,7 @@ impl Processes {
             if unseen && same_start {
                 // Its first facts were lost: what it does from now on has a name.
                 let facts = Arc::new(facts.clone());
-                let workload = self.workload(key, &facts);
+                let workload = self.workload(key, &facts, merits);
                 if let Some(process) = self.entries.get_mut(known) {
                     process.facts = facts;
                     process.workload = workload;
@@ -134,8 +207,8 @@ impl Processes {
         }
         let pid = facts.pid;
         let facts = Arc::new(facts.clone());
-        let workload = self.workload(key, &facts);
-        let id = self.insert(ProcessEntry { facts, workload, folded: false, users: 0 });
+        let workload = self.workload(key, &facts, merits);
+        let id = self.insert(ProcessEntry::new(facts, workload, false));
         self.by_pid.insert(pid, id);
         id
     }
@@ -153,23 +226,36 @@ impl Processes {
 
     fn insert(&mut self, process: ProcessEntry) -> ProcessId {
         if self.entries.len() >= MAX_PROCESSES {
-            self.forget_unused();
+            self.forget_one();
         }
         self.entries.push(process)
     }
 
-    /// Drops processes that nothing refers to.
-    fn forget_unused(&mut self) {
-        let unused: Vec<ProcessId> = self
-            .entries
-            .iter()
-            .filter(|(_, process)| process.users == 0 && !process.folded)
-            .map(|(id, _)| id)
-            .collect();
-        for id in unused {
-            self.entries.remove(id);
+    /// Forgets a process that no attribution refers to: there are always some, because there are far fewer attributions than processes.
+    fn forget_one(&mut self) {
+        let slots = u32::try_from(self.entries.slots()).unwrap_or(u32::MAX).max(1);
+        let mut bound = 0;
+        // Each look either ends here, or takes back what an event has set, or meets one of the few that have attributions.
+        for _ in 0..2 * u64::from(slots) {
+            let at = self.entries.at(self.next % slots).map(|(id, _)| id);
+            self.next = (self.next + 1) % slots;
+            let Some((id, entry)) = at.and_then(|id| Some((id, self.entries.get_mut(id)?))) else { continue };
+            if entry.folded || entry.users > 0 || std::mem::take(&mut entry.lately) {
+                continue;
+            }
+            bound += usize::from(entry.bound > 0);
+            if entry.bound == 0 || bound > BOUND_LOOKS {
+                self.forget(id);
+                return;
+            }
         }
-        self.by_pid.retain(|_, &mut id| self.entries.get(id).is_some());
+    }
+
+    fn forget(&mut self, id: ProcessId) {
+        let Some(entry) = self.entries.remove(id) else { return };
+        if self.by_pid.get(&entry.facts.pid) == Some(&id) {
+            self.by_pid.remove(&entry.facts.pid);
+        }
     }
 
     /// Which workload a process belongs to. What a worker of a pool forks, and a worker whose master has died, stay in the pool of their
@@ -186,11 +272,17 @@ impl Processes {
         known.filter(|known| known.name == key.name).cloned().unwrap_or(key)
     }
 
-    fn workload(&mut self, key: WorkloadKey, facts: &Arc<ProcessFacts>) -> WorkloadId {
+    /// The workload of this key, created at need if it is worth more than another one at the bound; else the row of the others.
+    fn workload(&mut self, key: WorkloadKey, facts: &Arc<ProcessFacts>, merits: Merits) -> WorkloadId {
         if let Some(&id) = self.by_key.get(&key) {
             return id;
         }
+        if self.workloads.len() >= MAX_WORKLOADS && !self.make_room(facts.uid, merits) {
+            self.folded.note(&key.name);
+            return self.rest;
+        }
         let mut entry = WorkloadEntry::new(key.clone(), Arc::clone(facts));
+        entry.last_used = merits.last_used;
         if let Some(&first) = self.first_of_name.get(&key.name) {
             entry.tell_apart();
             if let Some(first) = self.workloads.get_mut(first) {
@@ -198,9 +290,71 @@ impl Processes {
             }
         }
         let id = self.workloads.push(entry);
+        self.uids.add(facts.uid);
         self.first_of_name.entry(Arc::clone(&key.name)).or_insert(id);
         self.by_key.insert(key, id);
         id
+    }
+
+    /// Folds a workload into the row of the others that is worth less than a newcomer of this user with these merits.
+    fn make_room(&mut self, uid: u32, newcomer: Merits) -> bool {
+        let now = newcomer.last_used;
+        let newcomer = newcomer.worth(now, self.uids.exceeded(&uid));
+        let unknown = self.entries.get(self.unknown).map(|entry| entry.workload);
+        let mut hand = self.hand;
+        let least = hand.least(&self.workloads, |id, entry| {
+            let stays = id == self.rest || Some(id) == unknown;
+            (!stays).then(|| entry.merits().worth(now, self.uids.exceeded(&entry.facts.uid)))
+        });
+        self.hand = hand;
+        match least {
+            Some((worth, id)) if worth.yields_to(newcomer) => {
+                self.fold_workload(id);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn fold_workload(&mut self, id: WorkloadId) {
+        let Some(folded) = self.workloads.remove(id) else { return };
+        self.folded.note(&folded.key.name);
+        self.uids.remove(&folded.facts.uid);
+        self.by_key.remove(&folded.key);
+        if self.first_of_name.get(&folded.key.name) == Some(&id) {
+            self.first_of_name.remove(&folded.key.name);
+        }
+        if let Some(fold) = self.folds.remove(&id).and_then(|fold| self.entries.get_mut(fold)) {
+            // Goes with its last attribution.
+            fold.folded = false;
+        }
+        let Some(rest) = self.workloads.get_mut(self.rest) else { return };
+        rest.counters.merge(&folded.counters);
+        rest.rate.merge(&folded.rate);
+        for netns in folded.netns {
+            rest.seen_in(netns);
+        }
+    }
+
+    /// The workload, or the row of the others if it has none of its own.
+    fn present(&self, id: WorkloadId) -> WorkloadId {
+        if self.workloads.get(id).is_some() { id } else { self.rest }
+    }
+
+    /// The process does something at this time that has these merits: its workload gets a row of its own again if it has none and another
+    /// one is worth less. True if it got one just now.
+    pub fn revive(&mut self, process: ProcessId, merits: Merits) -> bool {
+        let Some(entry) = self.entries.get(process).filter(|entry| !entry.folded) else { return false };
+        if self.present(entry.workload) != self.rest || entry.facts.pid == 0 {
+            return false;
+        }
+        let facts = Arc::clone(&entry.facts);
+        let key = self.key_of(&facts);
+        let workload = self.workload(key, &facts, merits);
+        if let Some(entry) = self.entries.get_mut(process) {
+            entry.workload = workload;
+        }
+        workload != self.rest
     }
 
     /// Something more refers to the process, which is not forgotten as long as anything does.
@@ -214,28 +368,51 @@ impl Processes {
     pub fn release(&mut self, id: ProcessId) {
         if let Some(process) = self.entries.get_mut(id) {
             process.users = process.users.saturating_sub(1);
+            process.lately = true;
         }
     }
 
-    /// The pseudo-process that stands for folded processes of the workload of `process`.
-    pub fn fold_of(&mut self, process: ProcessId) -> ProcessId {
-        let Some((workload, comm)) = self.get(process).map(|entry| (entry.workload, Arc::clone(&entry.facts.comm)))
-        else {
-            return self.unknown;
-        };
-        if let Some(&fold) = self.folds.get(&workload) {
-            return fold;
+    /// A bound socket refers to the process.
+    pub fn retain_bound(&mut self, id: ProcessId) {
+        if let Some(process) = self.entries.get_mut(id) {
+            process.bound += 1;
         }
-        let facts = Arc::new(ProcessFacts { comm, ..ProcessFacts::default() });
-        let fold = self.insert(ProcessEntry { facts, workload, folded: true, users: 0 });
+    }
+
+    /// The counterpart of [`Self::retain_bound`].
+    pub fn release_bound(&mut self, id: ProcessId) {
+        if let Some(process) = self.entries.get_mut(id) {
+            process.bound = process.bound.saturating_sub(1);
+        }
+    }
+
+    /// The pseudo-process that stands for folded processes of the workload of `process`, if it has one.
+    pub fn known_fold_of(&self, process: ProcessId) -> Option<ProcessId> {
+        let entry = self.entries.get(process).filter(|entry| !entry.folded)?;
+        self.folds.get(&entry.workload).copied()
+    }
+
+    /// The same, created at need. `None` for a fold, and for the workloads without a row of their own.
+    pub fn fold_of(&mut self, process: ProcessId) -> Option<ProcessId> {
+        let entry = self.entries.get(process).filter(|entry| !entry.folded)?;
+        let workload = entry.workload;
+        if self.present(workload) == self.rest {
+            return None;
+        }
+        if let Some(&fold) = self.folds.get(&workload) {
+            return Some(fold);
+        }
+        let facts =
+            ProcessFacts { comm: Arc::clone(&entry.facts.comm), uid: entry.facts.uid, ..ProcessFacts::default() };
+        let fold = self.insert(ProcessEntry::new(Arc::new(facts), workload, true));
         self.folds.insert(workload, fold);
-        fold
+        Some(fold)
     }
 
     /// The process had a socket in this namespace.
     pub fn seen_in(&mut self, process: ProcessId, netns: Netns) {
         if let Some(workload) = self.workload_of_mut(process) {
-            workload.netns.insert(netns);
+            workload.seen_in(netns);
         }
     }
 
@@ -248,14 +425,40 @@ impl Processes {
 
     /// The workloads count from zero again.
     pub fn restart(&mut self) {
-        self.workloads.iter_mut().for_each(|workload| workload.counters.restart());
+        for workload in self.workloads.iter_mut() {
+            workload.counters.restart();
+            (workload.exhausted, workload.failed) = (None, None);
+        }
+        self.folded = Cardinality::default();
+    }
+
+    /// Applies `change` to the counters of a workload.
+    pub fn count_workload(&mut self, id: Option<WorkloadId>, change: impl FnOnce(&mut Counters)) {
+        if let Some(workload) = id.and_then(|id| self.workloads.get_mut(self.present(id))) {
+            change(&mut workload.counters);
+        }
     }
 
     /// Counts an attempt to connect for the rate of the workload of `process`.
     pub fn count_attempt(&mut self, process: ProcessId, at: Ktime) {
         if let Some(workload) = self.workload_of_mut(process) {
             workload.rate.count(at);
+            workload.last_used = at;
         }
+    }
+
+    /// Notes a failed attempt of the workload of `process`.
+    pub fn note_failure(&mut self, process: ProcessId, at: Ktime, lack_of_port: bool) {
+        if let Some(workload) = self.workload_of_mut(process) {
+            let last = if lack_of_port { &mut workload.exhausted } else { &mut workload.failed };
+            *last = Some(at);
+        }
+    }
+
+    /// Processes and folds.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The process, unless it has been forgotten.
@@ -263,18 +466,23 @@ impl Processes {
         self.entries.get(id)
     }
 
-    /// The workload.
+    /// The workload, or the row of the others if it has none of its own.
     pub fn workload_entry(&self, id: WorkloadId) -> Option<&WorkloadEntry> {
-        self.workloads.get(id)
+        self.workloads.get(self.present(id))
     }
 
     /// The workload of a process.
     pub fn workload_of(&self, process: ProcessId) -> Option<&WorkloadEntry> {
-        self.workloads.get(self.entries.get(process)?.workload)
+        self.workload_entry(self.entries.get(process)?.workload)
+    }
+
+    /// The workload under which a process is counted.
+    pub fn workload_id_of(&self, process: ProcessId) -> Option<WorkloadId> {
+        Some(self.present(self.entries.get(process)?.workload))
     }
 
     fn workload_of_mut(&mut self, process: ProcessId) -> Option<&mut WorkloadEntry> {
-        self.workloads.get_mut(self.entries.get(process)?.workload)
+        self.workloads.get_mut(self.present(self.entries.get(process)?.workload))
     }
 
     /// What is known of the processes that have a pid now.
@@ -291,7 +499,34 @@ impl Processes {
 impl WorkloadEntry {
     fn new(key: WorkloadKey, facts: Arc<ProcessFacts>) -> Self {
         let name = Arc::clone(&key.name);
-        Self { name, key, facts, counters: Counters::default(), rate: Rate::default(), netns: BTreeSet::new() }
+        Self {
+            name,
+            key,
+            facts,
+            counters: Counters::default(),
+            rate: Rate::default(),
+            netns: BTreeSet::new(),
+            last_used: Ktime(0),
+            exhausted: None,
+            failed: None,
+        }
+    }
+
+    fn merits(&self) -> Merits {
+        Merits {
+            last_used: self.last_used,
+            in_use: self.counters.ports.now > 0 || self.counters.time_wait.now > 0,
+            ports: self.counters.ports.now,
+            capacity: None,
+            exhausted: self.exhausted,
+            failed: self.failed,
+        }
+    }
+
+    fn seen_in(&mut self, netns: Netns) {
+        if self.netns.len() < MAX_NAMESPACES {
+            self.netns.insert(netns);
+        }
     }
 
     /// There is another workload of this name.

@@ -32,9 +32,8 @@ impl<T> Ref<T> {
         Self { index, generation, entry: PhantomData }
     }
 
-    /// Refers to nothing that any slab has held for the first time in that place.
-    #[cfg(test)]
-    pub fn stale() -> Self {
+    /// Refers to nothing that any slab holds.
+    pub fn nothing() -> Self {
         Self::new(0, NonZeroU32::MAX)
     }
 
@@ -111,6 +110,11 @@ impl<T> Slab<T> {
     /// Entries held.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Places, free ones included.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Adds an entry. `None` if the table is at its limit.

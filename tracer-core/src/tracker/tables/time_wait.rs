@@ -247,6 +247,20 @@ impl TimeWaitTable {
         }
     }
 
+    /// The minisocket is counted elsewhere from now on.
+    pub(super) fn set_attribution(&mut self, at: TimeWaitId, attribution: AttributionId) {
+        if let Some(packed) = self.slab.get_mut(at) {
+            packed.attribution = attribution;
+        }
+    }
+
+    /// What ended early lately was counted under other references.
+    pub(super) fn replace_remembered(&mut self, replace: impl Fn(AttributionId) -> AttributionId) {
+        for (_, attribution) in self.early_ends.values_mut() {
+            *attribution = replace(*attribution);
+        }
+    }
+
     /// The timer was cancelled before its time.
     pub fn cancel(&mut self, at: TimeWaitId, now: Ktime) {
         self.cancelled.insert(at, now);
@@ -419,7 +433,7 @@ mod tests {
             cookie: SocketCookie::new(u64::from(port)),
             began: Ktime(began),
             timer_started: Ktime(began + 5_000),
-            attribution: Ref::stale(),
+            attribution: Ref::nothing(),
             observed: true,
             fin_wait2: true,
             orphan: true,

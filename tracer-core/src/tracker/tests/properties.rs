@@ -205,6 +205,11 @@ fn consistent(tracker: &Tracker) {
     let close_wait = tables.flows.iter().filter(|(_, flow)| flow.state() == CloseWait);
     let counted: u64 = snapshot.workloads.iter().map(|workload| workload.close_wait.now).sum();
     assert_eq!(counted, u64::try_from(close_wait.count()).expect("fits"), "CLOSE_WAIT");
+    // Flows that were accepted, and calls without a destination, are in no list of destinations.
+    let towards: u64 = snapshot.destinations.iter().map(|row| row.connects).sum();
+    let connects: u64 = snapshot.workloads.iter().map(|row| row.connects).sum();
+    assert_eq!(towards, connects, "connects");
+    assert!(snapshot.others.is_empty(), "{:?}", snapshot.others);
     for workload in &snapshot.workloads {
         assert!(workload.established <= workload.connects + workload.accepted + snapshot.events.read, "{workload:?}");
         assert!(workload.lifetime_ms.count <= workload.closed, "{workload:?}");

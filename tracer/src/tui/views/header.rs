@@ -11,6 +11,9 @@ use crate::tui::render::canvas::Canvas;
 use tracer_core::layout::human::{between, bytes, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
+/// A lag is worth a word from here on: a tracker that keeps up is some milliseconds behind.
+const LAG_SHOWN_MS: u64 = 1_000;
+
 /// Draws the lines above the page. Returns the lines used.
 pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) -> u16 {
     top(canvas, app, area);
@@ -33,6 +36,9 @@ fn top(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     if at_most > 0 {
         // Loss comes first, so that no terminal is too narrow for it.
         left.push((Paint::Bad, format!("LOST {}  ", between(lost, at_most, short))));
+    }
+    if let Some(lag) = events.lag_ms.filter(|&lag| lag >= LAG_SHOWN_MS) {
+        left.push((Paint::Bad, format!("LAG {}  ", seconds(lag as f64 / 1e3))));
     }
     left.push((Paint::Plain, canvas.safe(host.hostname.as_deref().unwrap_or("unknown host"))));
     left.push((Paint::Dim, format!("  {}", canvas.safe(host.tier.as_deref().unwrap_or("tier unknown")))));

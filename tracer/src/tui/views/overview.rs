@@ -12,6 +12,7 @@ use crate::tui::render::split::divide;
 use tracer_core::event::Ktime;
 use tracer_core::layout::human::{seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, styled_letters};
+use tracer_core::report::others;
 use tracer_core::report::verdict::{ReportVerdict, VerdictWord, verdict};
 use tracer_core::tracker::snapshot::detail::SecondCounts;
 use tracer_core::tracker::snapshot::{Finding, Severity};
@@ -49,11 +50,17 @@ pub fn draw(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
         charts(canvas, app, Rect { y, height: CHART, ..area });
         y += CHART + 1;
     }
-    let left = Rect { y, height: area.bottom().saturating_sub(y), ..area };
+    let rests = others::sentences(&snapshot.others);
+    let lines = u16::from(!rests.is_empty() && area.height >= ROOMY);
+    let left = Rect { y, height: area.bottom().saturating_sub(y + lines), ..area };
     let (first, second) =
         divide(left.height, app.rows.shown(Pane::Workloads).len(), app.rows.shown(Pane::Destinations).len());
     table::draw(canvas, app, Pane::Workloads, Rect { height: first, ..left });
     table::draw(canvas, app, Pane::Destinations, Rect { y: y + first, height: second, ..left });
+    if let Some(first) = rests.first().filter(|_| lines > 0) {
+        let more = if rests.len() > 1 { format!("; {} more", rests.len() - 1) } else { String::new() };
+        canvas.line(area, left.bottom(), &vec![(Paint::Dim, canvas.safe(&format!("{first}{more}")))]);
+    }
 }
 
 /// The verdict, with the times of what is over.
