@@ -170,7 +170,7 @@ fn values(metric: Metric, snapshot: &Snapshot) -> Vec<(f64, String)> {
         Metric::TimeWait => workloads().map(|(workload, whose)| (workload.time_wait.peak as f64, whose)).collect(),
         Metric::CloseWait => workloads().map(|(workload, whose)| (workload.close_wait.peak as f64, whose)).collect(),
         Metric::ConnectsPerSecond => {
-            let seconds = snapshot.now.seconds_since(snapshot.start);
+            let seconds = snapshot.recorded_seconds();
             workloads()
                 .filter(|_| seconds > 0.0)
                 .map(|(workload, whose)| (workload.connects as f64 / seconds, whose))

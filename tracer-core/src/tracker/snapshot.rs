@@ -73,6 +73,14 @@ pub struct Snapshot {
     pub orphans: u64,
 }
 
+impl Snapshot {
+    /// Seconds of the window, without those that no file has: what counts are divided by.
+    pub fn recorded_seconds(&self) -> f64 {
+        let missing = self.coverage.as_ref().map_or(0, |coverage| coverage.gap_nanos);
+        (self.now.seconds_since(self.start) - missing as f64 / 1e9).max(0.0)
+    }
+}
+
 /// A distribution of durations, milliseconds. All but `count` are `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Durations {
