@@ -455,6 +455,9 @@ pub struct ProcessFacts {
     pub unit: Option<Arc<str>>,
     /// Container id, 12 hex digits, with the runtime in front where known (`docker:0123456789ab`).
     pub container: Option<Arc<str>>,
+    /// Pod of Kubernetes: `namespace/pod/container` where the host's log links name it, `namespace/pod` for its sandbox, else the
+    /// pod's UID.
+    pub pod: Option<Arc<str>>,
     /// Application pool (`www` of php-fpm).
     pub pool: Option<Arc<str>>,
 }

@@ -72,6 +72,7 @@ fn write(path: &Path) {
             cgroup_path: text("cgroup"),
             unit: text("unit").filter(|_| pid == 8),
             container: text("container").filter(|_| pid == 8),
+            pod: text("pod").filter(|_| pid == 8),
             pool: text("pool").filter(|_| pid == 8),
             ..ProcessFacts::default()
         })));

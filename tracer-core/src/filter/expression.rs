@@ -23,6 +23,7 @@ pub(super) enum Test {
     Pid(u32),
     Unit(Glob),
     Container(Glob),
+    Pod(Glob),
     Workload(Glob),
     Netns { inode: Option<u32>, name: Glob },
     Src(EndpointPattern),
@@ -79,6 +80,11 @@ impl Test {
                 let id = container.rsplit_once(':').map_or(container, |(_, id)| id);
                 glob.matches(container) || glob.matches(id)
             }),
+            // `shop/api` is a pod with all of its containers.
+            Self::Pod(glob) => subject.pod.map(|pod| {
+                let of_container = pod.splitn(3, '/').nth(2).map(|container| pod.len() - container.len() - 1);
+                glob.matches(pod) || of_container.and_then(|end| pod.get(..end)).is_some_and(|pod| glob.matches(pod))
+            }),
             Self::Workload(glob) => subject.workload.map(|workload| glob.matches(workload)),
             Self::Netns { inode, name } => {
                 let by_inode = inode.and_then(|inode| subject.netns.map(|netns| netns.inode == inode));
@@ -114,6 +120,7 @@ impl Test {
             Self::Comm(glob) => ("process of the name", &glob.0, Some(|subject| subject.comm)),
             Self::Unit(glob) => ("unit", &glob.0, Some(|subject| subject.unit)),
             Self::Container(glob) => ("container", &glob.0, Some(|subject| subject.container)),
+            Self::Pod(glob) => ("pod", &glob.0, Some(|subject| subject.pod)),
             Self::Workload(glob) => ("workload", &glob.0, Some(|subject| subject.workload)),
             Self::Netns { name, .. } => ("network namespace", &name.0, Some(|subject| subject.netns_name)),
             Self::Pid(pid) => ("process", &pid.to_string(), None),

@@ -13,7 +13,7 @@ use crate::tracker::snapshot::Failure;
 pub const MAX_DEPTH: usize = 64;
 /// Characters of a filter. A list of a few hundred pids fits.
 pub const MAX_FILTER_CHARS: usize = 8_192;
-const FIELDS: &str = "comm, pid, unit, container, workload, netns, src, dst, state, errno";
+const FIELDS: &str = "comm, pid, unit, container, pod, workload, netns, src, dst, state, errno";
 /// Reasons that have a name of this project instead of an errno's.
 const REASONS: [Failure; 6] = [
     Failure::PortsExhausted,
@@ -289,6 +289,7 @@ fn parser_of(field: &str) -> Option<ValueParser> {
             }
             Ok(Test::Container(name))
         },
+        "pod" => |value| glob(value).map(Test::Pod),
         "workload" => |value| glob(value).map(Test::Workload),
         "netns" => |value| Ok(Test::Netns { inode: value.parse().ok(), name: glob(value)? }),
         "src" => |value| EndpointPattern::parse(value).map(Test::Src).ok_or_else(|| net::EXPECTED.into()),

@@ -19,6 +19,8 @@ pub struct Subject<'a> {
     pub unit: Option<&'a str>,
     /// Container, as `runtime:id`.
     pub container: Option<&'a str>,
+    /// Pod, as `namespace/pod/container` or its UID.
+    pub pod: Option<&'a str>,
     /// Name of the workload.
     pub workload: Option<&'a str>,
     /// Network namespace.
@@ -53,6 +55,7 @@ impl<'a> Subject<'a> {
     pub fn with_workload(mut self, workload: &'a Workload) -> Self {
         self.unit = self.unit.or(workload.unit.as_deref());
         self.container = self.container.or(workload.container.as_deref());
+        self.pod = self.pod.or(workload.pod.as_deref());
         self.workload = Some(&workload.name);
         self.comm = self.comm.or(workload.comm.as_deref());
         self
@@ -78,6 +81,7 @@ impl<'a> Subject<'a> {
             pid: owner.map(|owner| owner.pid),
             unit: owner.and_then(|owner| owner.unit.as_deref()),
             container: owner.and_then(|owner| owner.container.as_deref()),
+            pod: owner.and_then(|owner| owner.pod.as_deref()),
             workload: owner.map(|owner| &*owner.workload),
             netns: known(key.netns),
             src_addr: Some(key.local.addr),

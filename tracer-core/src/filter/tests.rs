@@ -19,6 +19,7 @@ fn worker() -> Subject<'static> {
         pid: Some(4711),
         unit: Some("php8.2-fpm.service"),
         container: Some("docker:0123456789ab"),
+        pod: Some("shop/web-7d9f/php"),
         workload: Some("php-fpm: pool www"),
         netns: Some(Netns::of_inode(4_026_531_840)),
         netns_name: Some("blue"),
@@ -37,6 +38,19 @@ fn worker() -> Subject<'static> {
 
 fn matches(filter: &str, subject: &Subject<'_>) -> bool {
     Filter::parse(filter).unwrap_or_else(|error| panic!("{filter}: {error}")).matches(subject)
+}
+
+#[test]
+fn a_pod_is_found_by_its_name_with_and_without_a_container() {
+    for (text, expected) in [
+        ("pod=shop/web-7d9f", true),
+        ("pod=shop/web-7d9f/php", true),
+        ("pod=shop/*", true),
+        ("pod=shop/web-7d9f/nginx", false),
+        ("pod=web-7d9f", false),
+    ] {
+        assert_eq!(matches(text, &worker()), expected, "{text}");
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct CgroupNames {
     pub unit: Option<Arc<str>>,
     /// Container id, 12 hex digits, with the runtime in front if it is known (`docker:0123456789ab`).
     pub container: Option<Arc<str>>,
+    /// UID of the pod of Kubernetes, as its API has it; of a pod of podman `podman:` and 12 digits.
+    pub pod: Option<Arc<str>>,
 }
 
 /// Names in the path components of a record, which begin with the leaf and are zero at and above the root. Those of
@@ -64,7 +66,31 @@ fn describe(components: &[&str]) -> CgroupNames {
         path: Some(format!("/{}", components.join("/")).into()),
         unit: unit(own),
         container: found.map(|(_, name)| name),
+        pod: components.iter().rev().find_map(|name| pod(name)),
     }
+}
+
+/// The pod that a component names: `kubepods-burstable-pod<uid>.slice` of the systemd driver, with underscores in the UID, because
+/// a dash separates slices; `pod<uid>` of cgroupfs; `machine-libpod_pod_<id>.slice` of podman.
+fn pod(name: &str) -> Option<Arc<str>> {
+    // containerd may put the container behind it: `kubepods-pod<uid>.slice:cri-containerd:<id>`.
+    let name = name.split(':').next()?;
+    let name = name.strip_suffix(".slice").unwrap_or(name);
+    if let Some((_, id)) = name.split_once("libpod_pod_") {
+        return if is_id(id) { label(Some("podman"), id) } else { None };
+    }
+    let uid = match name.rsplit_once("-pod") {
+        Some((slice, uid)) if slice.contains("kubepods") => uid,
+        _ => name.strip_prefix("pod")?,
+    };
+    is_uid(uid).then(|| uid.replace('_', "-").into())
+}
+
+/// 8-4-4-4-12 hex digits, or the 32 of a static pod, whose UID is the hash of its manifest.
+fn is_uid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split(['-', '_']).collect();
+    groups.iter().all(|group| is_hex(group))
+        && matches!(*groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [32] | [8, 4, 4, 4, 12])
 }
 
 /// The systemd service nearest to the leaf.
@@ -178,6 +204,75 @@ mod tests {
         ] {
             assert_eq!(container_of(path).as_deref(), Some(expected), "{path}");
         }
+    }
+
+    /// Trees as the runtimes make them, of v1 and v2, with the drivers systemd and cgroupfs.
+    #[test]
+    fn pods_of_every_runtime_and_driver_have_their_uid() {
+        const UID: &str = "1b2c3d4e-5f60-4789-8abc-def012345678";
+        const STATIC: &str = "5d1f2a3b4c5d6e7f8091a2b3c4d5e6f7";
+        for (path, pod, container) in [
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID_.slice/cri-containerd-ID.scope",
+                Some(UID),
+                Some("containerd:0123456789ab"),
+            ),
+            ("/kubepods.slice/kubepods-podUID_.slice/crio-ID.scope", Some(UID), Some("crio:0123456789ab")),
+            // CRI-O makes a group of the container's own in its scope.
+            ("/kubepods.slice/kubepods-podUID_.slice/crio-ID.scope/container", Some(UID), Some("crio:0123456789ab")),
+            ("/kubepods/besteffort/podUID-/ID", Some(UID), Some("kubepods:0123456789ab")),
+            ("/kubepods/podUID-/crio-ID", Some(UID), Some("crio:0123456789ab")),
+            // cri-dockerd.
+            (
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podUID_.slice/docker-ID.scope",
+                Some(UID),
+                Some("docker:0123456789ab"),
+            ),
+            // kind: a node in a container.
+            (
+                "/docker/ffff/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-podUID_.slice/cri-containerd-ID.scope",
+                Some(UID),
+                Some("containerd:0123456789ab"),
+            ),
+            // containerd with the driver of the one and the paths of the other.
+            (
+                "/system.slice/containerd.service/kubepods-besteffort-podUID_.slice:cri-containerd:ID",
+                Some(UID),
+                Some("containerd:0123456789ab"),
+            ),
+            ("/kubepods/burstable/podSTATIC/ID", Some(STATIC), Some("kubepods:0123456789ab")),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podSTATIC.slice/cri-containerd-ID.scope",
+                Some(STATIC),
+                Some("containerd:0123456789ab"),
+            ),
+            (
+                "/machine.slice/machine-libpod_pod_ID.slice/libpod-ID.scope/container",
+                Some("podman:0123456789ab"),
+                Some("podman:0123456789ab"),
+            ),
+            ("/kubepods.slice/kubepods-podnone.slice/crio-ID.scope", None, Some("crio:0123456789ab")),
+            ("/system.slice/podman.service", None, None),
+            ("/docker/ID", None, Some("docker:0123456789ab")),
+        ] {
+            let path = path.replace("UID_", &UID.replace('-', "_")).replace("UID-", UID).replace("STATIC", STATIC);
+            let names = from_path(&path.replace("ID", ID));
+            assert_eq!((names.pod.as_deref(), names.container.as_deref()), (pod, container), "{path}");
+        }
+    }
+
+    /// A record holds four components, of which the leaf comes first: the pod is among them for every driver.
+    #[test]
+    fn a_record_of_a_container_in_a_pod_has_both() {
+        let v2 = components(&[
+            &format!("cri-containerd-{ID}.scope"),
+            "kubepods-burstable-pod1b2c3d4e_5f60_4789_8abc_def012345678.slice",
+            "kubepods-burstable.slice",
+            "kubepods.slice",
+        ]);
+        let names = from_record(&v2, &components(&[]));
+        assert_eq!(names.pod.as_deref(), Some("1b2c3d4e-5f60-4789-8abc-def012345678"));
+        assert_eq!(names.container.as_deref(), Some("containerd:0123456789ab"));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn facts(record: &TaskRecord) -> ProcessFacts {
         cgroup_path: cgroup.path,
         unit: cgroup.unit,
         container: cgroup.container,
+        pod: cgroup.pod,
     }
 }
 

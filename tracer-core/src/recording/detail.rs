@@ -31,6 +31,8 @@ pub struct ProcessDetail {
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<Arc<str>>,
 }
 
@@ -53,6 +55,7 @@ impl From<&ProcessFacts> for ProcessDetail {
             cgroup_path: facts.cgroup_path.clone(),
             unit: facts.unit.clone(),
             container: facts.container.clone(),
+            pod: facts.pod.clone(),
             pool: facts.pool.clone(),
         }
     }
@@ -72,6 +75,7 @@ impl ProcessDetail {
             cgroup_path: self.cgroup_path,
             unit: self.unit,
             container: self.container,
+            pod: self.pod,
             pool: self.pool,
             ..facts
         }

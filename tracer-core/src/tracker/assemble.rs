@@ -253,6 +253,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
                 exe: facts.exe.clone(),
                 unit: facts.unit.clone(),
                 container: facts.container.clone(),
+                pod: facts.pod.clone(),
                 cgroup: facts.cgroup_path.clone(),
                 netns: entry.netns.iter().copied().collect(),
                 pids,

@@ -213,6 +213,9 @@ pub struct Workload {
     pub unit: Option<Arc<str>>,
     /// Container, as `runtime:id` with a short id.
     pub container: Option<Arc<str>>,
+    /// Pod of Kubernetes: `namespace/pod/container` where this host's log links name it, `namespace/pod` for its sandbox,
+    /// else its UID.
+    pub pod: Option<Arc<str>>,
     /// Path of the cgroup.
     pub cgroup: Option<Arc<str>>,
     /// Namespaces in which it has flows.

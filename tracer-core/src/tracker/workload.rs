@@ -114,7 +114,7 @@ pub fn workload_of(facts: &ProcessFacts, by: By) -> WorkloadKey {
         By::Auto => None,
         By::Pool => pool(facts),
         By::Unit => unit(facts),
-        By::Container => facts.container.clone().map(named),
+        By::Container => container(facts).map(named),
         By::Comm => Some(named(comm(facts))),
         By::Exe => facts.exe.clone().map(named),
         By::Cmdline => facts.cmdline.clone().map(named),
@@ -123,16 +123,21 @@ pub fn workload_of(facts: &ProcessFacts, by: By) -> WorkloadKey {
     };
     chosen
         .or_else(|| pool(facts))
-        .or_else(|| facts.container.clone().map(named))
+        .or_else(|| container(facts).map(named))
         .or_else(|| unit(facts))
         .filter(|key| !key.name.is_empty())
         .unwrap_or_else(|| named(comm(facts)))
 }
 
+/// The container as its operators know it: `namespace/pod/container` of Kubernetes, else runtime and id.
+fn container(facts: &ProcessFacts) -> Option<Arc<str>> {
+    facts.pod.clone().filter(|pod| pod.contains('/')).or_else(|| facts.container.clone())
+}
+
 /// As the worker's own title has it, and where: two containers may both have a pool `www`, and so may two masters.
 fn pool(facts: &ProcessFacts) -> Option<WorkloadKey> {
     let pool = facts.pool.as_ref().filter(|_| is_php_fpm(facts))?;
-    let name = match &facts.container {
+    let name = match &container(facts) {
         Some(container) => format!("php-fpm: pool {pool} ({container})").into(),
         None => format!("php-fpm: pool {pool}").into(),
     };
@@ -248,6 +253,19 @@ mod tests {
             .map(|facts| name(&facts, By::Auto))
             .collect();
         assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn a_container_of_a_pod_has_the_pod_s_name_and_not_an_id() {
+        let mut facts = ProcessFacts {
+            container: Some("containerd:0123456789ab".into()),
+            pod: Some("shop/web-7d9f/php".into()),
+            ..process(7, "php")
+        };
+        assert_eq!(name(&facts, By::Auto), "shop/web-7d9f/php");
+        assert_eq!(name(&facts, By::Container), "shop/web-7d9f/php");
+        facts.pod = Some("1b2c3d4e-5f60-4789-8abc-def012345678".into());
+        assert_eq!(name(&facts, By::Auto), "containerd:0123456789ab", "a UID names nothing that kubectl shows");
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub enum CommandArgs {
 
 const FILTER_HELP: &str = "\
 Filters: field=value joined by and, or, not and parentheses; != negates, * matches anything.
-  comm= pid= unit= container= workload=   who       netns=   inode number or name
+  comm= pid= unit= container= pod= workload=   who       netns=   inode number or name
   src= dst=    address, CIDR, :port, address:port   state=   TCP state    errno=   EADDRNOTAVAIL, ...
   dst=10.0.0.0/8:443 and not comm=curl";
 

@@ -65,8 +65,8 @@ impl Redactor {
     fn process(&self, facts: &mut ProcessFacts) {
         facts.comm = self.text(&facts.comm);
         facts.parent_comm = self.text(&facts.parent_comm);
-        let ProcessFacts { cmdline, exe, cgroup_path, unit, container, pool, .. } = facts;
-        for text in [cmdline, exe, cgroup_path, unit, container, pool] {
+        let ProcessFacts { cmdline, exe, cgroup_path, unit, container, pod, pool, .. } = facts;
+        for text in [cmdline, exe, cgroup_path, unit, container, pod, pool] {
             self.maybe(text);
         }
     }
@@ -178,6 +178,7 @@ mod tests {
             cgroup_path: some(),
             unit: some(),
             container: some(),
+            pod: some(),
             pool: some(),
             ..ProcessFacts::default()
         };

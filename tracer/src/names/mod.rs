@@ -1,4 +1,4 @@
-//! Names that only `/proc` of this host knows: executables, socket owners, network namespaces.
+//! Names that only this host knows: executables, socket owners, network namespaces from `/proc`, pods from their logs.
 
 pub mod proc_fs;
 
@@ -12,5 +12,6 @@ use tracer_core::names;
 pub fn process(record: &[u8], proc: &ProcFs) -> Option<ProcessFacts> {
     let mut facts = names::facts(&Record::task(record).ok()?);
     facts.exe = proc.exe_of(facts.pid, facts.start);
+    facts.pod = facts.pod.map(|uid| proc.pod_name(facts.container.as_deref(), &uid));
     Some(facts)
 }

@@ -7,6 +7,7 @@
 //! Not for: processes that start later. The kernel records those in their own context.
 
 pub mod netns;
+mod pods;
 mod root;
 mod sockets;
 
@@ -69,8 +70,15 @@ impl ProcFs {
             exe: exe(&dir),
             cgroup_path: place.path,
             unit: place.unit,
+            pod: place.pod.map(|uid| self.pod_name(place.container.as_deref(), &uid)),
             container: place.container,
         })
+    }
+
+    /// What this host's log links say about a container of the pod with this UID: `namespace/pod/container`, `namespace/pod` of a
+    /// sandbox, else the UID.
+    pub fn pod_name(&self, container: Option<&str>, uid: &Arc<str>) -> Arc<str> {
+        self.pods.name(container, uid)
     }
 
     /// Which process has which socket open, by one scan of `/proc/*/fd`.

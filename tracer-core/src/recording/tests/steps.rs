@@ -119,13 +119,13 @@ prop_compose! {
         (ktime, pid, start, ppid, uid) in (ktime(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()),
         (netns, exec_id) in (any_netns(), any::<u32>()),
         (cgroup, comm, parent_comm) in (any::<u64>(), text(), text()),
-        texts in prop::collection::vec(prop::option::of(text()), 6),
+        texts in prop::collection::vec(prop::option::of(text()), 7),
     ) -> Event {
         let mut texts = texts.into_iter();
         let mut next = || texts.next().flatten();
         Event::Process(Box::new(ProcessFacts {
             ktime, pid, start, exec_id, ppid, uid, comm, parent_comm, netns, cgroup: CgroupId(cgroup),
-            cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pool: next(),
+            cmdline: next(), exe: next(), cgroup_path: next(), unit: next(), container: next(), pod: next(), pool: next(),
         }))
     }
 }

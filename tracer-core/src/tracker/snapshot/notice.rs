@@ -54,6 +54,8 @@ pub struct Owner {
     pub unit: Option<Arc<str>>,
     /// Container, as `runtime:id`.
     pub container: Option<Arc<str>>,
+    /// Pod of Kubernetes: `namespace/pod/container`, or its UID.
+    pub pod: Option<Arc<str>>,
     /// The owner was concluded, not seen.
     pub inferred: bool,
 }

@@ -99,6 +99,7 @@ impl Accounting {
             workload: Arc::clone(&self.processes.workload_entry(entry.workload)?.name),
             unit: entry.facts.unit.clone(),
             container: entry.facts.container.clone(),
+            pod: entry.facts.pod.clone(),
             inferred,
         })
     }

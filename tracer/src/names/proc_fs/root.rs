@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::pods::PodNames;
 use tracer_core::event::Netns;
 
 /// Most processes of one scan: twice the default `pid_max` of 32768, which only very large hosts exceed.
@@ -29,6 +30,7 @@ pub struct ProcFs {
     pub(super) run_netns: PathBuf,
     /// Nanoseconds per unit of field 22 of `/proc/PID/stat`.
     pub(super) tick: u64,
+    pub(super) pods: PodNames,
 }
 
 impl Default for ProcFs {
@@ -41,7 +43,10 @@ impl ProcFs {
     /// At other paths; `run_netns` is where iproute2 names network namespaces.
     pub fn at(proc: impl Into<PathBuf>, run_netns: impl Into<PathBuf>) -> Self {
         let tick = 1_000_000_000 / procfs::ticks_per_second().max(1);
-        Self { proc: proc.into(), run_netns: run_netns.into(), tick }
+        let proc = proc.into();
+        // Of the host, also where this is a container that shares its processes.
+        let pods = PodNames::below(vec!["/var/log".into(), proc.join("1/root/var/log")]);
+        Self { proc, run_netns: run_netns.into(), tick, pods }
     }
 
     /// Nanoseconds by which a process's [`start`](tracer_core::event::ProcessFacts::start) from `/proc` may be earlier than the one from

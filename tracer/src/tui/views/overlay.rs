@@ -133,7 +133,7 @@ fn typed(canvas: &mut Canvas<'_>, prompt: &Prompt, area: Rect) {
     let (paint, under) = match (&prompt.error, prompt.purpose) {
         (Some((error, _)), _) => (Paint::Bad, canvas.safe(error)),
         (None, PromptPurpose::Filter) => {
-            (Paint::Dim, "comm pid unit container workload netns src dst state errno; = != and or not ( ) *".into())
+            (Paint::Dim, "comm pid unit container pod workload netns src dst state errno; = != and or not ( ) *".into())
         }
         (None, PromptPurpose::Seek) => (Paint::Dim, "14:02:30  3m ago  +90s  -5m  40%  2026-03-14T14:02:30Z".into()),
     };

@@ -50,6 +50,7 @@ fn facts(canvas: &Canvas<'_>, workload: &Workload) -> Vec<StyledLine> {
         ("comm", &workload.comm),
         ("unit", &workload.unit),
         ("container", &workload.container),
+        ("pod", &workload.pod),
         ("exe", &workload.exe),
     ];
     for (label, value) in parts {
