@@ -1,5 +1,7 @@
 //! Parses the text of a filter. Every error has its column and says what would have been right there.
 
+use unicode_width::UnicodeWidthStr as _;
+
 use tracer_common::COMM_BYTES;
 
 use super::expression::{Glob, Node, Test, matches_failure};
@@ -37,11 +39,14 @@ pub struct FilterError {
 }
 
 impl FilterError {
-    /// The filter with a mark under the column of the error, for a terminal.
+    /// What is wrong, and below it the filter with a mark under the character where it is, for a terminal. Whatever stands before the
+    /// message, the mark is in its place.
     pub fn marked(&self, filter: &str) -> String {
         let shown: String =
             filter.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
-        format!("{shown}\n{:>width$}", '^', width = self.column)
+        let before: String = shown.chars().take(self.column.saturating_sub(1)).collect();
+        let blanks = " ".repeat(before.width());
+        format!("the filter has {} where {} is expected\n  {shown}\n  {blanks}^", self.found, self.expected)
     }
 }
 

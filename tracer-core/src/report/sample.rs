@@ -356,7 +356,7 @@ fn exhaustion_finding() -> Finding {
         past: "bypass.service exhausted the ports towards 10.66.0.2:8443".into(),
         since: Some(began),
         until: Some(START.plus(30 * SECOND - 2_000_000)),
-        measure: Measure { value: 1_204.0, unit: "failures/min", total: Some(1_204), recent: 67 },
+        measure: Measure { value: 1_204.0, unit: "failures/min", weight: 1_204.0, total: Some(1_204), recent: 67 },
         life: FindingLife {
             state: FindingState::Active,
             began: Some(began),
@@ -425,7 +425,7 @@ pub fn forecast() -> Snapshot {
         }],
         findings: vec![Finding {
             since: Some(START.plus(21 * SECOND)),
-            measure: Measure { value: 731.0, unit: "ports in use", total: None, recent: 0 },
+            measure: Measure { value: 731.0, unit: "ports in use", weight: 731.0, total: None, recent: 0 },
             life: FindingLife {
                 began: Some(START.plus(21 * SECOND)),
                 peak: Some(Peak { value: 731.0, unit: "ports in use", at: START.plus(30 * SECOND) }),
@@ -522,7 +522,7 @@ pub fn close_wait_leak() -> Snapshot {
     );
     snapshot.findings.push(Finding {
         since: Some(START.plus(SECOND)),
-        measure: Measure { value: 4_812.0, unit: "sockets", total: None, recent: 0 },
+        measure: Measure { value: 4_812.0, unit: "sockets", weight: 4_812.0, total: None, recent: 0 },
         life: FindingLife {
             began: Some(START.plus(SECOND)),
             peak: Some(Peak { value: 4_812.0, unit: "sockets", at: START.plus(30 * SECOND) }),

@@ -124,7 +124,9 @@ fn connect_returned(tables: &mut Tables, call: &CallFailed) {
     };
     let key = FlowKey { netns: call.netns, device: call.device, local: call.local, remote: target };
     let process = tables.accounting.process(call.caller.pid);
-    let destination = tables.destination(&key, process, call.ktime);
+    // Of a connect() that began before the trace only the return is seen, and by then it has no source address any more.
+    let known = tables.accounting.destination_without_source(&key);
+    let destination = known.or_else(|| tables.destination(&key, process, call.ktime));
     count_call(tables, call, key, destination, failure);
 }
 

@@ -51,6 +51,8 @@ const JUDGE_NANOS_PER_ENTRY: u64 = 5_000;
 /// A tracker that is further behind than this leaves details out. A busy host's tracker is some milliseconds behind; seconds later the ring
 /// is full.
 const LAG_NANOS: u64 = 1_000_000_000;
+/// The findings are judged at once where an incident begins, but with many of them not more often than this.
+const INCIDENT_PAUSE_NANOS: u64 = 100_000_000;
 
 /// The tracker.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub struct Tracker {
     log: FindingLog,
     /// The findings are judged next at this instant.
     next_judgement: Ktime,
+    /// They were judged last at this one.
+    judged: Ktime,
     generation: u64,
     read: u64,
     skipped: u64,
@@ -84,6 +88,7 @@ impl Tracker {
             recent: RecentCounts::default(),
             log: FindingLog::default(),
             next_judgement: Ktime(0),
+            judged: Ktime(0),
             generation: 0,
             read: 0,
             skipped: 0,
@@ -152,6 +157,10 @@ impl Tracker {
         self.tables.walk(now);
         self.tables.outbox.count(now, |second| second.events += 1);
         self.generation += 1;
+        // An incident may be over within the second: whoever holds the ports has to be seen while it begins.
+        if self.tables.accounting.take_incident() && now.since(self.judged) >= INCIDENT_PAUSE_NANOS {
+            self.judge();
+        }
     }
 
     /// Counts records that could not be decoded.
@@ -210,6 +219,7 @@ impl Tracker {
         let found = findings::judge(&snapshot, &recent, &self.config.knobs, &self.config.thresholds);
         let changed = self.log.judge(snapshot.start, snapshot.now, found);
         self.tables.outbox.findings_changed(changed);
+        self.judged = snapshot.now;
         let pause = JUDGE_NANOS.max(self.entries().saturating_mul(JUDGE_NANOS_PER_ENTRY));
         self.next_judgement = Ktime((snapshot.now.0 / JUDGE_NANOS).saturating_mul(JUDGE_NANOS)).plus(pause);
     }

@@ -131,9 +131,9 @@ pub fn culprit(context: RuleContext<'_>, destination: &Destination) -> Culprit {
 
 /// The cause as part of a sentence. `past`: it is told once it is over.
 pub fn sentence(held: &[HeldPorts], destination: &Destination, past: bool) -> String {
-    let (are, hold, close) = if past { ("were", "held", "did not close") } else { ("are", "hold", "does not close") };
+    let (are, holds, close) = if past { ("were", "held", "did not close") } else { ("are", "holds", "does not close") };
     let ports = &destination.ports;
-    let Some(first) = held.first() else { return format!("nothing is seen that {hold}s ports") };
+    let Some(first) = held.first() else { return format!("nothing is seen that {holds} ports") };
     let of = match (first.cause, ports.range, ports.capacity) {
         (Cause::Blocked | Cause::Reserved, Some((lo, hi)), _) => {
             format!(" of the {} ports {lo}-{hi}", u32::from(hi.saturating_sub(lo)) + 1)

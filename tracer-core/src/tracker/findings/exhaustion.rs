@@ -49,6 +49,7 @@ pub(super) fn exhausted(context: RuleContext<'_>) -> Vec<Finding> {
             finding.past = format!("{}{}{}", tell(true), culprit.reason(), contradiction(destination));
             (finding.since, finding.until) = (destination.failing_since, destination.last_failure);
             finding.measure = counted(&windows, Counted::NoPort, "failures/min");
+            finding.measure.weight = held.iter().map(|held| f64::from(held.ports)).sum();
             finding.evidence = facts(destination);
             finding.evidence.insert("failed", windows.all.of(Counted::NoPort).into());
             finding.evidence.insert("failed_last_minute", windows.long.of(Counted::NoPort).into());

@@ -131,8 +131,13 @@ fn finding(
         reason.what,
         reason.errno,
     );
-    finding.measure =
-        Measure { value: failed as f64, unit: "failures/min", total: Some(sum(windows.all)), recent: sum(windows.new) };
+    finding.measure = Measure {
+        value: failed as f64,
+        unit: "failures/min",
+        weight: failed as f64,
+        total: Some(sum(windows.all)),
+        recent: sum(windows.new),
+    };
     finding.evidence = evidence! {
         "workload": &**workload,
         "netns": key.netns.inode,
@@ -169,7 +174,13 @@ fn pending(context: RuleContext<'_>, destination: &Destination, waiting: u32) ->
     let subject = FindingSubject::Destination(destination.key());
     let mut finding = Finding::new(FindingId::PeerDoesNotAnswer, subject, Severity::Warning, summary);
     finding.past = format!("{remote} answered no connect: {waiting} of {} waited in SYN_SENT.", who.name());
-    finding.measure = Measure { value: f64::from(waiting), unit: "waiting connects", total: None, recent: 0 };
+    finding.measure = Measure {
+        value: f64::from(waiting),
+        unit: "waiting connects",
+        weight: f64::from(waiting),
+        total: None,
+        recent: 0,
+    };
     finding.evidence = evidence! {
         "netns": destination.netns.inode,
         "local_addr": destination.local_addr,

@@ -32,7 +32,7 @@ struct Active {
     /// When its rule last said so.
     held: Ktime,
     peak: Peak,
-    /// As of its peak.
+    /// As of its most telling moment.
     worst: Finding,
     /// As of the last time that it held.
     latest: Finding,
@@ -63,6 +63,8 @@ impl Active {
         let measure = found.measure;
         if measure.value >= self.peak.value {
             self.peak = Peak { value: measure.value, unit: measure.unit, at: now };
+        }
+        if measure.weight >= self.worst.measure.weight {
             self.worst = found.clone();
         }
         self.latest = found;
@@ -221,7 +223,7 @@ mod tests {
     fn found(workload: &str, value: f64) -> Finding {
         Finding {
             past: format!("was {value}"),
-            measure: Measure { value, unit: "sockets", total: None, recent: 0 },
+            measure: Measure { value, unit: "sockets", weight: value, total: None, recent: 0 },
             ..Finding::new(
                 FindingId::CloseWaitLeak,
                 FindingSubject::Workload(Arc::from(workload)),
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_counted_belongs_to_one_episode() {
         let counted = |total, recent| Finding {
-            measure: Measure { value: 1.0, unit: "failures/min", total: Some(total), recent },
+            measure: Measure { value: 1.0, unit: "failures/min", weight: 1.0, total: Some(total), recent },
             ..found("a", 1.0)
         };
         let mut log = FindingLog::default();

@@ -48,7 +48,7 @@ pub fn endpoint(addr: Addr, port: u16) -> Endpoint {
 
 /// The measure of a state: how much there is of it.
 pub fn amount(value: f64, unit: &'static str) -> Measure {
-    Measure { value, unit, total: None, recent: 0 }
+    Measure { value, unit, weight: value, total: None, recent: 0 }
 }
 
 /// The measure of something that is counted: how much in the last minute.
@@ -57,6 +57,7 @@ pub fn counted(windows: &Windows, kind: Counted, unit: &'static str) -> Measure 
     Measure {
         value: long as f64,
         unit,
+        weight: long as f64,
         total: Some(windows.all.of(kind)),
         recent: windows.new.of(kind).max(1).min(long.max(1)),
     }

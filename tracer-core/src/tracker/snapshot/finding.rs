@@ -198,6 +198,9 @@ pub struct Measure {
     pub unit: &'static str,
     /// What has been counted since the trace began, where the finding is about a count; `None` where it is about a state.
     pub total: Option<u64>,
+    /// How telling the moment is: the words of a past finding are those of the moment with the greatest weight. Who holds the ports right
+    /// after the last failure says little; who held most of them says why it failed.
+    pub weight: f64,
     /// Of `total`, what was counted since the last judgement or, if that is not known, in the present window.
     pub recent: u64,
 }

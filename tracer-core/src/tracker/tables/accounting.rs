@@ -39,6 +39,7 @@ pub struct Accounting {
     unsettled: FxHashMap<DestinationKey, DestinationId>,
     /// Those whose ports a walk is moving there now.
     settling: FxHashMap<DestinationKey, DestinationId>,
+    incident_began: bool,
 }
 
 impl Accounting {
@@ -51,6 +52,7 @@ impl Accounting {
             rest_ports: RestPorts::default(),
             unsettled: FxHashMap::default(),
             settling: FxHashMap::default(),
+            incident_began: false,
         }
     }
 
@@ -182,6 +184,13 @@ impl Accounting {
         }
         self.rest_ports.enter(folded.key, folded.held());
         self.destinations.fold(&folded, rest);
+    }
+
+    /// The destination of a failed call whose source address was not seen: the kernel takes it back before the call returns. A known one
+    /// with the same remote end, if there is one; of several the latest.
+    pub fn destination_without_source(&self, key: &FlowKey) -> Option<DestinationId> {
+        let key = DestinationKey::from(key);
+        key.local_addr.is_unspecified().then(|| self.destinations.find_by_remote(&key)).flatten()
     }
 
     /// The attribution of a process towards a destination, created at need. `inferred`: the process is a guess.
@@ -425,12 +434,18 @@ impl Accounting {
     pub fn count_exhaustion(&mut self, id: AttributionId, at: Ktime, searched: Option<u64>, contradicted: bool) {
         self.attributions.note_without_port(id, at);
         if let Some(destination) = self.destination_mut(id) {
-            destination.fail(at);
+            let first = destination.fail(at);
             destination.contradictions += u64::from(contradicted);
             if let Some(nanos) = searched {
                 destination.search.record(nanos);
             }
+            self.incident_began |= first;
         }
+    }
+
+    /// Has a destination begun to fail since this was asked last?
+    pub fn take_incident(&mut self) -> bool {
+        std::mem::take(&mut self.incident_began)
     }
 
     /// Counts a failure for lack of a port in the socket's own range.

@@ -222,13 +222,15 @@ impl DestinationEntry {
         self.schedule.as_ref().map_or(0, |schedule| schedule[Self::schedule_index(second)])
     }
 
-    /// A connect() has failed for lack of a port.
-    pub fn fail(&mut self, at: Ktime) {
+    /// A connect() has failed for lack of a port. True if it is the first of an incident.
+    pub fn fail(&mut self, at: Ktime) -> bool {
         self.first_failure.get_or_insert(at);
-        if self.last_failure.is_none_or(|last| at.since(last) >= EPISODE_NANOS) {
+        let first = self.last_failure.is_none_or(|last| at.since(last) >= EPISODE_NANOS);
+        if first {
             self.failing_since = Some(at);
         }
         self.last_failure = Some(at);
+        first
     }
 
     /// The destination is in use at this time.
@@ -319,6 +321,12 @@ pub struct Destinations {
     uids: Shares<u32>,
     workloads: Shares<WorkloadId>,
     namespaces: Shares<Netns>,
+    /// Of those with a known source address, the latest one towards each remote end.
+    by_remote: FxHashMap<(Netns, Addr, u16), DestinationId>,
+}
+
+fn remote_of(key: &DestinationKey) -> (Netns, Addr, u16) {
+    (key.netns, key.remote_addr, key.remote_port)
 }
 
 impl Default for Destinations {
@@ -326,6 +334,7 @@ impl Default for Destinations {
         Self {
             entries: Slab::new(MAX_DESTINATIONS + MAX_RESTS + 1),
             by_key: FxHashMap::default(),
+            by_remote: FxHashMap::default(),
             rests: 0,
             hand: Hand::default(),
             uids: Shares::of(MAX_DESTINATIONS),
@@ -347,6 +356,18 @@ impl Destinations {
     /// The destination of that key.
     pub fn find(&self, key: &DestinationKey) -> Option<DestinationId> {
         self.by_key.get(key).copied()
+    }
+
+    /// A destination with this remote end and a known source address: where a connect() belongs whose own source address was not seen.
+    pub fn find_by_remote(&self, key: &DestinationKey) -> Option<DestinationId> {
+        self.by_remote.get(&remote_of(key)).copied()
+    }
+
+    fn forget_keys(&mut self, id: DestinationId, key: &DestinationKey) {
+        self.by_key.remove(key);
+        if self.by_remote.get(&remote_of(key)) == Some(&id) {
+            self.by_remote.remove(&remote_of(key));
+        }
     }
 
     /// The table is at its bound.
@@ -387,6 +408,9 @@ impl Destinations {
         self.uids.add(owner.uid);
         self.workloads.add(owner.workload);
         self.namespaces.add(key.netns);
+        if !key.local_addr.is_unspecified() {
+            self.by_remote.insert(remote_of(&key), id);
+        }
         Some(id)
     }
 
@@ -415,7 +439,7 @@ impl Destinations {
     /// Takes a destination out that is to be folded.
     pub fn remove(&mut self, id: DestinationId) -> Option<DestinationEntry> {
         let entry = self.entries.remove(id)?;
-        self.by_key.remove(&entry.key);
+        self.forget_keys(id, &entry.key);
         self.uids.remove(&entry.owner.uid);
         self.workloads.remove(&entry.owner.workload);
         self.namespaces.remove(&entry.key.netns);

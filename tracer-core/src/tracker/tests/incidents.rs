@@ -69,3 +69,82 @@ fn a_storm_after_quiet_hours_is_found_and_is_over_soon() {
     let churn = of(&lab, FindingId::TimeWaitChurn);
     assert_eq!(churn.iter().map(|finding| finding.life.state).collect::<Vec<_>>(), [FindingState::Past], "{churn:?}");
 }
+
+/// A connect() that began before the trace has no source address when it returns: it opened a second destination "from 0.0.0.0", with a
+/// second CRITICAL.
+#[test]
+fn failures_without_a_source_address_belong_to_the_destination_that_is_known() {
+    let mut lab = Lab::new();
+    for cookie in 1..=8 {
+        lab.connect(cookie, 32_767 + u16::try_from(cookie).expect("small"));
+    }
+    for cookie in 101..=103 {
+        let sock = Lab::socket(cookie);
+        lab.returned(&sock, crate::errno::EADDRNOTAVAIL);
+        lab.pass(SECOND);
+    }
+    let destination = lab.only_dest();
+    assert_eq!((destination.local_addr, destination.failed.without_port()), (addr(1), 3));
+    assert_eq!(of(&lab, FindingId::PortExhaustion).len(), 1);
+}
+
+/// 500 sockets that were in CLOSE_WAIT for 16 s inside a trace of 28 s were no finding: 60 s were asked for.
+#[test]
+fn a_leak_of_sixteen_seconds_in_a_short_trace_is_found_and_names_the_process() {
+    let mut lab = Lab::new();
+    let mut sockets: Vec<Sock> = Vec::new();
+    for cookie in 0..500_u16 {
+        let mut sock = lab.connect(u64::from(cookie), 20_000 + cookie);
+        lab.to(&mut sock, CloseWait);
+        sockets.push(sock);
+    }
+    until(&mut lab, 5 * SECOND, 100 * MS);
+    assert!(of(&lab, FindingId::CloseWaitLeak).is_empty(), "every program may be late");
+    until(&mut lab, 17 * SECOND, 100 * MS);
+    let [now] = &of(&lab, FindingId::CloseWaitLeak)[..] else { panic!("one: {:?}", lab.tracker.snapshot().findings) };
+    assert!(now.is_active() && now.severity == snapshot::Severity::Warning, "{now:?}");
+    for sock in &mut sockets {
+        lab.to(sock, LastAck);
+        lab.to(sock, Close);
+    }
+    until(&mut lab, 29 * SECOND, 100 * MS);
+    let [past] = &of(&lab, FindingId::CloseWaitLeak)[..] else { panic!("one: {:?}", lab.tracker.snapshot().findings) };
+    assert_eq!(past.life.state, FindingState::Past);
+    assert!(past.summary.starts_with("client did not close 500 connections that its peers closed"), "{}", past.summary);
+    assert!(past.summary.contains("(pid 100, 500)"), "{}", past.summary);
+}
+
+/// "OK Nothing wrong was seen", while nobody answered and nothing had failed yet.
+#[test]
+fn a_peer_that_answers_no_connect_is_found_before_the_first_timeout() {
+    let mut lab = Lab::new();
+    for cookie in 1..=20_u16 {
+        let mut sock = Lab::socket(u64::from(cookie));
+        lab.to(&mut sock, SynSent);
+    }
+    until(&mut lab, 4 * SECOND, 100 * MS);
+    let [now] = &of(&lab, FindingId::PeerDoesNotAnswer)[..] else {
+        panic!("one: {:?}", lab.tracker.snapshot().findings)
+    };
+    assert!(now.summary.contains("20 of client wait in SYN_SENT"), "{}", now.summary);
+}
+
+/// What is told is the same while it happens and after it, whoever holds the ports by then.
+#[test]
+fn a_past_exhaustion_is_told_by_who_held_the_ports_then() {
+    let mut lab = Lab::new();
+    exhausted(&mut lab, 100 * MS);
+    let mut holders: Vec<Sock> = (1..=8_u16)
+        .map(|cookie| Sock { state: Established, port: 32_767 + cookie, ..Lab::socket(u64::from(cookie)) })
+        .collect();
+    for sock in &mut holders {
+        sock.last_port = sock.port;
+        lab.to(sock, FinWait1);
+        lab.to(sock, Close);
+    }
+    until(&mut lab, 30 * SECOND, 100 * MS);
+    let [past] = &of(&lab, FindingId::PortExhaustion)[..] else { panic!("one: {:?}", lab.tracker.snapshot().findings) };
+    let told = "client exhausted the ports towards 10.0.0.2:443: 8 of 8 ports were open connections.";
+    assert_eq!((past.life.state, past.summary.as_str()), (FindingState::Past, told));
+    assert!(past.advice[0].action.starts_with("Bound the number of connections that client keeps"), "{past:?}");
+}
