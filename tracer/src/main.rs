@@ -35,6 +35,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Export(config) => run::export::run(config)?,
         Command::Diff(config) => run::diff::run(config)?,
         Command::Check(config) => return run::check::run(config),
+        Command::Info(config) => run::info::run(config)?,
         Command::Doctor(config) => return run::doctor::print(config),
         Command::Demo => run::demo::run()?,
         Command::Version { verbose } => run::version::print(*verbose)?,

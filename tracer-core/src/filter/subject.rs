@@ -1,6 +1,7 @@
 //! What a filter is applied to.
 
 use crate::event::{Addr, FlowKey, Netns, TcpState};
+use crate::tracker::snapshot::OpenFlow;
 use crate::tracker::snapshot::{
     Attribution, Destination, FailedConnect, Failure, FailureCounts, Finding, FindingSubject, FlowEnd, Listener,
     Notice, Owner, StateChange, StateSet, Workload,
@@ -192,6 +193,12 @@ impl<'a> From<&'a FlowEnd> for Subject<'a> {
 impl<'a> From<&'a FailedConnect> for Subject<'a> {
     fn from(from: &'a FailedConnect) -> Self {
         Self { failure: Some(from.failure), ..Self::of_flow(&from.key, from.owner.as_ref()) }
+    }
+}
+
+impl<'a> From<&'a OpenFlow> for Subject<'a> {
+    fn from(from: &'a OpenFlow) -> Self {
+        Self { state: Some(from.state), ..Self::of_flow(&from.key, from.owner.as_ref()) }
     }
 }
 

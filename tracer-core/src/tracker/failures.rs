@@ -209,6 +209,7 @@ fn count_and_report(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool
     }
     let notice = FailedConnect {
         ktime: failed.at,
+        cookie: failed.id.cookie,
         failure: failed.failure,
         key: failed.key,
         owner: tables.accounting.owner(failed.attribution, failed.inferred),

@@ -291,6 +291,7 @@ fn report_end(tables: &mut Tables, flow: &Flow, now: Ktime, ended: Ended, seen: 
         let connect = flow.began.zip(flow.established).filter(|_| flow.opened == Opened::Active);
         FlowEnd {
             ktime: now,
+            cookie: flow.id().cookie,
             key: *flow.key(),
             owner: accounting.owner(flow.attribution(), flow.inferred_owner),
             opened: flow.opened,

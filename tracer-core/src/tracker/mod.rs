@@ -263,6 +263,11 @@ impl Tracker {
         open_sockets::lists(&self.tables)
     }
 
+    /// The flows that have not ended, in no order.
+    pub fn open_flows(&self) -> impl Iterator<Item = snapshot::OpenFlow> + '_ {
+        open_sockets::flows(&self.tables)
+    }
+
     /// What happened since the last call, in order.
     pub fn drain_notices(&mut self) -> std::vec::Drain<'_, Notice> {
         self.tables.outbox.drain()

@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::port_buckets::BucketUser;
-use super::snapshot::Opened;
+use super::snapshot::{OpenFlow, Opened};
 use super::tables::Tables;
 use super::tables::flows::Flow;
 use super::tables::time_wait::TimeWaitEntry;
@@ -56,6 +56,23 @@ pub fn lists(tables: &Tables) -> Vec<Event> {
         Event::Baseline(Baseline { netns, began: tables.now, ended: tables.now, initial: true, rows: rows.into() })
     };
     lists.into_iter().map(list).collect()
+}
+
+/// The flows that have not ended.
+pub fn flows(tables: &Tables) -> impl Iterator<Item = OpenFlow> + '_ {
+    tables.flows.iter().map(|(_, flow)| {
+        let connect = flow.began.zip(flow.established).filter(|_| flow.opened == Opened::Active);
+        OpenFlow {
+            cookie: flow.id().cookie,
+            key: *flow.key(),
+            owner: tables.accounting.owner(flow.attribution(), flow.inferred_owner),
+            opened: flow.opened,
+            state: flow.state(),
+            began: flow.began,
+            connect_ms: connect.map(|(began, established)| established.since(began) as f64 / 1e6),
+            repaired: flow.repaired,
+        }
+    })
 }
 
 fn row(key: FlowKey, state: TcpState) -> SocketRow {

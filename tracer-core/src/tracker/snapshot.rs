@@ -24,7 +24,7 @@ pub use filtered::{AppliedFilter, Outside};
 pub use finding::{
     Advice, Finding, FindingId, FindingLife, FindingState, FindingSubject, Measure, Peak, Severity, UnknownFinding,
 };
-pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, Opened, Owner, StateChange};
+pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, OpenFlow, Opened, Owner, StateChange};
 pub use others::{OtherAttributions, OtherDestinations, OtherNamespaces, Others};
 pub use state_set::StateSet;
 

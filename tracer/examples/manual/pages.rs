@@ -155,6 +155,15 @@ pub const PAGES: &[Page] = &[
         exits: &[],
     },
     Page {
+        command: Some("info"),
+        examples: &[
+            is("portchurn info incident.arrow", "What is in a recording, in ten lines."),
+            is("portchurn info /var/log/portchurn", "The same of all parts in a directory."),
+        ],
+        files: RECORDING,
+        exits: &[],
+    },
+    Page {
         command: Some("diff"),
         examples: &[is("portchurn diff before.arrow after.arrow", "Before and after a deploy or a sysctl.")],
         files: RECORDING,

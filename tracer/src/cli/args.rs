@@ -73,6 +73,8 @@ pub enum CommandArgs {
     Replay(ReplayArgs),
     /// Turn a recording into Parquet, JSON lines, CSV, or a recording without names
     Export(ExportArgs),
+    /// What is in a recording, in ten lines: host, time, parts, losses, damage, incidents
+    Info(InfoArgs),
     /// Two recordings side by side: before and after a deploy or a sysctl
     Diff(DiffArgs),
     /// Look into a recording for CI and cron: exit code 4 if a condition holds
@@ -267,9 +269,28 @@ pub struct ExportArgs {
     /// Put keyed hashes in place of addresses, names and command lines; the key is thrown away
     #[arg(long)]
     pub redact: bool,
+    /// With --redact: the key is made of this file, so that several redacted recordings can be compared
+    #[arg(long, value_name = "FILE", requires = "redact")]
+    pub key_file: Option<PathBuf>,
+    /// With --redact: replace the ports of services too, those below 32768
+    #[arg(long, requires = "redact")]
+    pub redact_ports: bool,
+    /// With --redact: begin in 1970, so that nobody knows when it was
+    #[arg(long, requires = "redact")]
+    pub redact_times: bool,
     /// With --what flows: group processes otherwise than when it was recorded
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
+}
+
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Recordings: files, a directory, a 'pattern*', - is stdin
+    #[arg(value_name = "FILE", num_args = 1.., required = true)]
+    pub files: Vec<PathBuf>,
+    /// One JSON object (schema portchurn.info/1)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

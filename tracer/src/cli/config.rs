@@ -36,6 +36,8 @@ pub enum Command {
     Check(CheckConfig),
     /// `doctor`.
     Doctor(DoctorConfig),
+    /// What is in a recording.
+    Info(InfoConfig),
     /// `demo`.
     Demo,
     /// `--version`.
@@ -228,6 +230,21 @@ pub struct ExportConfig {
     pub partition: bool,
     /// Put keyed hashes in place of addresses and names.
     pub redact: bool,
+    /// The key of these hashes; `None`: a random one.
+    pub key_file: Option<PathBuf>,
+    /// Replace the ports of services too.
+    pub redact_ports: bool,
+    /// Replace the date too.
+    pub redact_times: bool,
+}
+
+/// What is in recordings.
+#[derive(Debug)]
+pub struct InfoConfig {
+    /// Files, directories and patterns; `-` is stdin.
+    pub names: Vec<PathBuf>,
+    /// How the output is written.
+    pub format: OutputFormat,
 }
 
 /// Two recordings side by side.

@@ -16,9 +16,9 @@ use thiserror::Error;
 
 use self::args::{CheckArgs, Cli, CommandArgs, DiffArgs, RecordArgs, ReplayArgs, ReportArgs, TraceArgs, WindowArgs};
 pub use self::config::{
-    CheckConfig, Command, DiffConfig, DoctorConfig, ExportConfig, FlightWindow, LiveConfig, OutputFormat, RecordConfig,
-    RecordTarget, RecordingInput, ReplayConfig, ReplayLinesConfig, ReplayScreenConfig, ReportConfig, ReportSource,
-    RotationBounds, StreamConfig, TraceConfig,
+    CheckConfig, Command, DiffConfig, DoctorConfig, ExportConfig, FlightWindow, InfoConfig, LiveConfig, OutputFormat,
+    RecordConfig, RecordTarget, RecordingInput, ReplayConfig, ReplayLinesConfig, ReplayScreenConfig, ReportConfig,
+    ReportSource, RotationBounds, StreamConfig, TraceConfig,
 };
 pub use self::option_values::{ExportFormat, Exported, Trigger};
 use self::option_values::{TierChoice, TimeRange, filter};
@@ -87,9 +87,13 @@ fn command(cli: Cli, terminal: bool) -> Result<Command, UsageError> {
             force: args.force,
             partition: args.partition,
             redact: args.redact,
+            key_file: args.key_file,
+            redact_ports: args.redact_ports,
+            redact_times: args.redact_times,
         }),
         Some(CommandArgs::Diff(args)) => Command::Diff(diff(&args)?),
         Some(CommandArgs::Check(args)) => Command::Check(check(args)?),
+        Some(CommandArgs::Info(args)) => Command::Info(InfoConfig { names: args.files, format: format(args.json) }),
         Some(CommandArgs::Doctor(args)) => {
             Command::Doctor(DoctorConfig { exact: exact(args.tier), format: format(args.json) })
         }

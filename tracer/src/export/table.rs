@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::TimestampNanosecondType;
-use arrow_schema::SchemaRef;
+use arrow_array::types::{
+    ArrowDictionaryKeyType, Int32Type, Int64Type, TimestampMicrosecondType, TimestampNanosecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -53,6 +57,55 @@ pub trait TableWriter {
     /// # Errors
     /// [`TableError`] of the output.
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, TableError>;
+
+    /// The files that exist now.
+    fn files(&self) -> Vec<PathBuf>;
+}
+
+/// The table as every reader of Parquet has types for: no unsigned numbers, and microseconds; the nanoseconds of a time are a number
+/// beside it, under its name and `_ns`.
+fn widened(batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
+    let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    let schema = batch.schema();
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        let mut put = |name: &str, column: ArrayRef| {
+            fields.push(Arc::new(Field::new(name, column.data_type().clone(), field.is_nullable())));
+            columns.push(column);
+        };
+        match field.data_type() {
+            DataType::UInt16 => {
+                put(field.name(), Arc::new(column.as_primitive::<UInt16Type>().unary::<_, Int32Type>(i32::from)))
+            }
+            DataType::UInt32 => {
+                put(field.name(), Arc::new(column.as_primitive::<UInt32Type>().unary::<_, Int64Type>(i64::from)))
+            }
+            // Cookies count from 1, and what is random keeps its bits.
+            DataType::UInt64 => {
+                put(
+                    field.name(),
+                    Arc::new(column.as_primitive::<UInt64Type>().unary::<_, Int64Type>(u64::cast_signed)),
+                );
+            }
+            DataType::Timestamp(..) => {
+                let nanos = column.as_primitive::<TimestampNanosecondType>();
+                let micros = nanos.unary::<_, TimestampMicrosecondType>(|nanos| nanos.div_euclid(1_000));
+                put(field.name(), Arc::new(micros.with_timezone("UTC")));
+                put(&format!("{}_ns", field.name()), Arc::new(nanos.unary::<_, Int64Type>(|nanos| nanos)));
+            }
+            DataType::Dictionary(keys, _) if **keys == DataType::UInt32 => {
+                put(field.name(), Arc::new(words(column.as_dictionary::<UInt32Type>())));
+            }
+            DataType::Dictionary(..) => put(field.name(), Arc::new(words(column.as_dictionary::<UInt8Type>()))),
+            _ => put(field.name(), ArrayRef::clone(column)),
+        }
+    }
+    let metadata = schema.metadata().clone();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), columns)?)
+}
+
+fn words<K: ArrowDictionaryKeyType>(column: &DictionaryArray<K>) -> StringArray {
+    let values = column.values().as_string::<i32>();
+    column.keys_iter().map(|key| key.map(|key| values.value(key))).collect()
 }
 
 fn properties() -> WriterProperties {
@@ -71,16 +124,14 @@ impl ParquetFile {
     /// # Errors
     /// [`TableError::Parquet`] if Parquet has no type for a column.
     pub fn new(path: &Path, file: File, schema: &SchemaRef) -> Result<Self, TableError> {
-        Ok(Self {
-            path: path.into(),
-            writer: ArrowWriter::try_new(file, SchemaRef::clone(schema), Some(properties()))?,
-        })
+        let schema = widened(&RecordBatch::new_empty(SchemaRef::clone(schema)))?.schema();
+        Ok(Self { path: path.into(), writer: ArrowWriter::try_new(file, schema, Some(properties()))? })
     }
 }
 
 impl TableWriter for ParquetFile {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        self.writer.write(batch)?;
+        self.writer.write(&widened(batch)?)?;
         if self.writer.memory_size() >= MAX_GROUP {
             self.writer.flush()?;
         }
@@ -90,6 +141,10 @@ impl TableWriter for ParquetFile {
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>, TableError> {
         self.writer.close()?;
         Ok(vec![self.path])
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 }
 
@@ -157,6 +212,10 @@ impl TableWriter for PartitionedDataset {
         }
         Ok(done)
     }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.done.iter().cloned().chain(self.hours.values().flat_map(TableWriter::files)).collect()
+    }
 }
 
 /// Lines of text: JSON or CSV.
@@ -188,5 +247,9 @@ impl<W: Write> TableWriter for TextFile<W> {
     fn finish(mut self: Box<Self>) -> Result<Vec<PathBuf>, TableError> {
         self.out.flush()?;
         Ok(vec![self.path])
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 }

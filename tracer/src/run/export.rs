@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -10,17 +10,17 @@ use super::stop::Patience;
 use super::{output, recordings, signals};
 use crate::cli::{ExportConfig, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
-use crate::export::redact::Redactor;
+use crate::export::redact::{RedactionExtent, RedactionKey, Redactor};
 use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableError, TableWriter, TextFile};
 use crate::stdio::{reader_has_gone, say};
-use tracer_core::filter::{self, Filter};
+use tracer_core::filter::{self, Filter, Subject};
 use tracer_core::input::feed;
 use tracer_core::playback;
 use tracer_core::recording::writer::Sink;
 use tracer_core::recording::{BatchBuilder, RecordingHeader, Writer};
 use tracer_core::step::TrackerStep;
 use tracer_core::tracker::Tracker;
-use tracer_core::tracker::snapshot::NoticeKinds;
+use tracer_core::tracker::snapshot::{NoticeKinds, OpenFlow};
 
 /// Exports a recording. A signal ends the export early, with files that are whole.
 ///
@@ -40,7 +40,7 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         bail!("--redact takes out the names that a filter asks for: use one of the two");
     }
     let (mut series, window) = recordings::open(&config.input)?;
-    let redactor = config.redact.then(Redactor::default);
+    let redactor = if config.redact { Some(redactor(config)?) } else { None };
     let mut header = series.header().clone();
     if let Some(from) = window.from {
         // What is before it is there for what was open then.
@@ -66,7 +66,8 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         let mut next = || -> Result<Option<TrackerStep>> {
             Ok(if stop.is_asked() { None } else { next.next()?.map(|step| redacted(&step)) })
         };
-        arrow(create(output, config.force)?, &header, &mut next)?;
+        let file = create(output, config.force)?;
+        arrow(file, &header, &mut next).inspect_err(|_| remove(&[output.into()]))?;
     } else {
         // Names are those of the whole, and rows are those of the window.
         let mut tracker = playback::tracker(
@@ -87,11 +88,11 @@ pub fn run(config: &ExportConfig) -> Result<()> {
                         continue;
                     }
                     for batch in builder.step(&redacted(&step))? {
-                        put(&mut *table, &batch)?;
+                        put(&mut table, &batch)?;
                     }
                 }
                 if let Some(batch) = builder.flush()? {
-                    put(&mut *table, &batch)?;
+                    put(&mut table, &batch)?;
                 }
                 conclude(table)?;
             }
@@ -111,12 +112,18 @@ pub fn run(config: &ExportConfig) -> Result<()> {
                     }
                     feed(&mut tracker, &redacted(&step));
                     if ahead.is_none() {
-                        drain(&mut tracker, filter, &mut rows, &mut *table)?;
+                        drain(&mut tracker, filter, &mut rows, &mut table)?;
                     }
                 }
                 tracker.finish();
-                drain(&mut tracker, filter, &mut rows, &mut *table)?;
-                put(&mut *table, &rows.batch()?)?;
+                drain(&mut tracker, filter, &mut rows, &mut table)?;
+                let inside = |flow: &OpenFlow| filter.is_none_or(|filter| filter.matches(&Subject::from(flow)));
+                for flow in tracker.open_flows().filter(inside) {
+                    if rows.open(&flow, tracker.now()) {
+                        put(&mut table, &rows.batch()?)?;
+                    }
+                }
+                put(&mut table, &rows.batch()?)?;
                 conclude(table)?;
                 output::note_names_not_seen(&tracker, filter);
             }
@@ -129,12 +136,7 @@ pub fn run(config: &ExportConfig) -> Result<()> {
     Ok(())
 }
 
-fn drain(
-    tracker: &mut Tracker,
-    filter: Option<&Filter>,
-    rows: &mut FlowTable,
-    table: &mut dyn TableWriter,
-) -> Result<()> {
+fn drain(tracker: &mut Tracker, filter: Option<&Filter>, rows: &mut FlowTable, table: &mut Output) -> Result<()> {
     for notice in filter::notices(tracker, filter) {
         if rows.add(&notice) {
             put(table, &rows.batch()?)?;
@@ -159,6 +161,14 @@ fn arrow(file: File, header: &RecordingHeader, next: &mut impl FnMut() -> Result
     write(file, header, next).context("writing the recording")
 }
 
+fn redactor(config: &ExportConfig) -> Result<Redactor> {
+    let key = match &config.key_file {
+        Some(path) => RedactionKey::from_file(path),
+        None => RedactionKey::random(),
+    };
+    Ok(Redactor::new(key?, RedactionExtent { ports: config.redact_ports, times: config.redact_times }))
+}
+
 fn create(path: &Path, force: bool) -> Result<File> {
     tracer_core::recording::create(path, force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => anyhow::anyhow!("{} exists; --force replaces it", path.display()),
@@ -167,7 +177,11 @@ fn create(path: &Path, force: bool) -> Result<File> {
 }
 
 /// Opens the output for rows of `schema`.
-fn table(
+fn table(config: &ExportConfig, header: &RecordingHeader, schema: &arrow_schema::SchemaRef) -> Result<Output> {
+    writer(config, header, schema).map(|table| Output { table: Some(table) })
+}
+
+fn writer(
     config: &ExportConfig,
     header: &RecordingHeader,
     schema: &arrow_schema::SchemaRef,
@@ -197,16 +211,42 @@ fn table(
     })
 }
 
+/// A table that is being written. Dropped before its end it leaves nothing behind: half an export looks like a whole one.
+struct Output {
+    table: Option<Box<dyn TableWriter>>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(table) = self.table.take() {
+            let files = table.files();
+            drop(table);
+            remove(&files);
+        }
+    }
+}
+
+/// Removes files that are not whole.
+fn remove(files: &[PathBuf]) {
+    for file in files.iter().filter(|file| *file != Path::new("-")) {
+        // The error that led here matters more.
+        let _ = std::fs::remove_file(file);
+    }
+}
+
 /// Writes a batch. A reader that has closed the pipe ends the export, which is no failure.
-fn put(table: &mut dyn TableWriter, batch: &arrow_array::RecordBatch) -> Result<()> {
+fn put(output: &mut Output, batch: &arrow_array::RecordBatch) -> Result<()> {
+    let Some(table) = &mut output.table else { return Ok(()) };
     match table.write(batch) {
         Err(TableError::Io(error)) if reader_has_gone(&error) => std::process::exit(0),
         result => result.context("writing the export"),
     }
 }
 
-fn conclude(table: Box<dyn TableWriter>) -> Result<()> {
-    match table.finish() {
+fn conclude(mut output: Output) -> Result<()> {
+    let Some(table) = output.table.take() else { return Ok(()) };
+    let files = table.files();
+    match table.finish().inspect_err(|_| remove(&files)) {
         Err(TableError::Io(error)) if reader_has_gone(&error) => Ok(()),
         result => {
             for path in result.context("ending the export")?.iter().filter(|path| *path != Path::new("-")) {

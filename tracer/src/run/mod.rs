@@ -11,6 +11,7 @@ pub mod demo;
 pub mod diff;
 pub mod doctor;
 pub mod export;
+pub mod info;
 mod knobs;
 mod output;
 mod privileges;

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use tracer_core::clock::Clock;
-use tracer_core::event::{Addr, Endpoint, FlowKey, Ktime, Netns, TcpState};
+use tracer_core::event::{Addr, Endpoint, FlowKey, Ktime, Netns, SocketCookie, TcpState};
 use tracer_core::report::json::TimedFinding;
 use tracer_core::tracker::snapshot::{Ended, Failure, Lost, Notice, Opened, Owner};
 
@@ -18,6 +18,7 @@ struct Line<'a> {
     kind: &'static str,
     time: String,
     ktime_ns: u64,
+    cookie: Option<u64>,
     netns: Netns,
     local_addr: Option<Addr>,
     local_port: Option<u16>,
@@ -90,7 +91,7 @@ pub fn notice(notice: &Notice, clock: Clock) -> serde_json::Result<String> {
                 confirmed: failed.confirmed,
                 after_ms: failed.after_ms,
             };
-            line("failure", failed.ktime, &failed.key, failed.owner.as_ref(), clock, detail)
+            line("failure", failed.ktime, failed.cookie, &failed.key, failed.owner.as_ref(), clock, detail)
         }
         Notice::FlowEnd(flow) => {
             let detail = Detail::Flow {
@@ -101,11 +102,11 @@ pub fn notice(notice: &Notice, clock: Clock) -> serde_json::Result<String> {
                 time_wait: flow.time_wait,
                 repaired: flow.repaired,
             };
-            line("flow", flow.ktime, &flow.key, flow.owner.as_ref(), clock, detail)
+            line("flow", flow.ktime, flow.cookie, &flow.key, flow.owner.as_ref(), clock, detail)
         }
         Notice::StateChange(change) => {
             let detail = Detail::Transition { old: change.old, new: change.new, dwell_ms: change.dwell_ms };
-            line("transition", change.ktime, &change.key, change.owner.as_ref(), clock, detail)
+            line("transition", change.ktime, change.cookie, &change.key, change.owner.as_ref(), clock, detail)
         }
     };
     serde_json::to_string(&line)
@@ -119,6 +120,7 @@ pub fn loss(ktime: Ktime, lost: Lost, clock: Clock) -> serde_json::Result<String
 fn line<'a>(
     kind: &'static str,
     ktime: Ktime,
+    cookie: Option<SocketCookie>,
     key: &FlowKey,
     owner: Option<&'a Owner>,
     clock: Clock,
@@ -128,6 +130,7 @@ fn line<'a>(
         kind,
         time: clock.rfc3339(ktime),
         ktime_ns: ktime.0,
+        cookie: cookie.map(SocketCookie::get),
         netns: key.netns,
         local_addr: addr(key.local),
         local_port: port(key.local),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, TcpState};
+use tracer_core::event::{Addr, Endpoint, FlowKey, Netns, SocketCookie, TcpState};
 use tracer_core::report::sample::{self, NETNS, START, addr, clock};
 use tracer_core::tracker::snapshot::{Ended, FailedConnect, Failure, FlowEnd, Opened, Owner, StateChange};
 
@@ -26,6 +26,7 @@ fn owner(pid: u32, workload: &str, inferred: bool) -> Option<Owner> {
 fn exhausted() -> Notice {
     Notice::FailedConnect(FailedConnect {
         ktime: START.plus(1_000_000),
+        cookie: SocketCookie::new(77),
         failure: Failure::PortsExhausted,
         key: key("10.66.0.1", 0, "10.66.0.2", 8443),
         owner: owner(4211, "bypass.service", false),
@@ -38,6 +39,7 @@ fn exhausted() -> Notice {
 fn flow() -> Notice {
     Notice::FlowEnd(FlowEnd {
         ktime: START.plus(2_000_000),
+        cookie: SocketCookie::new(77),
         key: key("10.66.0.1", 41_234, "10.66.0.2", 8443),
         owner: owner(4212, "bypass.service", true),
         opened: Opened::Active,
@@ -52,6 +54,7 @@ fn flow() -> Notice {
 fn change(old: TcpState, new: TcpState) -> Notice {
     Notice::StateChange(StateChange {
         ktime: START.plus(3_000_000),
+        cookie: SocketCookie::new(77),
         key: key("10.66.0.1", 41_234, "10.66.0.2", 8443),
         owner: owner(4211, "bypass.service", false),
         old,
@@ -71,6 +74,7 @@ fn nasty() -> [Notice; 3] {
     [
         Notice::FailedConnect(FailedConnect {
             ktime: Ktime(0),
+            cookie: SocketCookie::new(77),
             failure: Failure::Errno(u16::MAX),
             key: unknown,
             owner: None,
@@ -80,6 +84,7 @@ fn nasty() -> [Notice; 3] {
         }),
         Notice::FlowEnd(FlowEnd {
             ktime: Ktime(u64::MAX),
+            cookie: SocketCookie::new(77),
             key: long,
             owner: owner(u32::MAX, "a-very-long-name-\u{e9}-\u{1b}[2J-that-goes-on-and-on.service", true),
             opened: Opened::Unknown,
@@ -91,6 +96,7 @@ fn nasty() -> [Notice; 3] {
         }),
         Notice::StateChange(StateChange {
             ktime: START,
+            cookie: SocketCookie::new(77),
             key: key("0.0.0.0", 80, "0.0.0.0", 0),
             owner: owner(0, "", false),
             old: TcpState::NewSynRecv,
@@ -175,6 +181,7 @@ fn json_lines_say_what_happened() {
         lines[0],
         json!({
             "type": "failure", "time": "2026-03-14T03:11:07.001000000Z", "ktime_ns": 1_000_001_000_000_u64,
+            "cookie": 77,
             "netns": 4_026_532_281_u32, "local_addr": "10.66.0.1", "local_port": null,
             "remote_addr": "10.66.0.2", "remote_port": 8443, "pid": 4211, "comm": "python3",
             "workload": "bypass.service", "inferred": false, "reason": "EADDRNOTAVAIL", "tid": 4211,

@@ -83,6 +83,7 @@ fn details(snapshot: &Snapshot) -> Details {
         Arc::new(FailureRecord {
             failed: FailedConnect {
                 ktime: Ktime(snapshot.now.0 - number * 7_000_000),
+                cookie: None,
                 failure: Failure::PortsExhausted,
                 key: flow(0),
                 owner: Some(owner),

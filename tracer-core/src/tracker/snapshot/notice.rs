@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Failure, Finding};
-use crate::event::{FlowKey, Ktime, TcpState};
+use crate::event::{FlowKey, Ktime, SocketCookie, TcpState};
 
 /// Which side began a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +65,8 @@ pub struct Owner {
 pub struct FlowEnd {
     /// When it ended.
     pub ktime: Ktime,
+    /// The socket's cookie, as in a recording; `None` if it has none.
+    pub cookie: Option<SocketCookie>,
     /// Its namespace and 4-tuple.
     pub key: FlowKey,
     /// Whose it was; `None` = unknown.
@@ -88,6 +90,8 @@ pub struct FlowEnd {
 pub struct FailedConnect {
     /// When it failed.
     pub ktime: Ktime,
+    /// The socket's cookie, as in a recording; `None` if it has none.
+    pub cookie: Option<SocketCookie>,
     /// Why.
     pub failure: Failure,
     /// Its namespace and 4-tuple. The local port is 0 if it never had one; after a bind the remote end is unspecified.
@@ -107,6 +111,8 @@ pub struct FailedConnect {
 pub struct StateChange {
     /// When.
     pub ktime: Ktime,
+    /// The socket's cookie, as in a recording; `None` if it has none.
+    pub cookie: Option<SocketCookie>,
     /// Its namespace and 4-tuple.
     pub key: FlowKey,
     /// Whose flow it is; `None` = unknown.
@@ -117,6 +123,27 @@ pub struct StateChange {
     pub new: TcpState,
     /// Time spent in `old`, milliseconds; `None` if its begin was not seen.
     pub dwell_ms: Option<f64>,
+}
+
+/// A flow that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenFlow {
+    /// The socket's cookie; `None` if it has none.
+    pub cookie: Option<SocketCookie>,
+    /// Its namespace and 4-tuple.
+    pub key: FlowKey,
+    /// Whose it is; `None` = unknown.
+    pub owner: Option<Owner>,
+    /// Which side began it.
+    pub opened: Opened,
+    /// The state that it is in.
+    pub state: TcpState,
+    /// Its first transition; `None` if it began before the trace.
+    pub began: Option<Ktime>,
+    /// From `SYN_SENT` to ESTABLISHED, milliseconds; `None` if either was not seen.
+    pub connect_ms: Option<f64>,
+    /// The flow was set right after a loss.
+    pub repaired: bool,
 }
 
 /// One thing that the tracker reports as it happens.

@@ -82,6 +82,7 @@ impl Outbox {
         if self.kinds.transitions {
             self.notices.push(Notice::StateChange(StateChange {
                 ktime: step.at,
+                cookie: step.cookie,
                 key: step.key,
                 owner: owner(),
                 old: step.old,
