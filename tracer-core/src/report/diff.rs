@@ -9,6 +9,7 @@ mod settings;
 mod text;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -73,6 +74,12 @@ impl<'a> Side<'a> {
         let share = |dest: &'a Destination| Some((occupancy(dest)?, dest));
         self.snapshot.destinations.iter().filter_map(share).max_by(|a, b| a.0.total_cmp(&b.0))
     }
+}
+
+/// A count, all digits.
+fn whole(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    digits.parse().map(number).unwrap_or(digits)
 }
 
 fn occupancy(destination: &Destination) -> Option<f64> {
@@ -310,7 +317,7 @@ fn failures(
     if a.max(b) < NO_FAILURES || (a - b).abs() <= SAME * a.max(b) {
         return None;
     }
-    let sum = |side: &Side<'_>| number(side.sum(of) as u64);
+    let sum = |side: &Side<'_>| whole(side.sum(of));
     let text = if b < NO_FAILURES {
         format!("no connect fails {why} any more: {}/s before ({}), none after", rate(a), sum(before))
     } else if a < NO_FAILURES {
@@ -382,7 +389,6 @@ fn costs(before: &Side<'_>, after: &Side<'_>) -> Vec<DiffChange> {
         })
     };
     let per_second = |value: f64| format!("{}/s", rate(value));
-    let whole = |value: f64| number(value as u64);
     let established = (before.per_second(|w| w.established), after.per_second(|w| w.established));
     let open = |side: &Side<'_>| side.snapshot.flows as f64;
     [
@@ -437,7 +443,8 @@ fn verdict(before: &Side<'_>, after: &Side<'_>, better: &[DiffChange], worse: &[
         let mut text = change.text;
         let (a, b) = (before.per_second(|w| w.connects), after.per_second(|w| w.connects));
         if word == DiffWord::Better && b < a / 2.0 {
-            text += &format!(
+            let _ = write!(
+                text,
                 "; but connects fell from {}/s to {}/s: connections that are kept do that, and so does less load",
                 rate(a),
                 rate(b)

@@ -287,6 +287,7 @@ pub fn exhaustion() -> Snapshot {
         }],
         attributions: vec![
             Attribution {
+                connects_per_second: 66.7,
                 connects: 2_000,
                 established: 1_400,
                 failed: exhausted(600),
@@ -298,6 +299,7 @@ pub fn exhaustion() -> Snapshot {
                 ..attribution("bypass.service", 4211, BYPASS)
             },
             Attribution {
+                connects_per_second: 55.3,
                 connects: 1_661,
                 established: 1_161,
                 failed: exhausted(500),
@@ -310,6 +312,7 @@ pub fn exhaustion() -> Snapshot {
                 ..attribution("bypass.service", 4212, BYPASS)
             },
             Attribution {
+                connects_per_second: 4.9,
                 connects: 146,
                 established: 42,
                 failed: exhausted(104),

@@ -65,8 +65,10 @@ impl NavEntry {
 pub struct App {
     /// Host, clock and time zone.
     pub trace: TraceInfo,
-    /// The frame that is shown.
+    /// What is shown: of [`Self::whole`] what is inside of the filter.
     pub frame: Arc<Frame>,
+    /// The frame that is shown, as it came.
+    pub whole: Arc<Frame>,
     /// The newest frame, if it came while the view was paused.
     pending: Option<Arc<Frame>>,
     /// A live view that keeps its frame. A replay is paused by its publisher.
@@ -101,6 +103,7 @@ impl App {
         Self {
             trace,
             frame: Arc::new(Frame::default()),
+            whole: Arc::new(Frame::default()),
             pending: None,
             paused: false,
             root: NavEntry::new(Page::Overview),
@@ -132,7 +135,7 @@ impl App {
             }
             return changed || self.requested != DetailRequest::default();
         }
-        self.frame = frame;
+        self.whole = frame;
         self.refresh();
         true
     }
@@ -144,7 +147,7 @@ impl App {
 
     /// The newest frame, shown or not: the header's counters and the recording's state are never those of a paused frame.
     pub fn newest(&self) -> &Frame {
-        self.pending.as_deref().unwrap_or(&self.frame)
+        self.pending.as_deref().unwrap_or(&self.whole)
     }
 
     fn current(&self) -> &NavEntry {
@@ -239,6 +242,7 @@ impl App {
         };
         RowInput {
             frame: &self.frame,
+            whole: &self.whole,
             page: self.page(),
             destination,
             flow: self.flow_detail(),
@@ -255,6 +259,14 @@ impl App {
 
     /// Makes the rows from the shown frame, filter and orders, and finds the selected rows again.
     fn refresh(&mut self) {
+        self.frame = match &self.filter {
+            None => Arc::clone(&self.whole),
+            Some(filter) => {
+                let Frame { snapshot, details, status } = &*self.whole;
+                let (details, status) = (details.clone(), status.clone());
+                Arc::new(Frame { snapshot: filter.narrow(snapshot), details, status })
+            }
+        };
         self.rows = Rows::new(&self.row_input());
         for &pane in self.page().panes() {
             let mut cursor = self.cursor(pane);

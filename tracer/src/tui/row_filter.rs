@@ -39,7 +39,7 @@ impl<'a> RowFilter<'a> {
                 Pane::Holders => self.0.keeps_workload_named(&holders.get(index)?.workload),
                 Pane::Failures => self.keeps_failure(input.frame.details.failures.get(index)?),
                 Pane::Flows => self.keeps_flow(input.destination?, input.destination?.used.get(index)?),
-                // Findings are about the whole host, and the steps of one flow belong together.
+                // The snapshot has the findings that are inside, and the steps of one flow belong together.
                 Pane::Findings | Pane::Steps => true,
             })
         };

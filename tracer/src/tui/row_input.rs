@@ -11,6 +11,8 @@ use tracer_core::tracker::snapshot::detail::{DestinationDetail, FlowDetail};
 pub struct RowInput<'a> {
     /// The frame that is shown.
     pub frame: &'a Frame,
+    /// The same without the filter.
+    pub whole: &'a Frame,
     /// The page that is shown.
     pub page: &'a Page,
     /// Every port of the destination of this page. `None` on other pages, and until the tracker has answered.

@@ -30,9 +30,20 @@ impl Rows {
         }
         let filter = input.filter.map(|filter| RowFilter::new(input.frame, filter));
         for &pane in input.page.panes() {
-            let mut shown: Vec<usize> =
-                (0..rows.visit(input, pane, RowCount)).filter(|&index| is_of_page(input, pane, index)).collect();
-            let all = shown.len();
+            let of_page = |input: &RowInput<'_>| -> Vec<usize> {
+                (0..rows.visit(input, pane, RowCount)).filter(|&index| is_of_page(input, pane, index)).collect()
+            };
+            let mut shown = of_page(input);
+            let all = match (pane, input.filter) {
+                (Pane::Workloads | Pane::Destinations | Pane::Towards | Pane::Findings | Pane::Processes, Some(_)) => {
+                    of_page(&RowInput { frame: input.whole, ..*input }).len()
+                }
+                (Pane::Holders, Some(_)) => match input.page {
+                    Page::Destination(place) => holders(input.whole, place).len(),
+                    _ => shown.len(),
+                },
+                _ => shown.len(),
+            };
             shown.retain(|&index| filter.as_ref().is_none_or(|filter| filter.keeps(input, &rows.holders, pane, index)));
             let sort = input.sort(pane);
             if sort != Sort::default() {

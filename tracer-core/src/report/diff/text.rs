@@ -1,6 +1,6 @@
 //! The comparison as text: a verdict, reasons, then each row with its whole name and the numbers that changed.
 
-use super::{Diff, Pair, Row, Window};
+use super::{Diff, Pair, Row, Window, whole};
 use crate::layout::human::{self, rate};
 use crate::layout::text::Paint;
 use crate::layout::text_page::TextPage;
@@ -106,7 +106,7 @@ fn cell(pair: Pair) -> String {
     let value = |value: Option<f64>| match value {
         None => "-".to_owned(),
         Some(value) if value.abs() < 0.005 => "0".into(),
-        Some(value) if value >= 1_000.0 && value.fract() == 0.0 => human::number(value as u64),
+        Some(value) if value >= 1_000.0 && value.fract() == 0.0 => whole(value),
         Some(value) => rate(value),
     };
     format!("{} > {}", value(pair.before), value(pair.after))

@@ -158,7 +158,7 @@ impl App {
         }
         self.paused = !self.paused;
         if let Some(newest) = self.pending.take().filter(|_| !self.paused) {
-            self.frame = newest;
+            self.whole = newest;
         }
         self.refresh();
         Vec::new()

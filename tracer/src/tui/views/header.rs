@@ -8,7 +8,7 @@ use crate::tui::cells::endpoint;
 use crate::tui::channel::ReplayStatus;
 use crate::tui::page::{Page, Pane};
 use crate::tui::render::canvas::Canvas;
-use tracer_core::layout::human::{between, bytes, rate, seconds, short};
+use tracer_core::layout::human::{between, bytes, plural, rate, seconds, short};
 use tracer_core::layout::text::{Paint, StyledLine, cut, styled_letters};
 
 /// A lag is worth a word from here on: a tracker that keeps up is some milliseconds behind.
@@ -119,6 +119,14 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     if !app.filter_text.trim().is_empty() {
         let gap = if pieces.is_empty() { "" } else { "   " };
         pieces.push((Paint::Warn, format!("{gap}filter: {}", canvas.safe(&app.filter_text))));
+        if let Some(filter) = &app.frame.snapshot.filter {
+            let outside = match filter.outside.findings {
+                0 => String::new(),
+                some => format!(" ({} outside)", plural(some, "finding")),
+            };
+            let not_seen: String = filter.not_seen.iter().map(|name| format!(" - {}", canvas.safe(name))).collect();
+            pieces.push((Paint::Dim, format!("{outside}{not_seen}")));
+        }
     }
     canvas.line(rest, area.y, &pieces);
 }

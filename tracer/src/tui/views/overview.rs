@@ -136,13 +136,15 @@ fn seconds_line(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
     let last = last
         .filter(|_| now.exhausted == 0)
         .map_or_else(String::new, |last| format!("last {} ago, ", seconds(snapshot.now.seconds_since(last).floor())));
+    // What happened second by second is kept of the host as a whole.
+    let (whole, all) = if snapshot.filter.is_some() { (" (host)", "inside the filter") } else { ("", "in all") };
     let cell: StyledLine = vec![
         (Paint::Strong, format!("{:<10}", "NO PORT")),
-        (paint, format!("{} in 1 s", short(u64::from(now.exhausted)))),
-        (Paint::Plain, format!(", {last}{} in all  ", short(total))),
+        (paint, format!("{} in 1 s{whole}", short(u64::from(now.exhausted)))),
+        (Paint::Plain, format!(", {last}{} {all}  ", short(total))),
     ];
     let used = canvas.line(area, area.y, &cell);
-    let tail = format!("  connects {} in 1 s ", short(u64::from(now.connects)));
+    let tail = format!("  connects {} in 1 s{whole} ", short(u64::from(now.connects)));
     let room = usize::from(area.width.saturating_sub(used)).saturating_sub(tail.len());
     let each = (room / 2).min(history.len());
     let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
