@@ -80,6 +80,15 @@ impl Tracer {
         Self::start(dir, "stream", &["stream", "--json", "--what", what, "--for", "600s"])
     }
 
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What it has said so far.
+    pub fn stderr(&self) -> String {
+        self.running.stderr()
+    }
+
     /// The process, for a test that ends it. Hidden transitions are no longer counted, because the counter would keep
     /// the program loaded.
     pub fn running(&mut self) -> &mut Running {

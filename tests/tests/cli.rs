@@ -17,7 +17,6 @@ use portchurn_tests::require::Need;
 use portchurn_tests::script::{AfterConnect, ConnectMethod, ScriptStep, ServerBehaviour};
 use portchurn_tests::tracer::{Tracer, binary};
 
-const CAPABILITIES: [&str; 6] = ["bpf", "perfmon", "net_admin", "sys_ptrace", "syslog", "dac_read_search"];
 const NOBODY: &str = "65534";
 
 #[test]
@@ -82,35 +81,121 @@ fn without_rights_it_says_so_once() -> Result<()> {
     Ok(())
 }
 
-/// The capabilities that the README names are enough.
+/// A capability as `doctor --json` lists it.
+#[derive(Debug, serde::Deserialize)]
+struct ListedCapability {
+    name: String,
+    kept: bool,
+}
+
+/// The capabilities that portchurn says that it can use on this kernel.
+fn capabilities() -> Result<Vec<ListedCapability>> {
+    // Its exit code tells what is missing here.
+    let doctor = Command::new(binary()?).args(["doctor", "--json"]).output()?;
+    let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).context("doctor")?;
+    serde_json::from_value(doctor["capabilities"].clone()).context("capabilities")
+}
+
+/// A line of /proc/PID/task/TID/status of every thread, by the thread's name.
+fn of_threads(pid: u32, field: &str) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let value = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+        found.extend(value("Name:").zip(value(field)));
+    }
+    ensure!(found.len() > 2, "{found:?}");
+    Ok(found)
+}
+
+/// A set as /proc shows it.
+fn mask<'a>(names: impl Iterator<Item = &'a str>) -> Result<u64> {
+    names
+        .map(|name| Ok(1 << name.parse::<caps::Capability>().context("a capability")?.index()))
+        .try_fold(0, |mask, bit: Result<u64>| Ok(mask | bit?))
+}
+
+/// The capabilities that the documents name are enough, and those that are not kept are gone once the trace runs.
 #[test]
 fn capabilities_are_enough() -> Result<()> {
     require!(Need::Program("setpriv", "util-linux"));
     let lab = Lab::with_ports(40000, 40031)?;
     lab.ns.sysctl(&[("ipv4/tcp_tw_reuse", "0")])?;
     let binary = public_binary(&lab)?;
-    let with = |capabilities: &[&str]| {
-        let sets = capabilities.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(",");
+    let known = capabilities()?;
+    assert!(!known.iter().any(|needed| needed.name == "CAP_NET_ADMIN"), "used for nothing");
+    let with = |capabilities: &[&ListedCapability]| {
+        let names = capabilities.iter().map(|needed| needed.name.to_lowercase().replacen("cap_", "+", 1));
+        let sets = names.collect::<Vec<_>>().join(",");
         let mut command = as_nobody();
         command.args(["--inh-caps", &sets, "--ambient-caps", &sets, "--bounding-set", &format!("-all,{sets}")]);
         command.arg(&binary);
         command
     };
-    let mut command = with(&CAPABILITIES);
+    let is_for_memlock = |needed: &&ListedCapability| needed.name == "CAP_SYS_RESOURCE";
     // Before 5.11 BPF memory counts against RLIMIT_MEMLOCK, which only CAP_SYS_RESOURCE may raise. The message once did
     // not name it.
     if running_version()? < (5, 11) {
-        let refused = command.args(["report", "--for", "1s"]).output()?;
+        let others: Vec<_> = known.iter().filter(|needed| !is_for_memlock(needed)).collect();
+        let refused = with(&others).args(["report", "--for", "1s"]).output()?;
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(3) && message.contains("CAP_SYS_RESOURCE"), "{message}");
-        command = with(&[CAPABILITIES.as_slice(), &["sys_resource"]].concat());
+    } else {
+        assert!(!known.iter().any(|needed| is_for_memlock(&needed)), "{known:?}");
     }
+    let mut command = with(&known.iter().collect::<Vec<_>>());
     command.args(["report", "--json", "--for", "600s"]);
     let _server = lab.serve("server", "127.0.0.1:9001", ServerBehaviour::WaitForPeer)?;
     let report = Tracer::start_command(command, lab.dir(), "report")?;
+    let errors = report.stderr();
+    assert!(!errors.contains("CAP_") && !errors.contains("sockets of "), "it misses something: {errors}");
+    let pid = report.pid();
+    let kept = mask(known.iter().filter(|needed| needed.kept).map(|needed| needed.name.as_str()))?;
+    for set in ["CapEff:", "CapPrm:"] {
+        for (thread, held) in of_threads(pid, set)? {
+            let held = u64::from_str_radix(&held, 16)?;
+            let expected = if thread == "signals" { 0 } else { kept };
+            assert_eq!(held, expected, "{set} {held:x} of {thread}");
+        }
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert!(of_threads(pid, set)?.iter().all(|(_, held)| held.trim_start_matches('0').is_empty()), "{set}");
+    }
+    assert!(of_threads(pid, "NoNewPrivs:")?.iter().all(|(_, set)| set == "1"));
     let log = lab.run("client", vec![ScriptStep::churn([addr("127.0.0.1:9001")], 40)])?;
     let report = report.finish_report()?;
     assert_counts(&report, lab.netns(), &log);
+    Ok(())
+}
+
+/// The command of a recording has what its user has: a command of root everything, that of a user with portchurn's capabilities nothing.
+#[test]
+fn a_recorded_command_has_the_rights_of_its_user() -> Result<()> {
+    require!(Need::Program("setpriv", "util-linux"));
+    let lab = Lab::new()?;
+    let binary = public_binary(&lab)?;
+    let known = capabilities()?;
+    let sets: Vec<_> = known.iter().map(|needed| needed.name.to_lowercase().replacen("cap_", "+", 1)).collect();
+    let sets = sets.join(",");
+    let status = |mut command: Command, file: &str| -> Result<String> {
+        let out = lab.file(file);
+        command.args(["record", "-o", &out.display().to_string(), "--", "cat", "/proc/self/status"]);
+        output(&mut command)
+    };
+    let field = |status: &str, name: &str| {
+        status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned())).context("a field")
+    };
+    let own = fs::read_to_string("/proc/self/status")?;
+    let of_root = status(Command::new(&binary), "root.arrow")?;
+    assert_eq!(field(&of_root, "CapEff:")?, field(&own, "CapEff:")?, "root has its rights");
+    assert_eq!(field(&of_root, "NoNewPrivs:")?, field(&own, "NoNewPrivs:")?);
+    fs::set_permissions(lab.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let mut user = as_nobody();
+    user.args(["--inh-caps", &sets, "--ambient-caps", &sets, "--bounding-set", &format!("-all,{sets}")]).arg(&binary);
+    let of_user = status(user, "user.arrow")?;
+    for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(&field(&of_user, set)?, 16)?, 0, "{set}");
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use thiserror::Error;
 use tracer_common::Counter;
 
+use super::capabilities::CAPABILITIES;
 use super::hooks::{self, BIND, CHAIN, CLASSIC, CONNECT, DESTROYED, Hook, HookKind, Purpose, TIME_WAIT};
 use super::plan::{StateHook, no_calls, no_exact, no_socket_facts, no_time_wait};
 use super::sockets::SocketIterator;
@@ -207,7 +208,7 @@ impl Session {
 /// # Errors
 /// [`ProbeError`] if not even state transitions can be traced.
 pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
-    require(host, &["CAP_BPF", "CAP_PERFMON"])?;
+    require(host)?;
     if plan.mount_tracefs {
         // In a mount namespace of a thread of its own, so that the host does not keep the mount.
         return std::thread::scope(|scope| {
@@ -217,12 +218,13 @@ pub fn attach(host: &Host, plan: Plan) -> Result<Session, ProbeError> {
     load(host, &plan, Vec::new())
 }
 
-/// Checks that the process has the capabilities `needed` (`CAP_SYS_ADMIN` stands in for both BPF capabilities).
+/// Checks that the process has the capabilities without which nothing is traced (`CAP_SYS_ADMIN` stands in for them).
 ///
 /// # Errors
 /// [`ProbeError::NotPermitted`] with those that are missing.
-pub fn require(host: &Host, needed: &[&str]) -> Result<(), ProbeError> {
-    let missing: Vec<_> = needed.iter().filter(|name| !host.has(name) && !host.has("CAP_SYS_ADMIN")).copied().collect();
+pub fn require(host: &Host) -> Result<(), ProbeError> {
+    let required = CAPABILITIES.iter().filter(|needed| needed.required && !host.has("CAP_SYS_ADMIN"));
+    let missing: Vec<_> = required.map(|needed| needed.name).filter(|name| !host.has(name)).collect();
     if missing.is_empty() { Ok(()) } else { Err(ProbeError::NotPermitted { missing: missing.join(" and ") }) }
 }
 

@@ -7,10 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use btfparse::{Readable, TypeInformation, TypeVariant};
-use caps::{CapSet, Capability};
+use caps::CapSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, libc, sockopt_impl};
 use tracer_common::Offsets;
+
+use super::capabilities::CAPABILITIES;
 use tracer_core::foreign_text::clean;
 
 /// What is known of the host.
@@ -54,17 +56,6 @@ pub struct BtfFacts {
     /// Programs may ask for the registers of a system call.
     pub task_regs: bool,
 }
-
-/// Capabilities that some part of portchurn uses, each with its purpose.
-pub const CAPABILITIES: &[(Capability, &str, &str)] = &[
-    (Capability::CAP_BPF, "CAP_BPF", "load BPF programs and read their maps"),
-    (Capability::CAP_PERFMON, "CAP_PERFMON", "attach to tracepoints and read kernel memory from them"),
-    (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN", "list sockets with all their attributes"),
-    (Capability::CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "name the owners of sockets that existed before the start"),
-    (Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "enter other network namespaces to list their sockets; mount tracefs"),
-    (Capability::CAP_SYSLOG, "CAP_SYSLOG", "read kernel symbol addresses (TIME_WAIT timers)"),
-    (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "read tracefs, whose directories belong to root"),
-];
 
 sockopt_impl!(
     /// The cookie of the socket's network namespace (`net->net_cookie`).
@@ -145,7 +136,7 @@ fn line(path: &str) -> Option<String> {
 
 fn effective() -> BTreeSet<&'static str> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();
-    CAPABILITIES.iter().filter(|(capability, ..)| held.contains(capability)).map(|&(_, name, _)| name).collect()
+    CAPABILITIES.iter().filter(|needed| held.contains(&needed.capability)).map(|needed| needed.name).collect()
 }
 
 fn memlock() -> Option<u64> {

@@ -6,6 +6,7 @@
 //! seen at all is an error.
 
 pub mod attach;
+pub mod capabilities;
 pub mod hooks;
 pub mod host;
 pub mod plan;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::version::VERSION;
 use super::{output, privileges};
 use crate::cli::{DoctorConfig, OutputFormat};
-use crate::probe::host::CAPABILITIES;
+use crate::probe::capabilities::{NeededCapability, on_kernel};
 use crate::probe::{self, Host, Options, attach};
 use tracer_core::host::Degradation;
 
@@ -46,6 +46,8 @@ pub struct Diagnosis {
     pub tier: Option<&'static str>,
     /// The facts that the plan is made from.
     pub checks: Vec<Check>,
+    /// The capabilities that portchurn can use on this kernel.
+    pub capabilities: Vec<&'static NeededCapability>,
     /// Hooks that could be attached.
     pub hooks: Vec<String>,
     /// What cannot be seen on this host.
@@ -103,6 +105,7 @@ pub fn diagnose(exact: bool) -> Diagnosis {
         kernel: host.kernel.clone(),
         tier: None,
         checks: Vec::new(),
+        capabilities: on_kernel(&host.kernel).collect(),
         hooks: Vec::new(),
         degraded: Vec::new(),
         error: None,
@@ -119,7 +122,7 @@ pub fn diagnose(exact: bool) -> Diagnosis {
         }
         Err(error) => {
             let text = match &error {
-                probe::ProbeError::NotPermitted { missing } => privileges::advice(missing),
+                probe::ProbeError::NotPermitted { missing } => privileges::advice(missing, &host.kernel),
                 other => format!("{:#}", anyhow::Error::msg(other.to_string())),
             };
             diagnosis.error = Some(text);
@@ -146,7 +149,7 @@ fn checks(host: &Host) -> Vec<Check> {
         Ok(found) => check(name, Verdict::Ok, found.clone()),
         Err(why) => check(name, Verdict::Degraded, why.clone()),
     };
-    let missing: Vec<_> = privileges::missing(host).map(|(name, _)| name).collect();
+    let missing: Vec<_> = privileges::missing(host).map(|needed| needed.name).collect();
     vec![
         check("package", Verdict::Ok, origin(env::current_exe().ok().as_deref())),
         check("kernel", Verdict::Ok, host.kernel.clone()),
@@ -155,7 +158,7 @@ fn checks(host: &Host) -> Vec<Check> {
             "capabilities",
             if missing.is_empty() { Verdict::Ok } else { Verdict::Degraded },
             if missing.is_empty() {
-                format!("all {} that portchurn can use", CAPABILITIES.len())
+                format!("all {} that portchurn can use", on_kernel(&host.kernel).count())
             } else {
                 format!("missing {}", missing.join(", "))
             },

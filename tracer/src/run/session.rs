@@ -103,11 +103,11 @@ impl LiveTrace {
     pub fn start(trace: &TraceConfig, notices: NoticeKinds, stop: &Stop) -> Result<Self> {
         stop.set_patience(Patience::Short);
         let host = Host::collect();
-        attach::require(&host, &["CAP_BPF", "CAP_PERFMON"]).map_err(refused)?;
+        attach::require(&host).map_err(|error| refused(error, &host))?;
         let mut plan = probe::plan(&host, &trace.probes);
         plan.degraded.extend(privileges::gaps(&host));
         let names = plan.netns_names();
-        let session = attach::attach(&host, plan).map_err(refused)?;
+        let session = attach::attach(&host, plan).map_err(|error| refused(error, &host))?;
         let clock = host_clock::sample().context("reading the clocks")?;
         privileges::drop_unneeded()?;
         for note in &session.notes {
@@ -138,7 +138,10 @@ impl LiveTrace {
         let reader = RingReader::new(session, trace.probes.ring_size);
         let reader = std::thread::Builder::new()
             .name("reader".into())
-            .spawn(move || reader.run(&command_receiver, &input_sender))
+            .spawn(move || {
+                privileges::lock();
+                reader.run(&command_receiver, &input_sender);
+            })
             .context("starting the reader thread")?;
         let scope = PassScope { initial: true, owners: OwnerScan::Always, names };
         let Some(mut first) = wait_for(&baseline::start(scope, sockets.clone()), stop) else {
@@ -229,6 +232,7 @@ impl LiveTrace {
             stop,
             ..
         } = self;
+        privileges::lock();
         let (tracker, listed) = std::thread::scope(|scope| -> Result<_> {
             let (until, over) = (&stop, stop.clone());
             let pump = std::thread::Builder::new().name("tracker".into()).spawn_scoped(scope, move || {
@@ -305,9 +309,9 @@ fn end_degradations(unread_nanos: u64, listed: bool) -> Vec<Degradation> {
     degraded
 }
 
-fn refused(error: ProbeError) -> StartError {
+fn refused(error: ProbeError, host: &Host) -> StartError {
     match error {
-        ProbeError::NotPermitted { missing } => StartError::NotPermitted(privileges::advice(&missing)),
+        ProbeError::NotPermitted { missing } => StartError::NotPermitted(privileges::advice(&missing, &host.kernel)),
         error => StartError::Unsupported(error),
     }
 }
@@ -324,6 +328,7 @@ fn reconcile_in_background(
     std::thread::Builder::new()
         .name("reconcile".into())
         .spawn(move || {
+            privileges::lock();
             let mut between = between;
             let mut owners_due = Instant::now();
             loop {

@@ -27,7 +27,7 @@ use self::tee::RecorderTee;
 use self::watcher::RecordWatcher;
 use super::session::LiveTrace;
 use super::tracker_thread::TraceObserver as _;
-use super::{output, signals};
+use super::{output, privileges, signals};
 use crate::cli::{FlightWindow, RecordConfig, RecordTarget, RotationBounds};
 use crate::stdio::say;
 use tracer_core::layout::human;
@@ -74,6 +74,7 @@ pub fn run(config: &RecordConfig) -> Result<u8> {
             return Ok(code);
         }
     };
+    privileges::lock();
     let (recorder, tee) = match begin(config, &live, target) {
         Ok(begun) => begun,
         Err(error) => {

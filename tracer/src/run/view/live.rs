@@ -16,8 +16,8 @@ use crate::run::record::recorder::Recorder;
 use crate::run::record::sink::RecordingSink;
 use crate::run::record::tee::RecorderTee;
 use crate::run::session::{BaselineRequest, LiveTrace};
-use crate::run::signals;
 use crate::run::tracker_thread::TraceObserver;
+use crate::run::{privileges, signals};
 use crate::stdio::say;
 use crate::tui::TraceInfo;
 use crate::tui::channel::{Publisher, RecordingStatus, Status, ViewOrder};
@@ -39,6 +39,7 @@ const IDLE_CADENCE: Duration = Duration::from_secs(1);
 pub fn live(config: &LiveConfig) -> Result<()> {
     let notices = NoticeKinds { history: true, ..NoticeKinds::default() };
     let live = LiveTrace::start(&config.trace, notices, &signals::watch()?)?;
+    privileges::lock();
     let trace = TraceInfo::new(live.host().clone(), live.clock);
     let (app, options) = screen(trace, config.ascii, config.filter.as_ref());
     let header = live.header();
