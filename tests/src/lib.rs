@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod floods;
 pub mod hidden;
 pub mod hooks;
 pub mod lab;

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::BenchOptions;
 use crate::e2e::E2eOptions;
+use crate::soak::SoakOptions;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "portchurn's development tasks")]
@@ -31,6 +32,8 @@ pub enum Task {
     E2e(E2eOptions),
     /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
     Bench(BenchOptions),
+    /// Floods of every kind in turn, for an hour: what the tracer uses and loses meanwhile, a curve.
+    Soak(SoakOptions),
     /// Draw the README's pictures of the full-screen view from what an end-to-end test sees.
     Screenshots,
     /// Check that no files need each other in a circle and that names are plain and unique.

@@ -16,6 +16,7 @@ mod readme;
 mod screenshots;
 mod setup;
 mod shell;
+mod soak;
 mod sources;
 mod structure;
 mod suites;
@@ -56,6 +57,7 @@ fn run(cli: &CommandLine) -> Result<()> {
             e2e::e2e(options)
         }
         Task::Bench(options) => bench::bench(options),
+        Task::Soak(options) => soak::soak(options),
         Task::Screenshots => {
             setup::setup(Needs::Everything)?;
             screenshots::screenshots()

@@ -21,7 +21,7 @@ pub fn render(machine: &MachineInfo, rows: &[&BenchRow], runs: &[Figures]) -> St
         }
         text.push_str(&line(row, runs));
     }
-    text + &growth(runs)
+    text + &growth(runs) + &crate::soak::last_section()
 }
 
 fn line(row: &BenchRow, runs: &[Figures]) -> String {

@@ -16,6 +16,7 @@ mod kernel;
 mod null_tracer;
 mod recording;
 mod scale;
+mod soak;
 mod start;
 
 use std::path::PathBuf;
@@ -56,6 +57,14 @@ enum Bench {
     Startup,
     /// Load from slow to full, on one CPU and on all.
     Scale,
+    /// Floods in turn.
+    Soak {
+        #[arg(long)]
+        minutes: u64,
+        /// Length of a turn.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Attaches a program of the null tracer and reads its ring (started by the kernel bench).
     #[command(hide = true)]
     NullTracer { object: PathBuf, program: String },
@@ -86,6 +95,7 @@ fn run(cli: &Cli) -> Result<()> {
         Bench::Record { generator, large } => recording::run(generator, *large, cli.check),
         Bench::Startup => start::run(cli.check),
         Bench::Scale => scale::run(cli.check),
+        Bench::Soak { minutes, seconds } => soak::run(*minutes, *seconds),
         Bench::NullTracer { object, program } => null_tracer::run(object, program),
         Bench::Peak { stdout, command } => recording::tell_peak(stdout, command),
     }

@@ -5,7 +5,13 @@
 //! 127/8 behind one listener), so that none of them has half of its ports in use, where the kernel's search for a free
 //! port becomes slow.
 //!
+//! Other floods last a given time: SYNs that nobody follows up, short processes, network namespaces, sockets that stay open. Each is what
+//! a hostile or a crowded host does to a tracer.
+//!
 //! Prints its speed as one JSON line. Not for traffic whose exact course matters: that is the job of `churn`.
+
+mod crowd;
+mod syn;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::process::ExitCode;
@@ -13,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -26,10 +32,38 @@ const BACKLOG: i32 = 4096;
 /// Longest connect() that the histogram holds: slower ones count as a second.
 const SLOWEST_US: u64 = 1_000_000;
 
+/// What is made.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Connections that are closed at once, as many as `--connections`.
+    #[default]
+    Connects,
+    /// SYN segments with made-up sources, for `--seconds`.
+    Syns,
+    /// Processes of different names that connect once, for `--seconds`.
+    Forks,
+    /// As many network namespaces as `--connections`, one after the other, at most for `--seconds`.
+    Namespaces,
+    /// As many network namespaces as `--connections` at once, for `--seconds`.
+    NamespacesAtOnce,
+    /// As many connections as `--connections` that stay open for `--seconds`.
+    Hold,
+}
+
 #[derive(Parser)]
 struct Options {
-    #[arg(long)]
+    #[arg(long, value_enum, default_value_t)]
+    kind: Kind,
+    #[arg(long, default_value_t = 0)]
     connections: u64,
+    /// How long the kinds last that are no connections.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Started by `--kind forks`: connect there once and end.
+    #[arg(long, hide = true, requires = "name")]
+    once: Option<SocketAddr>,
+    #[arg(long, hide = true)]
+    name: Option<String>,
     #[arg(long, default_value_t = 2)]
     clients: u64,
     #[arg(long, default_value_t = 2)]
@@ -55,6 +89,16 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     // The load must not outlive its bench.
     prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
+    if let (Some(to), Some(name)) = (options.once, &options.name) {
+        return crowd::once(to, name);
+    }
+    if options.kind != Kind::Connects {
+        let began = Instant::now();
+        let made = crowded(options)?;
+        let answer = FloodResult { connections: made, seconds: began.elapsed().as_secs_f64(), connect_us: [0; 5] };
+        println!("{}", serde_json::to_string(&answer)?);
+        return Ok(());
+    }
     let listener = listen()?;
     let closed = AtomicU64::new(0);
     std::thread::scope(|scope| -> Result<()> {
@@ -79,6 +123,37 @@ fn run(options: &Options) -> Result<()> {
         println!("{}", serde_json::to_string(&answer)?);
         Ok(())
     })
+}
+
+/// The kinds that last a given time; returns how much was made.
+fn crowded(options: &Options) -> Result<u64> {
+    let duration = Duration::from_secs(options.seconds);
+    match options.kind {
+        Kind::Connects => Ok(0),
+        Kind::Syns => syn::flood(&listen()?, duration),
+        Kind::Forks => {
+            let (listener, closed) = (listen()?, AtomicU64::new(0));
+            std::thread::scope(|scope| {
+                scope.spawn(|| serve(&listener, &closed, u64::MAX));
+                let made = crowd::forks(destination(1, 0)?, duration);
+                let _ = socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both);
+                made
+            })
+        }
+        Kind::Namespaces => crowd::namespaces(options.connections, duration),
+        Kind::NamespacesAtOnce => crowd::namespaces_at_once(options.connections, duration),
+        Kind::Hold => {
+            let listener = listen()?;
+            let to = (0..u64::from(options.destinations)).map(|number| destination(options.destinations, number));
+            let to = to.collect::<Result<Vec<_>>>()?;
+            std::thread::scope(|scope| {
+                scope.spawn(|| crowd::keep(&listener, duration));
+                let held = crowd::hold(&to, options.connections, duration);
+                let _ = socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both);
+                held
+            })
+        }
+    }
 }
 
 fn listen() -> Result<TcpListener> {
