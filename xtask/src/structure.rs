@@ -16,7 +16,7 @@ use crate::sources::{Modules, read, target};
 const CRATE_ROOTS: [&str; 11] = [
     "tests/protocol/src/lib.rs",
     "tests/src/bin/churn/main.rs",
-    "tests/src/bin/flood.rs",
+    "tests/src/bin/flood/main.rs",
     "tests/src/bin/meter/main.rs",
     "tests/src/bin/vm-init.rs",
     "tests/src/lib.rs",
