@@ -34,7 +34,7 @@ const SLOWEST_US: u64 = 1_000_000;
 
 /// What is made.
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum FloodKind {
     /// Connections that are closed at once, as many as `--connections`.
     #[default]
     Connects,
@@ -53,7 +53,7 @@ enum Kind {
 #[derive(Parser)]
 struct Options {
     #[arg(long, value_enum, default_value_t)]
-    kind: Kind,
+    kind: FloodKind,
     #[arg(long, default_value_t = 0)]
     connections: u64,
     /// How long the kinds last that are no connections.
@@ -92,7 +92,7 @@ fn run(options: &Options) -> Result<()> {
     if let (Some(to), Some(name)) = (options.once, &options.name) {
         return crowd::once(to, name);
     }
-    if options.kind != Kind::Connects {
+    if options.kind != FloodKind::Connects {
         let began = Instant::now();
         let made = crowded(options)?;
         let answer = FloodResult { connections: made, seconds: began.elapsed().as_secs_f64(), connect_us: [0; 5] };
@@ -129,9 +129,9 @@ fn run(options: &Options) -> Result<()> {
 fn crowded(options: &Options) -> Result<u64> {
     let duration = Duration::from_secs(options.seconds);
     match options.kind {
-        Kind::Connects => Ok(0),
-        Kind::Syns => syn::flood(&listen()?, duration),
-        Kind::Forks => {
+        FloodKind::Connects => Ok(0),
+        FloodKind::Syns => syn::flood(&listen()?, duration),
+        FloodKind::Forks => {
             let (listener, closed) = (listen()?, AtomicU64::new(0));
             std::thread::scope(|scope| {
                 scope.spawn(|| serve(&listener, &closed, u64::MAX));
@@ -140,9 +140,9 @@ fn crowded(options: &Options) -> Result<u64> {
                 made
             })
         }
-        Kind::Namespaces => crowd::namespaces(options.connections, duration),
-        Kind::NamespacesAtOnce => crowd::namespaces_at_once(options.connections, duration),
-        Kind::Hold => {
+        FloodKind::Namespaces => crowd::namespaces(options.connections, duration),
+        FloodKind::NamespacesAtOnce => crowd::namespaces_at_once(options.connections, duration),
+        FloodKind::Hold => {
             let listener = listen()?;
             let to = (0..u64::from(options.destinations)).map(|number| destination(options.destinations, number));
             let to = to.collect::<Result<Vec<_>>>()?;
