@@ -126,8 +126,12 @@ pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
                 "{begins}: net.ipv4.tcp_tw_reuse lets new connections take their ports over, so that they do not run out."
             )
         } else {
-            let percent = share * 100.0;
-            format!("{begins}: at 60 s each that is {settles:.0} ports, {percent:.0} % of {}.", relation.capacity())
+            let capacity = relation.capacity();
+            if share > 1.0 {
+                format!("{begins}: at 60 s each that needs {settles:.0} ports, and there are {capacity}.")
+            } else {
+                format!("{begins}: at 60 s each that is {settles:.0} ports, {:.0} % of {capacity}.", share * 100.0)
+            }
         };
         let subject = relation.subject();
         let mut finding = Finding::new(FindingId::TimeWaitChurn, subject, severity, summary);
@@ -152,27 +156,37 @@ pub(super) fn pool_bypass(context: RuleContext<'_>) -> Vec<Finding> {
         let Some(lifetime) = relation.lifetime_ms() else { continue };
         let rate = relation.windows.per_second_long(Counted::Connects);
         let thresholds = context.thresholds;
-        if oldest < thresholds.long_lived_seconds
-            || lifetime > thresholds.short_lifetime_ms
-            || rate < thresholds.bypass_per_second
-        {
+        let half_of_window = context.snapshot.now.seconds_since(context.snapshot.start) / 2.0;
+        let least = thresholds.long_lived_least_seconds;
+        let long_lived = half_of_window.clamp(least, thresholds.long_lived_seconds.max(least));
+        if oldest < long_lived || lifetime > thresholds.short_lifetime_ms || rate < thresholds.bypass_per_second {
             continue;
         }
-        let is_long = |member: &&&Attribution| {
-            member.oldest_established_seconds.is_some_and(|age| age >= thresholds.long_lived_seconds)
-        };
+        let is_long = |member: &&&Attribution| member.oldest_established_seconds.is_some_and(|age| age >= long_lived);
         let pooling = relation.members.iter().filter(is_long).count();
-        let summary = format!(
-            "{} keeps connections to {} open (the oldest for {}, in {pooling} {}) and still opens {} short ones (median {}): part of it goes past its pool.",
-            relation.workload,
-            relation.remote(),
-            rough_seconds(oldest),
-            if pooling == 1 { "process" } else { "processes" },
-            per_second(rate),
-            rough_seconds(lifetime / 1e3),
-        );
+        let past_the_pool = relation
+            .members
+            .iter()
+            .filter(|member| {
+                member.pid != 0 && member.lifetime_ms.p50.is_some_and(|p50| p50 <= thresholds.short_lifetime_ms)
+            })
+            .max_by_key(|member| member.connects)
+            .map_or_else(String::new, |member| format!(", most by {}[{}]", member.comm, member.pid));
+        let tell = |keeps: &str, opens: &str, goes: &str| {
+            format!(
+                "{} {keeps} connections to {} open (the oldest for {}, in {pooling} {}) and {opens} {} short ones (median {}{past_the_pool}): part of it {goes} past its pool.",
+                relation.workload,
+                relation.remote(),
+                rough_seconds(oldest),
+                if pooling == 1 { "process" } else { "processes" },
+                per_second(rate),
+                rough_seconds(lifetime / 1e3),
+            )
+        };
         let subject = relation.subject();
-        let mut finding = Finding::new(FindingId::PoolBypass, subject, Severity::Warning, summary);
+        let mut finding =
+            Finding::new(FindingId::PoolBypass, subject, Severity::Warning, tell("keeps", "still opens", "goes"));
+        finding.past = tell("kept", "still opened", "went");
         finding.measure = amount(rate, "connects/s");
         finding.evidence = relation.facts();
         finding.evidence.insert("oldest_established_seconds", oldest.into());

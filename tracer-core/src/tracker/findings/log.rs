@@ -120,7 +120,7 @@ impl FindingLog {
     pub fn judge(&mut self, start: Ktime, now: Ktime, found: Vec<Finding>) -> Vec<Finding> {
         self.start = start;
         let mut changes = Vec::new();
-        self.end_overdue(now, &mut changes);
+        self.end_overdue(now, &found, &mut changes);
         self.others.clear();
         let mut by_id: BTreeMap<FindingId, Vec<Finding>> = BTreeMap::new();
         for finding in found {
@@ -156,12 +156,17 @@ impl FindingLog {
         self.past.iter().rev().find(same)?.measure.total
     }
 
-    fn end_overdue(&mut self, now: Ktime, changes: &mut Vec<Finding>) {
+    /// Ends what has not held for long enough, and forecasts that have come true.
+    fn end_overdue(&mut self, now: Ktime, found: &[Finding], changes: &mut Vec<Finding>) {
         let start = self.start;
+        let came_true = |(id, subject): &Identity| {
+            *id == FindingId::PortExhaustionSoon
+                && found.iter().any(|found| found.id == FindingId::PortExhaustion && found.subject == *subject)
+        };
         let over: Vec<Identity> = self
             .active
             .iter()
-            .filter(|(_, active)| now.since(active.held) >= HOLD_NANOS)
+            .filter(|(identity, active)| now.since(active.held) >= HOLD_NANOS || came_true(identity))
             .map(|(identity, _)| identity.clone())
             .collect();
         for identity in over {
@@ -277,6 +282,17 @@ mod tests {
         log.judge(Ktime(0), Ktime(70 * SECOND), vec![counted(16, 4)]);
         let totals: Vec<_> = log.findings().iter().map(|finding| finding.life.total).collect();
         assert_eq!(totals, [Some(1), Some(5)], "the second episode has one more, whatever its window shows");
+    }
+
+    #[test]
+    fn a_forecast_that_has_come_true_is_over() {
+        let place = FindingSubject::Workload(Arc::from("a"));
+        let of = |id| Finding::new(id, place.clone(), Severity::Critical, String::new());
+        let mut log = FindingLog::default();
+        log.judge(Ktime(0), Ktime(SECOND), vec![of(FindingId::PortExhaustionSoon)]);
+        log.judge(Ktime(0), Ktime(2 * SECOND), vec![of(FindingId::PortExhaustion)]);
+        let told: Vec<_> = log.findings().iter().map(|finding| (finding.id, finding.is_active())).collect();
+        assert_eq!(told, [(FindingId::PortExhaustion, true), (FindingId::PortExhaustionSoon, false)]);
     }
 
     #[test]

@@ -17,8 +17,11 @@ pub struct Thresholds {
     pub churn_warning_share: f64,
     /// Median lifetime of short connections, milliseconds: those that carry one request are shorter, pooled ones are not.
     pub short_lifetime_ms: f64,
-    /// Age of a pooled connection, seconds: a single request does not take that long.
+    /// Age of a pooled connection, seconds: a single request does not take that long. In a window of less than twice that half of the window
+    /// is enough.
     pub long_lived_seconds: f64,
+    /// The least age of a pooled connection, seconds: thousands of times what a short one lives.
+    pub long_lived_least_seconds: f64,
     /// Short connections per second beside a pool: below one, a pool that renews its connections looks the same.
     pub bypass_per_second: f64,
     /// Connects of a workload to one place that fail for one other reason in a minute: one or two are retries that nobody notices.
@@ -69,6 +72,7 @@ impl Default for Thresholds {
             churn_warning_share: 0.5,
             short_lifetime_ms: 1_000.0,
             long_lived_seconds: 30.0,
+            long_lived_least_seconds: 5.0,
             bypass_per_second: 1.0,
             close_wait_count: 16,
             failed_count: 3,
