@@ -11,8 +11,8 @@ use tracer_common::{
 };
 
 use crate::event::{
-    Addr, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, Ktime, Netns, NetnsFacts, PortSearch,
-    ProcessFacts, SocketCookie, SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
+    Addr, Call, CallFailed, Caller, CgroupId, Endpoint, Event, FlowKey, KernelCounters, Ktime, Netns, NetnsFacts,
+    PortSearch, ProcessFacts, SocketCookie, SocketEvent, SocketId, TcpState, TimeWaitEvent, Transition,
 };
 use crate::names::{self, text};
 
@@ -187,6 +187,8 @@ fn netns_facts(record: &NetnsRecord) -> NetnsFacts {
         fin_timeout_ms: known(record.fin_timeout).and_then(millis),
         time_wait: known(record.time_wait),
         conntrack: None,
+        conntrack_buckets: None,
+        counters: KernelCounters::default(),
     }
 }
 

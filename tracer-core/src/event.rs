@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: the order of events. It stops in suspend; wall time comes from `clock`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -474,6 +474,43 @@ impl ProcessFacts {
     }
 }
 
+/// What the kernel counts in a network namespace. `None` = unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KernelCounters {
+    /// Handshakes that found an accept queue full (`ListenOverflows` of /proc/net/netstat).
+    pub listen_overflows: Option<u64>,
+    /// SYNs and handshakes that listeners dropped for any reason, a full accept queue among them (`ListenDrops`).
+    pub listen_drops: Option<u64>,
+    /// Connections that got no minisocket, because there were `tcp_max_tw_buckets` (`TCPTimeWaitOverflow`).
+    pub time_wait_overflows: Option<u64>,
+    /// SYN cookies sent, because a listener's queue of half-open connections was full (`SyncookiesSent`).
+    pub syn_cookies_sent: Option<u64>,
+    /// Connections that could not be entered in the connection-tracking table, where NAT found no free tuple among them (`insert_failed` of
+    /// /proc/net/stat/nf_conntrack).
+    pub conntrack_insert_failed: Option<u64>,
+    /// Packets dropped because the table was full (`drop`).
+    pub conntrack_drops: Option<u64>,
+    /// Connections thrown out of the table to make room (`early_drop`).
+    pub conntrack_early_drops: Option<u64>,
+}
+
+impl KernelCounters {
+    /// Each counter with its like in `other`.
+    #[must_use]
+    pub fn zip(&self, other: &Self, join: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Self {
+        Self {
+            listen_overflows: join(self.listen_overflows, other.listen_overflows),
+            listen_drops: join(self.listen_drops, other.listen_drops),
+            time_wait_overflows: join(self.time_wait_overflows, other.time_wait_overflows),
+            syn_cookies_sent: join(self.syn_cookies_sent, other.syn_cookies_sent),
+            conntrack_insert_failed: join(self.conntrack_insert_failed, other.conntrack_insert_failed),
+            conntrack_drops: join(self.conntrack_drops, other.conntrack_drops),
+            conntrack_early_drops: join(self.conntrack_early_drops, other.conntrack_early_drops),
+        }
+    }
+}
+
 /// Limits of a network namespace. `None` = unknown, never 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetnsFacts {
@@ -501,6 +538,10 @@ pub struct NetnsFacts {
     pub time_wait: Option<u32>,
     /// `nf_conntrack_count`, `nf_conntrack_max`.
     pub conntrack: Option<(u32, u32)>,
+    /// `nf_conntrack_buckets`: chains of the connection-tracking table.
+    pub conntrack_buckets: Option<u32>,
+    /// Counted since the namespace was made.
+    pub counters: KernelCounters,
 }
 
 /// A socket as `sock_diag` lists it (net/ipv4/inet_diag.c).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{AcceptQueue, Addr, Endpoint, LossCounts, NetnsFacts, ProcessFacts};
+use crate::event::{AcceptQueue, Addr, Endpoint, KernelCounters, LossCounts, NetnsFacts, ProcessFacts};
 
 /// Of `process`: who the process of the row is.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -97,6 +97,8 @@ pub struct NetnsDetail {
     time_wait: Option<u32>,
     nf_conntrack_count: Option<u32>,
     nf_conntrack_max: Option<u32>,
+    nf_conntrack_buckets: Option<u32>,
+    counters: KernelCounters,
 }
 
 impl From<&NetnsFacts> for NetnsDetail {
@@ -113,6 +115,8 @@ impl From<&NetnsFacts> for NetnsDetail {
             time_wait: facts.time_wait,
             nf_conntrack_count: facts.conntrack.map(|(count, _)| count),
             nf_conntrack_max: facts.conntrack.map(|(_, max)| max),
+            nf_conntrack_buckets: facts.conntrack_buckets,
+            counters: facts.counters,
         }
     }
 }
@@ -131,6 +135,8 @@ impl NetnsDetail {
             fin_timeout_ms: self.tcp_fin_timeout_ms,
             time_wait: self.time_wait,
             conntrack: self.nf_conntrack_count.zip(self.nf_conntrack_max),
+            conntrack_buckets: self.nf_conntrack_buckets,
+            counters: self.counters,
             ktime: facts.ktime,
             netns: facts.netns,
         }

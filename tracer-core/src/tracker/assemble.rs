@@ -571,6 +571,8 @@ fn namespaces(tables: &Tables, minisockets: &FxHashMap<Netns, (u64, u64)>) -> Ve
                 time_wait_ledger: time_wait,
                 time_wait_inferred: inferred,
                 conntrack: facts.conntrack,
+                conntrack_buckets: facts.conntrack_buckets,
+                counters: namespace.counted(),
             }
         })
         .collect();

@@ -30,7 +30,7 @@ pub use state_set::StateSet;
 
 use super::port_buckets::Blocked;
 use crate::damage::Damage;
-use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
+use crate::event::{Addr, DestinationKey, KernelCounters, Ktime, Netns, TcpState};
 
 /// Everything concluded up to `now`.
 #[derive(Clone, Debug, Default)]
@@ -548,4 +548,8 @@ pub struct Namespace {
     pub time_wait_inferred: u64,
     /// Entries of the connection-tracking table and its limit; `None` = the module is not there.
     pub conntrack: Option<(u32, u32)>,
+    /// Chains of the connection-tracking table (`nf_conntrack_buckets`); `None` = unknown.
+    pub conntrack_buckets: Option<u32>,
+    /// What the kernel has counted there since the trace began.
+    pub counters: KernelCounters,
 }

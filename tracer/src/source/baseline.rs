@@ -24,7 +24,7 @@ use crate::host_clock;
 use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
 use crate::probe::host::netns_cookie;
 use crate::probe::{NetnsNames, SocketIterator};
-use tracer_core::event::{Baseline, Event, Netns, NetnsFacts, TcpState};
+use tracer_core::event::{Baseline, Event, KernelCounters, Netns, NetnsFacts, TcpState};
 use tracer_core::host::Degradation;
 
 /// The result of a pass.
@@ -278,10 +278,43 @@ fn sysctls(netns: Netns, cookie: Option<u64>, name: Option<Arc<str>>, ports: Opt
         fin_timeout_ms: number("ipv4/tcp_fin_timeout").map(|seconds| seconds.saturating_mul(1000)),
         time_wait: fs::read_to_string("/proc/thread-self/net/sockstat").ok().and_then(|text| sockstat_time_wait(&text)),
         conntrack: number("netfilter/nf_conntrack_count").zip(number("netfilter/nf_conntrack_max")),
+        conntrack_buckets: number("netfilter/nf_conntrack_buckets"),
+        counters: counters(
+            &fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default(),
+            &fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap_or_default(),
+        ),
     };
     let mut events = vec![Event::Netns(Box::new(facts))];
     events.extend(ports.map(|ports| ports.reserved_ports(ktime)));
     events
+}
+
+/// The counters of /proc/net/netstat (two lines for each protocol: names, then values) and /proc/net/stat/nf_conntrack (a line of names,
+/// then one of hexadecimal values for each CPU).
+fn counters(netstat: &str, conntrack: &str) -> KernelCounters {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let tcp = |wanted: &str| {
+        let at = names.split_whitespace().position(|name| name == wanted)?;
+        values.split_whitespace().nth(at)?.parse().ok()
+    };
+    let mut lines = conntrack.lines();
+    let names = lines.next().unwrap_or_default();
+    let cpus: Vec<&str> = lines.collect();
+    let tracked = |wanted: &str| {
+        let at = names.split_whitespace().position(|name| name == wanted)?;
+        let value = |cpu: &&str| u64::from_str_radix(cpu.split_whitespace().nth(at)?, 16).ok();
+        cpus.iter().map(value).sum::<Option<u64>>().filter(|_| !cpus.is_empty())
+    };
+    KernelCounters {
+        listen_overflows: tcp("ListenOverflows"),
+        listen_drops: tcp("ListenDrops"),
+        time_wait_overflows: tcp("TCPTimeWaitOverflow"),
+        syn_cookies_sent: tcp("SyncookiesSent"),
+        conntrack_insert_failed: tracked("insert_failed"),
+        conntrack_drops: tracked("drop"),
+        conntrack_early_drops: tracked("early_drop"),
+    }
 }
 
 /// Minisockets by a line like `TCP: inuse 5 orphan 0 tw 12 alloc 8 mem 1`.
@@ -303,6 +336,19 @@ pub fn pause_after(pass_nanos: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_are_read_by_their_names() {
+        let netstat = "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPTimeWaitOverflow\nTcpExt: 5 61 62 7\nIpExt: A\nIpExt: 1\n";
+        let conntrack =
+            "entries insert_failed drop early_drop\n000a 00000001 00000010 00000000\n000a 00000002 00000000 0000000f\n";
+        let read = counters(netstat, conntrack);
+        assert_eq!((read.listen_overflows, read.listen_drops), (Some(61), Some(62)));
+        assert_eq!((read.time_wait_overflows, read.syn_cookies_sent), (Some(7), Some(5)));
+        assert_eq!((read.conntrack_insert_failed, read.conntrack_drops), (Some(3), Some(16)));
+        assert_eq!(read.conntrack_early_drops, Some(15));
+        assert_eq!(counters("", ""), KernelCounters::default(), "unknown, not 0");
+    }
 
     #[test]
     fn sockstat_lines_are_read_as_the_kernel_writes_them() {

@@ -135,11 +135,15 @@ prop_compose! {
         (ktime, netns, name, cookie) in (ktime(), any_netns(), prop::option::of(text()), any::<Option<u64>>()),
         (port_range, tw_reuse, tw_reuse_delay_ms) in any::<(Option<(u16, u16)>, Option<u8>, Option<u32>)>(),
         (timestamps, max_tw_buckets, fin_timeout_ms) in any::<(Option<bool>, Option<u32>, Option<u32>)>(),
-        (time_wait, conntrack) in any::<(Option<u32>, Option<(u32, u32)>)>(),
+        (time_wait, conntrack, conntrack_buckets) in any::<(Option<u32>, Option<(u32, u32)>, Option<u32>)>(),
+        (listen_overflows, time_wait_overflows, conntrack_drops) in any::<(Option<u64>, Option<u64>, Option<u64>)>(),
     ) -> Event {
         Event::Netns(Box::new(NetnsFacts {
             ktime, netns, name, cookie, port_range, tw_reuse, tw_reuse_delay_ms, timestamps, max_tw_buckets,
-            fin_timeout_ms, time_wait, conntrack,
+            fin_timeout_ms, time_wait, conntrack, conntrack_buckets,
+            counters: KernelCounters {
+                listen_overflows, time_wait_overflows, conntrack_drops, ..KernelCounters::default()
+            },
         }))
     }
 }

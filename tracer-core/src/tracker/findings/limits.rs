@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::advice;
 use super::recent::Counted;
-use super::rule::{RuleContext, amount, endpoint, evidence};
+use super::rule::{RuleContext, amount, counted, endpoint, evidence};
 use crate::event::Netns;
 use crate::layout::human::plain_plural;
 use crate::tracker::snapshot::{Advice, Finding, FindingId, FindingSubject, Listener, Severity};
@@ -71,12 +71,21 @@ pub(super) fn syn_recv_pile_up(context: RuleContext<'_>) -> Vec<Finding> {
     piling
         .map(|(listener, half_open)| {
             let address = endpoint(listener.addr, listener.port);
-            let summary = format!(
-                "{half_open} half-open connections wait at {address}{}: peers do not complete the handshake, or the accept queue is full.",
-                listener.workload.as_ref().map_or_else(String::new, |workload| format!(" ({workload})")),
-            );
+            // Where the accept queue has room, the program is not to blame.
+            let flood = listener.queued.zip(listener.backlog).is_some_and(|(queued, backlog)| queued <= backlog / 2);
+            let cookies = context.recent.of_namespace(listener.netns).long.of(Counted::SynCookies);
+            let cookies = if cookies > 0 { format!(", {cookies} SYN cookies in the last minute") } else { String::new() };
+            let why = if flood {
+                "its accept queue has room, so peers do not complete the handshake: a SYN flood, or a one-way route"
+            } else {
+                "peers do not complete the handshake, or the accept queue is full"
+            };
+            let who = listener.workload.as_ref().map_or_else(String::new, |workload| format!(" ({workload})"));
+            let tell = |wait: &str| format!("{half_open} half-open connections {wait} at {address}{who}{cookies}: {why}.");
             let subject = FindingSubject::Listener(listener.netns, address, listener.workload.clone());
-            let mut finding = Finding::new(FindingId::SynRecvPileUp, subject, Severity::Warning, summary);
+            let id = if flood { FindingId::SynFlood } else { FindingId::SynRecvPileUp };
+            let mut finding = Finding::new(id, subject, Severity::Warning, tell("wait"));
+            finding.past = tell("waited");
             finding.measure = amount(f64::from(half_open), "half-open connections");
             finding.evidence = evidence! {
                 "netns": listener.netns.inode,
@@ -86,6 +95,15 @@ pub(super) fn syn_recv_pile_up(context: RuleContext<'_>) -> Vec<Finding> {
                 "syn_recv": half_open,
                 "accepted": listener.accepted,
             };
+            if flood {
+                finding.advice = vec![Advice {
+                    action: format!("Look whose they are: `ss -tn state syn-recv 'sport = :{}'`, by prefix", listener.port),
+                    why: "Few prefixes: filter them. Many: keep net.ipv4.tcp_syncookies=1, which needs no memory for half-open connections."
+                        .into(),
+                    expected: "With SYN cookies, clients that complete the handshake get through all the same".into(),
+                }];
+                return finding;
+            }
             finding.advice = vec![Advice {
                 action: format!("Compare Recv-Q with Send-Q in `ss -lnt 'sport = :{}'`", listener.port),
                 why: "Equal: the program accepts too slowly, and its backlog and net.core.somaxconn bound the queue. Empty: the peers do not \
@@ -167,19 +185,43 @@ pub(super) fn conntrack_pressure(context: RuleContext<'_>) -> Vec<Finding> {
     for namespace in &context.snapshot.namespaces {
         let Some((now, max)) = namespace.conntrack else { continue };
         let share = f64::from(now) / f64::from(max.max(1));
-        if max == 0 || share < context.thresholds.conntrack_warning {
+        let lost = context.recent.of_namespace(namespace.netns).long.of(Counted::ConntrackLost);
+        let depth = namespace.conntrack_buckets.filter(|&buckets| buckets > 0);
+        let depth = depth.map(|buckets| f64::from(now) / f64::from(buckets));
+        let deep = depth.is_some_and(|depth| depth >= context.thresholds.conntrack_depth);
+        if (max == 0 || share < context.thresholds.conntrack_warning) && lost == 0 && !deep {
             continue;
         }
-        let severity =
-            if share >= context.thresholds.conntrack_critical { Severity::Critical } else { Severity::Warning };
+        let severity = if share >= context.thresholds.conntrack_critical || lost > 0 {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        };
+        let losses = if lost > 0 {
+            format!(
+                " {lost} connections or packets were refused or thrown out in the last minute (a full table, or NAT without a free tuple)."
+            )
+        } else {
+            String::new()
+        };
+        let depth_told = depth.filter(|_| deep).map_or_else(String::new, |depth| {
+            format!(" Its chains have {depth:.1} entries on average, which every packet walks.")
+        });
         let summary = format!(
-            "Connection tracking holds {now} of {max} entries ({:.0} %): when it is full, packets of new connections are dropped.",
+            "Connection tracking holds {now} of {max} entries ({:.0} %): when it is full, packets of new connections are dropped.{losses}{depth_told}",
             share * 100.0
         );
         let subject = FindingSubject::Namespace(namespace.netns);
         let mut finding = Finding::new(FindingId::ConntrackPressure, subject, severity, summary);
         finding.measure = amount(f64::from(now), "entries");
-        finding.evidence = evidence! {"netns": namespace.netns.inode, "conntrack_count": now, "conntrack_max": max};
+        finding.evidence = evidence! {
+            "netns": namespace.netns.inode,
+            "conntrack_count": now,
+            "conntrack_max": max,
+            "conntrack_buckets": namespace.conntrack_buckets,
+            "entries_per_bucket": depth,
+            "lost_last_minute": lost,
+        };
         let doubled = u64::from(max) * 2;
         finding.advice = vec![
             Advice {
@@ -240,4 +282,83 @@ pub(super) fn accept_queue_full(context: RuleContext<'_>) -> Vec<Finding> {
         finding
     })
     .collect()
+}
+
+/// Handshakes found an accept queue full, by the kernel's count, which does not say whose. Where a list of sockets shows the listener,
+/// [`accept_queue_full`] names it.
+pub(super) fn accept_queue_overflows(context: RuleContext<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for namespace in &context.snapshot.namespaces {
+        let windows = context.recent.of_namespace(namespace.netns);
+        let overflows = windows.long.of(Counted::ListenOverflows);
+        if overflows == 0 {
+            continue;
+        }
+        // The fullest queue of now is where to look first.
+        let filled = |listener: &&Listener| {
+            let (queued, backlog) = (listener.queued.unwrap_or(0), listener.backlog.unwrap_or(0).max(1));
+            u64::from(queued) * 1_000 / u64::from(backlog)
+        };
+        let here = context.snapshot.listeners.iter().filter(|listener| listener.netns == namespace.netns);
+        let fullest = here.filter(|listener| filled(listener) > 0).max_by_key(filled).map_or_else(String::new, |it| {
+            let who = it.workload.as_deref().unwrap_or("an unseen program");
+            format!("; the fullest queue now is that of {who} at {}", endpoint(it.addr, it.port))
+        });
+        let tell = |is: &str| {
+            format!(
+                "{} {is} dropped within a minute because an accept queue was full{fullest}.",
+                plain_plural(overflows, "handshake")
+            )
+        };
+        let subject = FindingSubject::Namespace(namespace.netns);
+        let mut finding = Finding::new(FindingId::AcceptQueueFull, subject, Severity::Warning, tell("were"));
+        finding.measure = counted(&windows, Counted::ListenOverflows, "overflows/min");
+        finding.evidence = evidence! {
+            "netns": namespace.netns.inode,
+            "listen_overflows_last_minute": overflows,
+            "listen_drops": namespace.counters.listen_drops,
+        };
+        finding.advice = vec![Advice {
+            action: "Watch `ss -lnt`: the listener whose Recv-Q reaches its Send-Q accepts too slowly".into(),
+            why: "The kernel counts overflows per network namespace and does not say which listener had them.".into(),
+            expected: "Shows whose accept() is too slow, or whose backlog is too small for its bursts".into(),
+        }];
+        found.push(finding);
+    }
+    found
+}
+
+/// `tcp_max_tw_buckets` cuts TIME_WAIT short.
+pub(super) fn time_wait_overflow(context: RuleContext<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for namespace in &context.snapshot.namespaces {
+        let windows = context.recent.of_namespace(namespace.netns);
+        let overflows = windows.long.of(Counted::TimeWaitOverflows);
+        if overflows == 0 {
+            continue;
+        }
+        let most = namespace.max_tw_buckets.map_or_else(|| "unknown".to_owned(), |most| most.to_string());
+        let summary = format!(
+            "{} had no TIME_WAIT within a minute, because there are at most {most} (net.ipv4.tcp_max_tw_buckets): late segments may reach the next connection on their ports.",
+            plain_plural(overflows, "closed connection"),
+        );
+        let subject = FindingSubject::Namespace(namespace.netns);
+        let mut finding = Finding::new(FindingId::TimeWaitOverflow, subject, Severity::Warning, summary);
+        finding.measure = counted(&windows, Counted::TimeWaitOverflows, "overflows/min");
+        finding.evidence = evidence! {
+            "netns": namespace.netns.inode,
+            "overflows_last_minute": overflows,
+            "max_tw_buckets": namespace.max_tw_buckets,
+            "time_wait": namespace.time_wait_kernel,
+        };
+        finding.advice = vec![Advice {
+            action: "Find who closes first so often, and let it re-use its connections; raise net.ipv4.tcp_max_tw_buckets only if the memory is there"
+                .into(),
+            why: "Each minisocket takes about 250 bytes; without one the port is free at once, and a late segment can reset its next connection."
+                .into(),
+            expected: "The counter TCPTimeWaitOverflow stands still".into(),
+        }];
+        found.push(finding);
+    }
+    found
 }

@@ -30,7 +30,7 @@ pub use thresholds::Thresholds;
 /// Everything that holds in `snapshot`.
 pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = RuleContext { snapshot, recent, knobs, thresholds };
-    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 17] = [
+    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 19] = [
         exhaustion::exhausted,
         exhaustion::own_range_exhausted,
         exhaustion::bind_exhausted,
@@ -46,6 +46,8 @@ pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &T
         limits::bind_before_connect,
         limits::syn_recv_pile_up,
         limits::accept_queue_full,
+        limits::accept_queue_overflows,
+        limits::time_wait_overflow,
         limits::conntrack_pressure,
         limits::listener_in_ephemeral_range,
     ];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{DestinationKey, Ktime};
+use crate::event::{DestinationKey, KernelCounters, Ktime, Netns};
 use crate::tracker::snapshot::{Failure, FailureCounts, Snapshot};
 
 use crate::errno::{ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT};
@@ -52,9 +52,17 @@ pub enum Counted {
     TimeWait,
     /// Connections that peers opened.
     Accepted,
+    /// Of a namespace: handshakes that found an accept queue full.
+    ListenOverflows,
+    /// Of a namespace: connections that got no minisocket.
+    TimeWaitOverflows,
+    /// Of a namespace: SYN cookies.
+    SynCookies,
+    /// Of a namespace: connections that connection tracking refused or threw out.
+    ConntrackLost,
 }
 
-const KINDS: usize = 14;
+const KINDS: usize = 18;
 
 /// One count of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +118,8 @@ pub enum SeriesKey {
     Workload(Arc<str>),
     /// A namespace's destination, whoever connects to it.
     Destination(DestinationKey),
+    /// What the kernel counts in a namespace.
+    Namespace(Netns),
 }
 
 /// The windows of one series.
@@ -154,6 +164,11 @@ impl Recent {
     /// Towards this destination, whoever connects.
     pub fn towards(&self, key: DestinationKey) -> Windows {
         self.of(&SeriesKey::Destination(key))
+    }
+
+    /// Of this namespace, as the kernel counts.
+    pub fn of_namespace(&self, netns: Netns) -> Windows {
+        self.of(&SeriesKey::Namespace(netns))
     }
 
     /// Of this workload, wherever it connects to.
@@ -207,6 +222,17 @@ fn counts(snapshot: &Snapshot) -> FxHashMap<SeriesKey, Counts> {
         counts.add(Counted::Accepted, workload.accepted);
         counts.add(Counted::TimeWait, workload.time_wait.entered);
         counts.add_failures(&workload.failed);
+    }
+    for namespace in &snapshot.namespaces {
+        let counts = all.entry(SeriesKey::Namespace(namespace.netns)).or_default();
+        let KernelCounters { conntrack_insert_failed, conntrack_drops, conntrack_early_drops, .. } = namespace.counters;
+        let mut add = |kind, count: Option<u64>| counts.add(kind, count.unwrap_or(0));
+        add(Counted::ListenOverflows, namespace.counters.listen_overflows);
+        add(Counted::TimeWaitOverflows, namespace.counters.time_wait_overflows);
+        add(Counted::SynCookies, namespace.counters.syn_cookies_sent);
+        add(Counted::ConntrackLost, conntrack_insert_failed);
+        add(Counted::ConntrackLost, conntrack_drops);
+        add(Counted::ConntrackLost, conntrack_early_drops);
     }
     all
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::log::MAX_LISTED_PER_ID;
 use super::*;
-use crate::event::{Addr, Ktime, Netns, TcpState};
+use crate::event::{Addr, KernelCounters, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
     Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, FindingId, FindingSubject,
     Holder, Listener, Namespace, Ports, PresentHolder, Severity, TimeWaitStats, Victim, Workload,
@@ -249,7 +249,9 @@ fn every_sentence_reads_well() {
         (Failure::Errno(crate::errno::EHOSTUNREACH), 7),
         (Failure::Errno(crate::errno::ECONNRESET), 3),
     ]);
-    let crowded = Namespace { blocked: 3_000, reserved: 100, conntrack: Some((960, 1_000)), ..namespace() };
+    let counters =
+        KernelCounters { listen_overflows: Some(9), time_wait_overflows: Some(4), ..KernelCounters::default() };
+    let crowded = Namespace { blocked: 3_000, reserved: 100, conntrack: Some((960, 1_000)), counters, ..namespace() };
     let all = Snapshot {
         destinations: vec![exhausted(), Destination { remote_port: 5432, ..coming }, orphans, half_closed],
         attributions: vec![
@@ -262,6 +264,7 @@ fn every_sentence_reads_well() {
             Listener { in_ephemeral_range: true, ..listener(50_051) },
             Listener { syn_recv: Some(500), ..listener(8_080) },
             Listener { queued: Some(129), backlog: Some(128), ..listener(8_443) },
+            Listener { syn_recv: Some(300), queued: Some(0), backlog: Some(128), ..listener(8_444) },
         ],
         namespaces: vec![crowded],
         ..snapshot()
@@ -668,6 +671,45 @@ fn a_failure_while_ports_are_free_is_shown_as_a_contradiction() {
     });
     assert!(finding.summary.contains("4 connects failed though ports were free (55 of 64 now)"), "{}", finding.summary);
     has(&finding, serde_json::json!({"contradictions": 4}));
+}
+
+#[test]
+fn what_the_kernel_counts_in_a_namespace_is_judged_by_the_last_minute() {
+    let with = |change: &dyn Fn(&mut Namespace)| {
+        let mut snapshot = snapshot();
+        change(&mut snapshot.namespaces[0]);
+        snapshot
+    };
+    let unknown = with(&|_| {});
+    for id in [FindingId::AcceptQueueFull, FindingId::TimeWaitOverflow, FindingId::ConntrackPressure] {
+        none(&unknown, id);
+    }
+    let overflows = one(&with(&|it| it.counters.listen_overflows = Some(61)), FindingId::AcceptQueueFull);
+    says(&overflows.summary, &["61 handshakes were dropped within a minute because an accept queue was full"]);
+    let cut = with(&|it| (it.counters.time_wait_overflows, it.max_tw_buckets) = (Some(7), Some(4_096)));
+    says(&one(&cut, FindingId::TimeWaitOverflow).summary, &["7 closed connections had no TIME_WAIT", "at most 4096"]);
+    let deep = with(&|it| (it.conntrack, it.conntrack_buckets) = (Some((4_000, 100_000)), Some(1_000)));
+    let deep = one(&deep, FindingId::ConntrackPressure);
+    assert_eq!(deep.severity, Severity::Warning);
+    says(&deep.summary, &["4.0 entries on average"]);
+    let nat = with(&|it| (it.conntrack, it.counters.conntrack_insert_failed) = (Some((10, 100_000)), Some(3)));
+    assert_eq!(one(&nat, FindingId::ConntrackPressure).severity, Severity::Critical);
+}
+
+#[test]
+fn a_syn_flood_is_told_apart_from_a_slow_accept() {
+    let with = |queued| {
+        let listener = Listener { syn_recv: Some(500), queued: Some(queued), backlog: Some(128), ..listener(80) };
+        Snapshot { listeners: vec![listener], ..snapshot() }
+    };
+    says(&one(&with(0), FindingId::SynFlood).summary, &["its accept queue has room"]);
+    none(&with(0), FindingId::SynRecvPileUp);
+    let slow = one(&with(128), FindingId::AcceptQueueFull);
+    says(
+        &slow.summary,
+        &["The accept queue of web.service[1] at [::]:80 is full: 128 connections wait, its backlog is 128"],
+    );
+    none(&with(128), FindingId::SynFlood);
 }
 
 /// 141 of 141 refused connects were "other reasons".

@@ -59,6 +59,8 @@ pub struct Thresholds {
     pub conntrack_warning: f64,
     /// The same as critical: the next burst drops packets.
     pub conntrack_critical: f64,
+    /// Entries per chain of that table: with four every packet walks past two others on average, twice as many as the kernel plans for.
+    pub conntrack_depth: f64,
 }
 
 impl Default for Thresholds {
@@ -91,6 +93,7 @@ impl Default for Thresholds {
             blocked_share: 0.1,
             conntrack_warning: 0.8,
             conntrack_critical: 0.95,
+            conntrack_depth: 4.0,
         }
     }
 }

@@ -39,8 +39,12 @@ pub enum FindingId {
     ConnectReset,
     /// Connections wait for accept() and there is no room for more.
     AcceptQueueFull,
+    /// More connections close than there may be minisockets.
+    TimeWaitOverflow,
     /// Half-open connections queue up at a listener.
     SynRecvPileUp,
+    /// Half-open connections queue up at a listener that has room: peers do not complete handshakes.
+    SynFlood,
     /// bind() takes ports from everybody.
     BindBeforeConnect,
     /// A service's port can be taken while the service restarts.
@@ -51,7 +55,7 @@ pub enum FindingId {
 
 impl FindingId {
     /// Every id, what hurts before what might.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::PortExhaustion,
         Self::ConnectRefused,
         Self::PeerDoesNotAnswer,
@@ -66,6 +70,8 @@ impl FindingId {
         Self::FinWait2Orphans,
         Self::HalfClosed,
         Self::SynRecvPileUp,
+        Self::SynFlood,
+        Self::TimeWaitOverflow,
         Self::BindBeforeConnect,
         Self::ListenerInEphemeralRange,
         Self::ConntrackPressure,
@@ -88,6 +94,8 @@ impl FindingId {
             Self::ConnectReset => "connect-reset",
             Self::AcceptQueueFull => "accept-queue-full",
             Self::SynRecvPileUp => "syn-recv-pile-up",
+            Self::SynFlood => "syn-flood",
+            Self::TimeWaitOverflow => "time-wait-overflow",
             Self::BindBeforeConnect => "bind-before-connect",
             Self::ListenerInEphemeralRange => "listener-in-ephemeral-range",
             Self::ConntrackPressure => "conntrack-pressure",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::cardinality::Cardinality;
-use crate::event::{DestinationKey, Netns, NetnsFacts};
+use crate::event::{DestinationKey, KernelCounters, Netns, NetnsFacts};
 use crate::tracker::port_buckets::{Blocked, BucketChange, BucketUser, PortBuckets, PortClass};
 
 /// Network namespaces kept, below 1 KiB each and 8 KiB with reserved ports: 36 MiB at the most. Far above what one host runs at once; a CI
@@ -26,6 +26,8 @@ pub struct NamespaceEntry {
     pub facts: NetnsFacts,
     /// A complete list of its sockets has been merged once.
     pub baselined: bool,
+    /// The counters when they were read first.
+    counted_from: KernelCounters,
     buckets: PortBuckets,
     stale: bool,
     /// When it was last heard of, in changes of the table.
@@ -51,11 +53,20 @@ impl NamespaceEntry {
             max_tw_buckets,
             fin_timeout_ms,
             time_wait,
-            conntrack
+            conntrack,
+            conntrack_buckets
         );
+        old.counters = facts.counters.zip(&old.counters, Option::or);
+        self.counted_from = self.counted_from.zip(&facts.counters, Option::or);
         if let Some(range) = facts.port_range {
             self.stale |= self.buckets.set_range(range);
         }
+    }
+
+    /// What the kernel has counted since the first time that its counters were read.
+    pub fn counted(&self) -> KernelCounters {
+        let since = |now: Option<u64>, first: Option<u64>| Some(now?.saturating_sub(first?));
+        self.facts.counters.zip(&self.counted_from, since)
     }
 
     /// Takes over `ip_local_reserved_ports`.

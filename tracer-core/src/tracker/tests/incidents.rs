@@ -148,3 +148,25 @@ fn a_past_exhaustion_is_told_by_who_held_the_ports_then() {
     assert_eq!((past.life.state, past.summary.as_str()), (FindingState::Past, told));
     assert!(past.advice[0].action.starts_with("Bound the number of connections that client keeps"), "{past:?}");
 }
+
+/// What the kernel had counted before the trace is not of the trace.
+#[test]
+fn counters_of_the_kernel_count_from_the_first_time_that_they_are_read() {
+    let mut lab = Lab::new();
+    let read = |lab: &mut Lab, overflows| {
+        let counters = crate::event::KernelCounters { listen_overflows: Some(overflows), ..Default::default() };
+        lab.ingest(&Event::Netns(Box::new(NetnsFacts { netns: NETNS, counters, ..NetnsFacts::default() })));
+    };
+    read(&mut lab, 1_000_000);
+    until(&mut lab, 12 * SECOND, 100 * MS);
+    assert!(of(&lab, FindingId::AcceptQueueFull).is_empty(), "{:?}", lab.tracker.snapshot().findings);
+    read(&mut lab, 1_000_061);
+    until(&mut lab, 14 * SECOND, 100 * MS);
+    let [now] = &of(&lab, FindingId::AcceptQueueFull)[..] else { panic!("one: {:?}", lab.tracker.snapshot().findings) };
+    assert_eq!((now.life.state, now.life.total), (FindingState::Active, Some(61)));
+    until(&mut lab, 100 * SECOND, 100 * MS);
+    let [past] = &of(&lab, FindingId::AcceptQueueFull)[..] else {
+        panic!("one: {:?}", lab.tracker.snapshot().findings)
+    };
+    assert_eq!(past.life.state, FindingState::Past);
+}
