@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tracer_common::{Header, RecordKind, TimeWaitRecord, TransitionRecord};
 use tracer_core::decode::decode;
 use tracer_core::event::{self, Event};
-use tracer_core::synthetic::{Churn, Connection, SECOND, Topology, tracker};
+use tracer_core::synthetic::{Churn, Connection, Crowd, CrowdKind, SECOND, Topology, tracker};
 use tracer_core::tracker::snapshot::NoticeKinds;
 
 const SIZES: [(u64, &str); 3] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")];
@@ -78,6 +78,48 @@ fn ingest(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What a connection costs on a crowded host: with half as many names, destinations and so on as a table has rows, and with ten times as
+/// many. Work per event is constant if the two are alike.
+fn crowd(criterion: &mut Criterion) {
+    /// Rows of the tables.
+    const ROWS: u64 = 4_096;
+    let mut group = criterion.benchmark_group("crowd");
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(1));
+    for (kind, name) in CrowdKind::ALL {
+        for (size, of) in [(ROWS / 2, "half"), (ROWS * 10, "tenfold")] {
+            group.bench_function(BenchmarkId::new(name, of), |bencher| {
+                let mut tracker = tracker(NoticeKinds::default());
+                let mut crowd = Crowd::new(kind, size);
+                // Every table is as full as it gets.
+                for _ in 0..2 * size.max(ROWS) {
+                    crowd.step(|event| tracker.ingest(event));
+                }
+                bencher.iter_custom(|connections| {
+                    let mut took = Duration::ZERO;
+                    let (mut events, mut left) = (Vec::new(), connections);
+                    while left > 0 {
+                        let now = BATCH.min(left);
+                        left -= now;
+                        events.clear();
+                        for _ in 0..now {
+                            crowd.step(|event| events.push(event.clone()));
+                        }
+                        let began = Instant::now();
+                        for event in &events {
+                            tracker.ingest(black_box(event));
+                        }
+                        tracker.advance(event::Ktime(crowd.now()));
+                        took += began.elapsed();
+                    }
+                    took
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Records as they lie in the ring buffer: for each eight transitions one beginning and one end of a minisocket.
 fn records(count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -120,5 +162,5 @@ fn decoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ingest, decoding);
+criterion_group!(benches, ingest, crowd, decoding);
 criterion_main!(benches);

@@ -318,6 +318,109 @@ impl Churn {
     }
 }
 
+/// Of what there are many on a crowded host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrowdKind {
+    /// Each connection is of a process of its own, and each process has one of many names.
+    Names,
+    /// Connections go to many destinations.
+    Destinations,
+    /// Connections are made in many network namespaces.
+    Namespaces,
+    /// Connections to many destinations fail for lack of a port.
+    Failing,
+    /// Each connection is of a process in one of many containers, each in a namespace of its own.
+    Pods,
+}
+
+impl CrowdKind {
+    /// All kinds, with their names.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Names, "names"),
+        (Self::Destinations, "destinations"),
+        (Self::Namespaces, "namespaces"),
+        (Self::Failing, "failing"),
+        (Self::Pods, "pods"),
+    ];
+}
+
+/// Short connections of a crowded host, a hundred microseconds apart: one after the other of `size` names, destinations and so on.
+#[derive(Debug)]
+pub struct Crowd {
+    kind: CrowdKind,
+    size: u64,
+    next: u64,
+    now: u64,
+}
+
+impl Crowd {
+    /// A crowd of so many.
+    pub fn new(kind: CrowdKind, size: u64) -> Self {
+        Self { kind, size, next: 0, now: 2 * SECOND }
+    }
+
+    /// `CLOCK_MONOTONIC` nanoseconds at which the next connection begins.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The next connection, from begin to end.
+    pub fn step(&mut self, mut each: impl FnMut(&Event)) {
+        let (number, at) = (self.next, self.now);
+        let who = number % self.size;
+        let of_crowd = |kind: CrowdKind| if self.kind == kind { who } else { 0 };
+        let own_netns = of_crowd(CrowdKind::Namespaces) + of_crowd(CrowdKind::Pods);
+        let small = |number: u64| u32::try_from(number).unwrap_or(0);
+        let far = self.kind == CrowdKind::Destinations || self.kind == CrowdKind::Failing;
+        let topology = Topology {
+            netns: Netns::of_inode(4_026_531_840 + small(own_netns)),
+            destinations: 1,
+            clients: 1,
+            // Neither of these is the same for long.
+            first_client: 1_000_000 + small(number % 3_000_000),
+            ..Topology::clients(1)
+        };
+        let mut connection = Connection::new(number, &topology);
+        if far {
+            connection.key.remote.addr = topology.addr(2 + who);
+            connection.client_pid = 1_000;
+        }
+        let with_process = matches!(self.kind, CrowdKind::Names | CrowdKind::Pods);
+        if with_process {
+            each(&Event::Process(Box::new(ProcessFacts {
+                ktime: Ktime(at),
+                pid: connection.client_pid,
+                start: at,
+                comm: format!("job-{}", of_crowd(CrowdKind::Names)).into(),
+                container: (self.kind == CrowdKind::Pods).then(|| format!("docker:{who:012x}").into()),
+                netns: topology.netns,
+                ..ProcessFacts::default()
+            })));
+        } else {
+            connection.client_pid = 1_000;
+        }
+        if own_netns > 0 {
+            each(&Event::Netns(Box::new(NetnsFacts {
+                ktime: Ktime(at),
+                netns: topology.netns,
+                port_range: Some((1_024, 65_535)),
+                ..NetnsFacts::default()
+            })));
+        }
+        if self.kind == CrowdKind::Failing {
+            each(&connection.client_changes(Ktime(at), TcpState::Close, TcpState::SynSent));
+            let failed = connection.client_changes(Ktime(at + 20_000), TcpState::SynSent, TcpState::Close);
+            if let Event::Transition(failed) = failed {
+                each(&Event::Transition(Transition { last_port: 0, shutdown: false, ..failed }));
+            }
+        } else {
+            connection.resets(at).iter().for_each(each);
+        }
+        self.next += 1;
+        self.now += 100_000;
+    }
+}
+
 /// A tracker as `portchurn report` has it, which knows the namespace and the processes of [`Topology::clients`].
 pub fn tracker(notices: NoticeKinds) -> Tracker {
     let topology = Topology::clients(1);

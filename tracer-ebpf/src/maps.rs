@@ -27,16 +27,20 @@ pub static CONNECTING: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1
 pub static ACCEPTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// connect() and bind() calls that have been entered and not left, by thread. A thread inside such a call has one
-/// entry. The map is LRU, so that threads killed inside a blocking connect cannot fill it.
+/// entry. The map is LRU, so that threads killed inside a blocking connect cannot fill it. 16,384 threads block in
+/// connect() on no host that was seen; beyond, the return of the call that was entered first is not recorded, and its
+/// failure is known by its transitions alone. A call that finds no place is counted (`Counter::CallMapFull`).
 #[map]
 pub static CALLS: LruHashMap<u32, PendingCall> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Processes that user space has a description of, by thread group. The map is LRU: a process that it drops is
-/// described again.
+/// described again when it next connects, which costs a record and loses nothing. User space remembers twice as many
+/// (`MAX_PROCESSES` of the tracker), so that what is known here is known there.
 #[map]
 pub static TASKS: LruHashMap<u32, KnownTask> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Namespaces whose limits user space has, with the last that were sent.
+/// Namespaces whose limits user space has, with the last that were sent. As many as the tracker keeps. The map is LRU: the
+/// limits of a namespace that it drops are sent again, which costs a record and loses nothing.
 #[map]
 pub static NAMESPACES: LruHashMap<NetnsKey, KnownNetns> = LruHashMap::with_max_entries(4_096, 0);
 

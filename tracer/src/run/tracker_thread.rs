@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::host_clock;
 use tracer_core::event::{Event, LossCounts};
 use tracer_core::input::TrackerInput;
 use tracer_core::tracker::Tracker;
@@ -71,6 +72,8 @@ impl Feeder {
         self.count_unrecorded(&mut input, observer.unrecorded());
         observer.on_input(&input);
         input.feed(&mut self.tracker);
+        // An idle source hands its clock on ten times a second.
+        self.tracker.lags(host_clock::now().since(self.tracker.now()));
     }
 
     /// The reader counts what the kernel lost; what was not recorded is known here.
@@ -144,6 +147,26 @@ mod tests {
     fn netns_facts(at: u64) -> TrackerInput {
         let facts = NetnsFacts { ktime: Ktime(at), netns: Netns::of_inode(1), ..NetnsFacts::default() };
         TrackerInput { facts: vec![Event::Netns(Box::new(facts))], now: Some(Ktime(at)), ..TrackerInput::default() }
+    }
+
+    /// Events that happened long ago are read only now: said, with what was left out to catch up.
+    #[test]
+    fn a_tracker_that_is_behind_says_so() {
+        let now = host_clock::now();
+        let old =
+            TrackerInput { now: Some(Ktime(now.0.saturating_sub(5_000_000_000).max(1))), ..TrackerInput::default() };
+        let mut recording = Recording::new(None);
+        let tracker = run([old], Tracker::new(Config::default()), &|| false, &mut recording);
+        let lag = tracker.snapshot().events.lag_ms;
+        assert!(lag.is_some_and(|lag| (5_000..60_000).contains(&lag)), "{lag:?}");
+        let tracker = run(
+            [TrackerInput { now: Some(host_clock::now()), ..TrackerInput::default() }],
+            tracker,
+            &|| false,
+            &mut recording,
+        );
+        let events = tracker.snapshot().events;
+        assert!(events.lag_ms < Some(5_000) && events.lag_peak_ms >= lag, "{events:?}");
     }
 
     /// The recorder once thinned the idle clock out for the tracker too, so that recording changed what the live tracker was fed.

@@ -14,7 +14,7 @@ use super::figures::Figures;
 use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, say, target_dir};
 
 /// Groups of criterion benches in tracer-core/benches/ingest.rs.
-const GROUPS: [&str; 2] = ["ingest", "decode"];
+const GROUPS: [&str; 3] = ["ingest", "crowd", "decode"];
 /// Example program that writes a recording of any size.
 const GENERATOR: &str = "recording_costs";
 

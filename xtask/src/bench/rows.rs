@@ -94,6 +94,7 @@ const KERNEL: &str = "kernel: one connection is ten transitions, both ends on th
 const LONG: &str = "kernel: ten million transitions at full speed, default settings";
 const HOST: &str = "everybody else on the host";
 const INGEST: &str = "ingest, one core";
+const CROWD: &str = "ingest on a crowded host, one core";
 const RECORD: &str = "recordings";
 const LARGE: &str = "a recording of a gigabyte";
 const MEMORY: &str = "memory";
@@ -245,6 +246,66 @@ pub const ROWS: &[BenchRow] = &[
     row(INGEST, "decoding", Formula::Millions("ingest.decode.records"), "M records/s")
         .goal_of(Goal::AtLeast(20.0), DECODE_CAUSE),
     row(
+        CROWD,
+        "processes with names of their own: a connection, ten times the rows / half of the rows",
+        Formula::Ratio("ingest.crowd.names.tenfold", "ingest.crowd.names.half"),
+        "x",
+    )
+    .goal_of(Goal::AtMost(1.5), CROWD_CAUSE),
+    row(
+        CROWD,
+        "processes with names of their own: a connection, ten times the rows",
+        Formula::Figure("ingest.crowd.names.tenfold"),
+        "ns",
+    ),
+    row(
+        CROWD,
+        "destinations: a connection, ten times the rows / half of the rows",
+        Formula::Ratio("ingest.crowd.destinations.tenfold", "ingest.crowd.destinations.half"),
+        "x",
+    )
+    .goal_of(Goal::AtMost(1.5), CROWD_CAUSE),
+    row(
+        CROWD,
+        "destinations: a connection, ten times the rows",
+        Formula::Figure("ingest.crowd.destinations.tenfold"),
+        "ns",
+    ),
+    row(
+        CROWD,
+        "namespaces: a connection, ten times the rows / half of the rows",
+        Formula::Ratio("ingest.crowd.namespaces.tenfold", "ingest.crowd.namespaces.half"),
+        "x",
+    )
+    .goal_of(Goal::AtMost(1.5), CROWD_CAUSE),
+    row(
+        CROWD,
+        "namespaces: a connection, ten times the rows",
+        Formula::Figure("ingest.crowd.namespaces.tenfold"),
+        "ns",
+    ),
+    row(
+        CROWD,
+        "destinations that fail: a connection, ten times the rows / half of the rows",
+        Formula::Ratio("ingest.crowd.failing.tenfold", "ingest.crowd.failing.half"),
+        "x",
+    )
+    .goal_of(Goal::AtMost(1.5), CROWD_CAUSE),
+    row(
+        CROWD,
+        "destinations that fail: a connection, ten times the rows",
+        Formula::Figure("ingest.crowd.failing.tenfold"),
+        "ns",
+    ),
+    row(
+        CROWD,
+        "pods: a connection, ten times the rows / half of the rows",
+        Formula::Ratio("ingest.crowd.pods.tenfold", "ingest.crowd.pods.half"),
+        "x",
+    )
+    .goal_of(Goal::AtMost(1.5), CROWD_CAUSE),
+    row(CROWD, "pods: a connection, ten times the rows", Formula::Figure("ingest.crowd.pods.tenfold"), "ns"),
+    row(
         RECORD,
         "recording, on top of tracing: user CPU per event",
         Formula::More("record.recorder.user_us_per_event", "record.portchurn.user_us_per_event"),
@@ -341,6 +402,7 @@ const LOSS_CAUSE: &str = "see the counters below: what the guard skipped and no 
 const INGEST_CAUSE: &str = "table look-ups that miss the CPU's caches";
 const CACHE_CAUSE: &str =
     "the tables of a million flows and a million TIME_WAITs do not fit the CPU's caches: an event waits for memory";
+const CROWD_CAUSE: &str = "what finds no row is folded, with more memory touched than where every row is there";
 const DECODE_CAUSE: &str = "fields are copied one by one out of bytes that may be unaligned";
 const MEMORY_CAUSE: &str = "an entry takes 40 bytes; its place in the slab, its index and the room that tables which double leave free take the rest";
 const STARTUP_CAUSE: &str = "the kernel's verifier walks every path of every program at load";

@@ -40,6 +40,8 @@ pub struct Accounting {
     /// Those whose ports a walk is moving there now.
     settling: FxHashMap<DestinationKey, DestinationId>,
     incident_began: bool,
+    /// Counts destinations that looked for a row.
+    turn: u32,
 }
 
 impl Accounting {
@@ -53,6 +55,7 @@ impl Accounting {
             unsettled: FxHashMap::default(),
             settling: FxHashMap::default(),
             incident_began: false,
+            turn: 0,
         }
     }
 
@@ -155,7 +158,8 @@ impl Accounting {
         if self.destinations.is_full() {
             let over = self.destinations.exceeded(owner, key.netns);
             let (worth, least) = self.destinations.least(now, |entry| ports.capacity(entry))?;
-            if !worth.yields_to(merits.worth(now, over)) {
+            let newcomer = merits.worth(now, over);
+            if !worth.yields_to(newcomer) || worth.waits_for(newcomer, &mut self.turn) {
                 return None;
             }
             self.fold_destination(least, now);

@@ -101,6 +101,8 @@ pub struct Processes {
     /// Where the next search for a process to forget begins.
     next: u32,
     hand: Hand,
+    /// Counts workloads that looked for a row.
+    turn: u32,
     uids: Shares<u32>,
 }
 
@@ -135,6 +137,7 @@ impl Processes {
             folded: Cardinality::default(),
             next: 0,
             hand: Hand::default(),
+            turn: 0,
             uids: Shares::of(MAX_WORKLOADS),
         }
     }
@@ -308,7 +311,7 @@ impl Processes {
         });
         self.hand = hand;
         match least {
-            Some((worth, id)) if worth.yields_to(newcomer) => {
+            Some((worth, id)) if worth.yields_to(newcomer) && !worth.waits_for(newcomer, &mut self.turn) => {
                 self.fold_workload(id);
                 true
             }

@@ -24,6 +24,9 @@ pub const FAILING_NANOS: u64 = 60_000_000_000;
 /// In use lately: within so many nanoseconds.
 const LATELY_NANOS: u64 = 10_000_000_000;
 
+/// One newcomer of so many takes the place of a row that was used lately.
+const TURNS: u32 = 16;
+
 /// What a row is worth; the larger one stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worth {
@@ -65,7 +68,8 @@ impl Merits {
         } else if self.in_use && lately(Some(self.last_used), LATELY_NANOS) {
             2
         } else {
-            i8::from(self.in_use || self.exhausted.is_some())
+            let lately = lately(Some(self.last_used), LATELY_NANOS);
+            i8::from(self.in_use || self.exhausted.is_some() || lately)
         };
         Worth { class: class - over.saturating_mul(PENALTY), last_used: self.last_used }
     }
@@ -83,6 +87,13 @@ impl Worth {
     /// A row of this worth makes way for a newcomer: that is worth more, or as much and something that fails now.
     pub fn yields_to(self, newcomer: Self) -> bool {
         self.class < newcomer.class || (self.class == newcomer.class && newcomer.class >= 6)
+    }
+
+    /// A newcomer of which nothing speaks but that it is new takes the place of a row that was used lately only now and then: with ten
+    /// times as many newcomers as rows each would else cost a row that comes back soon. One that comes back itself gets its turn.
+    pub fn waits_for(self, newcomer: Self, turn: &mut u32) -> bool {
+        *turn = turn.wrapping_add(1);
+        newcomer.class <= 2 && self.class >= 1 && *turn % TURNS != 0
     }
 }
 
@@ -153,13 +164,17 @@ mod tests {
         let busy = Merits { in_use: true, last_used: Ktime(999 * SECOND), ..Merits::default() };
         let quiet = Merits { in_use: true, last_used: Ktime(900 * SECOND), ..Merits::default() };
         let stale = Merits { exhausted: at(100), last_used: Ktime(100 * SECOND), ..Merits::default() };
-        let idle = Merits { last_used: Ktime(999 * SECOND), ..Merits::default() };
+        let idle = Merits { last_used: Ktime(900 * SECOND), ..Merits::default() };
         let order = [failing, full, many, refused, busy, quiet, stale, idle].map(worth);
         assert!(order.is_sorted_by(|a, b| a > b), "{order:?}");
         assert!(worth(stale).yields_to(worth(busy)), "a failure of a quarter of an hour ago");
         assert!(failing.worth(now, 1).yields_to(worth(refused)), "of an owner who has more than its share");
         assert!(worth(failing).yields_to(worth(Merits { exhausted: at(1_000), ..failing })), "a place is always found");
         assert!(!worth(busy).yields_to(worth(busy)), "no row for a row");
+        let mut turn = 0;
+        let waits = (0..32).filter(|_| worth(quiet).waits_for(worth(busy), &mut turn)).count();
+        assert_eq!((waits, worth(idle).waits_for(worth(busy), &mut turn)), (30, false));
+        assert!(!worth(quiet).waits_for(worth(failing), &mut turn), "what fails never waits");
     }
 
     #[test]
