@@ -135,8 +135,8 @@ impl FindingLog {
                 let identity = (id, finding.subject.clone());
                 if let Some(active) = self.active.get_mut(&identity) {
                     active.holds(now, finding);
-                } else if room > 0 {
-                    room -= 1;
+                } else if room > 0 || self.yields(id, &finding) {
+                    room = room.saturating_sub(1);
                     let active = Active::new(now, finding, self.ended_with(&identity));
                     changes.push(active.present(start));
                     self.active.insert(identity, active);
@@ -148,6 +148,28 @@ impl FindingLog {
             }
         }
         changes
+    }
+
+    /// All places of this id are taken: the least of them makes way for one that is more severe, or twice as large, and is one of the rest
+    /// from now on. Anybody can make many small findings, and none of them may hide the one that matters.
+    fn yields(&mut self, id: FindingId, newcomer: &Finding) -> bool {
+        let of_id = self.active.iter().filter(|((of, _), _)| *of == id);
+        let least = of_id.max_by(|(_, a), (_, b)| {
+            let size = |of: &Active| of.latest.measure.value;
+            a.latest.severity.cmp(&b.latest.severity).then_with(|| size(b).total_cmp(&size(a)))
+        });
+        let Some((identity, least)) = least else { return false };
+        let (severity, value) = (least.latest.severity, least.latest.measure.value);
+        let larger = severity == newcomer.severity && newcomer.measure.value > 2.0 * value;
+        if newcomer.severity >= severity && !larger {
+            return false;
+        }
+        let others = self.others.entry(id).or_default();
+        others.0 += 1;
+        others.1 += value;
+        let identity = identity.clone();
+        self.active.remove(&identity);
+        true
     }
 
     /// What the latest past finding of this identity had counted when it ended.
@@ -302,6 +324,23 @@ mod tests {
             log.judge(Ktime(0), Ktime(at * 20 * SECOND), vec![found("a", 1.0)]);
         }
         assert_eq!((log.findings().len() - 1, log.forgotten()), (MAX_PAST, 99 - MAX_PAST as u64));
+    }
+
+    /// A user who failed towards 4,500 destinations in ranges of his own kept all places, and the exhaustion after that had none.
+    #[test]
+    fn many_small_findings_hide_none_that_matters() {
+        let mut log = FindingLog::default();
+        let small = |number: u32| Finding { severity: Severity::Warning, ..found(&number.to_string(), 1.0) };
+        let many: Vec<_> = (0..100).map(small).collect();
+        log.judge(Ktime(0), Ktime(SECOND), many.clone());
+        let real = Finding { severity: Severity::Critical, ..found("real", 1.0) };
+        let begun = log.judge(Ktime(0), Ktime(2 * SECOND), many.iter().cloned().chain([real]).collect());
+        assert_eq!(begun.iter().map(|finding| &*finding.summary).collect::<Vec<_>>(), ["is 1"]);
+        let listed = log.findings();
+        assert_eq!((listed[0].severity, log.active.len()), (Severity::Critical, MAX_ACTIVE_PER_ID));
+        let large = Finding { severity: Severity::Warning, ..found("large", 9.0) };
+        log.judge(Ktime(0), Ktime(3 * SECOND), vec![large]);
+        assert!(log.findings().iter().any(|finding| finding.summary.starts_with("is 9")), "{:?}", log.findings());
     }
 
     #[test]
