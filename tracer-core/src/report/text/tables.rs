@@ -54,7 +54,7 @@ pub fn workloads(page: &mut TextPage, snapshot: &Snapshot) {
         );
         let name = match workload.stands_for {
             Some(count) => format!("{} {}", short(count), workload.name),
-            None => page.safe(&workload.name).into(),
+            None => page.safe(&workload.name),
         };
         let name = left(&cut_name(&name, NAME), NAME);
         let paint = if failed > 0 { Paint::Bad } else { Paint::Plain };

@@ -238,7 +238,7 @@ impl Accounting {
             let entry = destinations.get(id).filter(|_| Some(id) != keep)?;
             destinations.worth(entry, now, ports.capacity(entry))
         };
-        match attributions.to_fold(processes, now, worth_of) {
+        match attributions.choose_fold(processes, now, worth_of) {
             Some(Fold::Destination(id, destination)) => {
                 let into = self.fold_in_rest(id, destination);
                 self.attributions.fold(&mut self.processes, id, (into, Some(destination)));

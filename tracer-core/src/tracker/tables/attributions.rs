@@ -222,7 +222,7 @@ impl Attributions {
     }
 
     /// How to make room for one attribution. `worth_of`: what a destination is worth; `None` for one that stays.
-    pub fn to_fold(
+    pub fn choose_fold(
         &mut self,
         processes: &mut Processes,
         now: Ktime,

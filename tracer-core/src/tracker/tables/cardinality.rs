@@ -45,7 +45,8 @@ impl Cardinality {
         let count = REGISTERS as f64;
         let sum: f64 = registers.iter().map(|&rank| 2_f64.powi(-i32::from(rank))).sum();
         let raw = 0.7213 / (1.0 + 1.079 / count) * count * count / sum;
-        let zeros = registers.iter().filter(|&&rank| rank == 0).count();
+        let untouched = |rank: &&u8| **rank == 0;
+        let zeros = registers.iter().filter(untouched).count();
         // Few: by the registers that none has met.
         let estimate = if raw <= 2.5 * count && zeros > 0 { count * (count / zeros as f64).ln() } else { raw };
         std::time::Duration::try_from_secs_f64(estimate.round()).map_or(u64::MAX, |whole| whole.as_secs())

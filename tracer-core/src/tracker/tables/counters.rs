@@ -180,7 +180,9 @@ impl Distribution {
 
 fn histogram_of(micros: &[u64]) -> Option<Histogram<u32>> {
     let mut histogram = Histogram::new(SIGNIFICANT_DIGITS).ok()?;
-    micros.iter().for_each(|&micros| record_into(&mut histogram, micros));
+    for &micros in micros {
+        record_into(&mut histogram, micros);
+    }
     Some(histogram)
 }
 

@@ -93,7 +93,7 @@ impl Worth {
     /// times as many newcomers as rows each would else cost a row that comes back soon. One that comes back itself gets its turn.
     pub fn waits_for(self, newcomer: Self, turn: &mut u32) -> bool {
         *turn = turn.wrapping_add(1);
-        newcomer.class <= 2 && self.class >= 1 && *turn % TURNS != 0
+        newcomer.class <= 2 && self.class >= 1 && !turn.is_multiple_of(TURNS)
     }
 }
 
