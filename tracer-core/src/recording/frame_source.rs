@@ -150,17 +150,26 @@ impl<R: Read> FrameSource<R> {
         (self.ahead, self.consumed) = (bytes, 0);
     }
 
-    /// Consumes everything and returns the last bytes, up to `length`.
-    pub fn last_bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
-        let mut last = Vec::new();
+    /// Consumes everything. Returns the last bytes, up to `length`, and the position behind the first place at which `end` is followed by
+    /// `begin`, if there is one.
+    pub fn last_bytes(&mut self, length: usize, (end, begin): (&[u8], &[u8])) -> io::Result<(Vec<u8>, Option<u64>)> {
+        let seam = [end, begin].concat();
+        let (mut last, mut again) = (Vec::new(), None);
         loop {
+            let behind = self.at();
             let chunk = self.peek(CHUNK)?;
             let found = chunk.len();
+            let kept = last.len() as u64;
             last.extend_from_slice(chunk);
-            last.drain(..last.len().saturating_sub(length));
+            if again.is_none() {
+                let place = last.windows(seam.len()).position(|window| window == seam);
+                again = place.map(|place| (behind + place as u64 + end.len() as u64).saturating_sub(kept));
+            }
+            last.drain(..last.len().saturating_sub(length.max(seam.len())));
             self.consume(found);
             if found == 0 {
-                return Ok(last);
+                last.drain(..last.len().saturating_sub(length));
+                return Ok((last, again));
             }
         }
     }

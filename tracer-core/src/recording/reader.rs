@@ -30,6 +30,9 @@ const MAX_VERSION: usize = 24;
 const MAX_PLACES: usize = 1 << 16;
 /// What is lost with a footer.
 const EVERYTHING: &str = "every event is there, but other programs may not open the file";
+/// Several recordings came as one input, and a clock goes with each.
+const ANOTHER_RECORDING: &str =
+    "another recording follows the first one and was not read: name the files instead of joining them";
 /// What is wrong with a file that lacks it.
 const NO_FOOTER: &str =
     "the footer is cut off or damaged; every event is there, but other programs cannot open the file";
@@ -396,7 +399,14 @@ impl<R: Read> Reader<R> {
         };
         (self.finished, self.tail) = (true, Some(tail));
         // The frames have held everything that the footer repeats, so its last bytes suffice.
-        if self.source.last_bytes(frame::MAGIC.len())?.ends_with(b"ARROW1") {
+        let (last, again) = self.source.last_bytes(frame::MAGIC.len(), (b"ARROW1", &frame::MAGIC))?;
+        if let Some(again) = again {
+            // It counts the rows of the first one alone.
+            self.tail = None;
+            let passed = PassedOver { bytes: self.source.at() - again, ..PassedOver::default() };
+            return self.miss(again, DamageKind::Corrupt, ANOTHER_RECORDING, passed);
+        }
+        if last.ends_with(b"ARROW1") {
             return Ok(());
         }
         let passed = PassedOver { bytes: self.source.at() - start, exact: true, ..PassedOver::default() };

@@ -105,6 +105,21 @@ fn a_part_that_is_no_recording_is_left_out_and_told() {
     assert!(matches!(open(&["-".into(), paths[0].clone()]), Err(SeriesError::Pipe { .. })));
 }
 
+/// `cat parts | report -` read the first part and said nothing about the rest.
+#[test]
+fn recordings_that_were_joined_are_not_read_as_the_first_of_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let paths = short().write_parts(directory.path(), 3).expect("written");
+    let joined = directory.path().join("joined");
+    let bytes: Vec<u8> = paths.iter().flat_map(|path| fs::read(path).expect("there")).collect();
+    fs::write(&joined, &bytes).expect("written");
+    let played = all_of(&mut one(&[joined]));
+    let damage = played.tracker.snapshot().damage.expect("two parts are missing");
+    let first = fs::metadata(&paths[0]).expect("there").len();
+    assert!(damage.loses_events() && damage.why.contains("name the files instead"), "{damage:?}");
+    assert_eq!((damage.at, damage.bytes), (first, bytes.len() as u64 - first));
+}
+
 fn window(series: &mut RecordingSeries, from: &str, to: &str) -> PlayWindow {
     let time = |text: &str| (!text.is_empty()).then(|| TimeInput::parse(text).expect(text));
     let asked = WindowInput { from: time(from), to: time(to), around_failures: false };

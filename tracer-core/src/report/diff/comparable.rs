@@ -17,13 +17,16 @@ pub(super) fn objections(before: &Side<'_>, after: &Side<'_>) -> Vec<String> {
     let unknown = || "unknown".to_owned();
     let host = |side: &Side<'_>| side.host.hostname.clone().unwrap_or_else(unknown);
     let redacted = sides.map(|(_, side)| is_redacted(side));
+    let unpaired = pairs_nothing(before, after);
     if redacted.contains(&true) {
         let which = match redacted {
-            [true, true] => "both sides are redacted",
-            [true, false] => "BEFORE is redacted",
-            _ => "AFTER is redacted",
+            // Under one key the same things have the same names.
+            [true, true] if !unpaired => None,
+            [true, true] => Some("the two are redacted under different keys"),
+            [true, false] => Some("BEFORE is redacted and AFTER is not"),
+            _ => Some("AFTER is redacted and BEFORE is not"),
         };
-        objections.push(format!("{which}, each under a key of its own: rows cannot pair, only the sums compare"));
+        objections.extend(which.map(|which| format!("{which}: rows cannot pair, only the sums compare")));
     } else if host(before) != host(after) {
         objections.push(format!("the hosts differ: {} and {}", host(before), host(after)));
     }
@@ -80,7 +83,7 @@ pub(super) fn objections(before: &Side<'_>, after: &Side<'_>) -> Vec<String> {
     if before.by != after.by {
         objections.push(format!("processes were grouped by {} and by {}: --by makes them alike", before.by, after.by));
     }
-    if !redacted.contains(&true) && pairs_nothing(before, after) {
+    if !redacted.contains(&true) && unpaired {
         objections.push("no workload and no destination is on both sides".into());
     }
     objections
