@@ -199,6 +199,24 @@ fn a_recorded_command_has_the_rights_of_its_user() -> Result<()> {
     Ok(())
 }
 
+/// A container without the host's pid namespace: the ids in its /proc are not those of records.
+#[test]
+fn a_pid_namespace_of_its_own_is_said_once() -> Result<()> {
+    require!();
+    let lab = Lab::new()?;
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(binary()?);
+    command.args(["report", "--json", "--for", "1s"]);
+    let output = command.output().context("unshare")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{message}");
+    assert_eq!(message.matches("hostPID: true").count(), 1, "{message}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let said = report["host"]["degraded"].as_array().into_iter().flatten();
+    assert_eq!(said.filter(|entry| entry["what"] == "the host's processes in /proc").count(), 1);
+    Ok(())
+}
+
 #[test]
 fn a_signal_ends_a_report_with_valid_json() -> Result<()> {
     require!();

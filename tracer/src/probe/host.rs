@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use btfparse::{Readable, TypeInformation, TypeVariant};
@@ -32,6 +33,8 @@ pub struct Host {
     pub netns_cookies: bool,
     /// A tracefs is mounted where the kernel expects it.
     pub tracefs: bool,
+    /// This process sees processes by the ids that the kernel's records have: it is in the host's pid namespace.
+    pub host_pids: bool,
     /// Effective capabilities of this process.
     pub capabilities: BTreeSet<&'static str>,
     /// Kernel lockdown mode; `None` where securityfs does not show it.
@@ -116,6 +119,7 @@ impl Host {
             tracefs: ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
                 .iter()
                 .any(|path| fs::exists(path).unwrap_or(false)),
+            host_pids: host_pids(),
             capabilities: effective(),
             lockdown: line("/sys/kernel/security/lockdown")
                 .and_then(|text| Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())),
@@ -132,6 +136,12 @@ impl Host {
 
 fn line(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| clean(text.trim()).into_owned()).filter(|text| !text.is_empty())
+}
+
+/// The host's pid namespace has a fixed number (`PROC_PID_INIT_INO`, include/linux/proc_ns.h). Unknown counts as the host's.
+pub fn host_pids() -> bool {
+    const PROC_PID_INIT_INO: u64 = 0xeffffffc;
+    fs::metadata("/proc/self/ns/pid").map_or(true, |file| file.ino() == PROC_PID_INIT_INO)
 }
 
 fn effective() -> BTreeSet<&'static str> {

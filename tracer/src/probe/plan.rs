@@ -110,6 +110,15 @@ const FOR_NAMES: [&str; 4] = ["TASK_LEADER", "TASK_COMM", "TASK_MM", "TASK_START
 /// Decides which programs to load on `host`, and states what cannot be seen without the others.
 pub fn plan(host: &Host, options: &Options) -> Plan {
     let mut degraded = Vec::new();
+    if !host.host_pids {
+        degraded.push(Degradation::new(
+            "the host's processes in /proc",
+            "this process is in a pid namespace of its own, and records have the ids of the host: run the container with the host's \
+             pid namespace (--pid=host, hostPID: true)",
+            "owners of sockets that existed before the start, executables, and namespaces in which none of this container's processes \
+             lives",
+        ));
+    }
     let (mut offsets, no_btf) = match &host.btf {
         Ok(facts) => (facts.offsets, None),
         Err(why) => (Offsets::from_lookup(|_, _| None), Some(why.clone())),
@@ -252,6 +261,7 @@ mod tests {
             tw_timer_handler: Ok(1),
             netns_cookies: true,
             tracefs: true,
+            host_pids: true,
             capabilities: std::collections::BTreeSet::new(),
             lockdown: None,
             memlock: None,
@@ -267,6 +277,12 @@ mod tests {
             (StateHook::Chain, true, Ok(1), Ok(()), false)
         );
         assert_eq!(plan.degraded, []);
+    }
+
+    #[test]
+    fn a_container_without_the_hosts_pids_says_what_to_change() {
+        let plan = plan(&Host { host_pids: false, ..host() }, &Options::default());
+        assert!(plan.degraded.len() == 1 && plan.degraded[0].why.contains("hostPID: true"), "{:?}", plan.degraded);
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl LiveTrace {
         let Some(mut first) = wait_for(&baseline::start(scope, sockets.clone()), stop) else {
             bail!("asked to end before the sockets of this host were listed: nothing was traced");
         };
-        facts.degraded.extend(first.degradation());
+        facts.degraded.extend(first.degradations());
         facts.degraded.extend(first.unlisted.degradation());
         let namespaces = first.namespaces.len();
         let between = BetweenPasses::after(&mut first);

@@ -21,8 +21,8 @@ use super::port_sysctls::{MAX_WATCHED, PortSysctls};
 use super::sock_diag::{self, ListedSocket};
 use super::unlisted_sockets::UnlistedSockets;
 use crate::host_clock;
-use crate::names::proc_fs::{OpenNetns, ProcFs, SocketOwners};
-use crate::probe::host::netns_cookie;
+use crate::names::proc_fs::{Coverage, OpenNetns, ProcFs, SocketOwners};
+use crate::probe::host::{host_pids, netns_cookie};
 use crate::probe::{NetnsNames, SocketIterator};
 use tracer_core::event::{Baseline, Event, KernelCounters, Netns, NetnsFacts, TcpState};
 use tracer_core::host::Degradation;
@@ -42,6 +42,10 @@ pub struct Pass {
     pub namespaces: Vec<OpenNetns>,
     /// Sockets in them.
     pub sockets: usize,
+    /// How much of /proc the search for namespaces could see.
+    pub listed: Coverage,
+    /// The same for the search for owners.
+    pub owned: Coverage,
     /// The processes behind the sockets were looked for.
     pub owners: bool,
     /// Nanoseconds that the pass took, by which the next one is timed.
@@ -49,14 +53,39 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What is lost because of the namespaces that this pass could not see; `None` if it saw all.
-    pub fn degradation(&self) -> Option<Degradation> {
-        let (netns, why) = self.failed.first()?;
-        Some(Degradation::new(
-            format!("sockets of {} network namespace(s)", self.failed.len()),
-            format!("netns {}: {why}", netns.inode),
-            "connections there that existed before the start, and repairs after lost events",
-        ))
+    /// What is lost because of what this pass could not see: one statement for each kind.
+    pub fn degradations(&self) -> Vec<Degradation> {
+        const EXISTED: &str = "connections there that existed before the start, and repairs after lost events";
+        let mut lost = Vec::new();
+        if let Some((netns, why)) = self.failed.first() {
+            let what = format!("sockets of {} network namespace(s)", self.failed.len());
+            lost.push(Degradation::new(what, format!("netns {}: {why}", netns.inode), EXISTED));
+        }
+        if self.listed.processes == 0 {
+            lost.push(Degradation::new(
+                "/proc",
+                "no process is in it: it is not mounted, as in a chroot (mount -t proc proc /proc)",
+                "namespaces other than this one, owners of sockets that existed before the start, executables",
+            ));
+        }
+        if self.listed.truncated {
+            lost.push(Degradation::new(
+                "some network namespaces",
+                format!(
+                    "this host has more processes or namespaces than are looked through ({})",
+                    self.namespaces.len()
+                ),
+                EXISTED,
+            ));
+        }
+        if self.owned.truncated {
+            lost.push(Degradation::new(
+                "owners of some sockets",
+                "this host has more processes, descriptors or sockets than are looked through",
+                "who opened them before the start",
+            ));
+        }
+        lost
     }
 }
 
@@ -136,7 +165,8 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>, given_up: &AtomicBoo
     let mut sockets = Vec::new();
     let mut limits = Vec::new();
     // Our own namespace first: it need not be entered, and without CAP_SYS_ADMIN it is the only one.
-    let (mut namespaces, _) = proc.network_namespaces();
+    let (mut namespaces, listed) = proc.network_namespaces();
+    pass.listed = listed;
     namespaces.sort_by_key(|namespace| Some(namespace.netns) != own);
     let inodes: BTreeSet<u32> = namespaces.iter().map(|namespace| namespace.netns.inode).collect();
     for mut namespace in namespaces {
@@ -192,11 +222,14 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>, given_up: &AtomicBoo
     }
     let left_open = |row: &ListedSocket| row.row.state == TcpState::CloseWait && row.inode != 0;
     pass.owners = match scope.owners {
+        // The ids that it would find are not those of records.
+        _ if !host_pids() => false,
         OwnerScan::Never => false,
         OwnerScan::ForCloseWait => sockets.iter().any(|(_, _, _, rows)| rows.iter().any(left_open)),
         OwnerScan::Always => true,
     };
     let owners = if pass.owners { proc.socket_owners() } else { SocketOwners::default() };
+    pass.owned = owners.coverage;
     let mut pids = Vec::new();
     let mut lists = Vec::new();
     for (netns, began, ended, rows) in sockets {
@@ -348,6 +381,21 @@ mod tests {
         assert_eq!((read.conntrack_insert_failed, read.conntrack_drops), (Some(3), Some(16)));
         assert_eq!(read.conntrack_early_drops, Some(15));
         assert_eq!(counters("", ""), KernelCounters::default(), "unknown, not 0");
+    }
+
+    #[test]
+    fn what_a_pass_could_not_see_is_said_once_each() {
+        let whole = Coverage { processes: 10, ..Coverage::default() };
+        let said = |pass: &Pass| pass.degradations().into_iter().map(|lost| lost.what.to_string()).collect::<Vec<_>>();
+        assert!(said(&Pass { listed: whole, owned: whole, ..Pass::default() }).is_empty());
+        let cut = Coverage { truncated: true, ..whole };
+        assert_eq!(
+            said(&Pass { listed: cut, owned: cut, ..Pass::default() }),
+            ["some network namespaces", "owners of some sockets"]
+        );
+        assert_eq!(said(&Pass::default()), ["/proc"], "a chroot");
+        let failed = vec![(Netns::of_inode(7), "no".into()), (Netns::of_inode(8), "no".into())];
+        assert_eq!(said(&Pass { failed, listed: whole, ..Pass::default() }), ["sockets of 2 network namespace(s)"]);
     }
 
     #[test]
