@@ -14,10 +14,12 @@
 //! ```
 //! use std::path::Path;
 //!
-//! use tracer_core::playback::play;
+//! use tracer_core::playback::{PlayWindow, play};
+//! use tracer_core::series;
 //!
 //! let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recording/samples/v3/clean.arrow");
-//! let played = play(&path, None)?;
+//! let mut recording = series::open(&[path])?.into_iter().next().ok_or("no recording")?;
+//! let played = play(&mut recording, None, PlayWindow::default())?;
 //! for warning in &played.warnings {
 //!     eprintln!("{warning}");
 //! }

@@ -15,35 +15,41 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::shell::{
     answer, build_release, cargo, command, nightly, portchurn, root, run, run_quietly, say, target_dir,
 };
-use crate::{bench, commits, dependencies, documents, e2e, readme, structure, vm};
+use crate::{bench, commits, dependencies, dist, documents, e2e, readme, structure, vm};
 
 struct CiStep {
     name: &'static str,
     /// Name of the step that must have passed before.
     after: Option<&'static str>,
-    work: fn() -> Result<()>,
+    /// The argument: whether nothing may be left for another day.
+    work: fn(bool) -> Result<()>,
 }
 
 const BUILD: &str = "build";
 
-const STEPS: [CiStep; 16] = [
-    CiStep { name: "format", after: None, work: format },
-    CiStep { name: "structure", after: None, work: structure::check_workspace },
-    CiStep { name: "commits", after: None, work: commits::check },
-    CiStep { name: "documents", after: None, work: documents::check },
-    CiStep { name: "dependencies", after: None, work: dependencies::check },
-    CiStep { name: "clippy, host", after: None, work: clippy_host },
-    CiStep { name: "clippy, BPF target", after: None, work: clippy_bpf },
-    CiStep { name: "unit and property tests", after: None, work: unit_tests },
-    CiStep { name: "rustdoc", after: None, work: rustdoc },
-    CiStep { name: BUILD, after: None, work: || build_release().map(drop) },
-    CiStep { name: "fuzz", after: None, work: fuzz },
-    CiStep { name: "README", after: Some(BUILD), work: || readme::check(&portchurn()) },
-    CiStep { name: "end to end", after: Some(BUILD), work: || e2e::e2e(&e2e::E2eOptions::strict()) },
-    CiStep { name: "end to end on kernel 6.1 and on that of the day", after: Some(BUILD), work: vm::kernels_of_ci },
-    CiStep { name: "every bench, once", after: Some(BUILD), work: bench::check },
+const STEPS: [CiStep; 17] = [
+    CiStep { name: "format", after: None, work: |_| format() },
+    CiStep { name: "structure", after: None, work: |_| structure::check_workspace() },
+    CiStep { name: "commits", after: None, work: |_| commits::check() },
+    CiStep { name: "documents", after: None, work: |_| documents::check() },
+    CiStep { name: "dependencies", after: None, work: |_| dependencies::check() },
+    CiStep { name: "clippy, host", after: None, work: |_| clippy_host() },
+    CiStep { name: "clippy, BPF target", after: None, work: |_| clippy_bpf() },
+    CiStep { name: "unit and property tests", after: None, work: |_| unit_tests() },
+    CiStep { name: "rustdoc", after: None, work: |_| rustdoc() },
+    CiStep { name: BUILD, after: None, work: |_| build_release().map(drop) },
+    CiStep { name: "fuzz", after: None, work: |_| fuzz() },
+    CiStep { name: "README", after: Some(BUILD), work: |_| readme::check(&portchurn()) },
+    CiStep { name: "end to end", after: Some(BUILD), work: |_| e2e::e2e(&e2e::E2eOptions::strict()) },
+    CiStep {
+        name: "end to end on kernel 6.1 and on that of the day",
+        after: Some(BUILD),
+        work: |_| vm::kernels_of_ci(),
+    },
+    CiStep { name: "every bench, once", after: Some(BUILD), work: |_| bench::check() },
+    CiStep { name: "packages", after: Some(BUILD), work: packages },
     // The last step, because it checks what the other steps leave behind.
-    CiStep { name: "clean tree", after: None, work: clean_tree },
+    CiStep { name: "clean tree", after: None, work: |_| clean_tree() },
 ];
 
 enum StepOutcome {
@@ -52,11 +58,11 @@ enum StepOutcome {
     NotRun(&'static str),
 }
 
-/// Runs all steps, or those whose name contains one of `words`.
+/// Runs all steps, or those whose name contains one of `words`. With `all` nothing takes turns.
 ///
 /// # Errors
 /// A step has failed, or no step has such a name.
-pub fn ci(words: &[String]) -> Result<()> {
+pub fn ci(all: bool, words: &[String]) -> Result<()> {
     let named = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let needed = |name: &str| STEPS.iter().any(|step| step.after == Some(name) && named(step.name));
     let wanted: Vec<&CiStep> = STEPS.iter().filter(|step| named(step.name) || needed(step.name)).collect();
@@ -66,7 +72,7 @@ pub fn ci(words: &[String]) -> Result<()> {
         say(&format!("---- {} ----", step.name));
         let outcome = match step.after.filter(|after| !passed(&outcomes, after)) {
             Some(after) => StepOutcome::NotRun(after),
-            None => measured(step.work),
+            None => measured(|| (step.work)(all)),
         };
         if let StepOutcome::Failed(_, why) = &outcome {
             say(&format!("{}: {why}", step.name));
@@ -80,7 +86,7 @@ fn passed(outcomes: &[(&str, StepOutcome)], name: &str) -> bool {
     outcomes.iter().any(|(other, outcome)| *other == name && matches!(outcome, StepOutcome::Passed(_)))
 }
 
-fn measured(work: fn() -> Result<()>) -> StepOutcome {
+fn measured(work: impl FnOnce() -> Result<()>) -> StepOutcome {
     let start = Instant::now();
     match work() {
         Ok(()) => StepOutcome::Passed(start.elapsed()),
@@ -184,6 +190,10 @@ pub fn fuzz() -> Result<()> {
         runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).into()
     });
     outcomes.into_iter().collect()
+}
+
+fn packages(all: bool) -> Result<()> {
+    dist::check_in_ci(all, vm::day()?, &portchurn())
 }
 
 fn rustdoc() -> Result<()> {

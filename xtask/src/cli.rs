@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::bench::BenchOptions;
+use crate::dist::DistOptions;
 use crate::e2e::E2eOptions;
 use crate::soak::SoakOptions;
 
@@ -23,6 +24,9 @@ pub enum Task {
     Test,
     /// Everything that must hold before a merge, with a summary.
     Ci {
+        /// Also what else takes turns by the day: packages of the musl binary in every chroot, built twice.
+        #[arg(long)]
+        all: bool,
         /// Only the steps whose name contains one of these, and the steps that they need.
         steps: Vec<String>,
     },
@@ -30,6 +34,8 @@ pub enum Task {
     Fuzz,
     /// The end-to-end tests: real sockets in network namespaces, as root, here or in virtual machines.
     E2e(E2eOptions),
+    /// What people install, into target/dist: tarball, .deb, .rpm, OCI image, SBOM.
+    Dist(DistOptions),
     /// What portchurn costs, loses and how it scales, measured side by side: a table, bench/RESULTS.md.
     Bench(BenchOptions),
     /// Floods of every kind in turn, for an hour: what the tracer uses and loses meanwhile, a curve.

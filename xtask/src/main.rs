@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 mod commits;
 mod dependencies;
+mod dist;
 mod documents;
 mod e2e;
 mod kernel_results;
@@ -47,7 +48,7 @@ fn run(cli: &CommandLine) -> Result<()> {
         Task::Setup => setup::setup(Needs::Everything),
         Task::Demo => demo(),
         Task::Test => test(),
-        Task::Ci { steps } => ci::ci(steps),
+        Task::Ci { all, steps } => ci::ci(*all, steps),
         Task::Fuzz => {
             setup::setup(Needs::Everything)?;
             ci::fuzz()
@@ -56,6 +57,7 @@ fn run(cli: &CommandLine) -> Result<()> {
             setup::setup(Needs::Everything)?;
             e2e::e2e(options)
         }
+        Task::Dist(options) => dist::dist(options),
         Task::Bench(options) => bench::bench(options),
         Task::Soak(options) => soak::soak(options),
         Task::Screenshots => {

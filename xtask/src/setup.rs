@@ -17,6 +17,7 @@ use crate::toolchain::{Nightly, installed_nightly, pinned_nightly};
 
 const BPF_LINKER: &str = "0.10.3";
 const PACKAGES: &str = "tests/packages.txt";
+const PACKAGING_TOOLS: &str = "xtask/packaging/tools.txt";
 /// `ip`, which the demo calls to create its namespaces.
 const DEMO_PACKAGE: &str = "iproute2";
 const CARGO_FUZZ: &str = "0.13.2";
@@ -43,7 +44,7 @@ pub fn setup(needs: Needs) -> Result<()> {
     match needs {
         Needs::Demo if answer(command("ip").arg("-V")).is_none() => install(&[DEMO_PACKAGE])?,
         Needs::Demo => {}
-        Needs::Everything => debian_packages()?,
+        Needs::Everything => debian_packages(PACKAGES)?,
     }
     if needs == Needs::Everything {
         cargo_fuzz()?;
@@ -113,11 +114,18 @@ fn bpf_linker() -> Result<()> {
     Ok(())
 }
 
-fn debian_packages() -> Result<()> {
-    let list = match fs::read_to_string(root().join(PACKAGES)) {
+/// What making and trying packages needs beyond [`Needs::Demo`]. Apart from the rest, because tests do without.
+pub fn setup_for_packages() -> Result<()> {
+    setup(Needs::Demo)?;
+    debian_packages(PACKAGING_TOOLS)?;
+    python_packages()
+}
+
+fn debian_packages(file: &str) -> Result<()> {
+    let list = match fs::read_to_string(root().join(file)) {
         Ok(list) => list,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context(format!("reading {PACKAGES}")),
+        Err(error) => return Err(error).context(format!("reading {file}")),
     };
     let wanted = packages(&list);
     if wanted.is_empty() {

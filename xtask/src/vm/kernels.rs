@@ -194,7 +194,7 @@ fn dependencies(show: &str) -> Vec<String> {
 }
 
 /// Address of the Debian mirror of this machine's apt.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     let mut targets = command("apt-get");
     targets.args(["indextargets", "--format", "$(CREATED_BY)|$(ORIGIN)|$(COMPONENT)|$(REPO_URI)"]);
     let output = targets.output().context("apt-get is not there: the kernels are Debian packages")?;

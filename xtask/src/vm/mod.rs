@@ -22,6 +22,7 @@ use crate::kernel_results::{self, KernelResult, KernelResults};
 use crate::shell::{build_static, root, say, static_cargo};
 use crate::suites::{Suite, Tally, build_suites, verdict};
 use initramfs::Archive;
+pub use kernels::mirror;
 use kernels::{Kernel, Series};
 use table::DoctorReport;
 
@@ -36,6 +37,9 @@ pub struct MachineOptions {
     /// Look for newer packages of kernels that are there already.
     #[arg(long)]
     update: bool,
+    /// Test this statically linked portchurn in place of one that is built.
+    #[arg(long, value_name = "FILE")]
+    portchurn: Option<PathBuf>,
 }
 
 /// Limit of a whole machine from power-on to power-off, which takes a few minutes on an idle host.
@@ -66,23 +70,33 @@ struct Programs {
 pub fn vm(options: &MachineOptions, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
     let series = if options.all { Series::ALL.to_vec() } else { options.kernel.clone() };
     let record = record || options.all;
-    machines(&series, options.update, filter, strict, record)
+    machines(&series, options, filter, strict, record)
 }
 
 /// Boots the kernels of a CI run: the default one and one of the others, by the day, so that each of them runs twice a
 /// week and a run takes the minutes of two.
 pub fn kernels_of_ci() -> Result<()> {
     let others: Vec<Series> = Series::ALL.into_iter().filter(|series| *series != Series::default()).collect();
-    let days = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400;
-    let today = usize::try_from(days).context("the clock")? % others.len();
-    machines(&[Series::default(), others[today]], false, None, true, false)
+    let today = usize::try_from(day()?).context("the clock")? % others.len();
+    machines(&[Series::default(), others[today]], &MachineOptions::default(), None, true, false)
+}
+
+/// Days since 1970, by which the heavy checks of CI take turns.
+pub fn day() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs() / 86_400)
 }
 
 /// Boots as many machines at a time as this host has CPUs, because each machine has one CPU.
-fn machines(series: &[Series], update: bool, filter: Option<&str>, strict: bool, record: bool) -> Result<()> {
-    let programs = build()?;
+fn machines(
+    series: &[Series],
+    options: &MachineOptions,
+    filter: Option<&str>,
+    strict: bool,
+    record: bool,
+) -> Result<()> {
+    let programs = build(options.portchurn.as_deref())?;
     // One after the other, because they share apt's lists.
-    let kernels: Vec<_> = series.iter().map(|&one| (one, kernels::kernel(one, update))).collect();
+    let kernels: Vec<_> = series.iter().map(|&one| (one, kernels::kernel(one, options.update))).collect();
     let waiting = Mutex::new(kernels.into_iter());
     let results = Mutex::new(kernel_results::read()?);
     let failed = Mutex::new(Vec::new());
@@ -142,8 +156,8 @@ fn judge(
     kernel_results::write(results)
 }
 
-fn build() -> Result<Programs> {
-    let portchurn = build_static()?;
+fn build(given: Option<&Path>) -> Result<Programs> {
+    let portchurn = given.map_or_else(build_static, |given| Ok(given.to_path_buf()))?;
     let mut suites = build_suites(static_cargo())?;
     let directory = suites.first().and_then(|suite| Some(suite.executable.parent()?.parent()?.to_path_buf()));
     let beside = |name: &str| {
