@@ -135,6 +135,8 @@ pub(super) fn time_wait_churn(context: RuleContext<'_>) -> Vec<Finding> {
         };
         let subject = relation.subject();
         let mut finding = Finding::new(FindingId::TimeWaitChurn, subject, severity, summary);
+        finding.past =
+            finding.summary.replacen(" leaves ", " left ", 1).replacen(" now, median", " at that time, median", 1);
         finding.measure = amount(rate, "TIME_WAIT/s");
         finding.evidence = relation.facts();
         finding.evidence.insert("time_wait_per_second", rate.into());
@@ -202,6 +204,47 @@ pub(super) fn pool_bypass(context: RuleContext<'_>) -> Vec<Finding> {
                 per_second(rate),
                 rate * TIME_WAIT_SECONDS
             ),
+        }];
+        found.push(finding);
+    }
+    found
+}
+
+/// Proxies without connections kept to what is behind them: one opened for each accepted.
+pub(super) fn proxy_doubles(context: RuleContext<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for workload in &context.snapshot.workloads {
+        let windows = context.recent.of_workload(&workload.name).long;
+        let (accepted, opened) = (windows.of(Counted::Accepted), windows.of(Counted::Connects));
+        let difference = accepted.abs_diff(opened) as f64 / accepted.max(opened).max(1) as f64;
+        if opened < context.thresholds.proxy_count || difference > context.thresholds.proxy_difference {
+            continue;
+        }
+        let tell = |opens: &str| {
+            format!(
+                "{} {opens} one connection for each that it accepts ({accepted} accepted and {opened} opened within a minute): it keeps none \
+                 to what is behind it.",
+                workload.name,
+            )
+        };
+        let subject = FindingSubject::Workload(Arc::clone(&workload.name));
+        let mut finding = Finding::new(FindingId::ProxyDoubles, subject, Severity::Info, tell("opens"));
+        finding.past = tell("opened");
+        finding.measure = amount(opened as f64, "connects/min");
+        finding.evidence = evidence! {
+            "workload": &*workload.name,
+            "accepted_last_minute": accepted,
+            "connects_last_minute": opened,
+        };
+        finding.advice = vec![Advice {
+            action: format!(
+                "Let {} keep connections to its upstreams (nginx: `keepalive` in the upstream block and proxy_http_version 1.1; HAProxy: \
+                 http-reuse)",
+                workload.name
+            ),
+            why: "A proxy that opens a connection per request doubles the connections of the host and fills the ports towards its upstream."
+                .into(),
+            expected: format!("Up to {opened} connects a minute fewer"),
         }];
         found.push(finding);
     }

@@ -30,7 +30,7 @@ pub use thresholds::Thresholds;
 /// Everything that holds in `snapshot`.
 pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = RuleContext { snapshot, recent, knobs, thresholds };
-    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 19] = [
+    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 20] = [
         exhaustion::exhausted,
         exhaustion::own_range_exhausted,
         exhaustion::bind_exhausted,
@@ -40,6 +40,7 @@ pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &T
         exhaustion::search_slow,
         behaviour::time_wait_churn,
         behaviour::pool_bypass,
+        behaviour::proxy_doubles,
         behaviour::close_wait_leak,
         behaviour::fin_wait2_orphans,
         behaviour::half_closed,

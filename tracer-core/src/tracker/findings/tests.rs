@@ -240,6 +240,7 @@ fn every_sentence_reads_well() {
     orphans.ports.in_use = 400;
     orphans.ports.by_state = BTreeMap::from([(TcpState::FinWait2, 200)]);
     orphans.ports.orphans = 200;
+    let proxy = Workload { name: "nginx.service".into(), accepted: 1_000, connects: 990, ..Workload::default() };
     let mut half_closed = Destination { remote_port: 6380, ..destination() };
     half_closed.ports.half_closed = 20_000;
     let other = FailureCounts::from([
@@ -259,7 +260,7 @@ fn every_sentence_reads_well() {
             Attribution { close_wait: leak, ..attribution(2) },
             Attribution { workload: "web".into(), connects: 203, failed: other, remote_port: 81, ..attribution(3) },
         ],
-        workloads: vec![leaking],
+        workloads: vec![leaking, proxy],
         listeners: vec![
             Listener { in_ephemeral_range: true, ..listener(50_051) },
             Listener { syn_recv: Some(500), ..listener(8_080) },
@@ -694,6 +695,22 @@ fn what_the_kernel_counts_in_a_namespace_is_judged_by_the_last_minute() {
     says(&deep.summary, &["4.0 entries on average"]);
     let nat = with(&|it| (it.conntrack, it.counters.conntrack_insert_failed) = (Some((10, 100_000)), Some(3)));
     assert_eq!(one(&nat, FindingId::ConntrackPressure).severity, Severity::Critical);
+}
+
+#[test]
+fn a_proxy_that_opens_one_connection_for_each_that_it_accepts() {
+    let with = |accepted, connects| {
+        let workload = Workload { name: "nginx.service".into(), accepted, connects, ..Workload::default() };
+        Snapshot { workloads: vec![workload], ..snapshot() }
+    };
+    let finding = one(&with(1_000, 990), FindingId::ProxyDoubles);
+    says(
+        &finding.summary,
+        &["nginx.service opens one connection for each that it accepts (1000 accepted and 990 opened"],
+    );
+    for (accepted, connects) in [(1_000, 100), (100, 1_000), (200, 200), (0, 0)] {
+        none(&with(accepted, connects), FindingId::ProxyDoubles);
+    }
 }
 
 #[test]

@@ -34,6 +34,11 @@ pub struct Thresholds {
     pub failed_critical_share: f64,
     /// Connects that wait for an answer while none is answered: more than a handshake or a lost SYN leaves at one time.
     pub unanswered_count: u32,
+    /// Connections that a proxy opens in a minute: five a second are 300 ports in TIME_WAIT; with fewer two equal numbers are chance.
+    pub proxy_count: u64,
+    /// By how much the numbers of accepted and opened connections may differ, as a share: connections that are under way at either end of
+    /// the minute, and health checks.
+    pub proxy_difference: f64,
     /// Sockets in `CLOSE_WAIT` of one workload: a few are normal while programs react to the end of a connection.
     pub close_wait_count: u64,
     /// Age of the oldest of them, seconds: no program takes a minute to react. In a window of less than twice that half of the window is
@@ -76,6 +81,8 @@ impl Default for Thresholds {
             long_lived_seconds: 30.0,
             long_lived_least_seconds: 5.0,
             bypass_per_second: 1.0,
+            proxy_count: 300,
+            proxy_difference: 0.1,
             close_wait_count: 16,
             failed_count: 3,
             failed_many: 30,

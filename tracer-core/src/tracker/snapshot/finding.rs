@@ -23,6 +23,8 @@ pub enum FindingId {
     TimeWaitChurn,
     /// A workload keeps connections open and opens short ones to the same destination.
     PoolBypass,
+    /// A proxy opens a connection for each that it accepts.
+    ProxyDoubles,
     /// A program does not close what its peers closed.
     CloseWaitLeak,
     /// Peers do not close what this side closed.
@@ -55,7 +57,7 @@ pub enum FindingId {
 
 impl FindingId {
     /// Every id, what hurts before what might.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::PortExhaustion,
         Self::ConnectRefused,
         Self::PeerDoesNotAnswer,
@@ -66,6 +68,7 @@ impl FindingId {
         Self::PortSearchSlow,
         Self::TimeWaitChurn,
         Self::PoolBypass,
+        Self::ProxyDoubles,
         Self::CloseWaitLeak,
         Self::FinWait2Orphans,
         Self::HalfClosed,
@@ -85,6 +88,7 @@ impl FindingId {
             Self::PortSearchSlow => "port-search-slow",
             Self::TimeWaitChurn => "time-wait-churn",
             Self::PoolBypass => "pool-bypass",
+            Self::ProxyDoubles => "proxy-doubles",
             Self::CloseWaitLeak => "close-wait-leak",
             Self::FinWait2Orphans => "fin-wait2-orphans",
             Self::HalfClosed => "half-closed",
