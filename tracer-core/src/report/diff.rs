@@ -5,21 +5,22 @@
 //! structure. Not for: conclusions about one trace (`verdict`).
 
 mod comparable;
+mod render;
 mod settings;
-mod text;
+mod side;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::event::Endpoint;
-use crate::host::HostFacts;
 use crate::layout::human::{self, number, rate};
 use crate::tracker::snapshot::{Destination, Snapshot, Workload};
 use settings::SettingChange;
+pub use side::Side;
+use side::occupancy;
 
 /// Value of the field `schema`.
 pub const SCHEMA_NAME: &str = "portchurn.diff/1";
@@ -28,63 +29,10 @@ const SAME: f64 = 0.1;
 /// Fewer failures per second than this are none: one in a quarter of an hour.
 const NO_FAILURES: f64 = 0.001;
 
-/// One of the two traces that are compared.
-#[derive(Clone, Copy)]
-pub struct Side<'a> {
-    /// What the tracker concluded.
-    pub snapshot: &'a Snapshot,
-    /// Where the trace was taken.
-    pub host: &'a HostFacts,
-    /// Wall time of its instants.
-    pub clock: &'a Clock,
-    /// What made processes one workload: a value of `--by`.
-    pub by: &'a str,
-}
-
-impl<'a> Side<'a> {
-    /// Seconds of which something was recorded; never 0, so that rates are finite.
-    fn seconds(&self) -> f64 {
-        self.snapshot.recorded_seconds().max(f64::MIN_POSITIVE)
-    }
-
-    fn workloads(&self) -> Vec<(String, &'a Workload)> {
-        self.snapshot.workloads.iter().map(|workload| (workload.name.to_string(), workload)).collect()
-    }
-
-    fn destinations(&self) -> Vec<(String, &'a Destination)> {
-        let name = |dest: &Destination| {
-            let remote = Endpoint { addr: dest.remote_addr, port: dest.remote_port };
-            let netns = dest.netns_name.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
-            format!("{remote} from {}{netns}", dest.local_addr)
-        };
-        self.snapshot.destinations.iter().map(|dest| (name(dest), dest)).collect()
-    }
-
-    /// The sum of something over all workloads, per second.
-    fn per_second(&self, of: fn(&Workload) -> u64) -> f64 {
-        self.sum(of) / self.seconds()
-    }
-
-    fn sum(&self, of: fn(&Workload) -> u64) -> f64 {
-        self.snapshot.workloads.iter().map(|workload| of(workload) as f64).sum()
-    }
-
-    /// The destination whose ports were in use most, as a share of what there are.
-    fn fullest(&self) -> Option<(f64, &'a Destination)> {
-        let share = |dest: &'a Destination| Some((occupancy(dest)?, dest));
-        self.snapshot.destinations.iter().filter_map(share).max_by(|a, b| a.0.total_cmp(&b.0))
-    }
-}
-
 /// A count, all digits.
 fn whole(count: f64) -> String {
     let digits = format!("{count:.0}");
     digits.parse().map(number).unwrap_or(digits)
-}
-
-fn occupancy(destination: &Destination) -> Option<f64> {
-    let capacity = destination.ports.capacity.filter(|capacity| *capacity > 0)?;
-    Some(f64::from(destination.ports.peak) / f64::from(capacity))
 }
 
 /// How a comparison ends.
@@ -297,11 +245,6 @@ impl Diff {
     /// [`serde_json::Error`] of a value that JSON cannot hold; a comparison has no such value.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|text| text + "\n")
-    }
-
-    /// The comparison as text, every line at most 80 columns.
-    pub fn text(&self) -> String {
-        text::render(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Side;
+use super::side::Side;
 use crate::layout::human;
 
 /// The longer window may have this many times the length of the shorter one; beyond that, start-up and shutdown distort the rates.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Side;
+use super::side::Side;
 use crate::tracker::snapshot::Namespace;
 
 /// A setting that differs.

@@ -1,8 +1,10 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
+use crate::clock::Clock;
 use crate::event::Ktime;
 use crate::host::Degradation;
+use crate::host::HostFacts;
 use crate::playback::{self, PlayWindow};
 use crate::report::sample;
 use crate::series;

@@ -31,7 +31,14 @@ const DESTINATION: [Shown; 5] = [
     ("capacity", "of ports", 0.0),
 ];
 
-pub(super) fn render(diff: &Diff) -> String {
+impl Diff {
+    /// The comparison as text, every line at most 80 columns.
+    pub fn text(&self) -> String {
+        render(self)
+    }
+}
+
+fn render(diff: &Diff) -> String {
     let mut page = TextPage::new(false, false);
     let line = |page: &mut TextPage, label: &str, text: &str| {
         let text = page.safe(text);
