@@ -203,7 +203,6 @@ fn a_recorded_command_has_the_rights_of_its_user() -> Result<()> {
 #[test]
 fn a_pid_namespace_of_its_own_is_said_once() -> Result<()> {
     require!();
-    let lab = Lab::new()?;
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(binary()?);
     command.args(["report", "--json", "--for", "1s"]);
