@@ -5,7 +5,9 @@
 //! tests that need more events than a kernel makes in their time. Not for: correctness of the tracker, which real
 //! traffic decides.
 
+pub mod forecasting;
 pub mod incident;
+pub mod loads;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

@@ -72,6 +72,20 @@ pub fn per_second(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") }
 }
 
+/// When something comes: `40 to 60 s` between the two ends, `about 50 s, not before 40 s` if the later end is open, `about 50 s` if no end
+/// is known or the ends are the same when rounded.
+pub fn rough_interval(seconds: f64, soonest: Option<f64>, latest: Option<f64>) -> String {
+    let about = rough_seconds(seconds);
+    match (soonest.map(rough_seconds), latest.map(rough_seconds)) {
+        (Some(from), Some(to)) if from != to => match (from.strip_suffix(" s"), to.strip_suffix(" s")) {
+            (Some(number), Some(_)) => format!("{number} to {to}"),
+            _ => format!("{from} to {to}"),
+        },
+        (Some(from), None) if from != about => format!("about {about}, not before {from}"),
+        _ => format!("about {about}"),
+    }
+}
+
 /// Seconds in one unit, for the sentences of findings: `50 us`, `4.0 ms`, `90 s`, `5 min`, `2.1 h`.
 pub fn rough_seconds(seconds: f64) -> String {
     if seconds < 1e-3 {
@@ -144,6 +158,15 @@ pub fn seconds(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals_have_one_unit_where_they_can() {
+        assert_eq!(rough_interval(50.0, Some(40.2), Some(59.9)), "40 to 60 s");
+        assert_eq!(rough_interval(110.0, Some(90.0), Some(150.0)), "90 s to 2 min");
+        assert_eq!(rough_interval(50.0, Some(40.0), None), "about 50 s, not before 40 s");
+        assert_eq!(rough_interval(50.0, Some(50.1), Some(50.2)), "about 50 s");
+        assert_eq!(rough_interval(50.0, None, None), "about 50 s");
+    }
 
     #[test]
     fn numbers() {

@@ -181,7 +181,7 @@ impl PortPool {
 
     /// connect() at this time. Times must not go back.
     pub fn connect(&mut self, now: u64) -> Result<PortFound, NoPort> {
-        self.expire(now);
+        self.expire(now, |_, _| {});
         let size = self.slots.len();
         let step = 1 + usize::from(self.rules.parity);
         // remaining = high + 1 - low; if (remaining > 1) remaining &= ~1U;
@@ -200,8 +200,7 @@ impl PortPool {
             self.perturb = (self.perturb + extra.max(walked as u64) + step as u64) & 0xffff_ffff;
             let reused = self.slots[at].used != Use::Free;
             self.enter(at, Use::Live, false);
-            let port = self.rules.range.0 + u16::try_from(at).unwrap_or(0);
-            return Ok(PortFound { port, reused, probes: u32::try_from(probes).unwrap_or(u32::MAX) });
+            return Ok(PortFound { port: self.port(at), reused, probes: u32::try_from(probes).unwrap_or(u32::MAX) });
         }
         Err(NoPort { probes: u32::try_from(probes).unwrap_or(u32::MAX) })
     }
@@ -243,7 +242,7 @@ impl PortPool {
 
     /// The connection on this port is over at this time. Nothing happens if there is none.
     pub fn close(&mut self, port: u16, now: u64, left: Left) {
-        self.expire(now);
+        self.expire(now, |_, _| {});
         let Some(at) = self.index(port).filter(|&at| self.slots[at].used == Use::Live) else { return };
         match left {
             Left::Nothing => self.enter(at, Use::Free, false),
@@ -256,7 +255,7 @@ impl PortPool {
 
     /// The peer of an orphan closes: the minisocket stays for another `TIME_WAIT`.
     pub fn peer_closes(&mut self, port: u16, now: u64) {
-        self.expire(now);
+        self.expire(now, |_, _| {});
         let Some(at) = self.index(port).filter(|&at| self.slots[at].used == Use::Orphan) else { return };
         let timestamps = self.slots[at].timestamps;
         self.enter_minisocket(at, now, Use::TimeWait, timestamps, TIME_WAIT_NANOS);
@@ -282,8 +281,8 @@ impl PortPool {
         }
     }
 
-    /// What is due until this time, inclusive, happens.
-    pub fn expire(&mut self, now: u64) {
+    /// What is due until this time, inclusive, happens. `ended` gets each port whose minisocket has ended, and when.
+    pub fn expire(&mut self, now: u64, mut ended: impl FnMut(u16, u64)) {
         while let Some(&Reverse((at_time, at, turn, due))) = self.due.peek() {
             if at_time > now {
                 break;
@@ -293,7 +292,10 @@ impl PortPool {
                 continue;
             }
             match due {
-                Due::End => self.enter(at, Use::Free, false),
+                Due::End => {
+                    self.enter(at, Use::Free, false);
+                    ended(self.port(at), at_time);
+                }
                 Due::Reusable => {
                     self.slots[at].reusable = true;
                     self.refresh(at);
@@ -324,6 +326,10 @@ impl PortPool {
         } else {
             self.takeable[word] &= !bit;
         }
+    }
+
+    fn port(&self, at: usize) -> u16 {
+        self.rules.range.0.saturating_add(u16::try_from(at).unwrap_or(u16::MAX))
     }
 
     fn index(&self, port: u16) -> Option<usize> {

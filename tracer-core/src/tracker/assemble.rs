@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::forecast::forecast;
+use super::forecast::{AllNotReusable, Forecast, NotReusable, forecasts};
 use super::port_buckets::PortClass;
 use super::snapshot::{
     Attribution, Destination, Failure, Holder, Listener, Namespace, OtherAttributions, OtherDestinations,
@@ -35,10 +35,6 @@ struct Present {
     /// Full sockets by state number.
     flows: [u32; 13],
     orphans: u32,
-    /// Of these, with a port of the range in force.
-    orphans_in_range: u32,
-    /// In `TIME_WAIT`, of peers without TCP timestamps, with a port of the range in force.
-    without_timestamps: u32,
 }
 
 impl Present {
@@ -67,8 +63,6 @@ impl Present {
             *own += others;
         }
         self.orphans += other.orphans;
-        self.orphans_in_range += other.orphans_in_range;
-        self.without_timestamps += other.without_timestamps;
     }
 }
 
@@ -98,13 +92,13 @@ fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
 
 /// Everything that the tables know, without findings and counts of events.
 pub fn snapshot(tables: &Tables) -> Snapshot {
-    let (present, minisockets) = (present(tables), minisockets(tables));
+    let ((present, not_reusable), minisockets) = (present(tables), minisockets(tables));
     let orphans = present.values().map(|present| u64::from(present.orphans)).sum();
     Snapshot {
         start: start(tables),
         now: tables.now,
         workloads: workloads(tables, &present),
-        destinations: destinations(tables, &present),
+        destinations: destinations(tables, &not_reusable),
         attributions: attributions(tables, &present),
         listeners: listeners(tables),
         namespaces: namespaces(tables, &minisockets),
@@ -124,8 +118,9 @@ fn window_seconds(tables: &Tables) -> f64 {
     tables.now.seconds_since(start(tables))
 }
 
-fn present(tables: &Tables) -> AllPresent {
-    let mut present = AllPresent::default();
+/// One walk over the sockets and one over the minisockets.
+fn present(tables: &Tables) -> (AllPresent, AllNotReusable) {
+    let (mut present, mut not_reusable) = (AllPresent::default(), AllNotReusable::default());
     for (_, flow) in tables.flows.iter() {
         // A flow from before the start is at least as old as our first sight of it.
         let since = flow.state_since.or(tables.start);
@@ -142,16 +137,13 @@ fn present(tables: &Tables) -> AllPresent {
     }
     for (_, entry) in tables.time_wait.iter().filter(|(_, entry)| entry.orphan || entry.without_timestamps) {
         let attribution = tables.accounting.attributions().resolve(entry.attribution);
-        let present = present.entry(attribution).or_default();
-        let in_range = u32::from(entry.class != PortClass::Outside);
-        if entry.orphan {
-            present.orphans += 1;
-            present.orphans_in_range += in_range;
-        } else {
-            present.without_timestamps += in_range;
+        present.entry(attribution).or_default().orphans += u32::from(entry.orphan);
+        let destination = tables.accounting.attributions().destination(entry.attribution);
+        if let Some(id) = destination.filter(|_| entry.class != PortClass::Outside) {
+            not_reusable.entry(id).or_default().add(&entry, tables.now);
         }
     }
-    present
+    (present, not_reusable)
 }
 
 fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
@@ -282,17 +274,13 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
     list
 }
 
-fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
+fn destinations(tables: &Tables, minisockets: &AllNotReusable) -> Vec<Destination> {
     let accounting = &tables.accounting;
     let mut holders: FxHashMap<DestinationId, BTreeMap<Arc<str>, u32>> = FxHashMap::default();
     let mut victims: FxHashMap<DestinationId, BTreeMap<Arc<str>, Victim>> = FxHashMap::default();
-    let mut minisockets: FxHashMap<DestinationId, NotReusable> = FxHashMap::default();
-    for (id, entry) in accounting.attributions().iter() {
-        let attribution = present.get(&id).copied().unwrap_or_default();
+    let forecasts = forecasts(tables, minisockets);
+    for (_, entry) in accounting.attributions().iter() {
         let Some(id) = entry.destination else { continue };
-        let stuck = minisockets.entry(id).or_default();
-        stuck.orphans += attribution.orphans_in_range;
-        stuck.without_timestamps += attribution.without_timestamps;
         let Some(workload) = accounting.processes().workload_of(entry.process) else { continue };
         let counters = &entry.counters;
         if counters.ports.now > 0 {
@@ -312,6 +300,7 @@ fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
             }
         }
     }
+    let none = NotReusable::default();
     let mut list: Vec<Destination> = accounting
         .destinations()
         .iter()
@@ -331,8 +320,9 @@ fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
                 .map(|(workload, victim)| Victim { workload, ..victim })
                 .collect();
             victims.sort_by(|a, b| (b.failed, &a.workload).cmp(&(a.failed, &b.workload)));
-            let minisockets = minisockets.get(&id).copied().unwrap_or_default();
-            destination(tables, entry, minisockets, holders, victims)
+            let minisockets = minisockets.get(&id).unwrap_or(&none);
+            let forecast = forecasts.get(&id).copied().unwrap_or_default();
+            destination(tables, entry, minisockets, &forecast, holders, victims)
         })
         .collect();
     list.sort_by(|a, b| {
@@ -346,25 +336,16 @@ fn destinations(tables: &Tables, present: &AllPresent) -> Vec<Destination> {
     list
 }
 
-/// Minisockets of a destination that no connect() takes over.
-#[derive(Clone, Copy, Default)]
-struct NotReusable {
-    orphans: u32,
-    without_timestamps: u32,
-}
-
 fn destination(
     tables: &Tables,
     entry: &DestinationEntry,
-    minisockets: NotReusable,
+    minisockets: &NotReusable,
+    forecast: &Forecast,
     holders: Vec<Holder>,
     victims: Vec<Victim>,
 ) -> Destination {
     let ports = &tables.ports;
     let capacity = ports.capacity(entry);
-    let stuck = minisockets.orphans + minisockets.without_timestamps;
-    let reusable = stuck <= u32::midpoint(entry.in_state(TcpState::TimeWait), minisockets.orphans);
-    let forecast = forecast(entry, ports, reusable, tables.now, start(tables));
     let (key, counters) = (entry.key, &entry.counters);
     Destination {
         netns: key.netns,
@@ -400,7 +381,10 @@ fn destination(
         counted_since: entry.counted_since,
         connects_per_second: forecast.per_second,
         sustainable_per_second: forecast.sustainable,
+        exhaustion_probability: forecast.probability,
         seconds_to_exhaustion: forecast.exhausted_in,
+        exhaustion_soonest_seconds: forecast.soonest,
+        exhaustion_latest_seconds: forecast.latest,
         forecast_confidence: forecast.confidence,
         port_search_ms: entry.search.all.summary(),
         port_search_recent_ms: entry.search.median.map(millis),

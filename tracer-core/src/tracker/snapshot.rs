@@ -323,11 +323,11 @@ pub struct Victim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// The rate swung by more than half, or fewer than five seconds were seen.
+    /// The interval is wider than the forecast itself, or fewer than five seconds were seen.
     Low,
-    /// The rate swung by a quarter to a half.
+    /// The interval is up to as wide as the forecast, or open at its end.
     Medium,
-    /// The rate swung by less than a quarter.
+    /// The interval is at most half as wide as the forecast.
     High,
 }
 
@@ -368,8 +368,14 @@ pub struct Destination {
     pub connects_per_second: f64,
     /// The rate that this destination's capacity bears for good, given how long a port is held; `None` = unknown.
     pub sustainable_per_second: Option<f64>,
-    /// Until the ports run out at this rate; 0 = exhausted now; `None` = not at this rate, or unknown.
+    /// The probability that the ports run out within the next three minutes; `None` = unknown.
+    pub exhaustion_probability: Option<f64>,
+    /// Until the ports run out, as likely earlier as later; 0 = exhausted now; `None` = not to be expected, or unknown.
     pub seconds_to_exhaustion: Option<f64>,
+    /// They run out earlier than this with a probability of 5 %; `None` = not within three minutes, or unknown.
+    pub exhaustion_soonest_seconds: Option<f64>,
+    /// They run out later than this, or not at all, with a probability of 5 %; `None` = that may be after the next three minutes.
+    pub exhaustion_latest_seconds: Option<f64>,
     /// How much that forecast is worth; `None` without one.
     pub forecast_confidence: Option<Confidence>,
     /// How long connect() searched for a port, failed searches included; empty where no hook tells.

@@ -7,6 +7,8 @@ pub enum Bench {
     Kernel,
     /// Costs for programs without connections: timers and system calls.
     Host,
+    /// How good forecasts of exhaustion are.
+    Forecast,
     Ingest,
     /// Recording, and reading recordings.
     Record,
@@ -23,7 +25,8 @@ pub enum Bench {
 
 impl Bench {
     /// All benches, in the order of the table.
-    pub const EACH: [Self; 9] = [
+    pub const EACH: [Self; 10] = [
+        Self::Forecast,
         Self::Ingest,
         Self::Memory,
         Self::Kernel,
@@ -39,6 +42,7 @@ impl Bench {
         match self {
             Self::Kernel => "kernel",
             Self::Host => "host",
+            Self::Forecast => "forecast",
             Self::Ingest => "ingest",
             Self::Record | Self::Replay => "record",
             Self::Memory => "memory",

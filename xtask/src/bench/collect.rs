@@ -15,6 +15,25 @@ use crate::shell::{as_root, build_release, built, cargo, line_of, nightly, run, 
 
 /// Groups of criterion benches in tracer-core/benches/ingest.rs.
 const GROUPS: [&str; 3] = ["ingest", "crowd", "decode"];
+/// All benches, as arguments of cargo.
+const BENCHES: &[&str] = &[
+    "-p",
+    "tracer",
+    "-p",
+    "tracer-core",
+    "--features",
+    "tracer-core/testing",
+    "--bench",
+    "forecast",
+    "--bench",
+    "ingest",
+    "--bench",
+    "memory",
+    "--bench",
+    "reconcile",
+    "--bench",
+    "view",
+];
 /// Example program that writes a recording of any size.
 const GENERATOR: &str = "recording_costs";
 
@@ -48,7 +67,21 @@ impl Collector {
             meter: built.join("meter"),
             null_tracer: build_null_tracer()?,
             generator: built.join("examples").join(GENERATOR),
-            benches: build_benches(check)?,
+            benches: build_benches(BENCHES, check)?,
+        })
+    }
+
+    /// Enough for benches of models, which need neither portchurn nor root.
+    pub fn of_models(check: bool) -> Result<Self> {
+        let nothing = PathBuf::new;
+        let benches = build_benches(&["-p", "tracer-core", "--features", "testing", "--bench", "forecast"], check)?;
+        Ok(Self {
+            check,
+            portchurn: nothing(),
+            meter: nothing(),
+            null_tracer: nothing(),
+            generator: nothing(),
+            benches,
         })
     }
 
@@ -56,7 +89,7 @@ impl Collector {
     pub fn collect(&self, what: Bench, first: bool, figures: &mut Figures) -> Result<()> {
         match what {
             Bench::Ingest => self.criterion(figures),
-            Bench::Memory | Bench::Reconcile | Bench::View => self.bench(what.name(), figures),
+            Bench::Forecast | Bench::Memory | Bench::Reconcile | Bench::View => self.bench(what.name(), figures),
             Bench::Kernel => self.meter(&["kernel", "--null-tracer", &self.null_tracer.to_string_lossy()], figures),
             Bench::Record | Bench::Replay => {
                 let generator = self.generator.to_string_lossy();
@@ -154,12 +187,11 @@ fn build_null_tracer() -> Result<PathBuf> {
     Ok(dir.join(target).join("release/null-tracer-ebpf"))
 }
 
-fn build_benches(check: bool) -> Result<Vec<(String, PathBuf)>> {
+fn build_benches(which: &[&str], check: bool) -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
-    command.args(["bench", "-p", "tracer", "-p", "tracer-core", "--features", "tracer-core/testing"]);
+    command.arg("bench").args(which);
     command.args(["--no-run", "--message-format=json-render-diagnostics"]);
     command.args(["--profile", if check { "dev" } else { "bench" }]);
-    command.args(["--bench", "ingest", "--bench", "memory", "--bench", "reconcile", "--bench", "view"]);
     let line = line_of(&command);
     say(&line);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;

@@ -32,6 +32,14 @@ impl Figures {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// The keys that begin so, without that begin, and the first line of each.
+    pub fn beginning<'a>(&'a self, begin: &'a str) -> impl Iterator<Item = (&'a str, &'a [f64])> {
+        let of = move |(key, lines): (&'a String, &'a Vec<Vec<f64>>)| {
+            Some((key.strip_prefix(begin)?, lines.first()?.as_slice()))
+        };
+        self.0.iter().filter_map(of)
+    }
+
     /// All samples of a key.
     pub fn samples(&self, key: &str) -> Option<Vec<f64>> {
         let samples: Vec<f64> = self.lines(key).concat();

@@ -38,7 +38,9 @@ pub struct BenchOptions {
 }
 
 pub fn bench(options: &BenchOptions) -> Result<()> {
-    setup::setup(Needs::Everything)?;
+    if options.what != Bench::Forecast {
+        setup::setup(Needs::Everything)?;
+    }
     run(options)
 }
 
@@ -50,7 +52,8 @@ pub fn check() -> Result<()> {
 fn run(options: &BenchOptions) -> Result<()> {
     let wanted: Vec<Bench> = if options.what == Bench::All { Bench::EACH.to_vec() } else { vec![options.what] };
     let rows: Vec<_> = ROWS.iter().filter(|row| wanted.iter().any(|what| row.key().starts_with(what.name()))).collect();
-    let collector = Collector::build(options.check)?;
+    let models = wanted == [Bench::Forecast];
+    let collector = if models { Collector::of_models(options.check)? } else { Collector::build(options.check)? };
     let machine = machine::MachineInfo::read();
     let mut runs = Vec::new();
     let mut text = String::new();

@@ -93,6 +93,7 @@ impl BenchRow {
 const KERNEL: &str = "kernel: one connection is ten transitions, both ends on this host";
 const LONG: &str = "kernel: ten million transitions at full speed, default settings";
 const HOST: &str = "everybody else on the host";
+const FORECAST: &str = "forecast of exhaustion, in event time";
 const INGEST: &str = "ingest, one core";
 const CROWD: &str = "ingest on a crowded host, one core";
 const RECORD: &str = "recordings";
@@ -360,6 +361,17 @@ pub const ROWS: &[BenchRow] = &[
         "x",
     )
     .goal_of(Goal::AtMost(1.01), MEMORY_CAUSE),
+    row(FORECAST, "error of the forecast 120 s ahead, median of the loads", Formula::Figure("forecast.error_120"), "%"),
+    row(FORECAST, "60 s ahead", Formula::Figure("forecast.error_60"), "%").goal_of(Goal::AtMost(10.0), TREND_CAUSE),
+    row(FORECAST, "30 s ahead", Formula::Figure("forecast.error_30"), "%"),
+    row(FORECAST, "10 s ahead", Formula::Figure("forecast.error_10"), "%"),
+    row(FORECAST, "truth inside soonest to latest, last two minutes", Formula::Figure("forecast.inside"), "%")
+        .goal_of(Goal::AtLeast(90.0), TREND_CAUSE),
+    row(FORECAST, "the ramp that is announced last, before its exhaustion", Formula::Figure("forecast.announced"), "s")
+        .goal_of(Goal::AtLeast(30.0), TREND_CAUSE),
+    row(FORECAST, "seconds of false alarm, all settling loads", Formula::Figure("forecast.false_alarms"), "s")
+        .goal_of(Goal::AtMost(0.0), SETTLE_CAUSE),
+    row(FORECAST, "a second of a load, its events and its forecast", Formula::Figure("forecast.load_ms"), "ms"),
     row(STARTUP, "exec to ready line, no TIME_WAITs", Formula::Figure("startup.empty_ms"), "ms")
         .goal_of(Goal::AtMost(150.0), STARTUP_CAUSE),
     row(STARTUP, "exec to ready line, 28,000 TIME_WAITs", Formula::Figure("startup.full_ms"), "ms")
@@ -405,6 +417,9 @@ const CACHE_CAUSE: &str =
 const CROWD_CAUSE: &str = "what finds no row is folded, with more memory touched than where every row is there";
 const DECODE_CAUSE: &str = "fields are copied one by one out of bytes that may be unaligned";
 const MEMORY_CAUSE: &str = "an entry takes 40 bytes; its place in the slab, its index and the room that tables which double leave free take the rest";
+const TREND_CAUSE: &str =
+    "see the loads below: what has not happened yet (the next burst, the top of a wave) is in no forecast";
+const SETTLE_CAUSE: &str = "see the loads below";
 const STARTUP_CAUSE: &str = "the kernel's verifier walks every path of every program at load";
 const DRAW_CAUSE: &str = "rows are found and sorted anew for each frame";
 const KEY_CAUSE: &str = "keys wait for the screen's thread to get a CPU, and 20 ms after the last drawing";

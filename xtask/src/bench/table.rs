@@ -21,7 +21,7 @@ pub fn render(machine: &MachineInfo, rows: &[&BenchRow], runs: &[Figures]) -> St
         }
         text.push_str(&line(row, runs));
     }
-    text + &growth(runs) + &crate::soak::last_section()
+    text + &forecasts(runs) + &growth(runs) + &crate::soak::last_section()
 }
 
 fn line(row: &BenchRow, runs: &[Figures]) -> String {
@@ -78,6 +78,29 @@ pub fn number(value: f64) -> String {
     } else {
         format!("{value:.3}")
     }
+}
+
+/// The loads of the forecast, one by one.
+fn forecasts(runs: &[Figures]) -> String {
+    let Some(run) = runs.last().filter(|run| run.samples("forecast.inside").is_some()) else { return String::new() };
+    let mut text = String::from(
+        "\n## How good forecasts are\n\n\
+         Means of the runs. The error is that of the middle of the forecast, in percent of the time that was left, 100 where nothing was forecast; \
+         without a number nothing told by then what comes.\n\n\
+         | load | out of ports after, s | error 120 s ahead | 60 s | 30 s | 10 s | truth inside, % | announced, s before |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for (name, row) in run.beginning("forecast.load.") {
+        let cell = |value: &f64| if *value < 0.0 { String::new() } else { number(*value) };
+        let cells: Vec<String> = row.iter().map(cell).collect();
+        text.extend(["| ", name, " | ", &cells.join(" | "), " |\n"]);
+    }
+    text.push_str("\n| load that settles | seconds of false alarm | of seconds |\n| --- | ---: | ---: |\n");
+    for (name, row) in run.beginning("forecast.settles.") {
+        let cells: Vec<String> = row.iter().map(|value| number(*value)).collect();
+        text.extend(["| ", name, " | ", &cells.join(" | "), " |\n"]);
+    }
+    text
 }
 
 fn growth(runs: &[Figures]) -> String {

@@ -71,7 +71,7 @@ fn what_a_minisocket_does_not_allow_is_not_reused() {
         for port in fill(&mut pool, 0) {
             pool.close(port, 0, left);
         }
-        pool.expire(now);
+        pool.expire(now, |_, _| {});
         (pool.connect(now).is_ok(), pool.in_use())
     };
     let orphan = Left::Orphan { timestamps: true };
@@ -99,9 +99,9 @@ fn an_orphan_becomes_a_time_wait_when_its_peer_closes() {
     pool.close(port, 0, Left::Orphan { timestamps: true });
     pool.peer_closes(port, 50 * SECOND);
     assert_eq!((pool.orphans(), pool.time_wait()), (0, 1));
-    pool.expire(109 * SECOND);
+    pool.expire(109 * SECOND, |_, _| {});
     assert_eq!(pool.in_use(), 1);
-    pool.expire(113 * SECOND);
+    pool.expire(113 * SECOND, |_, _| {});
     assert_eq!(pool.in_use(), 0);
 }
 
@@ -212,7 +212,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Connect => {
-                    pool.expire(now);
+                    pool.expire(now, |_, _| {});
                     let expected = kernels_choice(&pool);
                     let found = pool.connect(now);
                     let choice = found.map(|found| (found.port, found.probes)).map_err(|none| none.probes);

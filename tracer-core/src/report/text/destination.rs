@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::context::ReportContext;
 use crate::event::Endpoint;
-use crate::layout::human::{brief, number, rate, seconds, short};
+use crate::layout::human::{brief, number, rate, rough_interval, seconds, short};
 use crate::layout::occupancy_bar::{PortGroups, bar, letters};
 use crate::layout::text::{Paint, cut_name, left};
 use crate::layout::text_page::TextPage;
@@ -146,6 +146,14 @@ fn pace(destination: &Destination) -> String {
     }
 }
 
+fn coming(destination: &Destination, left: f64) -> String {
+    if left > 7_200.0 {
+        // An interval of days says no more than its middle.
+        return format!("about {}", seconds(left));
+    }
+    rough_interval(left, destination.exhaustion_soonest_seconds, destination.exhaustion_latest_seconds)
+}
+
 /// When the ports run out, in words.
 pub fn exhaustion(destination: &Destination) -> String {
     let confidence = |text: String| match destination.forecast_confidence {
@@ -154,7 +162,7 @@ pub fn exhaustion(destination: &Destination) -> String {
     };
     match (destination.seconds_to_exhaustion, destination.sustainable_per_second) {
         (Some(left), _) if left <= 0.0 => "now".into(),
-        (Some(left), _) => confidence(format!("in about {}", seconds(left))),
+        (Some(left), _) => confidence(format!("in {}", coming(destination, left))),
         (None, Some(bearable)) if destination.connects_per_second <= bearable => "not at this rate".into(),
         (None, _) => "unknown".into(),
     }

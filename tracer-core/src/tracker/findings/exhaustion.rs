@@ -8,7 +8,7 @@ use super::cause::{Cause, culprit, held_ports, sentence};
 use super::recent::Counted;
 use super::rule::{RuleContext, amount, counted, endpoint, evidence};
 use super::thresholds::Thresholds;
-use crate::layout::human::{per_second, plain_plural, rate, rough_seconds};
+use crate::layout::human::{per_second, plain_plural, rate, rough_interval, rough_seconds};
 use crate::tracker::snapshot::{Confidence, Destination, Finding, FindingId, FindingSubject, Severity};
 
 /// States named in a sentence.
@@ -185,7 +185,8 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
                 format!(", where {} can be sustained", per_second(sustainable))
             });
             let when = if seconds > 0.0 {
-                format!("run out in about {}", rough_seconds(seconds))
+                let (soonest, latest) = (destination.exhaustion_soonest_seconds, destination.exhaustion_latest_seconds);
+                format!("run out in {}", rough_interval(seconds, soonest, latest))
             } else {
                 "have run out (no connect has failed yet)".into()
             };
@@ -209,6 +210,9 @@ pub(super) fn soon(context: RuleContext<'_>) -> Vec<Finding> {
             finding.measure = amount(f64::from(destination.ports.in_use), "ports in use");
             finding.evidence.insert("causes", serde_json::json!(held));
             finding.evidence.insert("seconds_to_exhaustion", seconds.into());
+            finding.evidence.insert("exhaustion_soonest_seconds", destination.exhaustion_soonest_seconds.into());
+            finding.evidence.insert("exhaustion_latest_seconds", destination.exhaustion_latest_seconds.into());
+            finding.evidence.insert("exhaustion_probability", destination.exhaustion_probability.into());
             finding.evidence.insert("confidence", serde_json::json!(destination.forecast_confidence));
             finding.advice = advice::for_destination(context, destination);
             finding

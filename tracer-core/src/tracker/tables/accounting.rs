@@ -525,6 +525,20 @@ impl Accounting {
         }
     }
 
+    /// A connection that began then has got a port towards the attribution's destination.
+    pub(super) fn note_open(&mut self, id: AttributionId, began: Ktime) {
+        if let Some(demand) = self.destination_mut(id).and_then(DestinationEntry::demand_mut) {
+            demand.opened(began);
+        }
+    }
+
+    /// A connection has given up its port. `began`: if that was seen.
+    pub(super) fn note_close(&mut self, id: AttributionId, began: Option<Ktime>, now: Ktime) {
+        if let Some(demand) = self.destination_mut(id).and_then(DestinationEntry::demand_mut) {
+            demand.closed(began, now);
+        }
+    }
+
     /// A local port towards the attribution's destination is free again.
     pub(super) fn note_release(&mut self, id: AttributionId, at: Ktime) {
         if let Some(destination) = self.destination_mut(id) {
@@ -538,7 +552,12 @@ impl Accounting {
         self.retain(id);
         self.occupy(id, &entry.key, (entry.state(), class), timer_started, ports);
         if let Some(destination) = self.destination_mut(id) {
-            destination.schedule_release(timer_started);
+            if let Some(demand) = destination.demand_mut() {
+                demand.timer_started(timer_started);
+                if new {
+                    demand.ends.left_minisocket(timer_started.0);
+                }
+            }
             destination.touch(timer_started);
         }
         self.count(id, |counters| {
@@ -565,23 +584,27 @@ impl Accounting {
         let (state, waits) = (entry.state(), u64::from(!entry.orphan));
         self.vacate(from, &key, state, class);
         if let Some(destination) = self.destination_mut(from) {
-            destination.unschedule_release(timer_started);
+            if let Some(demand) = destination.demand_mut() {
+                demand.timer_ended(timer_started);
+            }
         }
         self.count(from, |counters| counters.time_wait.lower(waits));
         self.retain(to);
         self.release(from);
         self.occupy(to, &key, (state, class), timer_started, ports);
         if let Some(destination) = self.destination_mut(to) {
-            destination.schedule_release(timer_started);
+            if let Some(demand) = destination.demand_mut() {
+                demand.timer_started(timer_started);
+            }
         }
         self.count(to, |counters| counters.time_wait.raise(waits));
     }
 
     /// The timer of a minisocket that was started at `before` has been started again.
     pub(super) fn restart_minisocket(&mut self, id: AttributionId, before: Ktime, now: Ktime) {
-        if let Some(destination) = self.destination_mut(id) {
-            destination.unschedule_release(before);
-            destination.schedule_release(now);
+        if let Some(demand) = self.destination_mut(id).and_then(DestinationEntry::demand_mut) {
+            demand.timer_ended(before);
+            demand.timer_started(now);
         }
     }
 
@@ -590,7 +613,9 @@ impl Accounting {
         let TimeWaitEntry { attribution: id, timer_started, class, .. } = *entry;
         self.vacate(id, &entry.key, entry.state(), class);
         if let Some(destination) = self.destination_mut(id) {
-            destination.unschedule_release(timer_started);
+            if let Some(demand) = destination.demand_mut() {
+                demand.timer_ended(timer_started);
+            }
             destination.note_release(now);
             destination.touch(now);
         }

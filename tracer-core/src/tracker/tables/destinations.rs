@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::cardinality::Cardinality;
 use super::counters::{Counters, Rate};
+use super::demand::RecentDemand;
 use super::port_search_times::PortSearchTimes;
 use super::processes::WorkloadId;
 use super::slab::{Ref, Slab};
@@ -17,13 +18,13 @@ use super::worth::{Hand, Merits, Shares, Worth};
 use crate::event::{Addr, DestinationKey, Ktime, Netns, TcpState};
 use crate::tracker::port_buckets::PortClass;
 
-/// Destinations with a row of their own, about 12 KiB each with histograms and release schedule, less than 2 KiB with a few connections:
-/// 48 MiB at the most. More rows than anybody reads; a crawler connects to more.
+/// Destinations with a row of their own, about 17 KiB each with histograms and the demand of the last minutes, less than 2 KiB with a few
+/// connections: 68 MiB at the most. More rows than anybody reads; a crawler connects to more.
 pub const MAX_DESTINATIONS: usize = 4_096;
 /// Namespaces with a rest of their own. Only a namespace that had too many destinations needs one; those of all others share one.
 pub const MAX_RESTS: usize = 64;
-/// Seconds of the release schedule: a minisocket lives 60 s, twice that after a late FIN.
-pub const SCHEDULE_SECONDS: usize = 128;
+/// With fewer ports in use than this what they went through is not kept: most destinations never have more.
+const FEW_PORTS: u32 = 8;
 /// connect() looks at one port after the other, so that a port released behind it is missed: releases of so many nanoseconds
 /// before a failure do not contradict it. Ten times the longest search that was measured.
 const SEARCH_NANOS: u64 = 20_000_000;
@@ -84,8 +85,8 @@ pub struct DestinationEntry {
     outside: u32,
     /// Ports released in the present and in the last slot of [`SEARCH_NANOS`].
     released: [(u64, u32); 2],
-    /// Minisockets by the second in which their timer started, modulo `SCHEDULE_SECONDS`.
-    schedule: Option<Box<[u32; SCHEDULE_SECONDS]>>,
+    /// The last two minutes; `None` as long as only a few ports were taken.
+    demand: Option<Box<RecentDemand>>,
     first_seen: Ktime,
     last_used: Ktime,
     /// Flows, minisockets and pending failures towards the destination.
@@ -115,7 +116,7 @@ impl DestinationEntry {
             unusable: 0,
             outside: 0,
             released: [(0, 0); 2],
-            schedule: None,
+            demand: None,
             first_seen: at,
             last_used: at,
             users: 0,
@@ -199,27 +200,17 @@ impl DestinationEntry {
         TcpState::ALL.into_iter().map(|state| (state, self.in_state(state))).filter(|&(_, count)| count > 0)
     }
 
-    fn schedule_index(second: u64) -> usize {
-        usize::try_from(second % SCHEDULE_SECONDS as u64).unwrap_or(0)
+    /// What the ports went through in the last two minutes; `None` as long as only a few were taken, and for a rest.
+    pub fn demand(&self) -> Option<&RecentDemand> {
+        self.demand.as_deref()
     }
 
-    /// The timer of a minisocket has started: its port is released a `TIME_WAIT` later.
-    pub fn schedule_release(&mut self, timer_started: Ktime) {
-        let schedule = self.schedule.get_or_insert_with(|| Box::new([0; SCHEDULE_SECONDS]));
-        schedule[Self::schedule_index(timer_started.0 / 1_000_000_000)] += 1;
-    }
-
-    /// The minisocket has ended, or its timer starts again.
-    pub fn unschedule_release(&mut self, timer_started: Ktime) {
-        if let Some(schedule) = &mut self.schedule {
-            let count = &mut schedule[Self::schedule_index(timer_started.0 / 1_000_000_000)];
-            *count = count.saturating_sub(1);
+    /// The same, to add to.
+    pub fn demand_mut(&mut self) -> Option<&mut RecentDemand> {
+        if self.demand.is_none() && (self.in_use < FEW_PORTS || self.rest.is_some()) {
+            return None;
         }
-    }
-
-    /// Minisockets whose timer started in this second, one of the last [`SCHEDULE_SECONDS`].
-    pub fn timers_started(&self, second: u64) -> u32 {
-        self.schedule.as_ref().map_or(0, |schedule| schedule[Self::schedule_index(second)])
+        Some(self.demand.get_or_insert_default())
     }
 
     /// A connect() has failed for lack of a port. True if it is the first of an incident.
@@ -294,12 +285,6 @@ impl DestinationEntry {
         self.unusable += other.unusable;
         self.outside += other.outside;
         self.peak = self.peak.max(self.in_use);
-        if let Some(others) = &other.schedule {
-            let schedule = self.schedule.get_or_insert_with(|| Box::new([0; SCHEDULE_SECONDS]));
-            for (own, others) in schedule.iter_mut().zip(others.iter()) {
-                *own += others;
-            }
-        }
         self.last_used = self.last_used.max(other.last_used);
         self.users += other.users;
         if let Some(folded) = &mut self.rest {

@@ -19,6 +19,7 @@ pub mod attributions;
 pub mod bound_sockets;
 pub mod cardinality;
 pub mod counters;
+pub mod demand;
 pub mod destinations;
 pub mod flows;
 pub mod history;
@@ -50,6 +51,7 @@ use processes::ProcessId;
 use time_wait::{TimeWaitEntry, TimeWaitId, TimeWaitTable};
 
 use super::config::Config;
+use super::port_buckets::PortClass;
 use super::snapshot::Failure;
 use crate::event::{FlowKey, Ktime, Netns, TcpState};
 
@@ -206,6 +208,9 @@ impl Tables {
             let as_what = (flow.state(), class);
             let counted = self.accounting.occupy(flow.attribution(), &key, as_what, self.now, &self.ports);
             hold.class = counted.then_some(class);
+            if let (true, Some(began)) = (counted && class != PortClass::Outside, flow.began) {
+                self.accounting.note_open(flow.attribution(), began);
+            }
         }
         self.flows.set_hold(at, hold);
     }
@@ -216,6 +221,9 @@ impl Tables {
         let Some(flow) = self.flows.get(at) else { return };
         if let Some(class) = hold.class {
             self.accounting.vacate(flow.attribution(), flow.key(), flow.state(), class);
+            if class != PortClass::Outside {
+                self.accounting.note_close(flow.attribution(), flow.began, self.now);
+            }
         }
         if let Some(user) = hold.bucket {
             self.ports.release(flow.key(), user);

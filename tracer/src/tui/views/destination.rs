@@ -11,7 +11,7 @@ use crate::tui::render::canvas::Canvas;
 use crate::tui::render::distributions;
 use crate::tui::render::split::divide;
 use tracer_core::event::DestinationKey;
-use tracer_core::layout::human::{number, rate, seconds, short};
+use tracer_core::layout::human::{number, rate, rough_interval, short};
 use tracer_core::layout::text::{Paint, StyledLine};
 use tracer_core::tracker::snapshot::Destination;
 use tracer_core::tracker::snapshot::detail::DestinationDetail;
@@ -109,7 +109,8 @@ fn facts(canvas: &Canvas<'_>, app: &App, destination: &Destination, width: usize
     ];
     match destination.seconds_to_exhaustion {
         Some(left) if left > 0.0 => {
-            pace.push((Paint::Warn, format!("in {}", seconds(left))));
+            let (soonest, latest) = (destination.exhaustion_soonest_seconds, destination.exhaustion_latest_seconds);
+            pace.push((Paint::Warn, format!("in {}", rough_interval(left, soonest, latest))));
             if let Some(confidence) = destination.forecast_confidence {
                 pace.push((Paint::Dim, format!(" (confidence {})", format!("{confidence:?}").to_lowercase())));
             }
