@@ -345,3 +345,26 @@ fn exports_hold_what_the_recording_holds_and_redacted_ones_no_name_of_it() -> Re
     assert_eq!(found.lines().collect::<Vec<_>>(), ["450", "100 2026-03-14T02 unknown"]);
     Ok(())
 }
+
+/// docs/ANALYSIS.md has ten questions of an incident in SQL: their answers are the numbers of the report.
+#[test]
+fn the_queries_of_the_page_on_analysis_say_what_the_report_says() -> Result<()> {
+    require!(Need::Python);
+    let lab = Lab::with_ports(40_000, 40_127)?;
+    let _server = incident(&lab)?;
+    let file = lab.file("incident.arrow");
+    let tracer = record(&lab, &file, &[])?;
+    exhaust(&lab)?;
+    let report = lab.file("report.json");
+    fs::write(&report, tracer.finish()?)?;
+    for (what, name) in [("events", "events.parquet"), ("flows", "flows.parquet")] {
+        let table = lab.file(name);
+        printed(&["export", text(&file), "--what", what, "--format", "parquet", "-o", text(&table)])?;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = python().context("Python")?;
+    let mut command = Command::new(python);
+    command.arg(here.join("tests/analysis.py")).arg(here.join("../docs/ANALYSIS.md")).arg(lab.dir()).arg(&report);
+    assert_eq!(output(&mut command)?.trim(), "10", "queries");
+    Ok(())
+}
