@@ -22,14 +22,14 @@ pub fn run(minutes: u64, seconds_per_turn: u64) -> Result<()> {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGINT);
     ends.add(Signal::SIGTERM);
-    // Children begin with an empty mask: the standard library sees to that.
-    ends.thread_block().context("blocking signals")?;
     let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("signalfd")?;
     let dir = tempfile::tempdir()?;
     // It prints what was lost, and nothing else: no connection is made to port 1.
     let watcher =
         Tracer::start(dir.path(), "watcher", &["stream", "--json", "--what", "failures", "--for", "7d", "dst=:1"])?;
-    let soak = Soak { signals, watcher: watcher.pid(), began: Instant::now(), end: Duration::from_secs(minutes * 60) };
+    ends.thread_block().context("blocking signals")?;
+    let soak =
+        Soak { ends, signals, watcher: watcher.pid(), began: Instant::now(), end: Duration::from_secs(minutes * 60) };
     let size = FloodSize { seconds: seconds_per_turn, ..FloodSize::LONG };
     for (number, flood) in Flood::ALL.iter().cycle().enumerate() {
         if soak.is_over() || !soak.turn(number, *flood, size, dir.path(), &watcher)? {
@@ -44,6 +44,7 @@ pub fn run(minutes: u64, seconds_per_turn: u64) -> Result<()> {
 }
 
 struct Soak {
+    ends: SigSet,
     signals: SignalFd,
     watcher: u32,
     began: Instant,
@@ -75,9 +76,12 @@ impl Soak {
         dir: &std::path::Path,
         watcher: &Tracer,
     ) -> Result<bool> {
-        let report = Tracer::report(dir)?;
+        // Children inherit the mask, and must be open to Ctrl-C.
+        self.ends.thread_unblock().context("signals of children")?;
+        let started = Tracer::report(dir).and_then(|report| Ok((flood.start(dir, size)?, report)));
+        self.ends.thread_block().context("blocking signals")?;
+        let (mut running, report) = started?;
         let pid = report.pid();
-        let mut running = flood.start(dir, size)?;
         let (turn_began, mut memory, mut cpu) = (Instant::now(), 0, 0.0_f64);
         loop {
             let used = cpu_percent(self.watcher, LOOK)?;
