@@ -32,7 +32,7 @@ pub enum Patience {
 impl Patience {
     fn limit(self) -> Option<Duration> {
         match self {
-            Self::Short => Some(Duration::from_millis(900)),
+            Self::Short => Some(Duration::from_millis(1_400)),
             Self::Unlimited => None,
         }
     }
