@@ -347,7 +347,9 @@ fn take_out_cycle(history: &mut [f64]) -> Vec<f64> {
         *mean = same.iter().sum::<f64>() / same.len().max(1) as f64;
     }
     let offset = profile.iter().sum::<f64>() / period as f64;
-    profile.iter_mut().for_each(|value| *value -= offset);
+    for value in &mut profile {
+        *value -= offset;
+    }
     for (t, count) in history.iter_mut().enumerate() {
         let phase = (t + period - n % period) % period;
         *count -= profile[phase];

@@ -29,6 +29,7 @@ pub enum Life {
 
 /// A load.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a load")]
 pub struct Load {
     /// Its name in tables.
     pub name: &'static str,

@@ -583,19 +583,15 @@ impl Accounting {
         let TimeWaitEntry { attribution: from, timer_started, class, key, .. } = *entry;
         let (state, waits) = (entry.state(), u64::from(!entry.orphan));
         self.vacate(from, &key, state, class);
-        if let Some(destination) = self.destination_mut(from) {
-            if let Some(demand) = destination.demand_mut() {
-                demand.timer_ended(timer_started);
-            }
+        if let Some(demand) = self.destination_mut(from).and_then(DestinationEntry::demand_mut) {
+            demand.timer_ended(timer_started);
         }
         self.count(from, |counters| counters.time_wait.lower(waits));
         self.retain(to);
         self.release(from);
         self.occupy(to, &key, (state, class), timer_started, ports);
-        if let Some(destination) = self.destination_mut(to) {
-            if let Some(demand) = destination.demand_mut() {
-                demand.timer_started(timer_started);
-            }
+        if let Some(demand) = self.destination_mut(to).and_then(DestinationEntry::demand_mut) {
+            demand.timer_started(timer_started);
         }
         self.count(to, |counters| counters.time_wait.raise(waits));
     }
