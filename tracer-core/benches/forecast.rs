@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tracer_core::synthetic::forecasting::{AHEAD, Trial, loads, settling_loads};
-use tracer_core::synthetic::loads::Load;
+use tracer_core::synthetic::loads::PortLoad;
 
 /// Runs of each load.
 const SEEDS: u64 = 3;
@@ -19,8 +19,9 @@ fn main() {
         let samples: Vec<String> = samples.iter().map(ToString::to_string).collect();
         println!("{{\"key\":\"forecast.{key}\",\"samples\":[{}]}}", samples.join(","));
     };
-    let runs =
-        |load: &Load| -> Vec<Trial> { (1..=seeds).map(|seed| Trial::run(&Load { times, ..*load }, seed)).collect() };
+    let runs = |load: &PortLoad| -> Vec<Trial> {
+        (1..=seeds).map(|seed| Trial::run(&PortLoad { times, ..*load }, seed)).collect()
+    };
     let (began, mut asked) = (Instant::now(), 0);
     let (mut inside, mut all, mut announced) = (0, 0, Vec::new());
     let mut errors: [Vec<f64>; AHEAD.len()] = Default::default();

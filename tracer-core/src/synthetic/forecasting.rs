@@ -1,7 +1,7 @@
 //! The forecast on trial: loads that run out of ports and loads that do not, and what was forecast second by second.
 
 use super::SECOND;
-use super::loads::{BEGIN, Life, Load, Traffic};
+use super::loads::{BEGIN, Life, PortLoad, PortTraffic};
 use crate::event::Ktime;
 use crate::model::forecast::FORECAST_SECONDS;
 use crate::tracker::snapshot::Confidence;
@@ -32,7 +32,7 @@ pub struct Forecasted {
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// The load.
-    pub load: Load,
+    pub load: PortLoad,
     /// Second of the first connect without a port.
     pub exhausted: Option<f64>,
     /// One a second.
@@ -41,8 +41,8 @@ pub struct Trial {
 
 impl Trial {
     /// Runs a load and asks for a forecast every second.
-    pub fn run(load: &Load, seed: u64) -> Self {
-        let mut traffic = Traffic::new(load, seed);
+    pub fn run(load: &PortLoad, seed: u64) -> Self {
+        let mut traffic = PortTraffic::new(load, seed);
         let mut tracker = Tracker::new(Config { time_wait_observed: true, calls_observed: true, ..Config::default() });
         tracker.begin(Ktime(BEGIN));
         traffic.facts().iter().for_each(|event| tracker.ingest(event));
@@ -127,73 +127,80 @@ fn irregular_bursts(t: f64, base: f64, burst: f64) -> f64 {
     if dice((t / 4.0).floor()) < 0.25 { burst } else { base }
 }
 
-fn held_leak(load: Load, kept: f64) -> Load {
-    Load { kept, ..load }
+fn held_leak(load: PortLoad, kept: f64) -> PortLoad {
+    PortLoad { kept, ..load }
 }
 
 /// Loads that run out of ports, and loads that come to rest below their capacity.
-pub fn loads() -> Vec<Load> {
-    let exponential = |seconds, load: Load| Load { life: Life::Exponential(seconds), ..load };
-    let on = |ports, load: Load| Load { ports, ..load };
-    let told = |second, load: Load| Load { told_from: second, ..load };
-    let even = |load: Load| Load { random: false, ..load };
+pub fn loads() -> Vec<PortLoad> {
+    let exponential = |seconds, load: PortLoad| PortLoad { life: Life::Exponential(seconds), ..load };
+    let on = |ports, load: PortLoad| PortLoad { ports, ..load };
+    let told = |second, load: PortLoad| PortLoad { told_from: second, ..load };
+    let even = |load: PortLoad| PortLoad { random: false, ..load };
     vec![
-        even(Load::new("constant, even", |_| 60.0)),
-        Load::new("constant", |_| 60.0),
-        exponential(40.0, Load::new("constant, lives of 40 s", |_| 38.0)),
-        held_leak(Load::new("constant, 15 % never closed", |_| 40.0), 0.15),
-        held_leak(Load::new("constant, 30 % never closed", |_| 40.0), 0.3),
-        even(Load::new("ramp, even", |t| 20.0 + 0.5 * t)),
-        Load::new("ramp, slow", |t| 20.0 + 0.25 * t),
-        Load::new("ramp", |t| 20.0 + 0.5 * t),
-        Load::new("ramp, steep", |t| 20.0 + t),
-        Load { seconds: 600, ..Load::new("ramp, from little", |t| 5.0 + 0.1 * t) },
-        told(60.0, Load::new("step", |t| if t < 60.0 { 20.0 } else { 60.0 })),
+        even(PortLoad::new("constant, even", |_| 60.0)),
+        PortLoad::new("constant", |_| 60.0),
+        exponential(40.0, PortLoad::new("constant, lives of 40 s", |_| 38.0)),
+        held_leak(PortLoad::new("constant, 15 % never closed", |_| 40.0), 0.15),
+        held_leak(PortLoad::new("constant, 30 % never closed", |_| 40.0), 0.3),
+        even(PortLoad::new("ramp, even", |t| 20.0 + 0.5 * t)),
+        PortLoad::new("ramp, slow", |t| 20.0 + 0.25 * t),
+        PortLoad::new("ramp", |t| 20.0 + 0.5 * t),
+        PortLoad::new("ramp, steep", |t| 20.0 + t),
+        PortLoad { seconds: 600, ..PortLoad::new("ramp, from little", |t| 5.0 + 0.1 * t) },
+        told(60.0, PortLoad::new("step", |t| if t < 60.0 { 20.0 } else { 60.0 })),
         told(
             90.0,
-            on(4_000, exponential(60.0, Load::new("step, lives of 60 s", |t| if t < 90.0 { 20.0 } else { 44.0 }))),
+            on(4_000, exponential(60.0, PortLoad::new("step, lives of 60 s", |t| if t < 90.0 { 20.0 } else { 44.0 }))),
         ),
         told(
             120.0,
-            held_leak(on(4_000, Load::new("step, 30 % never closed", |t| if t < 120.0 { 20.0 } else { 48.0 })), 0.3),
+            held_leak(
+                on(4_000, PortLoad::new("step, 30 % never closed", |t| if t < 120.0 { 20.0 } else { 48.0 })),
+                0.3,
+            ),
         ),
-        held_leak(Load::new("bursts of 5 s every 20 s", |t| if t % 20.0 < 5.0 { 110.0 } else { 5.0 }), 0.3),
-        held_leak(Load::new("bursts of 2 s every 10 s", |t| if t % 10.0 < 2.0 { 120.0 } else { 2.0 }), 0.4),
-        held_leak(Load::new("bursts at random", |t| irregular_bursts(t, 5.0, 100.0)), 0.3),
-        Load::new("sine of 300 s", |t| 45.0 - 25.0 * (TAU * t / 300.0).cos()),
-        told(120.0, held_leak(Load::new("sine of 60 s", |t| 27.0 - 12.0 * (TAU * t / 60.0).cos()), 0.25)),
-        exponential(60.0, Load::new("decay, lives of 60 s", |t| 20.0 + 40.0 * (-t / 90.0).exp())),
-        held_leak(Load::new("decay, 30 % never closed", |t| 25.0 + 40.0 * (-t / 60.0).exp()), 0.3),
-        Load { held: 1_500, ..Load::new("1,500 held and churn", |_| 30.0) },
-        Load { held: 1_500, ..Load::new("1,500 held and a ramp", |t| 10.0 + 0.25 * t) },
-        Load { orphans: true, fin_timeout: 20, ..Load::new("orphans, ramp", |t| 40.0 + 1.2 * t) },
-        Load { orphans: true, ..held_leak(Load::new("orphans, 20 % never closed", |_| 35.0), 0.2) },
-        Load { reuse: true, ..held_leak(on(1_000, Load::new("re-use, 10 % never closed", |_| 80.0)), 0.1) },
-        Load { reuse: true, life: Life::Fixed(5.0), ..on(1_000, Load::new("re-use, ramp", |t| 40.0 + 1.5 * t)) },
-        Load { reuse: true, timestamps: false, ..Load::new("re-use without timestamps", |t| 20.0 + 0.5 * t) },
+        held_leak(PortLoad::new("bursts of 5 s every 20 s", |t| if t % 20.0 < 5.0 { 110.0 } else { 5.0 }), 0.3),
+        held_leak(PortLoad::new("bursts of 2 s every 10 s", |t| if t % 10.0 < 2.0 { 120.0 } else { 2.0 }), 0.4),
+        held_leak(PortLoad::new("bursts at random", |t| irregular_bursts(t, 5.0, 100.0)), 0.3),
+        PortLoad::new("sine of 300 s", |t| 45.0 - 25.0 * (TAU * t / 300.0).cos()),
+        told(120.0, held_leak(PortLoad::new("sine of 60 s", |t| 27.0 - 12.0 * (TAU * t / 60.0).cos()), 0.25)),
+        exponential(60.0, PortLoad::new("decay, lives of 60 s", |t| 20.0 + 40.0 * (-t / 90.0).exp())),
+        held_leak(PortLoad::new("decay, 30 % never closed", |t| 25.0 + 40.0 * (-t / 60.0).exp()), 0.3),
+        PortLoad { held: 1_500, ..PortLoad::new("1,500 held and churn", |_| 30.0) },
+        PortLoad { held: 1_500, ..PortLoad::new("1,500 held and a ramp", |t| 10.0 + 0.25 * t) },
+        PortLoad { orphans: true, fin_timeout: 20, ..PortLoad::new("orphans, ramp", |t| 40.0 + 1.2 * t) },
+        PortLoad { orphans: true, ..held_leak(PortLoad::new("orphans, 20 % never closed", |_| 35.0), 0.2) },
+        PortLoad { reuse: true, ..held_leak(on(1_000, PortLoad::new("re-use, 10 % never closed", |_| 80.0)), 0.1) },
+        PortLoad {
+            reuse: true,
+            life: Life::Fixed(5.0),
+            ..on(1_000, PortLoad::new("re-use, ramp", |t| 40.0 + 1.5 * t))
+        },
+        PortLoad { reuse: true, timestamps: false, ..PortLoad::new("re-use without timestamps", |t| 20.0 + 0.5 * t) },
     ]
 }
 
 /// Loads that come to rest below their capacity.
-pub fn settling_loads() -> Vec<Load> {
-    let exponential = |seconds, load: Load| Load { life: Life::Exponential(seconds), ..load };
-    let told = |second, load: Load| Load { told_from: second, ..load };
+pub fn settling_loads() -> Vec<PortLoad> {
+    let exponential = |seconds, load: PortLoad| PortLoad { life: Life::Exponential(seconds), ..load };
+    let told = |second, load: PortLoad| PortLoad { told_from: second, ..load };
     vec![
-        Load { random: false, ..Load::new("constant, even, 89 %", |_| 44.0) },
-        Load::new("constant, 89 %", |_| 44.0),
-        exponential(5.0, Load::new("constant, lives of 5 s, 88 %", |_| 40.0)),
-        exponential(20.0, Load::new("constant, lives of 20 s, 81 %", |_| 30.0)),
-        held_leak(Load { seconds: 200, ..Load::new("constant, 2 % never closed", |_| 38.0) }, 0.02),
-        Load::new("step, 85 %", |t| if t < 90.0 { 20.0 } else { 42.0 }),
-        told(40.0, Load::new("bursts of 5 s every 20 s, 85 %", |t| if t % 20.0 < 5.0 { 120.0 } else { 10.0 })),
-        Load::new("bursts at random", |t| irregular_bursts(t, 5.0, 60.0)),
-        told(120.0, Load::new("sine of 60 s, 81 %", |t| 40.0 - 15.0 * (TAU * t / 60.0).cos())),
-        Load::new("sine of 300 s, 85 %", |t| 29.0 - 14.0 * (TAU * t / 300.0).cos()),
-        Load::new("decay, 82 %", |t| 20.0 + 32.0 * (-t / 60.0).exp()),
-        Load { held: 1_000, ..Load::new("1,000 held and churn, 89 %", |_| 27.0) },
-        Load { orphans: true, fin_timeout: 20, ..Load::new("orphans, 84 %", |_| 120.0) },
-        Load { reuse: true, life: Life::Fixed(2.0), ports: 1_000, ..Load::new("re-use, 60 %", |_| 200.0) },
-        told(60.0, Load::new("a ramp that stops, 81 %", |t| 20.0 + 0.5 * t.min(40.0))),
+        PortLoad { random: false, ..PortLoad::new("constant, even, 89 %", |_| 44.0) },
+        PortLoad::new("constant, 89 %", |_| 44.0),
+        exponential(5.0, PortLoad::new("constant, lives of 5 s, 88 %", |_| 40.0)),
+        exponential(20.0, PortLoad::new("constant, lives of 20 s, 81 %", |_| 30.0)),
+        held_leak(PortLoad { seconds: 200, ..PortLoad::new("constant, 2 % never closed", |_| 38.0) }, 0.02),
+        PortLoad::new("step, 85 %", |t| if t < 90.0 { 20.0 } else { 42.0 }),
+        told(40.0, PortLoad::new("bursts of 5 s every 20 s, 85 %", |t| if t % 20.0 < 5.0 { 120.0 } else { 10.0 })),
+        PortLoad::new("bursts at random", |t| irregular_bursts(t, 5.0, 60.0)),
+        told(120.0, PortLoad::new("sine of 60 s, 81 %", |t| 40.0 - 15.0 * (TAU * t / 60.0).cos())),
+        PortLoad::new("sine of 300 s, 85 %", |t| 29.0 - 14.0 * (TAU * t / 300.0).cos()),
+        PortLoad::new("decay, 82 %", |t| 20.0 + 32.0 * (-t / 60.0).exp()),
+        PortLoad { held: 1_000, ..PortLoad::new("1,000 held and churn, 89 %", |_| 27.0) },
+        PortLoad { orphans: true, fin_timeout: 20, ..PortLoad::new("orphans, 84 %", |_| 120.0) },
+        PortLoad { reuse: true, life: Life::Fixed(2.0), ports: 1_000, ..PortLoad::new("re-use, 60 %", |_| 200.0) },
+        told(60.0, PortLoad::new("a ramp that stops, 81 %", |t| 20.0 + 0.5 * t.min(40.0))),
     ]
 }
 
@@ -201,9 +208,9 @@ pub fn settling_loads() -> Vec<Load> {
 mod tests {
     use super::*;
 
-    fn trials(all: Vec<Load>, names: &[&str]) -> Vec<Trial> {
+    fn trials(all: Vec<PortLoad>, names: &[&str]) -> Vec<Trial> {
         let named = |name: &&str| all.iter().find(|load| load.name == *name).copied().expect("a load of that name");
-        names.iter().map(named).map(|load| Trial::run(&Load { times: 4, ..load }, 1)).collect()
+        names.iter().map(named).map(|load| Trial::run(&PortLoad { times: 4, ..load }, 1)).collect()
     }
 
     /// The goals of `cargo xtask bench forecast`, on some of its loads: a worse forecast fails here.

@@ -1,6 +1,6 @@
 //! Loads with a name: connects at a rate that changes, held for a time that varies, on ports as the kernel gives them.
 //!
-//! [`Traffic`] is one run of a [`Load`]: events in the order of time, up to the first connect that finds no port.
+//! [`PortTraffic`] is one run of a [`PortLoad`]: events in the order of time, up to the first connect that finds no port.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -30,7 +30,7 @@ pub enum Life {
 /// A load.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a load")]
-pub struct Load {
+pub struct PortLoad {
     /// Its name in tables.
     pub name: &'static str,
     /// Connects per second after so many seconds.
@@ -61,7 +61,7 @@ pub struct Load {
     pub told_from: f64,
 }
 
-impl Load {
+impl PortLoad {
     /// A load of connections that are closed after 50 ms, on 3,000 ports, for five minutes.
     pub const fn new(name: &'static str, rate: fn(f64) -> f64) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Load {
     }
 }
 
-impl Load {
+impl PortLoad {
     fn ports(&self) -> u16 {
         self.ports * self.times
     }
@@ -105,8 +105,8 @@ struct OnPort {
 
 /// One run of a load.
 #[derive(Debug)]
-pub struct Traffic {
-    load: Load,
+pub struct PortTraffic {
+    load: PortLoad,
     topology: Topology,
     pool: PortPool,
     noise: Noise,
@@ -118,9 +118,9 @@ pub struct Traffic {
     exhausted: Option<u64>,
 }
 
-impl Traffic {
+impl PortTraffic {
     /// A run with chance from this seed.
-    pub fn new(load: &Load, seed: u64) -> Self {
+    pub fn new(load: &PortLoad, seed: u64) -> Self {
         let topology = Topology { first_port: FIRST_PORT, ports: u64::from(load.ports()), ..Topology::clients(1) };
         let reuse = load.reuse.then_some(ReuseRule { delay: ReuseDelay::After(1_000 * MILLISECOND), orphans: false });
         let rules = PoolRules {
@@ -296,7 +296,7 @@ impl Traffic {
     }
 }
 
-fn minisocket(on_port: &OnPort, load: &Load, at: u64, expired: bool) -> TimeWaitEvent {
+fn minisocket(on_port: &OnPort, load: &PortLoad, at: u64, expired: bool) -> TimeWaitEvent {
     // Nobody can tell at its begin whether the peer will close.
     let timestamps = Some(load.timestamps);
     TimeWaitEvent { fin_wait2: true, timestamps, ..on_port.connection.minisocket(Ktime(at), expired) }
