@@ -340,3 +340,53 @@ fn refused_across_a_link() -> Result {
     assert_eq!(failed(&report, lab.netns()), only("ECONNREFUSED", 9));
     Ok(())
 }
+
+/// "Who has 40004?": a port that is asked for by number, and the socket that has it.
+#[test]
+fn a_named_port_that_is_taken_has_its_holder() -> Result {
+    require!();
+    let lab = Lab::with_ports(40_004, 40_004)?;
+    // From before the start: its process is known from /proc alone.
+    let early = lab.ns.enter(|| Ok(std::net::TcpListener::bind("127.0.0.1:9001")?))?;
+    let tracer = Tracer::start(lab.dir(), "report", &["report", "--json"])?;
+    let (_held, refused) = lab.ns.enter(|| {
+        let client = std::net::TcpStream::connect("127.0.0.1:9001")?;
+        anyhow::ensure!(client.local_addr()?.port() == 40_004, "the only port");
+        let bind = |address: &str| std::net::TcpListener::bind(address).err().and_then(|error| error.raw_os_error());
+        let refused = ["0.0.0.0:40004", "127.0.0.1:40004", "127.0.0.1:9001"].map(bind);
+        let twins = [(); 2].map(|()| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None));
+        let twins = twins.into_iter().collect::<std::io::Result<Vec<_>>>()?;
+        for twin in &twins {
+            twin.set_reuse_address(true)?;
+            twin.bind(&addr("127.0.0.1:9002").into())?;
+        }
+        twins[0].listen(8)?;
+        let second = twins[1].listen(8).err().and_then(|error| error.raw_os_error());
+        Ok(((client, twins), [refused.as_slice(), &[second]].concat()))
+    })?;
+    assert_eq!(refused, [Some(98); 4], "EADDRINUSE");
+    let report: serde_json::Value = serde_json::from_str(&tracer.finish()?)?;
+    drop(early);
+    let all = report["taken_ports"].as_array().into_iter().flatten();
+    let mut found: Vec<_> = all
+        .filter(|taken| taken["netns"] == lab.netns())
+        .map(|taken| {
+            let text = |value: &serde_json::Value| value.to_string().replace('"', "");
+            let holder = &taken["holder"];
+            [&taken["addr"], &taken["port"], &taken["failed"], &holder["state"], &holder["pid"]].map(text).join(" ")
+        })
+        .collect();
+    found.sort_unstable();
+    let pid = std::process::id();
+    let want = [
+        format!("0.0.0.0 40004 1 ESTABLISHED {pid}"),
+        format!("127.0.0.1 40004 1 ESTABLISHED {pid}"),
+        format!("127.0.0.1 9001 1 LISTEN {pid}"),
+        format!("127.0.0.1 9002 1 LISTEN {pid}"),
+    ];
+    assert_eq!(found, want);
+    let says =
+        |finding: &&serde_json::Value| finding["id"] == "port-taken" && finding["evidence"]["netns"] == lab.netns();
+    assert_eq!(report["findings"].as_array().into_iter().flatten().filter(says).count(), 4);
+    Ok(())
+}

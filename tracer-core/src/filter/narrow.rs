@@ -15,7 +15,7 @@ use crate::event::{DestinationKey, Netns};
 use crate::tracker::Tracker;
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, Durations, Failure, FailureCounts, Finding, FindingSubject, Listener,
-    Namespace, Notice, Others, Outside, Process, Snapshot, TimeWaitStats, Victim, Workload,
+    Namespace, Notice, Others, Outside, PresentHolder, Process, Snapshot, TimeWaitStats, Victim, Workload,
 };
 
 /// A filter applied to one snapshot.
@@ -153,6 +153,9 @@ impl Filter {
             destinations: collected(&snapshot.destinations, |destination| kept.keeps_destination(destination)),
             listeners: collected(&snapshot.listeners, |listener| kept.keeps_listener(listener)),
             namespaces: collected(&snapshot.namespaces, |namespace| kept.keeps_namespace(namespace.netns)),
+            taken_ports: collected(&snapshot.taken_ports, |taken| {
+                kept.matches(Subject::from(taken), taken.workload.as_deref().unwrap_or_default())
+            }),
             findings: collected(&snapshot.findings, |finding| kept.keeps_finding(snapshot, finding)),
             findings_forgotten: snapshot.findings_forgotten,
             flows: attributions.iter().map(|row| row.flows).sum(),
@@ -312,6 +315,7 @@ impl<'a> Rows<'a> {
             let sum = workload.by_state.entry(state).or_default();
             *sum = sum.saturating_add(count);
         }
+        workload.held_by = holders(rows);
         workload.orphans = rows.iter().fold(0, |sum, row| sum.saturating_add(row.orphans));
         workload.half_closed = rows.iter().fold(0, |sum, row| sum.saturating_add(row.half_closed));
         workload.lifetime_ms = Durations::merged(rows.iter().map(|row| &row.lifetime_ms));
@@ -345,6 +349,18 @@ fn failures(rows: &[&Attribution]) -> FailureCounts {
         failed.merge(&row.failed);
     }
     failed
+}
+
+fn holders(rows: &[&Attribution]) -> Vec<PresentHolder> {
+    let mut holders: BTreeMap<u32, PresentHolder> = BTreeMap::new();
+    for holder in rows.iter().flat_map(|row| &row.held_by) {
+        let fresh = || PresentHolder { flows: 0, ..holder.clone() };
+        let sum = &mut holders.entry(holder.pid).or_insert_with(fresh).flows;
+        *sum = sum.saturating_add(holder.flows);
+    }
+    let mut list: Vec<_> = holders.into_values().collect();
+    list.sort_by_key(|holder| std::cmp::Reverse(holder.flows));
+    list
 }
 
 fn processes(rows: &[&Attribution]) -> Vec<Process> {

@@ -4,7 +4,7 @@ use crate::event::{Addr, FlowKey, Netns, TcpState};
 use crate::tracker::snapshot::OpenFlow;
 use crate::tracker::snapshot::{
     Attribution, Destination, FailedConnect, Failure, FailureCounts, Finding, FindingSubject, FlowEnd, Listener,
-    Notice, Owner, StateChange, StateSet, Workload,
+    Notice, Owner, StateChange, StateSet, TakenPort, Workload,
 };
 
 /// One thing that may be shown. `None` = unknown, or the thing has no such field.
@@ -179,6 +179,22 @@ impl<'a> From<&'a Finding> for Subject<'a> {
             }
             FindingSubject::Namespace(netns) => Self { netns: Some(*netns), ..subject },
             _ => subject,
+        }
+    }
+}
+
+impl<'a> From<&'a TakenPort> for Subject<'a> {
+    fn from(from: &'a TakenPort) -> Self {
+        Self {
+            comm: from.comm.as_deref(),
+            pid: from.pid,
+            workload: from.workload.as_deref(),
+            netns: known(from.netns),
+            src_addr: Some(from.addr),
+            src_port: Some(from.port),
+            dst_addr: from.remote_addr,
+            dst_port: from.remote_port,
+            ..Self::default()
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::host::HostFacts;
 use crate::report::verdict::{ReportVerdict, VerdictWord, verdict};
 use crate::tracker::snapshot::{
     AppliedFilter, Attribution, Destination, EventCounts, Finding, FindingLife, FindingState, Listener, Namespace,
-    Others, Peak, Snapshot, Workload,
+    Others, Peak, Snapshot, TakenPort, Workload,
 };
 
 /// Value of the field `schema`.
@@ -44,6 +44,7 @@ pub struct Report<'a> {
     namespaces: &'a [Namespace],
     /// What has no row in these lists.
     others: &'a Others,
+    taken_ports: &'a [TakenPort],
     findings: Vec<TimedFinding<'a>>,
     /// Null without a filter.
     filter: Option<&'a AppliedFilter>,
@@ -200,6 +201,7 @@ impl<'a> Report<'a> {
             listeners: &snapshot.listeners,
             namespaces: &snapshot.namespaces,
             others: &snapshot.others,
+            taken_ports: &snapshot.taken_ports,
             findings: snapshot.findings.iter().map(|finding| TimedFinding::new(finding, clock)).collect(),
             findings_forgotten: snapshot.findings_forgotten,
             filter: snapshot.filter.as_ref(),

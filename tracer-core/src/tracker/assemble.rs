@@ -9,7 +9,7 @@ use super::forecast::{AllNotReusable, Forecast, NotReusable, forecasts};
 use super::port_buckets::PortClass;
 use super::snapshot::{
     Attribution, Destination, Failure, Holder, Listener, Namespace, OtherAttributions, OtherDestinations,
-    OtherNamespaces, Others, Ports, PresentHolder, Process, Snapshot, Victim, Workload,
+    OtherNamespaces, Others, Ports, PresentHolder, Process, Snapshot, TakenPort, Victim, Workload,
 };
 use super::tables::Tables;
 use super::tables::attributions::AttributionId;
@@ -68,13 +68,15 @@ impl Present {
 
 type AllPresent = FxHashMap<AttributionId, Present>;
 
-/// Which processes have the flows of each attribution open, where these are not its own, and how many.
-fn held_by(tables: &Tables) -> FxHashMap<AttributionId, Vec<PresentHolder>> {
-    let mut counts: FxHashMap<AttributionId, BTreeMap<u32, PresentHolder>> = FxHashMap::default();
+/// Processes that have flows open which are not their own, by what the flows belong to: most flows first.
+fn held_by<K: Eq + std::hash::Hash>(
+    tables: &Tables,
+    key_of: impl Fn(AttributionId) -> Option<K>,
+) -> FxHashMap<K, Vec<PresentHolder>> {
+    let mut counts: FxHashMap<K, BTreeMap<u32, PresentHolder>> = FxHashMap::default();
     for (at, facts) in tables.holders.iter() {
-        let Some(flow) = tables.flows.get(at) else { continue };
-        let attribution = tables.accounting.attributions().resolve(flow.attribution());
-        let holder = counts.entry(attribution).or_default().entry(facts.pid).or_insert_with(|| PresentHolder {
+        let Some(key) = tables.flows.get(at).and_then(|flow| key_of(flow.attribution())) else { continue };
+        let holder = counts.entry(key).or_default().entry(facts.pid).or_insert_with(|| PresentHolder {
             pid: facts.pid,
             comm: Arc::clone(&facts.comm),
             flows: 0,
@@ -103,6 +105,7 @@ pub fn snapshot(tables: &Tables) -> Snapshot {
         listeners: listeners(tables),
         namespaces: namespaces(tables, &minisockets),
         others: others(tables, &minisockets),
+        taken_ports: taken_ports(tables),
         flows: tables.flows.len() as u64,
         time_wait: (tables.time_wait.len() as u64).saturating_sub(orphans),
         orphans,
@@ -149,7 +152,7 @@ fn present(tables: &Tables) -> (AllPresent, AllNotReusable) {
 fn attributions(tables: &Tables, present: &AllPresent) -> Vec<Attribution> {
     let (accounting, start, window) = (&tables.accounting, start(tables), window_seconds(tables));
     let age = |since: Ktime| tables.now.seconds_since(since);
-    let mut held_by = held_by(tables);
+    let mut held_by = held_by(tables, |id| Some(accounting.attributions().resolve(id)));
     let mut list: Vec<Attribution> = accounting
         .attributions()
         .iter()
@@ -218,6 +221,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
             of_workload.entry(workload).or_default().add(present);
         }
     }
+    let mut held_by = held_by(tables, |id| Some(accounting.process_of(id)?.workload));
     let (start, window) = (start(tables), window_seconds(tables));
     let mut list: Vec<Workload> = accounting
         .processes()
@@ -262,6 +266,7 @@ fn workloads(tables: &Tables, present: &AllPresent) -> Vec<Workload> {
                 by_state: present.by_state(counters.time_wait.now),
                 orphans: present.orphans,
                 half_closed: present.half_closed(),
+                held_by: held_by.remove(&id).unwrap_or_default(),
                 lifetime_ms: counters.lifetime.summary(),
                 connect_ms: counters.connect.summary(),
                 ports_held: counters.ports.now,
@@ -457,6 +462,32 @@ fn listeners(tables: &Tables) -> Vec<Listener> {
         })
         .collect();
     list.sort_by_key(|listener| (listener.netns, listener.port, listener.addr, listener.pid));
+    list
+}
+
+fn taken_ports(tables: &Tables) -> Vec<TakenPort> {
+    let mut list: Vec<TakenPort> = tables
+        .taken_ports
+        .iter()
+        .map(|(asked, entry)| {
+            let owner = entry.owner.as_ref();
+            let remote = Some(asked.remote).filter(|remote| remote.port != 0);
+            TakenPort {
+                netns: asked.netns,
+                addr: asked.local.addr,
+                port: asked.local.port,
+                remote_addr: remote.map(|remote| remote.addr),
+                remote_port: remote.map(|remote| remote.port),
+                workload: owner.map(|owner| Arc::clone(&owner.workload)),
+                pid: owner.map(|owner| owner.pid).filter(|&pid| pid != 0),
+                comm: owner.map(|owner| Arc::clone(&owner.comm)),
+                failed: entry.failed,
+                last: entry.last,
+                holder: entry.holder.clone(),
+            }
+        })
+        .collect();
+    list.sort_by_key(|taken| (std::cmp::Reverse(taken.last), taken.netns, taken.port, taken.pid));
     list
 }
 

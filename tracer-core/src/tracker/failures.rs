@@ -16,6 +16,7 @@ use super::tables::flows::Flow;
 use super::tables::outbox::millis;
 use super::tables::pending_failures::FailedAttempt;
 use super::tables::processes::WorkloadId;
+use super::taken_ports;
 use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT};
 use crate::event::{Addr, Call, CallFailed, Endpoint, FlowKey, Ktime, Netns, PortSearch, TcpState, Transition};
 
@@ -138,11 +139,15 @@ fn bind_returned(tables: &mut Tables, call: &CallFailed) {
     };
     let failure = match call.errno {
         EADDRINUSE if asked_for_any => Failure::BindExhausted,
+        EADDRINUSE => Failure::Errno(EADDRINUSE),
         EADDRNOTAVAIL => Failure::NoLocalAddress,
-        // A named port that is taken, a privileged one: nothing to do with ephemeral ports.
+        // A privileged port, a socket that is bound already: nothing to do with who has which port.
         _ => return,
     };
-    let local = call.target.unwrap_or(call.local);
+    let local = call.target.filter(|_| call.call == Call::Bind).unwrap_or(call.local);
+    if failure == Failure::Errno(EADDRINUSE) && local.port == 0 {
+        return;
+    }
     let remote = Endpoint { addr: Addr::UNSPECIFIED, port: 0 };
     let key = FlowKey { netns: call.netns, device: call.device, local, remote };
     count_call(tables, call, key, None, failure);
@@ -197,6 +202,8 @@ fn count_and_report(tables: &mut Tables, failed: &FailedAttempt, confirmed: bool
                 tables.accounting.count_own_range(failed.attribution, range);
             }
         }
+        Failure::TupleTaken => taken_ports::is_taken(tables, failed),
+        Failure::Errno(EADDRINUSE) if failed.key.remote.port == 0 => taken_ports::is_taken(tables, failed),
         _ => {}
     }
     let lack_of_port = failed.failure.is_without_port();

@@ -27,6 +27,7 @@ mod reconcile;
 pub mod snapshot;
 mod sockets;
 mod tables;
+mod taken_ports;
 pub mod workload;
 
 pub use crate::model::timing::TIME_WAIT;

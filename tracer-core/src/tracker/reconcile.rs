@@ -55,9 +55,6 @@ pub fn reconcile(tables: &mut Tables, baseline: &Baseline) {
 fn note_holder(tables: &mut Tables, at: FlowId, row: &SocketRow) {
     let (Some(pid), Some(flow)) = (row.owner, tables.flows.get(at)) else { return };
     let attribution = flow.attribution();
-    if tables.accounting.destination_of(attribution).is_none() {
-        return;
-    }
     let holder = tables.accounting.process(pid);
     let accounting = &tables.accounting;
     // The same process after exec is still the one that opened the flow.

@@ -12,6 +12,7 @@ mod finding;
 mod notice;
 mod others;
 mod state_set;
+mod taken_port;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use finding::{
 pub use notice::{Ended, FailedConnect, FlowEnd, Notice, NoticeKinds, OpenFlow, Opened, Owner, StateChange};
 pub use others::{OtherAttributions, OtherDestinations, OtherNamespaces, Others};
 pub use state_set::StateSet;
+pub use taken_port::{PortHolder, TakenPort};
 
 use super::port_buckets::Blocked;
 use crate::damage::Damage;
@@ -59,6 +61,8 @@ pub struct Snapshot {
     pub namespaces: Vec<Namespace>,
     /// What has no row in these lists.
     pub others: Others,
+    /// Ports that were asked for by number and not got, the latest first, bounded.
+    pub taken_ports: Vec<TakenPort>,
     /// Those that hold now, most severe first, then those that are over, latest first.
     pub findings: Vec<Finding>,
     /// Findings that are over and were forgotten, because there were too many.
@@ -248,6 +252,9 @@ pub struct Workload {
     pub orphans: u32,
     /// Of `FIN_WAIT2`: full sockets, which a process has shut down and keeps.
     pub half_closed: u32,
+    /// Processes that had its flows open when /proc was last read, accepted ones too, and are not those that opened or accepted them. Most
+    /// flows first, bounded.
+    pub held_by: Vec<PresentHolder>,
     /// How long its flows lived.
     pub lifetime_ms: Durations,
     /// How long its connects took, from `SYN_SENT` to ESTABLISHED.

@@ -18,6 +18,7 @@ mod healing;
 mod incidents;
 mod owners;
 mod properties;
+mod taken_ports;
 mod time_wait;
 mod watching;
 

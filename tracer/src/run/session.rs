@@ -36,9 +36,11 @@ use tracer_core::tracker::{Config, Tracker};
 const INPUTS: usize = 64;
 /// Commands that wait for the reader: facts of a pass, or the stop.
 const COMMANDS: usize = 4;
-/// While there are sockets in `CLOSE_WAIT`, who has them open is looked up this often: the scan of every /proc/PID/fd takes some 2 us a
-/// descriptor, and descriptors are rarely passed on.
+/// While there are connections, who has them open is looked up this often: descriptors are rarely passed on.
 const OWNERS_EVERY: Duration = Duration::from_secs(60);
+/// The scan of every /proc/PID/fd takes some 2 us a descriptor. So many times as long as the whole pass lie between two of them, so that
+/// they take 1 % of one CPU at most.
+const OWNERS_SHARE: u64 = 100;
 
 /// After the request to end, the last list of sockets may take this long. It repairs what a loss has left wrong.
 const LAST_LIST: Duration = Duration::from_millis(400);
@@ -153,7 +155,7 @@ impl LiveTrace {
         let between = BetweenPasses::after(&mut first);
         commands.send(ReaderCommand::Facts(std::mem::take(&mut first.facts))).context("the reader thread has ended")?;
         let (baseline_requests, asked) = mpsc::channel();
-        let reconcile = PassScope { initial: false, owners: OwnerScan::ForCloseWait, ..scope };
+        let reconcile = PassScope { initial: false, owners: OwnerScan::ForConnections, ..scope };
         let baseline = reconcile_in_background(commands.clone(), asked, between, reconcile, sockets.clone())?;
         stop.set_patience(Patience::Unlimited);
         Ok(Self {
@@ -353,7 +355,8 @@ fn reconcile_in_background(
                 let mut pass = baseline::start(scope, sockets.clone()).wait();
                 between.passed(&mut pass);
                 if pass.owners {
-                    owners_due = Instant::now() + OWNERS_EVERY;
+                    let share = Duration::from_nanos(pass.nanos.saturating_mul(OWNERS_SHARE));
+                    owners_due = Instant::now() + share.max(OWNERS_EVERY);
                 }
                 if commands.send(ReaderCommand::Facts(pass.facts)).is_err() {
                     return;

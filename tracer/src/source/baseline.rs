@@ -94,8 +94,8 @@ impl Pass {
 pub enum OwnerScan {
     /// In no case.
     Never,
-    /// If it lists a socket in `CLOSE_WAIT` that a process has open: somebody has to close it.
-    ForCloseWait,
+    /// If it lists a connection that a process has open: it need not be the one that opened it.
+    ForConnections,
     /// In any case.
     Always,
 }
@@ -220,12 +220,12 @@ fn run(scope: PassScope, iterator: Option<&SocketIterator>, given_up: &AtomicBoo
             pass.unlisted = unlisted;
         }
     }
-    let left_open = |row: &ListedSocket| row.row.state == TcpState::CloseWait && row.inode != 0;
+    let is_held = |row: &ListedSocket| row.inode != 0 && !matches!(row.row.state, TcpState::Listen | TcpState::Close);
     pass.owners = match scope.owners {
         // The ids that it would find are not those of records.
         _ if !host_pids() => false,
         OwnerScan::Never => false,
-        OwnerScan::ForCloseWait => sockets.iter().any(|(_, _, _, rows)| rows.iter().any(left_open)),
+        OwnerScan::ForConnections => sockets.iter().any(|(_, _, _, rows)| rows.iter().any(is_held)),
         OwnerScan::Always => true,
     };
     let owners = if pass.owners { proc.socket_owners() } else { SocketOwners::default() };

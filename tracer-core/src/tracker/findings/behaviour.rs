@@ -275,7 +275,12 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
             .filter(|member| member.workload == workload.name && member.close_wait.now > 0)
             .collect();
         leaking.sort_by_key(|member| std::cmp::Reverse(member.close_wait.now));
-        let most = leaking.first().map_or_else(String::new, |member| {
+        // Of accepted connections there is no row by destination.
+        let passed_on = workload
+            .held_by
+            .first()
+            .map_or_else(String::new, |holder| format!(", held by {}[{}] ({})", holder.comm, holder.pid, holder.flows));
+        let most = leaking.first().map_or(passed_on, |member| {
             let remote = endpoint(member.remote_addr, member.remote_port);
             let count = member.close_wait.now;
             match member.held_by.first() {
@@ -321,6 +326,7 @@ pub(super) fn close_wait_leak(context: RuleContext<'_>) -> Vec<Finding> {
             "close_wait_now": now,
             "close_wait_peak": workload.close_wait.peak,
             "oldest_seconds": oldest,
+            "held_by": workload.held_by,
             "with": leaking.iter().take(MAX_PIDS).map(|member| serde_json::json!({
                 "pid": member.pid,
                 "remote_addr": member.remote_addr,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::advice;
 use super::recent::Counted;
-use super::rule::{RuleContext, amount, counted, endpoint, evidence};
-use crate::event::Netns;
+use super::rule::{RuleContext, TIME_WAIT_SECONDS, amount, counted, endpoint, evidence};
+use crate::event::{Netns, TcpState};
 use crate::layout::human::plain_plural;
-use crate::tracker::snapshot::{Advice, Finding, FindingId, FindingSubject, Listener, Severity};
+use crate::tracker::snapshot::{Advice, Finding, FindingId, FindingSubject, Listener, Severity, TakenPort};
 
 /// Ports named in a sentence.
 const MAX_PORTS_NAMED: usize = 8;
@@ -61,6 +61,71 @@ pub(super) fn bind_before_connect(context: RuleContext<'_>) -> Vec<Finding> {
         found.push(finding);
     }
     found
+}
+
+/// bind() or listen() of a named port fails, and who has the port.
+pub(super) fn port_taken(context: RuleContext<'_>) -> Vec<Finding> {
+    let since = context.ago(TIME_WAIT_SECONDS);
+    let lately = |taken: &&TakenPort| taken.remote_port.is_none() && taken.last >= since;
+    context.snapshot.taken_ports.iter().filter(lately).map(|taken| refused_port(context, taken)).collect()
+}
+
+fn refused_port(context: RuleContext<'_>, taken: &TakenPort) -> Finding {
+    let address = endpoint(taken.addr, taken.port);
+    let who = |comm: &Option<Arc<str>>, pid: Option<u32>| match (comm, pid) {
+        (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
+        _ => "a process that was not seen".into(),
+    };
+    let holder = taken.holder.as_ref().map(|holder| (holder.state, who(&holder.comm, holder.pid)));
+    let has = match &holder {
+        Some((TcpState::Listen, holder)) => format!("{holder} listens there"),
+        Some((TcpState::Close, holder)) => format!("{holder} is bound to it"),
+        Some((state @ (TcpState::TimeWait | TcpState::FinWait2), holder)) => {
+            format!("a connection of {holder} holds it in {}", state.name())
+        }
+        Some((state, holder)) => format!("{holder} has a connection from it ({})", state.name()),
+        None => "portchurn has not seen who has it".into(),
+    };
+    let summary = format!("{} does not get {address}: {has}.", who(&taken.comm, taken.pid));
+    let subject = FindingSubject::Listener(taken.netns, address, taken.workload.clone());
+    let mut finding = Finding::new(FindingId::PortTaken, subject, Severity::Warning, summary);
+    finding.measure = amount(taken.failed as f64, "failures");
+    finding.evidence = evidence! {
+        "netns": taken.netns.inode,
+        "addr": taken.addr,
+        "port": taken.port,
+        "workload": taken.workload,
+        "pid": taken.pid,
+        "failed": taken.failed,
+        "holder": taken.holder,
+    };
+    let ephemeral = context
+        .namespace(taken.netns)
+        .and_then(|namespace| namespace.port_range)
+        .is_some_and(|(low, high)| (low..=high).contains(&taken.port));
+    let connected = holder.as_ref().is_some_and(|(state, _)| !matches!(state, TcpState::Listen | TcpState::Close));
+    let port = taken.port;
+    let (action, why, expected) = if connected && ephemeral {
+        (
+            format!("Add {port} to net.ipv4.ip_local_reserved_ports"),
+            "The port lies in the ephemeral range: connect() takes it while nobody listens there.",
+            "No later connection takes it; the present one has to end first, or bind() needs SO_REUSEADDR",
+        )
+    } else if connected {
+        (
+            "Set SO_REUSEADDR before bind()".into(),
+            "Connections of a former listener, TIME_WAIT among them, keep its port from a bind() without it.",
+            "bind() succeeds at once",
+        )
+    } else {
+        (
+            format!("Look at `ss -Htanp 'sport = :{port}'` in this namespace, and give one of the two another port"),
+            "A port of one address has one listener, unless all of them set SO_REUSEPORT.",
+            "Both programs run",
+        )
+    };
+    finding.advice = vec![Advice { action, why: why.into(), expected: expected.into() }];
+    finding
 }
 
 /// Half-open connections that pile up at a listener.

@@ -30,7 +30,7 @@ pub use thresholds::Thresholds;
 /// Everything that holds in `snapshot`.
 pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &Thresholds) -> Vec<Finding> {
     let context = RuleContext { snapshot, recent, knobs, thresholds };
-    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 20] = [
+    let rules: [fn(RuleContext<'_>) -> Vec<Finding>; 21] = [
         exhaustion::exhausted,
         exhaustion::own_range_exhausted,
         exhaustion::bind_exhausted,
@@ -50,6 +50,7 @@ pub fn judge(snapshot: &Snapshot, recent: &Recent, knobs: &Knobs, thresholds: &T
         limits::accept_queue_overflows,
         limits::time_wait_overflow,
         limits::conntrack_pressure,
+        limits::port_taken,
         limits::listener_in_ephemeral_range,
     ];
     rules.into_iter().flat_map(|rule| rule(context)).collect()

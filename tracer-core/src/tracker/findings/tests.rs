@@ -12,7 +12,8 @@ use super::*;
 use crate::event::{Addr, KernelCounters, Ktime, Netns, TcpState};
 use crate::tracker::snapshot::{
     Attribution, CloseWaitStats, Confidence, Destination, Durations, Failure, FailureCounts, FindingId, FindingSubject,
-    Holder, Listener, Namespace, Ports, PresentHolder, Severity, TimeWaitStats, Victim, Workload,
+    Holder, Listener, Namespace, PortHolder, Ports, PresentHolder, Severity, TakenPort, TimeWaitStats, Victim,
+    Workload,
 };
 
 const NETNS: Netns = Netns::of_inode(4_026_531_840);
@@ -223,6 +224,50 @@ fn exhaustion_names_victim_destination_occupancy_and_holder() {
 
 /// One of each kind. The numbers of the advice for the exhausted destination: 600 connects a second at 100 requests each are 6, and
 /// each holds its port for 28232/470 = 60 s, which makes 361 ports. 64512 ports less 3100 that are taken bear 1022 connects a second.
+fn taken_port() -> TakenPort {
+    TakenPort {
+        netns: NETNS,
+        addr: Addr::from(IpAddr::from([127, 0, 0, 1])),
+        port: 40_004,
+        remote_addr: None,
+        remote_port: None,
+        workload: Some("api.service".into()),
+        pid: Some(300),
+        comm: Some("api".into()),
+        failed: 12,
+        last: snapshot().now,
+        holder: Some(PortHolder {
+            state: TcpState::Established,
+            workload: Some("batch.service".into()),
+            pid: Some(4_711),
+            comm: Some("batch".into()),
+        }),
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_its_holder_for_a_minute() {
+    let with = |change: fn(&mut TakenPort)| {
+        let mut taken = taken_port();
+        change(&mut taken);
+        of(&Snapshot { taken_ports: vec![taken], namespaces: vec![namespace()], ..snapshot() })
+    };
+    let [now] = &with(|_| {})[..] else { panic!("one finding") };
+    says(&now.summary, &["api[300] does not get 127.0.0.1:40004", "batch[4711] has a connection from it"]);
+    says(&actions(now), &["ip_local_reserved_ports"]);
+    let [unseen] = &with(|taken| taken.holder = None)[..] else { panic!("one finding") };
+    says(&unseen.summary, &["has not seen who has it"]);
+    let [lingers] = &with(|taken| {
+        taken.port = 80;
+        taken.holder.as_mut().expect("there is one").state = TcpState::TimeWait;
+    })[..] else {
+        panic!("one finding")
+    };
+    says(&actions(lingers), &["SO_REUSEADDR"]);
+    assert!(with(|taken| taken.remote_port = Some(443)).is_empty(), "connect() of a bound socket: bind-before-connect");
+    assert!(with(|taken| taken.last = Ktime(0)).is_empty(), "long ago");
+}
+
 #[test]
 fn every_sentence_reads_well() {
     let leak = CloseWaitStats { now: 40, peak: 40, oldest_seconds: Some(90.0) };
@@ -271,6 +316,7 @@ fn every_sentence_reads_well() {
             Listener { syn_recv: Some(300), queued: Some(0), backlog: Some(128), ..listener(8_444) },
         ],
         namespaces: vec![crowded],
+        taken_ports: vec![taken_port()],
         ..snapshot()
     };
     let found = of(&all);

@@ -49,6 +49,8 @@ pub enum FindingId {
     SynFlood,
     /// bind() takes ports from everybody.
     BindBeforeConnect,
+    /// A process does not get a port that it asks for by number.
+    PortTaken,
     /// A service's port can be taken while the service restarts.
     ListenerInEphemeralRange,
     /// The connection-tracking table is nearly full.
@@ -57,13 +59,14 @@ pub enum FindingId {
 
 impl FindingId {
     /// Every id, what hurts before what might.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PortExhaustion,
         Self::ConnectRefused,
         Self::PeerDoesNotAnswer,
         Self::PeerUnreachable,
         Self::ConnectReset,
         Self::AcceptQueueFull,
+        Self::PortTaken,
         Self::PortExhaustionSoon,
         Self::PortSearchSlow,
         Self::TimeWaitChurn,
@@ -101,6 +104,7 @@ impl FindingId {
             Self::SynFlood => "syn-flood",
             Self::TimeWaitOverflow => "time-wait-overflow",
             Self::BindBeforeConnect => "bind-before-connect",
+            Self::PortTaken => "port-taken",
             Self::ListenerInEphemeralRange => "listener-in-ephemeral-range",
             Self::ConntrackPressure => "conntrack-pressure",
         }

@@ -104,6 +104,11 @@ impl BoundSockets {
         self.slab.get(at)
     }
 
+    /// Bound sockets held.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     /// All bound sockets.
     pub fn iter(&self) -> impl Iterator<Item = (BoundSocketId, &BoundSocket)> {
         self.slab.iter()

@@ -32,6 +32,7 @@ pub mod port_search_times;
 pub mod processes;
 pub mod rest_ports;
 pub mod slab;
+pub mod taken_ports;
 pub mod time_wait;
 pub mod worth;
 
@@ -48,6 +49,7 @@ use namespaces::NamespaceEntry;
 use outbox::Outbox;
 use pending_failures::{FailedAttempt, PendingFailures};
 use processes::ProcessId;
+use taken_ports::TakenPorts;
 use time_wait::{TimeWaitEntry, TimeWaitId, TimeWaitTable};
 
 use super::config::Config;
@@ -83,6 +85,8 @@ pub struct Tables {
     pub ports: LocalPorts,
     /// Failures that wait for their system call.
     pub pending: PendingFailures,
+    /// Ports that were asked for by number and not got.
+    pub taken_ports: TakenPorts,
     /// Notices and history.
     pub outbox: Outbox,
     /// What went wrong on the way.
@@ -120,6 +124,7 @@ impl Tables {
             accounting: Accounting::new(config.by),
             ports: LocalPorts::new(reopens_buckets(&config.knobs.kernel)),
             pending: PendingFailures::new(config.calls_observed),
+            taken_ports: TakenPorts::default(),
             outbox: Outbox::new(config.notices),
             anomalies: Anomalies::default(),
             start: None,
