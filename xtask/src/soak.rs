@@ -63,7 +63,9 @@ pub fn soak(options: &SoakOptions) -> Result<()> {
     let broken =
         text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|line| fault(&line));
     let broken: Vec<_> = broken.collect();
-    broken.iter().for_each(|fault| say(fault));
+    for fault in &broken {
+        say(fault);
+    }
     ensure!(broken.is_empty(), "{} things did not hold", broken.len());
     Ok(())
 }
@@ -97,7 +99,8 @@ fn told(line: &Value) -> String {
     match line["kind"].as_str() {
         Some("sample") => {
             let memory = mebibytes(line, "watcher_bytes");
-            let bar = "#".repeat((memory / 10.0) as usize);
+            let letters = line["watcher_bytes"].as_u64().unwrap_or(0) / (10 << 20);
+            let bar = "#".repeat(usize::try_from(letters).unwrap_or(0));
             format!(
                 "{:>6} s  {turn:<30} {memory:>6.1} MiB {:>5.1} % CPU {:>8} lost  {bar}",
                 number(line, "second"),

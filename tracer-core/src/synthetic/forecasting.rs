@@ -208,7 +208,7 @@ pub fn settling_loads() -> Vec<PortLoad> {
 mod tests {
     use super::*;
 
-    fn trials(all: Vec<PortLoad>, names: &[&str]) -> Vec<Trial> {
+    fn trials(all: &[PortLoad], names: &[&str]) -> Vec<Trial> {
         let named = |name: &&str| all.iter().find(|load| load.name == *name).copied().expect("a load of that name");
         names.iter().map(named).map(|load| Trial::run(&PortLoad { times: 4, ..load }, 1)).collect()
     }
@@ -225,7 +225,7 @@ mod tests {
             "orphans, ramp",
             "re-use, 10 % never closed",
         ];
-        let trials = trials(loads(), &names);
+        let trials = trials(&loads(), &names);
         let mut errors: Vec<f64> = trials.iter().filter_map(|trial| trial.error(60)).collect();
         assert_eq!(errors.len(), names.len(), "all of them run out of ports");
         errors.sort_by(f64::total_cmp);
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn loads_that_settle_raise_no_alarm() {
         let names = ["constant, 89 %", "step, 85 %", "1,000 held and churn, 89 %", "re-use, 60 %"];
-        for trial in trials(settling_loads(), &names) {
+        for trial in trials(&settling_loads(), &names) {
             assert_eq!((trial.exhausted, trial.false_alarms()), (None, 0), "{}", trial.load.name);
         }
     }

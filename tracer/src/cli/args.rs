@@ -179,6 +179,7 @@ pub struct StreamArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RecordArgs {
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -246,6 +247,7 @@ pub struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ExportArgs {
     /// Recordings (files, a directory, a 'pattern*', - is stdin), then only what matches, e.g. dst=10.0.0.0/8:443
     #[arg(value_name = "FILE... FILTER", num_args = 1.., required = true)]

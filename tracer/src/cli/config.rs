@@ -215,6 +215,7 @@ pub struct ReplayLinesConfig {
 
 /// A recording for other programs.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ExportConfig {
     /// The recording and its part.
     pub input: RecordingInput,

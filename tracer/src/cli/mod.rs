@@ -78,7 +78,7 @@ fn command(cli: Cli, terminal: bool) -> Result<Command, UsageError> {
         }),
         Some(CommandArgs::Report(args)) => Command::Report(report(&args)?),
         Some(CommandArgs::Record(args)) => Command::Record(record(args)),
-        Some(CommandArgs::Replay(args)) => replay(args, terminal)?,
+        Some(CommandArgs::Replay(args)) => replay(&args, terminal)?,
         Some(CommandArgs::Export(args)) => Command::Export(ExportConfig {
             input: input(&args.words, &args.window, args.by)?,
             what: args.what,
@@ -232,7 +232,7 @@ fn record(args: RecordArgs) -> RecordConfig {
 }
 
 /// A replay is lines where stdout is no terminal and where lines are asked for.
-fn replay(args: ReplayArgs, terminal: bool) -> Result<Command, UsageError> {
+fn replay(args: &ReplayArgs, terminal: bool) -> Result<Command, UsageError> {
     let replay = ReplayConfig { input: input(&args.words, &args.window, args.by)?, speed: args.speed };
     Ok(if terminal && !args.json && args.what.is_none() {
         Command::ReplayScreen(ReplayScreenConfig { replay, ascii: args.screen.ascii })

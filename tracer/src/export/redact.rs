@@ -142,9 +142,9 @@ impl Redactor {
         if text.is_empty() {
             return text.into();
         }
-        let [a, b, c, d, e, f, ..] = self.hash(b't', text.as_bytes());
+        let hash = self.hash(b't', text.as_bytes());
         // Thirteen characters fit where the kernel cuts names to 15.
-        format!("x{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}").into()
+        hash.iter().take(6).fold("x".to_owned(), |text, byte| format!("{text}{byte:02x}")).into()
     }
 
     fn maybe(&self, text: &mut Option<Arc<str>>) {

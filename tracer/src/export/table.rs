@@ -74,10 +74,10 @@ fn widened(batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
         };
         match field.data_type() {
             DataType::UInt16 => {
-                put(field.name(), Arc::new(column.as_primitive::<UInt16Type>().unary::<_, Int32Type>(i32::from)))
+                put(field.name(), Arc::new(column.as_primitive::<UInt16Type>().unary::<_, Int32Type>(i32::from)));
             }
             DataType::UInt32 => {
-                put(field.name(), Arc::new(column.as_primitive::<UInt32Type>().unary::<_, Int64Type>(i64::from)))
+                put(field.name(), Arc::new(column.as_primitive::<UInt32Type>().unary::<_, Int64Type>(i64::from)));
             }
             // Cookies count from 1, and what is random keeps its bits.
             DataType::UInt64 => {

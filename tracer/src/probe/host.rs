@@ -140,7 +140,7 @@ fn line(path: &str) -> Option<String> {
 
 /// The host's pid namespace has a fixed number (`PROC_PID_INIT_INO`, include/linux/proc_ns.h). Unknown counts as the host's.
 pub fn host_pids() -> bool {
-    const PROC_PID_INIT_INO: u64 = 0xeffffffc;
+    const PROC_PID_INIT_INO: u64 = 0xefff_fffc;
     fs::metadata("/proc/self/ns/pid").map_or(true, |file| file.ino() == PROC_PID_INIT_INO)
 }
 

@@ -19,7 +19,9 @@ use tracer_core::tracker::snapshot::{Finding, Lost, Snapshot};
 pub fn run(config: &CheckConfig) -> Result<u8> {
     let mut all = recordings::read(&config.input)?;
     if config.now {
-        all.iter_mut().for_each(|shown| shown.snapshot.findings.retain(Finding::is_active));
+        for shown in &mut all {
+            shown.snapshot.findings.retain(Finding::is_active);
+        }
     }
     let answers: Vec<Answer<'_>> = all.iter().map(|shown| Answer::new(shown, &config.fail_if)).collect();
     let text = if config.format == OutputFormat::Json {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stop::Patience;
+use super::stop::{Patience, Stop};
 use super::{output, recordings, signals};
 use crate::cli::{ExportConfig, ExportFormat, Exported};
 use crate::export::flows::{self, FlowTable};
@@ -15,7 +15,7 @@ use crate::export::table::{LineFormat, ParquetFile, PartitionedDataset, TableErr
 use crate::stdio::{reader_has_gone, say};
 use tracer_core::filter::{self, Filter, Subject};
 use tracer_core::input::feed;
-use tracer_core::playback;
+use tracer_core::playback::{self, WindowSteps};
 use tracer_core::recording::writer::Sink;
 use tracer_core::recording::{BatchBuilder, RecordingHeader, Writer};
 use tracer_core::step::TrackerStep;
@@ -69,70 +69,89 @@ pub fn run(config: &ExportConfig) -> Result<()> {
         let file = create(output, config.force)?;
         arrow(file, &header, &mut next).inspect_err(|_| remove(&[output.into()]))?;
     } else {
-        // Names are those of the whole, and rows are those of the window.
-        let mut tracker = playback::tracker(
-            &header,
-            config.input.by,
-            NoticeKinds { flows: true, failures: true, ..NoticeKinds::default() },
-        );
+        let next = playback::steps(&mut series, window)?;
         match config.what {
-            Exported::Events => {
-                let mut builder = BatchBuilder::new(&header);
-                let mut table = table(config, &header, &builder.schema())?;
-                let mut next = playback::steps(&mut series, window)?;
-                let counts_from = next.counts_from();
-                while !stop.is_asked()
-                    && let Some(step) = next.next()?
-                {
-                    if counts_from.is_some_and(|from| step.ktime().is_some_and(|at| at < from)) {
-                        continue;
-                    }
-                    for batch in builder.step(&redacted(&step))? {
-                        put(&mut table, &batch)?;
-                    }
-                }
-                if let Some(batch) = builder.flush()? {
-                    put(&mut table, &batch)?;
-                }
-                conclude(table)?;
-            }
-            Exported::Flows => {
-                let mut table = table(config, &header, &flows::schema())?;
-                let mut rows = FlowTable::new(header.clock());
-                let mut next = playback::steps(&mut series, window)?;
-                let mut ahead = next.counts_from();
-                while !stop.is_asked()
-                    && let Some(step) = next.next()?
-                {
-                    if let Some((from, at)) = ahead.zip(step.ktime())
-                        && at >= from
-                    {
-                        tracker.begin_window(from);
-                        ahead = None;
-                    }
-                    feed(&mut tracker, &redacted(&step));
-                    if ahead.is_none() {
-                        drain(&mut tracker, filter, &mut rows, &mut table)?;
-                    }
-                }
-                tracker.finish();
-                drain(&mut tracker, filter, &mut rows, &mut table)?;
-                let inside = |flow: &OpenFlow| filter.is_none_or(|filter| filter.matches(&Subject::from(flow)));
-                for flow in tracker.open_flows().filter(inside) {
-                    if rows.open(&flow, tracker.now()) {
-                        put(&mut table, &rows.batch()?)?;
-                    }
-                }
-                put(&mut table, &rows.batch()?)?;
-                conclude(table)?;
-                output::note_names_not_seen(&tracker, filter);
-            }
+            Exported::Events => events(config, &header, &stop, next, redacted)?,
+            Exported::Flows => connections(config, &header, &stop, next, redacted)?,
         }
     }
     output::warn(&series.warnings());
     if stop.is_asked() {
         bail!("ended by a signal before the end of the recording; what was exported until then is whole");
     }
+    Ok(())
+}
+
+/// Writes the rows of the recording.
+fn events(
+    config: &ExportConfig,
+    header: &RecordingHeader,
+    stop: &Stop,
+    mut next: WindowSteps<'_>,
+    redacted: impl Fn(&TrackerStep) -> TrackerStep,
+) -> Result<()> {
+    let mut builder = BatchBuilder::new(header);
+    let mut table = table(config, header, &builder.schema())?;
+    let counts_from = next.counts_from();
+    while !stop.is_asked()
+        && let Some(step) = next.next()?
+    {
+        if counts_from.is_some_and(|from| step.ktime().is_some_and(|at| at < from)) {
+            continue;
+        }
+        for batch in builder.step(&redacted(&step))? {
+            put(&mut table, &batch)?;
+        }
+    }
+    if let Some(batch) = builder.flush()? {
+        put(&mut table, &batch)?;
+    }
+    conclude(table)
+}
+
+/// Writes a row for each connection.
+fn connections(
+    config: &ExportConfig,
+    header: &RecordingHeader,
+    stop: &Stop,
+    mut next: WindowSteps<'_>,
+    redacted: impl Fn(&TrackerStep) -> TrackerStep,
+) -> Result<()> {
+    let filter = config.input.filter.as_ref();
+    // Names are those of the whole, and rows are those of the window.
+    let mut tracker = playback::tracker(
+        header,
+        config.input.by,
+        NoticeKinds { flows: true, failures: true, ..NoticeKinds::default() },
+    );
+    let mut table = table(config, header, &flows::schema())?;
+    let mut rows = FlowTable::new(header.clock());
+    let mut ahead = next.counts_from();
+    while !stop.is_asked()
+        && let Some(step) = next.next()?
+    {
+        if let Some((from, at)) = ahead.zip(step.ktime())
+            && at >= from
+        {
+            tracker.begin_window(from);
+            ahead = None;
+        }
+        feed(&mut tracker, &redacted(&step));
+        if ahead.is_none() {
+            drain(&mut tracker, filter, &mut rows, &mut table)?;
+        }
+    }
+    tracker.finish();
+    drain(&mut tracker, filter, &mut rows, &mut table)?;
+    let inside = |flow: &OpenFlow| filter.is_none_or(|filter| filter.matches(&Subject::from(flow)));
+    for flow in tracker.open_flows().filter(inside) {
+        if rows.open(&flow, tracker.now()) {
+            put(&mut table, &rows.batch()?)?;
+        }
+    }
+    put(&mut table, &rows.batch()?)?;
+    conclude(table)?;
+    output::note_names_not_seen(&tracker, filter);
     Ok(())
 }
 

@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn what_a_pass_could_not_see_is_said_once_each() {
         let whole = Coverage { processes: 10, ..Coverage::default() };
-        let said = |pass: &Pass| pass.degradations().into_iter().map(|lost| lost.what.to_string()).collect::<Vec<_>>();
+        let said = |pass: &Pass| pass.degradations().into_iter().map(|lost| lost.what).collect::<Vec<_>>();
         assert!(said(&Pass { listed: whole, owned: whole, ..Pass::default() }).is_empty());
         let cut = Coverage { truncated: true, ..whole };
         assert_eq!(

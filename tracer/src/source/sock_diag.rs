@@ -35,7 +35,7 @@ const EXPIRES_AT: usize = 16 + 4 + 48;
 /// # Errors
 /// The netlink call that failed; `NotFound` where the kernel has no `tcp_diag` (module missing and not loadable).
 pub fn dump(netns: Netns) -> io::Result<Vec<ListedSocket>> {
-    dump_states(netns, StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << TCP_BOUND_INACTIVE))
+    dump_states(netns, &StateFlags::from_bits_retain(StateFlags::all().bits() | 1 << TCP_BOUND_INACTIVE))
 }
 
 /// Minisockets in sub-state `FIN_WAIT2`: closed by this side and not by the peer.
@@ -43,11 +43,11 @@ pub fn dump(netns: Netns) -> io::Result<Vec<ListedSocket>> {
 /// # Errors
 /// As of [`dump`].
 pub fn orphans(netns: Netns) -> io::Result<Vec<SocketRow>> {
-    let rows = dump_states(netns, StateFlags::FIN_WAIT2)?;
+    let rows = dump_states(netns, &StateFlags::FIN_WAIT2)?;
     Ok(rows.into_iter().map(|listed| listed.row).filter(|row| row.minisocket).collect())
 }
 
-fn dump_states(netns: Netns, states: StateFlags) -> io::Result<Vec<ListedSocket>> {
+fn dump_states(netns: Netns, states: &StateFlags) -> io::Result<Vec<ListedSocket>> {
     let mut rows = Vec::new();
     for family in [AF_INET, AF_INET6] {
         dump_family(netns, family, states.clone(), &mut rows)?;

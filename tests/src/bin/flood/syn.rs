@@ -9,7 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Bytes of an IPv4 header and of a TCP header without options.
 const IP: usize = 20;
-const TCP: usize = 20;
+const TCP: usize = TCP_LENGTH as usize;
+const TCP_LENGTH: u8 = 20;
 const SYN: u8 = 2;
 /// Protocol number of TCP.
 const PROTOCOL: u8 = 6;
@@ -28,7 +29,7 @@ pub fn flood(listener: &TcpListener, duration: Duration) -> Result<u64> {
     while began.elapsed() < duration {
         for _ in 0..1_000 {
             // Every source is another one: 2^24 addresses, and ports above 1024.
-            let [_, a, b, c, ..] = (sent as u32).wrapping_mul(2_654_435_761).to_be_bytes();
+            let [.., a, b, c] = sent.wrapping_mul(2_654_435_761).to_be_bytes();
             let source = Ipv4Addr::new(10, a, b, c);
             let source_port = 1_024 + u16::try_from(sent % 60_000)?;
             // A full queue of the loopback device is as good as a segment that is lost on the way.
@@ -61,7 +62,7 @@ fn segment(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> [u8; IP + TCP] {
 /// Of the TCP header and its pseudo header (RFC 9293, 3.1).
 fn checksum(bytes: &[u8; IP + TCP]) -> u16 {
     let words = bytes[12..].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum = words.sum::<u32>() + u32::from(PROTOCOL) + TCP as u32;
+    let mut sum = words.sum::<u32>() + u32::from(PROTOCOL) + u32::from(TCP_LENGTH);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

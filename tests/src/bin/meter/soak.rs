@@ -98,7 +98,7 @@ impl Soak {
             if flood == Flood::Connects && turn_began.elapsed() >= Duration::from_secs(size.seconds) {
                 break;
             }
-            if self.pause(SAMPLE_EVERY - LOOK)? {
+            if self.pause(SAMPLE_EVERY.saturating_sub(LOOK))? {
                 return Ok(false);
             }
         }

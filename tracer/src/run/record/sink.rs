@@ -82,6 +82,7 @@ struct HeldBatch {
     opens: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each says one independent thing")]
 struct Flight {
     window: FlightWindow,
     /// The trigger may replace what is at the path.

@@ -67,6 +67,7 @@ struct Marks {
     looked: Ktime,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each says one independent thing")]
 struct Player<'a> {
     config: &'a ReplayConfig,
     series: RecordingSeries,

@@ -124,8 +124,8 @@ fn tabs(canvas: &mut Canvas<'_>, app: &App, area: Rect) {
                 0 => String::new(),
                 some => format!(" ({} outside)", plural(some, "finding")),
             };
-            let not_seen: String = filter.not_seen.iter().map(|name| format!(" - {}", canvas.safe(name))).collect();
-            pieces.push((Paint::Dim, format!("{outside}{not_seen}")));
+            pieces.push((Paint::Dim, outside));
+            pieces.extend(filter.not_seen.iter().map(|name| (Paint::Dim, format!(" - {}", canvas.safe(name)))));
         }
     }
     canvas.line(rest, area.y, &pieces);
