@@ -22,14 +22,14 @@ use portchurn_tests::tracer::{Tracer, binary};
 
 /// From the signal to the end of the process.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
-/// Threads that want a CPU in [`LoadedHost`], and ours.
+/// How much longer than alone the work of a thread may take beside [`LoadedHost`].
 const OWN_LOAD: f64 = 4.0;
 /// The same for a second signal.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// A host on which everybody wants the CPU: busy loops, and connections as fast as they can be made.
+/// A host with 12,000 connections a second, which leave 720,000 minisockets to list.
 struct LoadedHost {
-    _busy: Vec<Running>,
+    _flood: Running,
     _ns: TestNamespace,
 }
 
@@ -37,15 +37,8 @@ impl LoadedHost {
     fn new(lab: &Lab) -> Result<Self> {
         let ns = namespace()?;
         let mut flood = ns.command(sibling("flood")?);
-        flood.args(["--connections", "100000000", "--destinations", "2000"]);
-        let mut busy = vec![Running::start(flood, lab.dir(), "flood")?];
-        let cpus = std::thread::available_parallelism()?.get();
-        for number in 0..cpus {
-            let mut spin = Command::new("sh");
-            spin.args(["-c", "while :; do :; done"]);
-            busy.push(Running::start(spin, lab.dir(), &format!("spin{number}"))?);
-        }
-        Ok(Self { _busy: busy, _ns: ns })
+        flood.args(["--connections", "100000000", "--destinations", "2000", "--rate", "12000"]);
+        Ok(Self { _flood: Running::start(flood, lab.dir(), "flood")?, _ns: ns })
     }
 }
 

@@ -22,12 +22,11 @@ fn withstands(flood: Flood) -> Result<()> {
     let mut running = flood.start(lab.dir(), size)?;
     let (mut memory, mut cpu) = (0, 0.0_f64);
     // Namespaces are made for as long as it takes, and not longer than this.
-    for _ in 0..size.seconds * 6 {
+    for second in 0..size.seconds * 6 {
         cpu = cpu.max(cpu_percent(pid, Duration::from_secs(1))?);
         memory = memory.max(resident(pid)?);
-        if running.wait(Duration::ZERO)?
-            || flood == Flood::Connects && running.wait(Duration::from_secs(size.seconds))?
-        {
+        // The storm of connects goes on until it is dropped.
+        if running.wait(Duration::ZERO)? || flood == Flood::Connects && second >= size.seconds {
             break;
         }
     }
@@ -47,7 +46,9 @@ fn withstands(flood: Flood) -> Result<()> {
     ensure!(destinations == workloads, "sums differ: {destinations:?} {workloads:?}");
     ensure!(memory <= MEMORY_BOUND && cpu <= CPU_BOUND, "{memory} bytes, {cpu} % of a CPU");
     ensure!(ended <= ENDS_WITHIN, "it ended after {ended:?}");
-    ensure!(report["events"]["read"].as_u64().is_some_and(|read| read > 100), "nothing happened: {}", report["events"]);
+    // Half-open connections are no sockets yet: no transition tells of them.
+    let read = report["events"]["read"].as_u64();
+    ensure!(flood == Flood::Syns || read.is_some_and(|read| read > 100), "nothing happened: {}", report["events"]);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portchurn_tests::lab::{Lab, Traffic, addr};
-use portchurn_tests::process::{gone, output};
+use portchurn_tests::process::{gone, output, until};
 use portchurn_tests::reported::ParsedReport;
 use portchurn_tests::require;
 use portchurn_tests::require::Need;
@@ -153,8 +153,18 @@ fn an_incident_is_seen_followed_and_left_at_80x24() -> Result<()> {
     screen.press(&["2"])?;
     screen.shows(&["SEVERITY", "DO 1", "expected"])?;
     screen.keep(&kept(), "findings-80x24")?;
-    screen.press(&["PageDown", "PageDown"])?;
-    screen.shows(&["EVIDENCE"])?;
+    // How many pages are before the evidence depends on the advice.
+    let mut pages = 0;
+    until("the evidence", Duration::from_secs(30), || {
+        if screen.text()?.contains("EVIDENCE") {
+            return Ok(Some(()));
+        }
+        screen.press(&["PageDown"])?;
+        pages += 1;
+        std::thread::sleep(Duration::from_millis(300));
+        ensure!(pages < 20, "{}", screen.text()?);
+        Ok(None)
+    })?;
     screen.press(&["Escape"])?;
     screen.shows(&["[1 Overview]"])?;
     screen.press(&["q"])?;

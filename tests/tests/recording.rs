@@ -39,7 +39,7 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     let (again, complaints) = printed(&["report", text(&file), "--json"])?;
     let (live, replayed): (Value, Value) = (serde_json::from_str(&live)?, serde_json::from_str(&again)?);
     assert_eq!(complaints, "");
-    assert_eq!(live, replayed);
+    assert_eq!(as_recorded(live.clone()), replayed);
     assert!(live["events"]["lost"]["recorder"] == 0, "{}", live["events"]);
     assert!(
         live["destinations"]
@@ -79,6 +79,14 @@ fn the_report_from_a_recording_is_the_one_that_the_live_run_printed() -> Result<
     Ok(())
 }
 
+/// A live report as the recording gives it: how far the tracker was behind the kernel is known to the live run alone.
+fn as_recorded(mut live: Value) -> Value {
+    for field in ["lag_ms", "lag_peak_ms"] {
+        live["events"][field] = Value::Null;
+    }
+    live
+}
+
 #[test]
 fn a_recording_with_loss_tells_the_same_story_too() -> Result<()> {
     require!();
@@ -92,7 +100,7 @@ fn a_recording_with_loss_tells_the_same_story_too() -> Result<()> {
     let live: Value = serde_json::from_str(&tracer.finish()?)?;
     assert!(live["events"]["lost"]["ring_full"].as_u64() > Some(0), "{}", live["events"]);
     let replayed: Value = serde_json::from_str(&printed(&["report", text(&file), "--json"])?.0)?;
-    assert_eq!(live, replayed);
+    assert_eq!(as_recorded(live), replayed);
     Ok(())
 }
 
@@ -201,7 +209,8 @@ fn a_recording_of_the_demo_opens_everywhere_and_names_its_destination() -> Resul
     // The demo's own tracer must have counted the same.
     let expected = format!("{} EADDRNOTAVAIL;", failed(worst));
     assert!(demo.stdout().contains(&expected), "{expected} {}", demo.stdout());
-    assert_eq!(serde_json::from_str::<Value>(&printed(&["report", text(&file), "--json"])?.0)?, report);
+    let replayed: Value = serde_json::from_str(&printed(&["report", text(&file), "--json"])?.0)?;
+    assert_eq!(replayed, as_recorded(report));
     Ok(())
 }
 
@@ -244,18 +253,19 @@ fn two_recordings_side_by_side_tell_what_changed_most_and_what_speaks_against_it
     let exhausted = &first["metrics"]["exhausted_per_second"];
     assert!(exhausted["before"] == 0.0 && exhausted["after"].as_f64() > Some(0.0), "{exhausted}");
     let objections = diff["not_comparable"].to_string();
-    assert!(objections.contains("lengths differ") && objections.contains("lost after"), "{objections}");
+    assert!(objections.contains("lengths differ") && objections.contains("lost in AFTER"), "{objections}");
 
     let text = |from: &Path, to: &Path| printed(&["diff", text(from), text(to)]).map(|(text, _)| text);
     let forth = text(&before, &after)?;
-    let (_, destinations) = forth.split_once("DESTINATION").context("destinations")?;
-    let first = destinations.lines().nth(1).context("a destination")?;
-    assert!(first.starts_with("127.0.0.1:8443 ") && first.contains("0 > "), "{forth}");
+    let (_, destinations) = forth.split_once("DESTINATIONS\n").context("destinations")?;
+    assert!(destinations.starts_with("127.0.0.1:8443 from"), "{forth}");
+    assert!(destinations.lines().nth(1).is_some_and(|line| line.contains("no port/s 0 > ")), "{forth}");
+    assert!(forth.starts_with("WORSE     Connects fail for lack of a port: none before"), "{forth}");
     assert!(
-        forth.contains("CAUTION the lengths differ") && forth.contains("CAUTION events were lost after"),
+        forth.contains("CAUTION   The lengths differ") && forth.contains("CAUTION   Events were lost in AFTER"),
         "{forth}"
     );
-    assert!(text(&after, &before)?.contains("CAUTION events were lost before"));
+    assert!(text(&after, &before)?.contains("CAUTION   Events were lost in BEFORE"));
     Ok(())
 }
 
@@ -276,7 +286,7 @@ fn what_is_no_recording_is_told_apart() -> Result<()> {
         Ok(lab.file(name))
     };
     assert!(complaint(&lab.file("absent"))?.contains("No such file"));
-    assert!(complaint(lab.dir())?.contains("is a directory"));
+    assert!(complaint(lab.dir())?.contains("no recording (*.arrow) is there"));
     assert!(complaint(&file("empty", b"")?)?.contains("is empty"));
     assert!(complaint(&file("text", b"time,kind\n")?)?.contains("no recording"));
     let fifo = lab.file("fifo");
