@@ -136,13 +136,14 @@ fn a_command_that_reads_a_recording_ends_within_two_seconds() -> Result<()> {
     // What an interrupted export has written is a whole file: its footer ends it.
     let bytes = fs::read(&parquet)?;
     ensure!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "no Parquet file");
-    // These have nothing to finish: they end as any program does, and never with the code of an answer.
+    // These have nothing to finish: they end as any program does, and never with the code of an answer. A shell that starts the tests in the
+    // background has SIGINT ignored for all that they start, so it is SIGTERM.
     for arguments in
         [&["report", &file][..], &["check", &file, "--fail-if", "port-exhaustion"], &["diff", &file, &file]]
     {
         let mut running = Running::start(command(arguments)?, lab.dir(), "reader")?;
         if running.ended()?.is_none() {
-            let status = ends(&mut running, Signal::SIGINT, ENDS_WITHIN).with_context(|| arguments[0].to_owned())?;
+            let status = ends(&mut running, Signal::SIGTERM, ENDS_WITHIN).with_context(|| arguments[0].to_owned())?;
             ensure!(status.code().is_none(), "{arguments:?}: {status}");
         }
     }
