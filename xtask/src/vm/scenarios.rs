@@ -26,9 +26,11 @@ const ONLY_THOROUGH: [Exclusion; 4] = [
     excluded("cli", "*", EVERYWHERE, "half a minute"),
 ];
 
-const ALWAYS: [Exclusion; 17] = [
+const ALWAYS: [Exclusion; 19] = [
     excluded("php_fpm", "*", EVERYWHERE, "the machine has no php-fpm, and its system calls are those of churn"),
     excluded("load", "*", EVERYWHERE, "emulation reaches a hundredth of the connections per second of a burst"),
+    excluded("floods", "*", EVERYWHERE, "the same, and its bounds are of CPUs that are not emulated"),
+    excluded("ending", "*", EVERYWHERE, "the same"),
     excluded("recording", "*", EVERYWHERE, "user space after the ring buffer: the same on every kernel"),
     excluded("recording_bounds", "*", EVERYWHERE, "the same"),
     excluded(
