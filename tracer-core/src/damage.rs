@@ -77,7 +77,7 @@ pub struct Damage {
     pub at_least: bool,
     /// The end of the recording is missing.
     pub end_missing: bool,
-    /// The gaps in their order, the first [`MAX_GAPS`] of them.
+    /// The gaps in their order, the first `MAX_GAPS` of them.
     pub gaps: Vec<DamageGap>,
 }
 

@@ -15,7 +15,7 @@ use tracer_core::tracker::snapshot::{Finding, Lost, Snapshot};
 /// Prints the conditions that hold, with what shows it; prints nothing if none holds. Returns the exit code.
 ///
 /// # Errors
-/// The recordings could not be read ([`recordings::read`]), or stdout could not be written to.
+/// The recordings could not be read (`recordings::read`), or stdout could not be written to.
 pub fn run(config: &CheckConfig) -> Result<u8> {
     let mut all = recordings::read(&config.input)?;
     if config.now {

@@ -16,7 +16,7 @@ use tracer_core::step::TrackerStep;
 /// Prints the lines of a recording at the speed that is asked for, up to its end or to a signal.
 ///
 /// # Errors
-/// The recording cannot be opened or has no such time ([`recordings::open`]), or a line could not be written.
+/// The recording cannot be opened or has no such time (`recordings::open`), or a line could not be written.
 pub fn run(config: &ReplayLinesConfig) -> Result<()> {
     let ReplayLinesConfig { replay: asked, selection, format } = config;
     let stop = signals::watch()?;

@@ -19,7 +19,7 @@ use tracer_core::tracker::snapshot::{NoticeKinds, Snapshot};
 /// Prints the report: of recordings of several hosts or boots one for each.
 ///
 /// # Errors
-/// The trace could not start ([`super::StartError`]), the recordings could not be read ([`recordings::read`]), or stdout could not be
+/// The trace could not start ([`super::StartError`]), the recordings could not be read (`recordings::read`), or stdout could not be
 /// written to.
 pub fn run(config: &ReportConfig) -> Result<()> {
     let input = match &config.source {
